@@ -1,0 +1,64 @@
+"""Identity: the vector itself, in the wire dtype. What every compressor falls back to where compressing would not pay."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..kernels import njit
+from .base import TRUNCATED, Codec, Compressor, compressors
+
+
+@compressors.register("identity")
+class Identity(Compressor):
+    """C(x) = x, rounded to the wire dtype. d values on the wire.
+
+    >>> Identity().omega(100), Identity().alpha(100)
+    (0.0, 1.0)
+    """
+
+    codec_id = 0
+    summary = "the vector itself, d values"
+    formulas = "ω = 0, α = 1, (A, B) = (0, 0), θ = 0"
+    unbiased = contractive = deterministic = True
+
+    def omega(self, d: int, n: int = 1) -> float:
+        return 0.0
+
+    def alpha(self, d: int, n: int = 1) -> float:
+        return 1.0
+
+    def max_nbytes(self, d: int) -> int:
+        return 8 * d
+
+    def bind(self, dim, n_clients, wire_dtype=np.float64):
+        wire = np.dtype(wire_dtype)
+        return Codec(self, self.codec_id, dim, n_clients, wire, dim * wire.itemsize, _encode, _decode)
+
+
+@njit
+def _encode(V, rows, clients, shared, private, buf, pos, tally, wire):
+    d = V.shape[1]
+    nbytes = d * wire.itemsize
+    for j in range(rows.shape[0]):
+        values = buf[pos : pos + nbytes].view(wire.dtype)
+        x = V[rows[j]]
+        for c in range(d):
+            values[c] = x[c]
+        pos += nbytes
+    tally += 8 * nbytes * rows.shape[0]
+    return pos
+
+
+@njit
+def _decode(buf, pos, end, rows, clients, weights, shared, private, out, wire):
+    d = out.shape[1]
+    nbytes = d * wire.itemsize
+    for j in range(rows.shape[0]):
+        if pos + nbytes > end:
+            return TRUNCATED
+        values = buf[pos : pos + nbytes].view(wire.dtype)
+        acc, weight = out[rows[j]], weights[j]
+        for c in range(d):
+            acc[c] += weight * values[c]
+        pos += nbytes
+    return pos

@@ -1,0 +1,50 @@
+"""Every error that mpicomp raises on purpose.
+
+All of them derive from `MpicompError`. A `UserError` is something the person who started the run can put right: the command
+line prints it as one message, without a traceback, once for all ranks.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class MpicompError(Exception):
+    """Base class of every error raised on purpose."""
+
+
+class UserError(MpicompError):
+    """Wrong input from outside: the message names the value got, what is allowed and the remedy."""
+
+
+class ConfigError(UserError, ValueError):
+    """An option or a combination of options that cannot work."""
+
+
+class DataError(UserError, ValueError):
+    """A data file that cannot be read; the message names file and line."""
+
+
+class EnvironmentMismatch(UserError, RuntimeError):
+    """The MPI world is not the one that the launcher meant to start."""
+
+
+class WireError(MpicompError, ValueError):
+    """A message that is truncated, corrupted, or of another version, codec, round or length."""
+
+
+class TheoryError(UserError, ValueError):
+    """No theorem covers the combination; the message proposes a safe choice."""
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> ConfigError:
+    """The error for a name that is not registered: says what is known and the nearest name.
+
+    >>> str(unknown("compressor", "topkk", ["topk", "sign"]))
+    "unknown compressor 'topkk'; known: sign, topk; did you mean 'topk'?"
+    """
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return ConfigError(f"unknown {kind} {name!r}; known: {', '.join(names)}{hint}")

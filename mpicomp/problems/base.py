@@ -1,0 +1,186 @@
+"""What a problem is: n client functions f_i on R^d, their gradients, and what is known of their smoothness.
+
+The objective is f(x) = (1/n) Σ f_i(x). A user's own problem needs `n_clients`, `dim`, `loss(i, x)` and `gradient(i, x, out)`, or
+just two functions (`FunctionProblem`). Everything else has a default that loops; the built-in problems override `block` to
+evaluate all clients of a rank in one jitted call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+
+from ..errors import ConfigError, TheoryError
+from ..registry import Registry
+
+problems: Registry[type[Problem]] = Registry(
+    "problem", tuple(f"mpicomp.problems.{name}" for name in ("logistic", "least_squares", "quadratic"))
+)
+
+
+@dataclass(frozen=True)
+class Smoothness:
+    """Smoothness constants of f = (1/n) Σ f_i; each is a number that the definition holds with, exact or an upper bound.
+
+    Attributes
+    ----------
+    L : ‖∇f(x) − ∇f(y)‖ ≤ L‖x − y‖ (L₋ in the MARINA papers).
+    L_i : of each client, float64, shape (n,).
+    L_plus : (1/n) Σ‖∇f_i(x) − ∇f_i(y)‖² ≤ L₊²‖x − y‖².
+    L_pm : the same sum minus ‖∇f(x) − ∇f(y)‖² ≤ L±²‖x − y‖² (L±² is the Hessian variance).
+    L_A, L_B : ‖(1/n) Σ [∇f_i(x+u_i) − ∇f_i(x)]‖² ≤ L_A² (1/n) Σ‖u_i‖² + L_B² ‖(1/n) Σ u_i‖².
+    mu : strong convexity (or PL) constant, None where unknown or zero.
+    exact : the constants are the smallest possible ones, not bounds.
+    """
+
+    L: float
+    L_i: np.ndarray
+    L_plus: float
+    L_pm: float
+    L_A: float
+    L_B: float
+    mu: float | None = None
+    exact: bool = False
+
+    @property
+    def L_max(self) -> float:
+        """max L_i."""
+        return float(np.max(self.L_i))
+
+    @property
+    def L_AM(self) -> float:
+        """Arithmetic mean of the L_i."""
+        return float(np.mean(self.L_i))
+
+    @property
+    def L_QM(self) -> float:
+        """Quadratic mean of the L_i."""
+        return float(np.sqrt(np.mean(np.square(self.L_i))))
+
+    @property
+    def L_var(self) -> float:
+        """L_QM² − L_AM²."""
+        return self.L_QM**2 - self.L_AM**2
+
+    @classmethod
+    def bounds(cls, L_i: Sequence[float] | np.ndarray, L: float | None = None, mu: float | None = None) -> Smoothness:
+        """What follows from the L_i alone: L ≤ L_AM, L± ≤ L₊ ≤ L_QM, L_A ≤ L_QM, L_B = 0 (Jensen and Cauchy–Schwarz)."""
+        L_i = np.asarray(L_i, dtype=np.float64)
+        quadratic_mean = float(np.sqrt(np.mean(L_i**2)))
+        return cls(float(np.mean(L_i)) if L is None else float(L), L_i, quadratic_mean, quadratic_mean, quadratic_mean, 0.0, mu)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON types."""
+        return {**asdict(self), "L_i": self.L_i.tolist()}
+
+    @classmethod
+    def from_dict(cls, fields: dict[str, Any]) -> Smoothness:
+        """The inverse of `to_dict`."""
+        return cls(**{**fields, "L_i": np.asarray(fields["L_i"], dtype=np.float64)})
+
+
+class Problem:
+    """Base class of all problems.
+
+    Attributes
+    ----------
+    n_clients, dim : n and d.
+    """
+
+    name: ClassVar[str] = "user"
+    summary: ClassVar[str] = ""
+    n_clients: int
+    dim: int
+
+    # ---- the simple contract ------------------------------------------------------------------------------------
+    def loss(self, i: int, x: np.ndarray) -> float:
+        """f_i(x); x has shape (d,)."""
+        raise NotImplementedError(f"{type(self).__name__} must define loss(i, x)")
+
+    def gradient(self, i: int, x: np.ndarray, out: np.ndarray) -> None:
+        """Write ∇f_i(x) into `out` (shape (d,))."""
+        raise NotImplementedError(f"{type(self).__name__} must define gradient(i, x, out)")
+
+    def n_samples(self, i: int) -> int:
+        """How many terms f_i = (1/N_i) Σ_j f_ij has; 0 where f_i is not a finite sum (then there is no minibatch form)."""
+        return 0
+
+    def batch_gradient(self, i: int, x: np.ndarray, samples: np.ndarray, out: np.ndarray) -> None:
+        """Write the mean of ∇f_ij(x) over j in `samples` (int64, shape (b,)) into `out`."""
+        raise ConfigError(f"problem {self.name!r} has no minibatch form; use the full gradient")
+
+    def smoothness(self) -> Smoothness:
+        """The smoothness constants. Raises TheoryError where they are unknown."""
+        raise TheoryError(
+            f"the smoothness constants of problem {self.name!r} are unknown, so there is no theoretical step size: "
+            "give a number (--step 0.05), or define smoothness() (Smoothness.bounds(L_i) needs only the L_i)"
+        )
+
+    def describe(self) -> dict[str, Any]:
+        """Facts for the result files: sizes, heterogeneity."""
+        return {"name": self.name, "dim": self.dim, "clients": self.n_clients}
+
+    # ---- the block contract -------------------------------------------------------------------------------------
+    def block(self, clients: np.ndarray, dtype: Any) -> Block:
+        """The part of the problem that one rank hosts: `clients` is an int64 array of client indices."""
+        return Block(self, clients, np.dtype(dtype))
+
+
+class Block:
+    """The clients of one rank, evaluated together. This default loops over the simple contract.
+
+    In every method W holds the point(s): shape (1, d) when all clients of the block are at the same point, (m, d) when each is at its own.
+    """
+
+    def __init__(self, problem: Problem, clients: np.ndarray, dtype: np.dtype):
+        self.problem, self.clients, self.dtype = problem, np.asarray(clients, np.int64), dtype
+
+    def losses(self, W: np.ndarray, out: np.ndarray) -> None:
+        """out[j] = f_{clients[j]}(W[j]); out is float64, shape (m,)."""
+        for j, i in enumerate(self.clients):
+            out[j] = self.problem.loss(int(i), W[j if len(W) > 1 else 0])
+
+    def gradients(self, W: np.ndarray, out: np.ndarray) -> None:
+        """out[j] = ∇f_{clients[j]}(W[j]); out has the block's dtype, shape (m, d)."""
+        for j, i in enumerate(self.clients):
+            self.problem.gradient(int(i), W[j if len(W) > 1 else 0], out[j])
+
+    def batch_gradients(self, W: np.ndarray, samples: np.ndarray, out: np.ndarray) -> None:
+        """out[j] = mean of ∇f_{i,s}(W[j]) over s in samples[j], i = clients[j]; samples is int64, shape (m, b)."""
+        for j, i in enumerate(self.clients):
+            self.problem.batch_gradient(int(i), W[j if len(W) > 1 else 0], samples[j], out[j])
+
+
+@dataclass
+class FunctionProblem(Problem):
+    """A problem from two functions.
+
+    Parameters
+    ----------
+    loss_function : (i, x) -> float. gradient_function : (i, x) -> array of shape (d,).
+    dim, n_clients : d and n.
+    constants : smoothness constants, where known (needed for `step="theory"`).
+
+    >>> import numpy as np, mpicomp as mc
+    >>> p = mc.FunctionProblem(lambda i, x: 0.5 * x @ x, lambda i, x: x, dim=3, n_clients=2)
+    >>> p.loss(0, np.ones(3))
+    1.5
+    """
+
+    loss_function: Callable[[int, np.ndarray], float]
+    gradient_function: Callable[[int, np.ndarray], np.ndarray]
+    dim: int
+    n_clients: int
+    constants: Smoothness | None = field(default=None)
+
+    def loss(self, i: int, x: np.ndarray) -> float:
+        return float(self.loss_function(i, x))
+
+    def gradient(self, i: int, x: np.ndarray, out: np.ndarray) -> None:
+        out[:] = self.gradient_function(i, x)
+
+    def smoothness(self) -> Smoothness:
+        return self.constants if self.constants is not None else super().smoothness()

@@ -1,0 +1,148 @@
+"""Names for the parts: one registry each for compressors, methods, problems and data sets.
+
+A part registers itself with a decorator, a third party's part by an entry point of the group `mpicomp.<kind>s`. A part with its
+options is written `name:option=value,option=value`, for instance `topk:k=10` or `qsgd:bits=4,bucket=512`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable, Iterator
+from importlib.metadata import entry_points
+from typing import Any, Generic, TypeVar
+
+from .errors import ConfigError, unknown
+
+T = TypeVar("T", bound=type)
+
+
+class Registry(Generic[T]):
+    """Maps a name to a class.
+
+    Parameters
+    ----------
+    kind : what the registry holds, in the singular ("compressor"); used in messages and for the entry point group.
+    modules : modules that register the built-in parts when imported; they are imported when a name is first looked up.
+    """
+
+    def __init__(self, kind: str, modules: tuple[str, ...] = ()):
+        self.kind = kind
+        self._modules = modules
+        self._classes: dict[str, T] = {}
+        self._loaded = False
+
+    def register(self, name: str) -> Callable[[T], T]:
+        """Class decorator: make the class known under `name` (also stored as its attribute `name`)."""
+
+        def add(cls: T) -> T:
+            other = self._classes.get(name)
+            if other is not None and (other.__module__, other.__qualname__) != (cls.__module__, cls.__qualname__):
+                raise ConfigError(f"{self.kind} {name!r} is already registered by {other.__module__}.{other.__qualname__}")
+            cls.name = name  # type: ignore[attr-defined]
+            self._classes[name] = cls
+            return cls
+
+        return add
+
+    def _load(self) -> None:
+        if self._loaded:
+            return
+        self._loaded = True
+        for module in self._modules:
+            importlib.import_module(module)
+        for entry in entry_points(group=f"mpicomp.{self.kind}s"):
+            if entry.name not in self._classes:
+                self.register(entry.name)(entry.load())
+
+    def __iter__(self) -> Iterator[str]:
+        self._load()
+        return iter(sorted(self._classes))
+
+    def __getitem__(self, name: str) -> T:
+        self._load()
+        try:
+            return self._classes[name]
+        except KeyError:
+            raise unknown(self.kind, name, self._classes) from None
+
+    def create(self, text: str, /, **extra: Any) -> Any:
+        """Build the part that `text` describes.
+
+        >>> from mpicomp.compressors import compressors
+        >>> compressors.create("topk:k=10")
+        TopK(k=10)
+
+        Raises
+        ------
+        ConfigError : unknown name, unknown option, an option without value, or a value of the wrong type.
+        """
+        name, options = parse_spec(text)
+        return self.build(name, {**options, **extra})
+
+    def build(self, name: str, options: dict[str, Any]) -> Any:
+        """Build the part `name` with keyword `options`; unknown options are refused with the known ones named."""
+        cls = self[name]
+        known = option_names(cls)
+        for option in options:
+            if option not in known:
+                raise unknown(f"option of {self.kind} {name!r}:", option, known) if known else ConfigError(
+                    f"{self.kind} {name!r} takes no options, got {option!r}"
+                )
+        try:
+            return cls(**options)
+        except TypeError as error:
+            raise ConfigError(f"{self.kind} {name!r} with {options}: {error}") from error
+
+
+def option_names(cls: type) -> list[str]:
+    """The keyword options that a part's constructor takes."""
+    if cls.__init__ is object.__init__:  # type: ignore[misc]
+        return []
+    parameters = list(inspect.signature(cls.__init__).parameters.values())[1:]  # type: ignore[misc]
+    return [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+
+
+def parse_spec(text: str) -> tuple[str, dict[str, Any]]:
+    """Split `name:option=value,...` into the name and its options, numbers and booleans converted.
+
+    >>> parse_spec("qsgd:bits=4,norm=max")
+    ('qsgd', {'bits': 4, 'norm': 'max'})
+    """
+    name, _, rest = text.strip().partition(":")
+    options: dict[str, Any] = {}
+    for item in filter(None, (part.strip() for part in rest.split(","))):
+        option, equals, value = item.partition("=")
+        if not equals or not option.strip() or not value.strip():
+            raise ConfigError(f"in {text!r}: {item!r} is not of the form option=value, for example 'topk:k=10'")
+        options[option.strip()] = parse_value(value.strip())
+    if not name:
+        raise ConfigError(f"{text!r} names nothing; expected name or name:option=value,...")
+    return name, options
+
+
+def parse_value(text: str) -> Any:
+    """A number, a boolean or the text itself.
+
+    >>> parse_value("1e-6"), parse_value("true"), parse_value("max")
+    (1e-06, True, 'max')
+    """
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    for convert in (int, float):
+        try:
+            return convert(text)
+        except ValueError:
+            continue
+    return text
+
+
+def format_spec(name: str, options: dict[str, Any]) -> str:
+    """The inverse of `parse_spec`.
+
+    >>> format_spec("topk", {"k": 10})
+    'topk:k=10'
+    """
+    if not options:
+        return name
+    return name + ":" + ",".join(f"{k}={str(v).lower() if isinstance(v, bool) else v}" for k, v in options.items())

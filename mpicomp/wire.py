@@ -1,0 +1,100 @@
+"""The layout of what travels: one frame per rank and exchange, a 16-byte header and then the clients' messages, back to back.
+
+Header, little-endian (`docs/wire.md` describes it, and every codec's message, byte by byte):
+
+=====  ====  ==========================================================================================
+bytes  type  meaning
+=====  ====  ==========================================================================================
+0      u8    magic, 0xC5
+1      u8    version of the format, 1
+2      u8    codec: number of the compressor that wrote the messages (0 identity, 1 topk, ...)
+3      u8    flags: bit 0 values are float64 (else float32); bit 1 stop; bit 2 checkpoint; others zero
+4-7    u32   round
+8-11   u32   number of messages in the frame
+12-15  u32   number of bytes that follow the header
+=====  ====  ==========================================================================================
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import NamedTuple
+
+import numpy as np
+
+from .errors import WireError
+
+MAGIC = 0xC5
+VERSION = 1
+HEADER_NBYTES = 16
+MAX_FRAME_NBYTES = 2**31 - 1  # an MPI count is a C int
+
+FLAG_FLOAT64 = 1
+FLAG_STOP = 2
+FLAG_CHECKPOINT = 4
+_KNOWN_FLAGS = FLAG_FLOAT64 | FLAG_STOP | FLAG_CHECKPOINT
+
+_HEADER = struct.Struct("<BBBBIII")
+
+
+class Header(NamedTuple):
+    """A decoded frame header."""
+
+    codec: int
+    flags: int
+    round: int
+    messages: int
+    length: int
+
+    @property
+    def wire_dtype(self) -> np.dtype:
+        """dtype of the values in the frame."""
+        return np.dtype(np.float64 if self.flags & FLAG_FLOAT64 else np.float32)
+
+
+def dtype_flag(wire_dtype: np.dtype) -> int:
+    """The header flag of a wire dtype."""
+    return FLAG_FLOAT64 if wire_dtype == np.float64 else 0
+
+
+def write_header(frame: np.ndarray, codec: int, flags: int, round: int, messages: int, length: int) -> None:
+    """Write the header into the first 16 bytes of `frame` (uint8)."""
+    _HEADER.pack_into(frame, 0, MAGIC, VERSION, codec, flags, round & 0xFFFFFFFF, messages, length)
+
+
+def read_header(frame: np.ndarray, nbytes: int) -> Header:
+    """Read and check the header of a frame of which `nbytes` bytes arrived.
+
+    Raises
+    ------
+    WireError : the frame is truncated, or of another magic, version or length, or has unknown flags.
+    """
+    if nbytes < HEADER_NBYTES:
+        raise WireError(f"truncated frame: {nbytes} bytes, a header alone has {HEADER_NBYTES}")
+    magic, version, codec, flags, round, messages, length = _HEADER.unpack_from(frame, 0)
+    if magic != MAGIC:
+        raise WireError(f"not a frame: first byte 0x{magic:02x}, expected 0x{MAGIC:02x}")
+    if version != VERSION:
+        raise WireError(f"frame of version {version}; this build reads version {VERSION}")
+    if flags & ~_KNOWN_FLAGS:
+        raise WireError(f"frame with unknown flags 0x{flags:02x}")
+    if HEADER_NBYTES + length != nbytes:
+        raise WireError(f"frame of wrong length: the header declares {HEADER_NBYTES + length} bytes, {nbytes} arrived")
+    return Header(codec, flags, round, messages, length)
+
+
+def check_header(header: Header, *, codec: int, wire_dtype: np.dtype, round: int, messages: int) -> None:
+    """Compare a header with what the receiver expects.
+
+    Raises
+    ------
+    WireError : the codec, wire dtype, round or number of messages differs.
+    """
+    if header.codec != codec:
+        raise WireError(f"frame of codec {header.codec}, expected codec {codec}")
+    if header.wire_dtype != wire_dtype:
+        raise WireError(f"frame holds {header.wire_dtype} values, expected {wire_dtype}")
+    if header.round != round & 0xFFFFFFFF:
+        raise WireError(f"frame of round {header.round}, expected round {round}")
+    if header.messages != messages:
+        raise WireError(f"frame holds {header.messages} messages, expected {messages}")
