@@ -70,7 +70,28 @@ class Smoothness:
         """What follows from the L_i alone: L ≤ L_AM, L± ≤ L₊ ≤ L_QM, L_A ≤ L_QM, L_B = 0 (Jensen and Cauchy–Schwarz)."""
         L_i = np.asarray(L_i, dtype=np.float64)
         quadratic_mean = float(np.sqrt(np.mean(L_i**2)))
-        return cls(float(np.mean(L_i)) if L is None else float(L), L_i, quadratic_mean, quadratic_mean, quadratic_mean, 0.0, mu)
+        return cls(
+            float(np.mean(L_i)) if L is None else float(L), L_i, quadratic_mean, quadratic_mean, quadratic_mean, 0.0, mu
+        )
+
+    @classmethod
+    def quadratic(cls, L: float, L_i: np.ndarray, L_plus: float, L_pm: float, mu: float | None = None) -> Smoothness:
+        """Exact constants of quadratics: L_A² = 2 L±², L_B² = 2 L² (Young), or L_A = 0, L_B = L where all clients are equal."""
+        root = np.sqrt(2.0) if L_pm > 0 else 1.0
+        return cls(L, L_i, L_plus, L_pm, float(root * L_pm), float(root * L), mu, exact=True)
+
+    def spread(self) -> dict[str, float]:
+        """How much the clients differ, for `Problem.describe`."""
+        return {
+            "L": self.L,
+            "L_min": float(np.min(self.L_i)),
+            "L_max": self.L_max,
+            "L_AM": self.L_AM,
+            "L_QM": self.L_QM,
+            "L_var": self.L_var,
+            "L_plus": self.L_plus,
+            "L_pm": self.L_pm,
+        }
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON types."""
@@ -152,6 +173,26 @@ class Block:
         """out[j] = mean of ∇f_{i,s}(W[j]) over s in samples[j], i = clients[j]; samples is int64, shape (m, b)."""
         for j, i in enumerate(self.clients):
             self.problem.batch_gradient(int(i), W[j if len(W) > 1 else 0], samples[j], out[j])
+
+
+class BlockProblem(Problem):
+    """A problem that is written as a block; its simple contract asks a block of one client."""
+
+    def _alone(self, i: int, dtype: Any) -> Block:
+        return self.block(np.array([i]), dtype)
+
+    def loss(self, i: int, x: np.ndarray) -> float:
+        out = np.empty(1)
+        self._alone(i, x.dtype).losses(x[None], out)
+        return float(out[0])
+
+    def gradient(self, i: int, x: np.ndarray, out: np.ndarray) -> None:
+        self._alone(i, x.dtype).gradients(x[None], out[None])
+
+    def batch_gradient(self, i: int, x: np.ndarray, samples: np.ndarray, out: np.ndarray) -> None:
+        if self.n_samples(i) == 0:
+            super().batch_gradient(i, x, samples, out)
+        self._alone(i, x.dtype).batch_gradients(x[None], samples[None], out[None])
 
 
 @dataclass

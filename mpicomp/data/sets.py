@@ -1,0 +1,62 @@
+"""The data sets that are known by name. They are shipped as xz text in `files/`; `scripts/build_data.py` rebuilds them from UCI's files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import DataError, unknown
+from .libsvm import SparseRows, read_libsvm
+
+FILES = Path(__file__).parent / "files"
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """What `mpicomp list data` says of a set, and what its text must be: `sha256` is that of the uncompressed text."""
+
+    rows: int
+    features: int
+    task: str
+    source: str
+    sha256: str
+
+
+DATA_SETS = {
+    "mushrooms": DataSet(
+        8124,
+        112,
+        "poisonous (+1) or edible (-1) mushroom, one-hot",
+        "UCI Mushroom (1987), LIBSVM's coding",
+        "6e3cada8c4d0405913448d8612f4ce578d22411cec6b4d4aa4473eeabda5d249",
+    ),
+    "a9a": DataSet(
+        32561,
+        123,
+        "income above 50,000 dollars a year (+1) or not (-1), one-hot",
+        "UCI Adult (1996), training part, LIBSVM's coding",
+        "76b604b2c3f738783537bd3b32893eae66af54b8a41aee534fac1ecea45c1535",
+    ),
+    "a9a.t": DataSet(
+        16281,
+        123,
+        "the same as a9a",
+        "UCI Adult (1996), test part, LIBSVM's coding",
+        "0c3135eb9b9d83a4fa007d6e1a3b719f029db78884dafd5a46a4d7eeb4c2b018",
+    ),
+}
+
+
+def load(data: str, features: int | None = None) -> SparseRows:
+    """Read a set known by name, or else the LIBSVM text file (also .gz, .xz, .bz2) at the path `data`.
+
+    Parameters
+    ----------
+    features : number of columns; by default that of the named set, or the largest index in the file.
+    """
+    known = DATA_SETS.get(data)
+    if known is not None:
+        return read_libsvm(FILES / f"{data}.svm.xz", features or known.features)
+    if not Path(data).exists():
+        raise DataError(f"no such file, and {unknown('data set', data, DATA_SETS)}")
+    return read_libsvm(data, features)

@@ -1,0 +1,185 @@
+"""Generalised linear models over sparse rows: what logistic regression and least squares share."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any, ClassVar
+
+import numpy as np
+
+from ..data import load, partition_rows
+from ..errors import ConfigError, unknown
+from ..kernels import sparse
+from ..kernels.sparse import NONCONVEX, RIDGE, ClientRows
+from .base import Block, BlockProblem
+from .spectral import largest_eigenvalue
+
+REGULARIZERS = {"nonconvex": NONCONVEX, "ridge": RIDGE, "none": RIDGE}
+
+
+class LinearModel(BlockProblem):
+    """f_i(x) = (1/N_i) Σ_r φ(a_rᵀx, y_r) + λ Σ_c ψ(x_c) over the rows of client i.
+
+    A subclass says which link φ it has (`link`), and maps the labels of the file to its own (`labels`).
+
+    Parameters
+    ----------
+    data : name of a data set, or path of a LIBSVM text file.
+    clients : n.
+    partition : `contiguous`, `shuffled`, `sorted`, `sorted:key=norm`, `dirichlet:0.1`.
+    reg, regularizer : λ, and ψ: `nonconvex` x²/(1 + x²), `ridge` x²/2, `none` 0.
+    seed : of the partition.
+    features : number of columns, where it is not the largest index of the file.
+    bias : append a column of ones.
+
+    Attributes
+    ----------
+    rows : all rows, client after client.
+    """
+
+    link: ClassVar[int]
+
+    def __init__(
+        self,
+        data: str,
+        clients: int,
+        partition: str,
+        reg: float,
+        regularizer: str,
+        seed: int,
+        features: int | None,
+        bias: bool,
+    ):
+        if regularizer not in REGULARIZERS:
+            raise unknown("regularizer", regularizer, REGULARIZERS)
+        if not reg >= 0:
+            raise ConfigError(f"problem {self.name!r} needs reg >= 0, got reg={reg}")
+        table = load(data, features)
+        table = table._replace(labels=self.labels(table.labels, data))
+        order, offsets = partition_rows(partition, table, clients, seed)
+        self.data, self.partition, self.regularizer = data, partition, regularizer
+        self.n_clients, self.dim = clients, table.features + bias
+        self.reg = 0.0 if regularizer == "none" else float(reg)
+        self.penalty = REGULARIZERS[regularizer]
+        indptr, indices, values = _take(order, table.indptr, table.indices, table.values)
+        if bias:
+            values = np.insert(values, indptr[1:], 1.0)
+            indices = np.insert(indices, indptr[1:], np.int32(table.features))
+            indptr = indptr + np.arange(len(indptr))
+        self.rows = ClientRows(indptr, indices, values, table.labels[order], offsets)
+
+    def labels(self, labels: np.ndarray, source: str) -> np.ndarray:
+        """The labels that the link takes, from those of the file."""
+        return labels
+
+    def n_samples(self, i: int) -> int:
+        return int(self.rows.offsets[i + 1] - self.rows.offsets[i])
+
+    def block(self, clients: np.ndarray, dtype: Any) -> LinearBlock:
+        return LinearBlock(self, clients, np.dtype(dtype))
+
+    def describe(self) -> dict[str, Any]:
+        """Sizes, and how different the clients are: rows, label means, smoothness. `L_pooled` is that of the mean over all rows."""
+        sizes = np.diff(self.rows.offsets)
+        label_means = np.add.reduceat(self.rows.labels, self.rows.offsets[:-1]) / sizes
+        return {
+            **super().describe(),
+            "data": self.data,
+            "partition": self.partition,
+            "reg": self.reg,
+            "regularizer": self.regularizer,
+            "rows": len(self.rows.labels),
+            "nonzeros": len(self.rows.values),
+            "rows_min": int(sizes.min()),
+            "rows_max": int(sizes.max()),
+            "label_mean_min": float(label_means.min()),
+            "label_mean_max": float(label_means.max()),
+            **self.smoothness().spread(),
+            "L_pooled": self.pooled_smoothness(),
+        }
+
+    def pooled_smoothness(self) -> float:
+        """The smoothness constant of the mean over all rows, where published code takes it for L.
+
+        It differs from L, that of the mean of the f_i, where the clients have different numbers of rows.
+        """
+        return (
+            self.curvature * self.gram_eigenvalue(np.full(self.n_clients, 1.0 / len(self.rows.labels)))
+            + self.penalty_smoothness
+        )
+
+    # ---- eigenvalues of Gram matrices, from which the smoothness constants are made ---------------------------------
+    @property
+    def curvature(self) -> float:
+        """The largest ∂²φ/∂z²."""
+        return 0.25 if self.link == sparse.LOGISTIC else 2.0
+
+    @property
+    def penalty_smoothness(self) -> float:
+        """The smoothness constant of λ Σ ψ(x_c): ψ″ ≤ 2 for x²/(1 + x²), 1 for x²/2."""
+        return 2.0 * self.reg if self.penalty == NONCONVEX else self.reg
+
+    @cached_property
+    def client_eigenvalues(self) -> np.ndarray:
+        """g_i = λ_max(G_i) with G_i = A_iᵀA_i / N_i, shape (n,)."""
+        weights = 1.0 / np.diff(self.rows.offsets)
+        return np.array([self.gram_eigenvalue(weights, i, i + 1) for i in range(self.n_clients)])
+
+    def gram_eigenvalue(self, weights: np.ndarray, first: int = 0, last: int | None = None) -> float:
+        """λ_max of Σ_i weights[i] A_iᵀA_i over the clients first ≤ i < last."""
+        stop = self.n_clients if last is None else last
+        return largest_eigenvalue(lambda v, out: sparse.gram_sum(self.rows, first, stop, weights, v, out), self.dim)
+
+    def mean_weights(self) -> np.ndarray:
+        """The weights with which Σ_i weights[i] A_iᵀA_i is Ḡ, the mean of the G_i."""
+        return 1.0 / (self.n_clients * np.diff(self.rows.offsets))
+
+    def gram_moments(self, shift: float = 0.0) -> tuple[float, float]:
+        """λ_max^½ of the mean of (G_i + shift·I)², and of the variance, the mean of (G_i − Ḡ)²."""
+        weights, mean, deviation, square = self.mean_weights(), *np.empty((3, self.dim))
+
+        def variance(v: np.ndarray, out: np.ndarray) -> None:
+            sparse.gram_sum(self.rows, 0, self.n_clients, weights, v, mean)
+            sparse.gram_variance(self.rows, v, mean, deviation, out)
+
+        def second_moment(v: np.ndarray, out: np.ndarray) -> None:
+            variance(v, out)
+            sparse.gram_sum(self.rows, 0, self.n_clients, weights, mean, square)
+            out += square + 2.0 * shift * mean + shift**2 * v
+
+        largest = largest_eigenvalue(second_moment, self.dim)
+        floor = 1e-6 * largest
+        return float(np.sqrt(largest)), float(np.sqrt(largest_eigenvalue(variance, self.dim, floor)))
+
+
+class LinearBlock(Block):
+    """Some clients of a `LinearModel`: their rows only, in the dtype of the run."""
+
+    def __init__(self, problem: LinearModel, clients: np.ndarray, dtype: np.dtype):
+        super().__init__(problem, clients, dtype)
+        rows, sizes = problem.rows, np.diff(problem.rows.offsets)[self.clients]
+        offsets = np.concatenate([[0], np.cumsum(sizes)])
+        order = np.repeat(rows.offsets[self.clients] - offsets[:-1], sizes) + np.arange(offsets[-1])
+        indptr, indices, values = _take(order, rows.indptr, rows.indices, rows.values)
+        mine = ClientRows(indptr, indices, values.astype(dtype), rows.labels[order].astype(dtype), offsets)
+        self._terms = mine, problem.link, problem.penalty, dtype.type(problem.reg)
+        self._slopes, self._regularizer = np.empty(len(order), dtype), np.empty(problem.dim, dtype)
+
+    def losses(self, W: np.ndarray, out: np.ndarray) -> None:
+        sparse.losses(*self._terms, W, out)
+
+    def gradients(self, W: np.ndarray, out: np.ndarray) -> None:
+        sparse.gradients(*self._terms, W, self._slopes, self._regularizer, out)
+
+    def batch_gradients(self, W: np.ndarray, samples: np.ndarray, out: np.ndarray) -> None:
+        sparse.batch_gradients(*self._terms, W, samples, self._regularizer, out)
+
+
+def _take(
+    order: np.ndarray, indptr: np.ndarray, indices: np.ndarray, values: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The rows `order` of a matrix in compressed sparse row form."""
+    lengths = np.diff(indptr)[order]
+    taken = np.concatenate([[0], np.cumsum(lengths)])
+    entries = np.repeat(indptr[order] - taken[:-1], lengths) + np.arange(taken[-1])
+    return taken, indices[entries], values[entries]
