@@ -1,9 +1,9 @@
 """Reader of LIBSVM's sparse text: one row a line, `label index:value index:value ...`, indices from 1 and increasing.
 
-Comments (`#` to the end of the line), blank lines and any line ending are accepted; `qid:` of ranking data is refused. A compiled
-scanner reads the bytes. A decimal number of up to 15 digits is exact as integer times or over a power of ten not above 10²²
-(Clinger 1990, "How to read floating point numbers accurately"); the rare others are left to Python's `float`. So every value has
-the bits that `float(text)` has.
+Comments (`#` to the end of the line), blank lines, LF and CRLF are accepted; `qid:` of ranking data is refused.
+A compiled scanner reads the bytes. A decimal number of up to 15 digits is exact as integer times or over a power of ten
+not above 10²² (Clinger 1990, "How to read floating point numbers accurately"); the rare others are left to Python's
+`float`. So every value has the bits that `float(text)` has.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ WRONG = {
 class SparseRows(NamedTuple):
     """Rows of features in compressed sparse row form, and their labels.
 
-    Row r has `values[indptr[r]:indptr[r+1]]` (float64) in the columns `indices[...]` (int32, from 0); `indptr` is int64, shape
-    (N + 1,), `labels` float64, shape (N,), and `features` is d.
+    Row r has `values[indptr[r]:indptr[r+1]]` (float64) in the columns `indices[...]` (int32, from 0); `indptr` is
+    int64, shape (N + 1,), `labels` float64, shape (N,), and `features` is d.
     """
 
     indptr: np.ndarray
@@ -60,7 +60,7 @@ def read_libsvm(path: str | Path, features: int | None = None) -> SparseRows:
 
     Raises
     ------
-    DataError : the file is missing, damaged, empty or not LIBSVM text; the message names file, line and what is wrong there.
+    DataError : the file is missing, damaged, empty or not LIBSVM text; the message names file, line and token.
     """
     return parse_libsvm(_read_bytes(Path(path)), str(path), features)
 
@@ -76,9 +76,9 @@ def parse_libsvm(text: bytes, source: str, features: int | None = None) -> Spars
     inexact = np.empty((most_rows + most_entries, 4), np.int64)
     limit = 2**31 - 1 if features is None else features
     code, where, n_rows, n_inexact = _scan(data, limit, indptr, indices, values, labels, inexact)
+    _convert_inexact(text, source, inexact[:n_inexact], values, labels, limit)
     if code != OK:
         raise _error(text, source, code, where, limit)
-    _convert_inexact(text, source, inexact[:n_inexact], values, labels, limit)
     if n_rows == 0:
         raise DataError(f"{source} is empty: it has no row of data")
     entries = int(indptr[n_rows])
@@ -173,7 +173,7 @@ def _scan(data, limit, indptr, indices, values, labels, inexact):
     size = data.shape[0]
     pos = row = entry = left = 0
     while pos < size:
-        at_label, previous = True, np.int64(0)
+        at_label, previous = True, 0
         while pos < size and data[pos] != 10:
             if _is_space(data[pos]):
                 pos += 1
@@ -182,7 +182,7 @@ def _scan(data, limit, indptr, indices, values, labels, inexact):
                 while pos < size and data[pos] != 10:
                     pos += 1
                 break
-            start, colon = pos, np.int64(-1)
+            start, colon = pos, -1
             while pos < size and data[pos] != 10 and data[pos] != 35 and not _is_space(data[pos]):
                 if data[pos] == 58 and colon < 0:
                     colon = pos
@@ -196,13 +196,13 @@ def _scan(data, limit, indptr, indices, values, labels, inexact):
                     left += 1
                 at_label = False
                 continue
-            index, negative = np.int64(0), data[start] == 45
+            index, negative = 0, data[start] == 45
             if colon < 0 or colon == start + negative:
                 return BAD_INDEX, start, row, left
             for k in range(start + negative, colon):
                 if not 48 <= data[k] <= 57:
                     return BAD_INDEX, start, row, left
-                index = min(index * 10 + np.int64(data[k] - 48), np.int64(2**40))
+                index = min(index * 10 + (data[k] - 48), 2**40)
             if negative or index < 1:
                 return LOW_INDEX, start, row, left
             if index <= previous:
@@ -222,4 +222,4 @@ def _scan(data, limit, indptr, indices, values, labels, inexact):
         if not at_label:
             row += 1
             indptr[row] = entry
-    return OK, np.int64(0), row, left
+    return OK, 0, row, left

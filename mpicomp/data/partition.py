@@ -1,7 +1,7 @@
 """Which client holds which rows.
 
-A partition is an order of the rows and offsets into it: client i holds rows `order[offsets[i]:offsets[i+1]]`. Unless a partition
-says otherwise the sizes are floor(N/n), and the last client also gets the remainder.
+A partition is an order of the rows and offsets into it: client i holds rows `order[offsets[i]:offsets[i+1]]`. Unless a
+partition says otherwise the sizes are floor(N/n), and the last client also gets the remainder.
 """
 
 from __future__ import annotations
@@ -75,9 +75,10 @@ def by_key(rows: SparseRows, clients: int, seed: int, key: str = "label") -> Par
 
 
 def dirichlet(rows: SparseRows, clients: int, seed: int, beta: float = 0.5) -> Partition:
-    """each class is shared out in proportions from the symmetric Dirichlet(β): the smaller β, the more the labels differ
+    """each class in proportions drawn from the symmetric Dirichlet(β): the smaller β, the more the labels differ
 
-    Label skew as in Hsu, Qi and Brown 2019 (arXiv 1909.06335). A client left without rows takes one from the largest client.
+    Label skew as in Hsu, Qi and Brown 2019 (arXiv 1909.06335). A client left without rows takes one from the largest
+    client.
     """
     if not (isinstance(beta, (int, float)) and 0 < beta < np.inf):
         raise ConfigError(f"partition 'dirichlet' needs a number above 0, for example dirichlet:0.1; got {beta!r}")

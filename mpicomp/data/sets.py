@@ -1,4 +1,7 @@
-"""The data sets that are known by name. They are shipped as xz text in `files/`; `scripts/build_data.py` rebuilds them from UCI's files."""
+"""The data sets that are known by name, shipped as xz text in `files/`.
+
+`scripts/build_data.py` rebuilds them from UCI's files; `files/NOTICE` names their authors and licence.
+"""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from . import njit
 
 @njit
 def orthogonalize(basis, count, w):
-    """Make w orthogonal to the first `count` rows of `basis`, twice; returns what the last row's coefficient was, and ‖w‖."""
+    """Make w orthogonal to the first `count` rows of `basis`, twice; returns the last row's coefficient, and ‖w‖."""
     coefficient = 0.0
     for sweep in range(2):
         for k in range(count):

@@ -1,12 +1,13 @@
 """Sparse rows grouped by client: losses and gradients of generalised linear models, products with Gram matrices.
 
-Client j of a block has the rows offsets[j] .. offsets[j+1]; N_j is their number, A_j the matrix of its rows, and its function is
+Client j of a block has the rows offsets[j] .. offsets[j+1]; N_j is their number, A_j the matrix of its rows, and its
+function is
 
     f_j(x) = (1/N_j) Σ_r φ(a_rᵀx, y_r) + λ Σ_c ψ(x_c)
 
-with a link φ and a penalty ψ from the lists below. Every sum is taken in the order of the rows and, in a row, of the columns, and
-none crosses clients: what a kernel computes for a client is the same bit for bit whatever block the client is in, and whether
-its point is shared or its own.
+with a link φ and a penalty ψ from the lists below. Every sum is taken in the order of the rows and, in a row, of the
+columns, and none crosses clients: what a kernel computes for a client is the same bit for bit whatever block the client
+is in, and whether its point is shared or its own.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """What a problem is: n client functions f_i on R^d, their gradients, and what is known of their smoothness.
 
-The objective is f(x) = (1/n) Σ f_i(x). A user's own problem needs `n_clients`, `dim`, `loss(i, x)` and `gradient(i, x, out)`, or
-just two functions (`FunctionProblem`). Everything else has a default that loops; the built-in problems override `block` to
-evaluate all clients of a rank in one jitted call.
+The objective is f(x) = (1/n) Σ f_i(x). A user's own problem needs `n_clients`, `dim`, `loss(i, x)` and `gradient(i, x,
+out)`, or just two functions (`FunctionProblem`). Everything else has a default that loops; the built-in problems
+override `block` to evaluate all clients of a rank in one jitted call.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ problems: Registry[type[Problem]] = Registry(
 
 @dataclass(frozen=True)
 class Smoothness:
-    """Smoothness constants of f = (1/n) Σ f_i; each is a number that the definition holds with, exact or an upper bound.
+    """Smoothness constants of f = (1/n) Σ f_i; the definition holds with each number, which is exact or an upper bound.
 
     Attributes
     ----------
@@ -67,7 +67,7 @@ class Smoothness:
 
     @classmethod
     def bounds(cls, L_i: Sequence[float] | np.ndarray, L: float | None = None, mu: float | None = None) -> Smoothness:
-        """What follows from the L_i alone: L ≤ L_AM, L± ≤ L₊ ≤ L_QM, L_A ≤ L_QM, L_B = 0 (Jensen and Cauchy–Schwarz)."""
+        """What follows from the L_i alone: L ≤ L_AM, L± ≤ L₊ ≤ L_QM, L_A ≤ L_QM, L_B = 0 (Jensen, Cauchy–Schwarz)."""
         L_i = np.asarray(L_i, dtype=np.float64)
         quadratic_mean = float(np.sqrt(np.mean(L_i**2)))
         return cls(
@@ -76,7 +76,7 @@ class Smoothness:
 
     @classmethod
     def quadratic(cls, L: float, L_i: np.ndarray, L_plus: float, L_pm: float, mu: float | None = None) -> Smoothness:
-        """Exact constants of quadratics: L_A² = 2 L±², L_B² = 2 L² (Young), or L_A = 0, L_B = L where all clients are equal."""
+        """Of quadratics, exact: L_A² = 2 L±², L_B² = 2 L² (Young), or L_A = 0, L_B = L where all clients are equal."""
         root = np.sqrt(2.0) if L_pm > 0 else 1.0
         return cls(L, L_i, L_plus, L_pm, float(root * L_pm), float(root * L), mu, exact=True)
 
@@ -126,7 +126,7 @@ class Problem:
         raise NotImplementedError(f"{type(self).__name__} must define gradient(i, x, out)")
 
     def n_samples(self, i: int) -> int:
-        """How many terms f_i = (1/N_i) Σ_j f_ij has; 0 where f_i is not a finite sum (then there is no minibatch form)."""
+        """How many terms f_i = (1/N_i) Σ_j f_ij has; 0 where f_i is not a finite sum (no minibatch form)."""
         return 0
 
     def batch_gradient(self, i: int, x: np.ndarray, samples: np.ndarray, out: np.ndarray) -> None:
@@ -153,7 +153,8 @@ class Problem:
 class Block:
     """The clients of one rank, evaluated together. This default loops over the simple contract.
 
-    In every method W holds the point(s): shape (1, d) when all clients of the block are at the same point, (m, d) when each is at its own.
+    In every method W holds the point(s): shape (1, d) when all clients of the block are at the same point, (m, d) when
+    each is at its own.
     """
 
     def __init__(self, problem: Problem, clients: np.ndarray, dtype: np.dtype):

@@ -79,7 +79,7 @@ class LinearModel(BlockProblem):
         return LinearBlock(self, clients, np.dtype(dtype))
 
     def describe(self) -> dict[str, Any]:
-        """Sizes, and how different the clients are: rows, label means, smoothness. `L_pooled` is that of the mean over all rows."""
+        """Sizes, and how much the clients differ: rows, label means, smoothness (`L_pooled`: `pooled_smoothness`)."""
         sizes = np.diff(self.rows.offsets)
         label_means = np.add.reduceat(self.rows.labels, self.rows.offsets[:-1]) / sizes
         return {

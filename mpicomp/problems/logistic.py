@@ -47,10 +47,12 @@ class Logistic(LinearModel):
         return np.where(labels == values[0], -1.0, 1.0)
 
     def smoothness(self) -> Smoothness:
-        """L and L_i are exact for the nonconvex regularizer (the Hessian is largest at 0), the rest are bounds; see docs/problems.md.
+        """L and L_i are exact (the Hessians are largest at 0), the others are bounds, proved in docs/problems.md.
 
-        With G_i = A_iᵀA_i/N_i, g_i = λ_max(G_i), Q² = λ_max((1/n) Σ g_i G_i), V² = λ_max((1/n) Σ (G_i − Ḡ)²), r = 2λ (ridge: λ):
-        L_i = g_i/4 + r, L = λ_max(Ḡ)/4 + r, L₊ = L_A = min(L_QM, Q/4 + r), L± = (V + Q)/8, L_B = 0.
+        With G_i = A_iᵀA_i/N_i, g_i = λ_max(G_i), Q² = λ_max((1/n) Σ g_i G_i), V² = λ_max((1/n) Σ (G_i − Ḡ)²), r = 2λ
+        (ridge: λ):
+
+            L_i = g_i/4 + r,   L = λ_max(Ḡ)/4 + r,   L₊ = L_A = min(L_QM, Q/4 + r),   L± = (V + Q)/8,   L_B = 0.
         """
         weights, r = self.mean_weights(), self.penalty_smoothness
         L_i = self.curvature * self.client_eigenvalues + r

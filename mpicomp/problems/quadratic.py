@@ -1,4 +1,4 @@
-"""The random quadratic task of the PermK paper: every constant is known exactly, and the clients' difference is one number."""
+"""The random quadratic task of the PermK paper: all constants are known, one number says how the clients differ."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from .base import Block, BlockProblem, Smoothness, problems
 class Quadratic(BlockProblem):
     """f_i(x) = ½ xᵀA_i x − b_iᵀx with A_i = (ν_i/4) T + shift·I, b_i = (ν_i/4)(−1 + s ζ_i) e_1, T = tridiag(−1, 2, −1).
 
-    ν_i = 1 + s ξ_i, and ξ_i, ζ_i are standard normal: `numpy.random.default_rng(seed)` draws ξ_1, ζ_1, ξ_2, ζ_2, ... The shift makes
-    λ_min of the mean matrix equal to `reg`, so f is strongly convex, while a single f_i need not be convex. With s = 0 all f_i are equal.
+    ν_i = 1 + s ξ_i, and ξ_i, ζ_i are standard normal: `numpy.random.default_rng(seed)` draws ξ_1, ζ_1, ξ_2, ζ_2, ...
+    The shift makes λ_min of the mean matrix equal to `reg`, so f is strongly convex, while a single f_i need not be
+    convex. With s = 0 all f_i are equal.
 
     Parameters
     ----------
@@ -26,8 +27,8 @@ class Quadratic(BlockProblem):
 
     References
     ----------
-    Szlendak, Tyurin, Richtárik 2021, "Permutation Compressors for Provably Faster Distributed Nonconvex Optimization" (arXiv
-    2110.03300), Algorithm 11 (task generation).
+    Szlendak, Tyurin, Richtárik 2021, "Permutation Compressors for Provably Faster Distributed Nonconvex Optimization"
+    (arXiv 2110.03300), Algorithm 11 (task generation).
 
     >>> Quadratic(dim=50, clients=10, noise=0.0).smoothness().L_pm
     0.0
@@ -56,7 +57,7 @@ class Quadratic(BlockProblem):
         return start
 
     def smoothness(self) -> Smoothness:
-        """Exact. The A_i share T's eigenvectors, and each constant is the largest of a convex function of T's eigenvalue."""
+        """Exact: the A_i share T's eigenvectors; each constant is the maximum of a convex function of an eigenvalue."""
         eigenvalues = self.scales[:, None] * self.spectrum + self.shift
         return Smoothness.quadratic(
             L=float(np.max(np.abs(np.mean(eigenvalues, axis=0)))),

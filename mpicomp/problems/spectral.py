@@ -16,8 +16,9 @@ SUBSPACE, CHECK_EVERY, RESTARTS = 32, 8, 100
 def largest_eigenvalue(product: Callable[[np.ndarray, np.ndarray], object], dim: int, floor: float = 0.0) -> float:
     """λ_max, plus an estimate of the error that is left (relative 1e-11), so that it can serve as a bound.
 
-    Lanczos with full reorthogonalisation from a fixed start, restarted from the best Ritz vector: `SUBSPACE` vectors of memory. The
-    error of a Ritz value θ is at most its residual ρ, and about ρ²/gap (Parlett 1998, "The Symmetric Eigenvalue Problem", 11.7).
+    Lanczos with full reorthogonalisation from a fixed start, restarted from the best Ritz vector: `SUBSPACE` vectors of
+    memory. The error of a Ritz value θ is at most its residual ρ, and about ρ²/gap (Parlett 1998, "The Symmetric
+    Eigenvalue Problem", 11.7).
 
     Parameters
     ----------
