@@ -15,15 +15,14 @@ import numpy as np
 
 from ..errors import ConfigError, TheoryError, WireError
 from ..kernels.random import Keys, client_key, fill_normal, fill_uniform, permutation
+from ..kernels.status import BAD_COUNT, BAD_INDEX, BAD_MODE, BAD_PADDING, BAD_VALUE, TRUNCATED
 from ..registry import Registry, format_spec
 
 compressors: Registry[type[Compressor]] = Registry(
     "compressor",
-    tuple(f"mpicomp.compressors.{name}" for name in ("identity", "topk", "randk", "permk", "sign", "qsgd", "natural")),
+    tuple(f"mpicomp.compressors.{name}" for name in ("identity", "topk")),
 )
 
-# What a decode kernel returns instead of a position when the bytes make no sense.
-TRUNCATED, BAD_INDEX, BAD_MODE, BAD_COUNT, BAD_PADDING, BAD_VALUE = -1, -2, -3, -4, -5, -6
 _WHY = {
     TRUNCATED: "the message ends before its content does",
     BAD_INDEX: "an index is out of range or out of order",
@@ -82,6 +81,7 @@ class Codec:
         reads at or after `end` and never writes outside `out`.
     args : further arguments of both kernels; the first is an empty array of the wire dtype.
     scale : factor that the receiver applies, for the contractive form C/(1+ω) of an unbiased compressor.
+    fixed : every message has exactly max_nbytes bytes (so that collectives need no lengths).
     """
 
     def __init__(
@@ -96,10 +96,11 @@ class Codec:
         decode_kernel: Callable[..., int],
         args: tuple = (),
         scale: float = 1.0,
+        fixed: bool = False,
     ):
         self.compressor, self.codec_id = compressor, codec_id
         self.dim, self.n_clients, self.wire_dtype = dim, n_clients, np.dtype(wire_dtype)
-        self.max_nbytes, self.scale = max_nbytes, scale
+        self.max_nbytes, self.scale, self.fixed = max_nbytes, scale, fixed
         self._encode, self._decode = encode_kernel, decode_kernel
         self.args = (np.empty(0, self.wire_dtype), *args)
 
@@ -108,7 +109,7 @@ class Codec:
         _, *args = self.args
         return Codec(
             self.compressor, self.codec_id, self.dim, self.n_clients, self.wire_dtype, self.max_nbytes,
-            self._encode, self._decode, tuple(args), self.scale * scale,
+            self._encode, self._decode, tuple(args), self.scale * scale, self.fixed,
         )  # fmt: skip
 
     def encode(
@@ -155,8 +156,8 @@ class Codec:
 class Compressor:
     """Base class of all compressors. Stateless: its randomness comes only from the key.
 
-    Class attributes
-    ----------------
+    Attributes (of the class; of the object where an option decides)
+    ----------------------------------------------------------------
     unbiased : E C(x) = x, with variance E‖C(x) − x‖² ≤ ω‖x‖².
     contractive : E‖C(x) − x‖² ≤ (1 − α)‖x‖² without any scaling.
     deterministic : the message depends on the vector alone.
@@ -170,11 +171,16 @@ class Compressor:
     summary: ClassVar[str] = ""
     formulas: ClassVar[str] = ""
     paper: ClassVar[str] = ""
-    unbiased: ClassVar[bool] = False
-    contractive: ClassVar[bool] = False
-    deterministic: ClassVar[bool] = False
-    homogeneous: ClassVar[bool] = True
-    shared_randomness: ClassVar[bool] = False
+    unbiased: bool = False
+    contractive: bool = False
+    deterministic: bool = False
+    homogeneous: bool = True
+    shared_randomness: bool = False
+
+    @property
+    def same_for_all(self) -> bool:
+        """All clients' messages for one vector are equal, so that a broadcast can replace a scatter."""
+        return self.deterministic
 
     # ---- theory -------------------------------------------------------------------------------------------------
     def omega(self, d: int, n: int = 1) -> float:

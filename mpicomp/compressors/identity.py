@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from ..kernels import njit
-from .base import TRUNCATED, Codec, Compressor, compressors
+from ..kernels.status import TRUNCATED
+from .base import Codec, Compressor, compressors
 
 
 @compressors.register("identity")
@@ -32,7 +33,7 @@ class Identity(Compressor):
 
     def bind(self, dim, n_clients, wire_dtype=np.float64):
         wire = np.dtype(wire_dtype)
-        return Codec(self, self.codec_id, dim, n_clients, wire, dim * wire.itemsize, _encode, _decode)
+        return Codec(self, self.codec_id, dim, n_clients, wire, dim * wire.itemsize, _encode, _decode, fixed=True)
 
 
 @njit

@@ -1,0 +1,110 @@
+"""Exchange by collectives: Gatherv up, Bcast or Scatterv down. Lengths travel beside a frame only where a codec's may vary."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..wire import HEADER_NBYTES, read_header
+from .clock import DECODE, SEND, WAIT
+from .exchange import frame_capacity
+from .p2p import MPIExchange
+
+_LENGTH_NBYTES = 8
+_NOTHING = np.empty(0, np.uint8)
+
+
+class CollectiveExchange(MPIExchange):
+    """One frame per rank and exchange; the MPI library chooses how the bytes travel."""
+
+    name = "collective"
+    one_frame = True
+
+    def __init__(self, *args: Any):
+        super().__init__(*args)
+        self._length = np.zeros(1, np.int64)
+        self._lengths = np.zeros(self.placement.size, np.int64)
+
+    def gather(self, codec, V, keys, round, total, into=None, into_scale=1.0):
+        plan = self.plan(codec)
+        group = plan.groups[self.rank][0] if self.is_worker else None
+        frame, nbytes = _NOTHING, 0
+        if group is not None:
+            frame = self.buffer(("up",), plan.frame_nbytes)
+            nbytes = self.write_frame(codec, V, group.rows, group.clients, keys, round, frame)
+            self.record_uplink(nbytes, len(group.rows), 0 if codec.fixed else _LENGTH_NBYTES)
+        else:
+            total[:] = 0
+            self.clock.lap(DECODE)
+        lengths = self._uplink_lengths(codec, plan, nbytes)
+        displacements = self._displacements(plan)
+        everything = self.buffer(("from all",), plan.frame_nbytes * len(self.workers)) if self.is_server else None
+        self.comm.gatherv(frame[:nbytes], everything, lengths, displacements)
+        self.clock.lap(WAIT if self.is_server else SEND)
+        if group is None:
+            for rank in self.workers:
+                start, length = int(displacements[rank]), int(lengths[rank])
+                self.accumulate(codec, everything[start : start + length], length, plan.groups[rank][0], keys, round, total)
+        elif into is not None:
+            self.absorb(codec, frame, nbytes, group, keys, round, into, into_scale)
+
+    def _displacements(self, plan) -> np.ndarray:
+        """Where each rank's frame begins in the server's buffer; the server itself sends none."""
+        return np.maximum(np.arange(self.placement.size) - 1, 0) * plan.frame_nbytes
+
+    def _uplink_lengths(self, codec, plan, nbytes: int) -> np.ndarray:
+        """The length of every rank's frame: known where the codec's messages are of fixed length, gathered otherwise."""
+        if codec.fixed:
+            counts = np.diff(self.placement.first)
+            return np.where(counts > 0, HEADER_NBYTES + counts * codec.max_nbytes, 0)
+        self._length[0] = nbytes
+        self.comm.gather(self._length, self._lengths if self.is_server else None)
+        return self._lengths
+
+    def broadcast(self, codec, v, keys, round, into):
+        capacity, group = frame_capacity(codec), self._server_row
+        buf = self.buffer(("broadcast",), capacity)
+        nbytes = capacity
+        if self.is_server:
+            nbytes = self.write_frame(codec, v, group.rows, group.clients, keys, round, buf)
+            self.record_downlink(nbytes, 1, receivers=len(self.workers), clients=self.n_clients)
+        if not codec.fixed:  # the header first: it says how much follows
+            self.comm.bcast(buf[:HEADER_NBYTES])
+            nbytes = HEADER_NBYTES + _declared_length(buf, capacity)
+            self.comm.bcast(buf[HEADER_NBYTES:nbytes])
+        else:
+            self.comm.bcast(buf[:nbytes])
+        self.clock.lap(SEND if self.is_server else WAIT)
+        if into is not None:
+            self.absorb(codec, buf, nbytes, group, keys, round, into)
+
+    def scatter(self, codec, v, keys, round, into):
+        plan = self.plan(codec)
+        displacements, everything = self._displacements(plan), None
+        if self.is_server:
+            everything = self.buffer(("to all",), plan.frame_nbytes * len(self.workers))
+            for rank in self.workers:
+                start, group = int(displacements[rank]), plan.groups[rank][0]
+                frame = everything[start : start + plan.frame_nbytes]
+                nbytes = self.write_frame(codec, v, group.target, group.clients, keys, round, frame)
+                self.record_downlink(nbytes, len(group.rows), extra=_LENGTH_NBYTES)
+                self._lengths[rank] = nbytes
+        places = np.arange(self.placement.size) * _LENGTH_NBYTES
+        sizes = np.where(np.arange(self.placement.size) > 0, _LENGTH_NBYTES, 0)
+        mine = self._length.view(np.uint8)[: sizes[self.rank]]
+        self.comm.scatterv(self._lengths.view(np.uint8), sizes, places, mine)
+        nbytes = int(self._length[0]) if self.is_worker else 0
+        counts = self._lengths if self.is_server else np.zeros(self.placement.size, np.int64)
+        frame = self.buffer(("down",), plan.frame_nbytes)[:nbytes] if self.is_worker else _NOTHING
+        self.comm.scatterv(everything, counts, displacements, frame)
+        self.clock.lap(SEND if self.is_server else WAIT)
+        if self.is_worker:
+            self.absorb(codec, frame, nbytes, plan.groups[self.rank][0], keys, round, into)
+
+
+def _declared_length(buf: np.ndarray, capacity: int) -> int:
+    """The length that a frame's header declares, checked against the room there is."""
+    declared = int(buf[12:16].view(np.uint32)[0])
+    read_header(buf, HEADER_NBYTES + min(declared, capacity - HEADER_NBYTES))
+    return declared

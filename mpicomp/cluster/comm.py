@@ -1,0 +1,119 @@
+"""The only module that calls MPI to move bytes. Each call is entered in the ledger with what this rank hands over.
+
+`handed over` is: the buffer of a send, the root's buffer of a broadcast or scatter, each rank's contribution to a gather or a
+reduction. That is also what a PMPI wrapper sees, so the two must agree to the byte.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+
+from .ledger import Ledger
+
+
+def world() -> Any:
+    """MPI.COMM_WORLD; the first call initialises MPI."""
+    from mpi4py import MPI
+
+    return MPI.COMM_WORLD
+
+
+class Comm:
+    """A duplicate of an mpi4py communicator, whose calls are counted.
+
+    Parameters
+    ----------
+    comm : an mpi4py communicator; it is duplicated, so that no message of the caller's can meet ours.
+    ledger : where the bytes are entered.
+    """
+
+    def __init__(self, comm: Any, ledger: Ledger | None = None):
+        from mpi4py import MPI
+
+        self._mpi = MPI
+        self._comm = comm.Dup()
+        self.rank: int = comm.Get_rank()
+        self.size: int = comm.Get_size()
+        self.ledger = ledger or Ledger()
+        self.purpose = "setup"
+        self.now = MPI.Wtime
+        self._status = MPI.Status()
+
+    # ---- point to point -----------------------------------------------------------------------------------------
+    def isend(self, buf: np.ndarray, dest: int, tag: int = 0) -> Any:
+        """Start sending a contiguous array; returns the request."""
+        self.ledger.handed(self.purpose, "Isend", buf.nbytes)
+        return self._comm.Isend([buf, buf.nbytes, self._mpi.BYTE], dest, tag)
+
+    def irecv(self, buf: np.ndarray, source: int, tag: int = 0) -> Any:
+        """Start receiving at most buf.nbytes bytes; returns the request."""
+        return self._comm.Irecv([buf, buf.nbytes, self._mpi.BYTE], source, tag)
+
+    def wait(self, request: Any) -> int:
+        """Wait for a request; returns the number of bytes received (for a receive)."""
+        request.Wait(self._status)
+        return self._status.Get_count(self._mpi.BYTE)
+
+    def send(self, buf: np.ndarray, dest: int, tag: int = 0) -> None:
+        """Send a contiguous array."""
+        self.ledger.handed(self.purpose, "Send", buf.nbytes)
+        self._comm.Send([buf, buf.nbytes, self._mpi.BYTE], dest, tag)
+
+    def recv(self, buf: np.ndarray, source: int, tag: int = 0) -> int:
+        """Receive into a contiguous array; returns the number of bytes received."""
+        self._comm.Recv([buf, buf.nbytes, self._mpi.BYTE], source, tag, self._status)
+        return self._status.Get_count(self._mpi.BYTE)
+
+    # ---- collectives --------------------------------------------------------------------------------------------
+    def bcast(self, buf: np.ndarray, root: int = 0) -> None:
+        """Broadcast a contiguous array from `root`."""
+        self.ledger.handed(self.purpose, "Bcast", buf.nbytes if self.rank == root else 0)
+        self._comm.Bcast([buf, buf.nbytes, self._mpi.BYTE], root)
+
+    def gather(self, send: np.ndarray, recv: np.ndarray | None, root: int = 0) -> None:
+        """Gather equally many bytes from each rank into `recv` on `root`."""
+        self.ledger.handed(self.purpose, "Gather", send.nbytes)
+        self._comm.Gather([send, self._mpi.BYTE], [recv, self._mpi.BYTE] if self.rank == root else None, root)
+
+    def gatherv(self, send: np.ndarray, recv: np.ndarray | None, counts: Any, displacements: Any, root: int = 0) -> None:
+        """Gather `counts[r]` bytes from rank r to `displacements[r]` of `recv` (uint8) on `root`."""
+        self.ledger.handed(self.purpose, "Gatherv", send.nbytes)
+        target = [recv, (counts, displacements), self._mpi.BYTE] if self.rank == root else None
+        self._comm.Gatherv([send, send.nbytes, self._mpi.BYTE], target, root)
+
+    def scatterv(self, send: np.ndarray | None, counts: Any, displacements: Any, recv: np.ndarray, root: int = 0) -> None:
+        """Scatter `counts[r]` bytes at `displacements[r]` of `send` (uint8, on `root`) to rank r's `recv`."""
+        self.ledger.handed(self.purpose, "Scatterv", int(np.sum(counts)) if self.rank == root else 0)
+        source = [send, (counts, displacements), self._mpi.BYTE] if self.rank == root else None
+        self._comm.Scatterv(source, [recv, recv.nbytes, self._mpi.BYTE], root)
+
+    def allreduce_max(self, values: np.ndarray) -> None:
+        """Elementwise maximum over all ranks, in place (float64)."""
+        self.ledger.handed(self.purpose, "Allreduce", values.nbytes)
+        self._comm.Allreduce(self._mpi.IN_PLACE, values, self._mpi.MAX)
+
+    def barrier(self) -> None:
+        """Wait for all ranks."""
+        self.ledger.handed(self.purpose, "Barrier", 0)
+        self._comm.Barrier()
+
+    def bcast_json(self, value: Any, root: int = 0) -> Any:
+        """Broadcast a JSON value from `root`: its length, then its text."""
+        text = json.dumps(value).encode() if self.rank == root else b""
+        length = np.array([len(text)], np.int64)
+        self.bcast(length, root)
+        buf = np.frombuffer(text, np.uint8).copy() if self.rank == root else np.empty(int(length[0]), np.uint8)
+        self.bcast(buf, root)
+        return json.loads(buf.tobytes())
+
+    # ---- the rest -----------------------------------------------------------------------------------------------
+    def node(self) -> Any:
+        """The mpi4py communicator of the ranks that share this rank's memory."""
+        return self._comm.Split_type(self._mpi.COMM_TYPE_SHARED)
+
+    def free(self) -> None:
+        """Give the duplicate back."""
+        self._comm.Free()

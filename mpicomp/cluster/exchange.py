@@ -1,0 +1,227 @@
+"""The contract of an exchange: how frames get from the clients to the server and back. `local`, `p2p` and `collective` implement it.
+
+Every rank calls the same method with the same codec and round; what it does depends on the rank's role. In all of them the server
+adds the clients' messages in client order, so that a run is the same bit for bit for any exchange and any number of ranks.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from ..compressors import Codec
+from ..errors import ConfigError
+from ..kernels.random import Keys
+from ..wire import HEADER_NBYTES, MAX_FRAME_NBYTES, check_header, dtype_flag, read_header, write_header
+from .clock import DECODE, ENCODE, Clock
+from .ledger import DOWNLINK, UPLINK, Ledger
+from .placement import Placement
+
+GROUP_NBYTES = 1 << 22  # a frame holds as many clients as fit in 4 MiB, and at least one
+
+
+class Group(NamedTuple):
+    """The clients of one frame: their rows in the hosting rank's blocks, their indices, and where the server adds them (row 0)."""
+
+    rows: np.ndarray
+    clients: np.ndarray
+    target: np.ndarray
+
+
+class Plan:
+    """How a codec's messages are cut into frames, for every rank."""
+
+    def __init__(self, codec: Codec, placement: Placement, one_frame: bool):
+        capacity = codec.max_nbytes
+        per_group = placement.n_clients if one_frame else max(1, (GROUP_NBYTES - HEADER_NBYTES) // max(capacity, 1))
+        self.groups: list[list[Group]] = []
+        for rank in range(placement.size):
+            first = int(placement.first[rank])
+            ranges = [(low, high) for low, high in placement.groups(rank, per_group)]
+            self.groups.append(
+                [Group(np.arange(a - first, b - first), np.arange(a, b), np.zeros(b - a, np.int64)) for a, b in ranges]
+            )
+        largest = max((len(g.clients) for groups in self.groups for g in groups), default=1)
+        self.frame_nbytes = frame_capacity(codec, largest)
+
+
+def frame_capacity(codec: Codec, messages: int = 1) -> int:
+    """Bytes that a frame of so many messages may take.
+
+    Raises
+    ------
+    ConfigError : more than one MPI message can hold.
+    """
+    nbytes = HEADER_NBYTES + messages * codec.max_nbytes
+    if nbytes > MAX_FRAME_NBYTES:
+        raise ConfigError(
+            f"a frame of {messages} {codec.compressor.name} message(s) of dimension {codec.dim} may take {nbytes} bytes, more than "
+            f"MPI's limit of {MAX_FRAME_NBYTES}; use --wire-dtype float32, more workers, or --exchange p2p"
+        )
+    return nbytes
+
+
+class Exchange(ABC):
+    """What all exchanges share: roles, buffers, encoding into frames and decoding out of them.
+
+    Parameters
+    ----------
+    placement, rank : who hosts whom, and who this is. dim : d. dtype : of states and sums.
+    weights : float64, shape (n,): w_i of the weighted mean.
+    """
+
+    name: str = ""
+    one_frame = False  # all messages of a rank travel in a single frame
+
+    def __init__(
+        self, placement: Placement, rank: int, dim: int, dtype: np.dtype, weights: np.ndarray, ledger: Ledger, clock: Clock
+    ):
+        self.placement, self.rank, self.dim, self.dtype = placement, rank, dim, np.dtype(dtype)
+        self.weights, self.ledger, self.clock = np.asarray(weights, np.float64), ledger, clock
+        self.n_clients = placement.n_clients
+        self.clients = placement.clients(rank)
+        self._plans: dict[Codec, Plan] = {}
+        self._buffers: dict[tuple, np.ndarray] = {}
+        self._scaled: dict[tuple, np.ndarray] = {}
+        self._tally = np.zeros(2, np.int64)
+        self._server_row = Group(np.zeros(1, np.int64), np.zeros(1, np.int64), np.zeros(1, np.int64))
+
+    # ---- roles --------------------------------------------------------------------------------------------------
+    @property
+    def is_server(self) -> bool:
+        """This rank holds the model and the estimates."""
+        return self.rank == 0
+
+    @property
+    def is_worker(self) -> bool:
+        """This rank hosts clients."""
+        return len(self.clients) > 0
+
+    @property
+    def workers(self) -> list[int]:
+        """The ranks that host clients, in client order."""
+        return [r for r in range(self.placement.size) if self.placement.first[r + 1] > self.placement.first[r]]
+
+    # ---- the contract -------------------------------------------------------------------------------------------
+    @abstractmethod
+    def gather(
+        self,
+        codec: Codec,
+        V: np.ndarray | None,
+        keys: Keys,
+        round: int,
+        total: np.ndarray | None,
+        into: np.ndarray | None = None,
+        into_scale: float = 1.0,
+    ) -> None:
+        """Uplink. Each client i sends C(V_i); on the server total = Σ w_i C(V_i), on the workers into_i += into_scale · C(V_i).
+
+        Parameters
+        ----------
+        V : on workers, shape (m, d). total : on the server, shape (1, d), overwritten. into : on workers, shape (m, d), or None.
+        """
+
+    @abstractmethod
+    def broadcast(self, codec: Codec, v: np.ndarray | None, keys: Keys, round: int, into: np.ndarray | None) -> None:
+        """Downlink, one message for all: into += C(v), on the workers and (where `into` is given) on the server.
+
+        Parameters
+        ----------
+        v : on the server, shape (1, d). into : shape (1, d), None on a server that keeps no copy.
+        """
+
+    @abstractmethod
+    def scatter(self, codec: Codec, v: np.ndarray | None, keys: Keys, round: int, into: np.ndarray | None) -> None:
+        """Downlink, one message for each client: on the workers into_i += C_i(v).
+
+        Parameters
+        ----------
+        v : on the server, shape (1, d). into : on the workers, shape (m, d).
+        """
+
+    @abstractmethod
+    def spread(self, x: np.ndarray) -> None:
+        """Evaluation only: the server's `x` overwrites everybody's."""
+
+    @abstractmethod
+    def chain(self, vector: np.ndarray, add: Callable[[np.ndarray], None]) -> None:
+        """Evaluation only: `add(vector)` on each worker in client order, each going on from the previous one's result; the server ends
+        up with the final `vector`. The order of additions is thus the same for any placement."""
+
+    @abstractmethod
+    def collect(self, row: np.ndarray) -> np.ndarray | None:
+        """Evaluation only: every rank's `row` (float64), stacked by rank, on the server; None elsewhere."""
+
+    def finish(self) -> None:
+        """Complete whatever is still under way."""
+
+    # ---- shared machinery ---------------------------------------------------------------------------------------
+    def plan(self, codec: Codec) -> Plan:
+        """The codec's plan, made once."""
+        plan = self._plans.get(codec)
+        if plan is None:
+            plan = self._plans[codec] = Plan(codec, self.placement, self.one_frame)
+        return plan
+
+    def buffer(self, name: tuple, nbytes: int) -> np.ndarray:
+        """A buffer that lives as long as the run; it grows when a larger codec comes."""
+        buf = self._buffers.get(name)
+        if buf is None or buf.nbytes < nbytes:
+            buf = self._buffers[name] = np.zeros(nbytes, np.uint8)
+        return buf
+
+    def scaled_weights(self, scale: float) -> np.ndarray:
+        """The weights of all clients times `scale`, in the dtype of the sums."""
+        key = ("weights", scale)
+        if key not in self._scaled:
+            self._scaled[key] = (self.weights * scale).astype(self.dtype)
+        return self._scaled[key]
+
+    def factors(self, count: int, scale: float) -> np.ndarray:
+        """`count` times `scale`, in the dtype of the states."""
+        key = ("factors", count, scale)
+        if key not in self._scaled:
+            self._scaled[key] = np.full(count, scale, self.dtype)
+        return self._scaled[key]
+
+    def write_frame(self, codec: Codec, V: np.ndarray, rows: np.ndarray, clients: np.ndarray, keys: Keys, round: int, buf: np.ndarray):
+        """Encode one message per client into `buf`; returns the frame's length. The tally of its bits is left in `self._tally`."""
+        self._tally[:] = 0
+        end = codec.encode(V, rows, clients, keys, buf, HEADER_NBYTES, self._tally)
+        write_header(buf, codec.codec_id, dtype_flag(codec.wire_dtype), round, len(rows), end - HEADER_NBYTES)
+        self.clock.lap(ENCODE)
+        return end
+
+    def read_frame(
+        self, codec: Codec, buf: np.ndarray, nbytes: int, rows: np.ndarray, clients: np.ndarray, weights: np.ndarray, keys: Keys,
+        round: int, out: np.ndarray,
+    ) -> None:  # fmt: skip
+        """Check a frame and add its messages to the rows of `out`."""
+        header = read_header(buf, nbytes)
+        check_header(header, codec=codec.codec_id, wire_dtype=codec.wire_dtype, round=round, messages=len(rows))
+        codec.decode_add(buf, HEADER_NBYTES, nbytes, rows, clients, weights, keys, out)
+        self.clock.lap(DECODE)
+
+    def accumulate(self, codec: Codec, buf: np.ndarray, nbytes: int, group: Group, keys: Keys, round: int, total: np.ndarray) -> None:
+        """Server: total += Σ w_i C(V_i) over the frame of a group."""
+        low, high = group.clients[0], group.clients[-1] + 1
+        weights = self.scaled_weights(codec.scale)[low:high]
+        self.read_frame(codec, buf, nbytes, group.target, group.clients, weights, keys, round, total)
+
+    def absorb(
+        self, codec: Codec, buf: np.ndarray, nbytes: int, group: Group, keys: Keys, round: int, into: np.ndarray, scale: float = 1.0
+    ) -> None:
+        """Worker: into_i += scale · C(V_i) for the clients of a frame."""
+        weights = self.factors(len(group.rows), codec.scale * scale)
+        self.read_frame(codec, buf, nbytes, group.rows, group.clients, weights, keys, round, into)
+
+    def record_uplink(self, nbytes: int, messages: int, extra: int = 0) -> None:
+        """Enter an uplink frame in the ledger; `extra` bytes travelled beside it (lengths)."""
+        self.ledger.frame(UPLINK, self._tally, nbytes + extra, messages)
+
+    def record_downlink(self, nbytes: int, messages: int, receivers: int = 1, clients: int = 1, extra: int = 0) -> None:
+        """Enter a downlink frame in the ledger: sent to `receivers` ranks, charged by the papers for `clients` clients."""
+        self.ledger.frame(DOWNLINK, self._tally, nbytes + extra, messages, receivers, clients)

@@ -1,0 +1,67 @@
+"""The in-process exchange: one process is the server and hosts all clients. Messages are really encoded and decoded, not sent."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+
+from .clock import DECODE, Clock
+from .exchange import Exchange, frame_capacity
+from .ledger import Ledger
+from .placement import Placement
+
+
+class LocalExchange(Exchange):
+    """Gives bit for bit the trajectory of the MPI exchanges.
+
+    Parameters
+    ----------
+    n_clients, dim, dtype, weights : as in Exchange; `weights` defaults to 1/n.
+    clients : host only these (for rehearsals); all by default.
+    """
+
+    name = "local"
+
+    def __init__(self, n_clients, dim, dtype=np.float64, weights=None, ledger=None, clock=None, clients=None):
+        placement = Placement.single(n_clients)
+        if clients is not None:
+            placement = Placement(n_clients, np.array([clients[0], clients[-1] + 1], np.int64))
+        weights = np.full(n_clients, 1.0 / n_clients) if weights is None else weights
+        super().__init__(placement, 0, dim, dtype, weights, ledger or Ledger(), clock or Clock(time.perf_counter))
+
+    def gather(self, codec, V, keys, round, total, into=None, into_scale=1.0):
+        plan = self.plan(codec)
+        buf = self.buffer(("frame",), plan.frame_nbytes)
+        total[:] = 0
+        self.clock.lap(DECODE)
+        for group in plan.groups[0]:
+            nbytes = self.write_frame(codec, V, group.rows, group.clients, keys, round, buf)
+            self.record_uplink(nbytes, len(group.rows))
+            self.accumulate(codec, buf, nbytes, group, keys, round, total)
+            if into is not None:
+                self.absorb(codec, buf, nbytes, group, keys, round, into, into_scale)
+
+    def broadcast(self, codec, v, keys, round, into):
+        buf = self.buffer(("frame",), frame_capacity(codec))
+        group = self._server_row
+        nbytes = self.write_frame(codec, v, group.rows, group.clients, keys, round, buf)
+        self.record_downlink(nbytes, 1, clients=self.n_clients)
+        self.absorb(codec, buf, nbytes, group, keys, round, into)
+
+    def scatter(self, codec, v, keys, round, into):
+        plan = self.plan(codec)
+        buf = self.buffer(("frame",), plan.frame_nbytes)
+        for group in plan.groups[0]:
+            nbytes = self.write_frame(codec, v, group.target, group.clients, keys, round, buf)
+            self.record_downlink(nbytes, len(group.rows))
+            self.absorb(codec, buf, nbytes, group, keys, round, into)
+
+    def spread(self, x):
+        pass
+
+    def chain(self, vector, add):
+        add(vector)
+
+    def collect(self, row):
+        return row[None].copy()

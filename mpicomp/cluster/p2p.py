@@ -1,0 +1,140 @@
+"""Point-to-point exchange: the server receives each rank's frames in client order and decodes one while the next travels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .clock import DECODE, SEND, WAIT, Clock
+from .comm import Comm
+from .exchange import Exchange, frame_capacity
+from .placement import Placement
+
+SLOTS = 2  # frames under way at once, for each pair of ranks
+TAG_UP, TAG_DOWN, TAG_EVALUATION = 1, 2, 3
+
+
+class MPIExchange(Exchange):
+    """What the exchanges over MPI share: evaluation, which is off the clock and entered in the ledger apart from the rounds."""
+
+    def __init__(self, comm: Comm, n_clients: int, dim: int, dtype: Any, weights: np.ndarray, clock: Clock):
+        super().__init__(Placement.star(n_clients, comm.size), comm.rank, dim, dtype, weights, comm.ledger, clock)
+        self.comm = comm
+
+    def spread(self, x):
+        self.comm.bcast(x)
+
+    def chain(self, vector, add):
+        comm, last = self.comm, self.placement.size - 1
+        if self.rank > 1:
+            comm.recv(vector, self.rank - 1, TAG_EVALUATION)
+        if self.rank > 0:
+            add(vector)
+            comm.send(vector, 0 if self.rank == last else self.rank + 1, TAG_EVALUATION)
+        else:
+            comm.recv(vector, last, TAG_EVALUATION)
+
+    def collect(self, row):
+        rows = np.empty((self.placement.size, len(row))) if self.is_server else None
+        self.comm.gather(row, rows)
+        return rows
+
+
+class P2PExchange(MPIExchange):
+    """Isend and Irecv, two frames under way for each pair of ranks, receives posted before the workers have encoded."""
+
+    name = "p2p"
+
+    def __init__(self, *args: Any):
+        super().__init__(*args)
+        self._pending: dict[tuple, Any] = {}
+
+    def _free_slot(self, name: tuple, nbytes: int) -> np.ndarray:
+        """A send buffer whose previous message has left."""
+        request = self._pending.pop(name, None)
+        if request is not None:
+            self.comm.wait(request)
+            self.clock.lap(SEND)
+        return self.buffer(name, nbytes)
+
+    def gather(self, codec, V, keys, round, total, into=None, into_scale=1.0):
+        if self.is_server:
+            self._receive_all(codec, keys, round, total)
+            return
+        plan = self.plan(codec)
+        for g, group in enumerate(plan.groups[self.rank]):
+            name = ("up", g % SLOTS)
+            buf = self._free_slot(name, plan.frame_nbytes)
+            nbytes = self.write_frame(codec, V, group.rows, group.clients, keys, round, buf)
+            self.record_uplink(nbytes, len(group.rows))
+            self._pending[name] = self.comm.isend(buf[:nbytes], 0, TAG_UP)
+            self.clock.lap(SEND)
+            if into is not None:
+                self.absorb(codec, buf, nbytes, group, keys, round, into, into_scale)
+
+    def _receive_all(self, codec, keys, round, total):
+        plan, comm = self.plan(codec), self.comm
+        requests: dict[tuple, Any] = {}
+
+        def post(rank, g):
+            buf = self.buffer(("from", rank, g % SLOTS), plan.frame_nbytes)
+            requests[rank, g] = comm.irecv(buf[: plan.frame_nbytes], rank, TAG_UP), buf
+
+        for rank in self.workers:
+            for g in range(min(SLOTS, len(plan.groups[rank]))):
+                post(rank, g)
+        total[:] = 0
+        self.clock.lap(DECODE)
+        for rank in self.workers:
+            groups = plan.groups[rank]
+            for g, group in enumerate(groups):
+                request, buf = requests.pop((rank, g))
+                nbytes = comm.wait(request)
+                self.clock.lap(WAIT)
+                self.accumulate(codec, buf, nbytes, group, keys, round, total)
+                if g + SLOTS < len(groups):
+                    post(rank, g + SLOTS)
+
+    def broadcast(self, codec, v, keys, round, into):
+        capacity, group = frame_capacity(codec), self._server_row
+        if not self.is_server:
+            buf = self.buffer(("down",), capacity)
+            nbytes = self.comm.recv(buf[:capacity], 0, TAG_DOWN)
+            self.clock.lap(WAIT)
+            self.absorb(codec, buf, nbytes, group, keys, round, into)
+            return
+        self.finish()
+        buf = self.buffer(("broadcast",), capacity)
+        nbytes = self.write_frame(codec, v, group.rows, group.clients, keys, round, buf)
+        self.record_downlink(nbytes, 1, receivers=len(self.workers), clients=self.n_clients)
+        for rank in self.workers:
+            self._pending["broadcast", rank] = self.comm.isend(buf[:nbytes], rank, TAG_DOWN)
+        self.clock.lap(SEND)
+        if into is not None:
+            self.absorb(codec, buf, nbytes, group, keys, round, into)
+
+    def scatter(self, codec, v, keys, round, into):
+        plan = self.plan(codec)
+        if not self.is_server:
+            buf = self.buffer(("down",), plan.frame_nbytes)
+            for group in plan.groups[self.rank]:
+                nbytes = self.comm.recv(buf[: plan.frame_nbytes], 0, TAG_DOWN)
+                self.clock.lap(WAIT)
+                self.absorb(codec, buf, nbytes, group, keys, round, into)
+            return
+        for g in range(max(len(groups) for groups in plan.groups)):
+            for rank in self.workers:
+                if g < len(plan.groups[rank]):
+                    group, name = plan.groups[rank][g], ("to", rank, g % SLOTS)
+                    buf = self._free_slot(name, plan.frame_nbytes)
+                    nbytes = self.write_frame(codec, v, group.target, group.clients, keys, round, buf)
+                    self.record_downlink(nbytes, len(group.rows))
+                    self._pending[name] = self.comm.isend(buf[:nbytes], rank, TAG_DOWN)
+                    self.clock.lap(SEND)
+
+    def finish(self):
+        for request in self._pending.values():
+            self.comm.wait(request)
+        self._pending.clear()
+        self.clock.lap(SEND)

@@ -1,0 +1,151 @@
+"""What a mechanism is: how a receiver tracks vectors that change from round to round, by messages that are compressed.
+
+Two directions. An **uplink** tracks on the server the weighted mean of the clients' vectors; a **downlink** tracks on the clients a
+vector of the server's. A mechanism is written once for all ranks, as the paper prints it: the lines of the clients under `if
+link.is_worker`, those of the server under `if link.is_server`; one process that is both runs both. Its state is the arrays named
+in `client_state` and `server_state`, nothing else. **Both ends update from the decoded message**, never from what was meant to be sent.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+
+from ..compressors import Codec, Compressor
+from ..errors import ConfigError
+from ..kernels.random import Keys, Stream, derive, downlink_keys, uniform64, uplink_keys
+
+
+class Oracle(Protocol):
+    """How a worker's clients evaluate their gradients at their current points; all results have shape (m, d)."""
+
+    def value(self) -> np.ndarray:
+        """The clients' gradient estimates at the current points."""
+
+    def full(self) -> np.ndarray:
+        """The exact gradients at the current points."""
+
+    def difference(self) -> np.ndarray:
+        """Gradient estimates at the current points minus those at the previous ones, from the same samples."""
+
+
+class Link:
+    """What a mechanism sees of the run: the exchange in its direction, the round's keys, sizes and scratch space.
+
+    Parameters
+    ----------
+    exchange : moves the frames. seed : of the run. wire_dtype : of the values on the wire. uplink : the direction.
+    """
+
+    def __init__(self, exchange: Any, seed: int, wire_dtype: Any, uplink: bool):
+        self.exchange, self.seed, self.wire_dtype = exchange, seed, np.dtype(wire_dtype)
+        self.dim, self.dtype, self.n_clients = exchange.dim, exchange.dtype, exchange.n_clients
+        self.is_server, self.is_worker = exchange.is_server, exchange.is_worker
+        self.hosted = len(exchange.clients)
+        self._keys = uplink_keys if uplink else downlink_keys
+        self._coin_stream = Stream.UPLINK_COIN if uplink else Stream.DOWNLINK_COIN
+        self._scratch: dict[str, np.ndarray] = {}
+
+    def codec(self, compressor: Compressor) -> Codec:
+        """The compressor bound to this run's sizes."""
+        return compressor.bind(self.dim, self.n_clients, self.wire_dtype)
+
+    def contractive_codec(self, compressor: Compressor) -> Codec:
+        """The same for mechanisms whose theory wants a contractive compressor: an unbiased one enters as C/(1+ω)."""
+        codec = self.codec(compressor)
+        if compressor.unbiased and not compressor.contractive:
+            codec = codec.scaled(1.0 / (1.0 + compressor.omega(self.dim, self.n_clients)))
+        return codec
+
+    def scratch(self, name: str, rows: int) -> np.ndarray:
+        """An array (rows, d) for intermediate results; mechanisms of one run share it by name."""
+        array = self._scratch.get(name)
+        if array is None or len(array) != rows:
+            array = self._scratch[name] = np.zeros((rows, self.dim), self.dtype)
+        return array
+
+    def keys(self, round: int) -> Keys:
+        """The keys of this direction's messages in a round."""
+        return self._keys(self.seed, round)
+
+    def coin(self, p: float, round: int) -> bool:
+        """The round's coin, the same on all ranks: heads with probability p."""
+        return bool(uniform64(derive(self.seed, self._coin_stream, round), 0) < p)
+
+    # The exchange's calls with this link's keys.
+    def gather(self, codec: Codec, V, round: int, total, into=None, into_scale: float = 1.0) -> None:
+        """Exchange.gather."""
+        self.exchange.gather(codec, V, self.keys(round), round, total, into, into_scale)
+
+    def broadcast(self, codec: Codec, v, round: int, into) -> None:
+        """Exchange.broadcast."""
+        self.exchange.broadcast(codec, v, self.keys(round), round, into)
+
+    def scatter(self, codec: Codec, v, round: int, into) -> None:
+        """Exchange.scatter."""
+        self.exchange.scatter(codec, v, self.keys(round), round, into)
+
+
+class Mechanism:
+    """State handling that both directions share.
+
+    Attributes
+    ----------
+    client_state : names of arrays of shape (m, d), one row for each hosted client, on the workers.
+    server_state : names of arrays of shape (1, d), on the server.
+    """
+
+    client_state: ClassVar[tuple[str, ...]] = ()
+    server_state: ClassVar[tuple[str, ...]] = ()
+    link: Link
+
+    def start(self, link: Link) -> None:
+        """Bind to a run: allocate the state, all zero, and bind the compressor. Override `prepare`, not this."""
+        self.link = link
+        self.mean = np.zeros((1, link.dim), link.dtype) if link.is_server else None
+        for name in self.client_state:
+            setattr(self, name, np.zeros((link.hosted, link.dim), link.dtype) if link.is_worker else None)
+        for name in self.server_state:
+            setattr(self, name, np.zeros((1, link.dim), link.dtype) if link.is_server else None)
+        self.prepare()
+
+    def prepare(self) -> None:
+        """Bind compressors; called by `start`."""
+
+    def state(self) -> dict[str, np.ndarray]:
+        """The state arrays that this rank holds, by name."""
+        names = (*self.client_state, *self.server_state)
+        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+
+
+class Uplink(Mechanism):
+    """Clients to server."""
+
+    def transmit(self, oracle: Oracle, round: int) -> np.ndarray | None:
+        """One round: returns the gradient estimate on the server, shape (1, d); None on a rank that is only a worker."""
+        raise NotImplementedError
+
+
+class Downlink(Mechanism):
+    """Server to clients."""
+
+    def begin(self, x: np.ndarray) -> np.ndarray:
+        """All sides know the starting vector x⁰ (shape (1, d)); returns the clients' points, shape (1, d) or (m, d)."""
+        raise NotImplementedError
+
+    def transmit(self, x: np.ndarray | None, round: int) -> np.ndarray | None:
+        """One round: the server has the new vector x (shape (1, d)); returns the clients' points on the workers."""
+        raise NotImplementedError
+
+
+def probability(p: float, what: str) -> float:
+    """Check a probability from the options.
+
+    Raises
+    ------
+    ConfigError : p is not in (0, 1].
+    """
+    if not 0 < p <= 1:
+        raise ConfigError(f"{what}: p={p} is not in (0, 1]")
+    return float(p)

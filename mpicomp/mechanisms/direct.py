@@ -1,0 +1,43 @@
+"""No memory: the vector itself is compressed and sent (DCGD, QSGD; with the identity, gradient descent)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..compressors import Compressor
+from ..compressors.identity import Identity
+from .base import Downlink, Uplink
+
+
+class Direct(Uplink):
+    """g^t = Σ w_i C(∇f_i(x^t)). Alistarh et al. 2017 (QSGD); Khirirat, Feyzmahdavian and Johansson 2018 (DCGD)."""
+
+    def __init__(self, compressor: Compressor | None = None):
+        self.compressor = compressor or Identity()
+
+    def prepare(self):
+        self.codec = self.link.codec(self.compressor)
+
+    def transmit(self, oracle, round):
+        link = self.link
+        V = oracle.value() if link.is_worker else None
+        link.gather(self.codec, V, round, self.mean)
+        return self.mean
+
+
+class Dense(Downlink):
+    """The vector itself to everybody, in the wire dtype: w^{t+1} = x^{t+1}."""
+
+    def prepare(self):
+        self.codec = self.link.codec(Identity())
+
+    def begin(self, x):
+        self.w = x.copy()
+        return self.w
+
+    def transmit(self, x, round):
+        link = self.link
+        if link.is_worker:
+            self.w[:] = 0
+        link.broadcast(self.codec, x, round, self.w if link.is_worker else None)
+        return self.w

@@ -1,0 +1,36 @@
+"""EF14, the original error feedback. Seide et al. 2014; in distributed form Stich, Cordonnier and Jaggi 2018, Karimireddy et al. 2019."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..compressors import Compressor
+from .base import Uplink
+
+
+class EF14(Uplink):
+    """w_i^t = C(e_i^t + γ∇f_i(x^t)); e_i^{t+1} = e_i^t + γ∇f_i(x^t) − w_i^t; the server steps by Σ w_i w_i^t.
+
+    The estimate that it returns is that sum divided by γ, so that any optimizer can follow.
+    """
+
+    client_state = ("e_i",)
+
+    def __init__(self, compressor: Compressor, step: float):
+        self.compressor, self.step = compressor, step
+
+    def prepare(self):
+        self.codec = self.link.contractive_codec(self.compressor)
+
+    def transmit(self, oracle, round):
+        link = self.link
+        v_i = None
+        if link.is_worker:
+            v_i = link.scratch("delta", link.hosted)
+            np.multiply(oracle.value(), self.step, out=v_i)
+            v_i += self.e_i  # e_i + γ∇f_i(x)
+            self.e_i[:] = v_i
+        link.gather(self.codec, v_i, round, self.mean, into=self.e_i, into_scale=-1.0)  # e_i ← e_i + γ∇f_i(x) − w_i
+        if link.is_server:
+            self.mean /= self.step
+        return self.mean

@@ -1,0 +1,79 @@
+"""EF21 and its primal twin EF21-P: send the compressed difference to what the receiver already has.
+
+Richtárik, Sokolov and Fatkhullin 2021 (EF21, Algorithm 1); Gruntkowska, Tyurin and Richtárik 2023 (EF21-P).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..compressors import Compressor
+from ..compressors.identity import Identity
+from ..errors import ConfigError
+from .base import Downlink, Uplink
+
+STARTS = ("compressed", "dense", "zero")
+
+
+class EF21(Uplink):
+    """c_i^t = C(∇f_i(x^{t+1}) − g_i^t); g_i^{t+1} = g_i^t + c_i^t; on the server g^{t+1} = g^t + Σ w_i c_i^t.
+
+    Parameters
+    ----------
+    compressor : contractive; an unbiased one enters as C/(1+ω).
+    start : g_i⁰ = C(∇f_i(x⁰)) ("compressed"), ∇f_i(x⁰) ("dense"), or 0 with nothing sent in round 0 ("zero").
+    """
+
+    client_state = ("g_i",)
+    server_state = ("g",)
+
+    def __init__(self, compressor: Compressor, start: str = "compressed"):
+        if start not in STARTS:
+            raise ConfigError(f"ef21: start={start!r}; allowed: {', '.join(STARTS)}")
+        self.compressor, self.start_from = compressor, start
+
+    def prepare(self):
+        self.codec = self.link.contractive_codec(self.compressor)
+        self.dense = self.link.codec(Identity())
+
+    def transmit(self, oracle, round):
+        link = self.link
+        if round == 0 and self.start_from == "zero":
+            return self.g
+        codec = self.dense if round == 0 and self.start_from == "dense" else self.codec
+        delta = None
+        if link.is_worker:
+            delta = link.scratch("delta", link.hosted)
+            np.subtract(oracle.value(), self.g_i, out=delta)  # ∇f_i(x) − g_i
+        link.gather(codec, delta, round, self.mean, into=self.g_i)  # g_i ← g_i + c_i
+        if link.is_server:
+            self.g += self.mean  # g ← g + Σ w_i c_i
+        return self.g
+
+
+class EF21P(Downlink):
+    """p^{t+1} = C(x^{t+1} − w^t), broadcast; w^{t+1} = w^t + p^{t+1} on the server and on every client.
+
+    Gruntkowska, Tyurin and Richtárik 2023, Algorithm 1.
+    """
+
+    server_state = ("w",)
+
+    def __init__(self, compressor: Compressor):
+        self.compressor = compressor
+
+    def prepare(self):
+        self.codec = self.link.contractive_codec(self.compressor)
+
+    def begin(self, x):
+        self.w = x.copy()
+        return self.w
+
+    def transmit(self, x, round):
+        link = self.link
+        delta = None
+        if link.is_server:
+            delta = link.scratch("model delta", 1)
+            np.subtract(x, self.w, out=delta)  # x − w
+        link.broadcast(self.codec, delta, round, self.w)  # w ← w + p
+        return self.w

@@ -1,0 +1,131 @@
+"""What a method is: a named composition of the five parts, with the step size that its theory allows.
+
+A method is one file: a class registered by `@methods.register("name")`, whose `compose` returns the parts and whose `step_size` is the
+theorem's. Nothing else knows the method's name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import ClassVar
+
+from ..compressors import Compressor
+from ..errors import ConfigError, TheoryError
+from ..mechanisms.base import Downlink, Uplink
+from ..mechanisms.direct import Dense
+from ..optimizers import GradientDescent, Optimizer
+from ..problems import Smoothness
+from ..registry import Registry
+
+methods: Registry[type[Method]] = Registry(
+    "method",
+    tuple(f"mpicomp.methods.{name}" for name in ("gd", "dcgd", "diana", "ef14", "ef21", "ef21_p", "marina", "marina_p")),
+)
+
+
+@dataclass
+class Setting:
+    """What a method may know of the run when it composes its parts and chooses its step size.
+
+    Attributes
+    ----------
+    dim, n_clients, rounds : d, n, T. compressor : the one that the user chose, or the method's default.
+    find_smoothness : computes the problem's constants; called once, and only when a step size is asked from theory.
+    batch : samples per client and round, 0 for exact gradients. samples : mean of the N_i, 0 where f_i is not a finite sum.
+    """
+
+    dim: int
+    n_clients: int
+    rounds: int
+    compressor: Compressor
+    find_smoothness: Callable[[], Smoothness] = field(repr=False, default=lambda: _no_constants())
+    batch: int = 0
+    samples: float = 0.0
+
+    @cached_property
+    def smoothness(self) -> Smoothness:
+        """The problem's smoothness constants."""
+        return self.find_smoothness()
+
+    @property
+    def omega(self) -> float:
+        """ω of the compressor."""
+        return self.compressor.omega(self.dim, self.n_clients)
+
+    @property
+    def alpha(self) -> float:
+        """α of the compressor in its contractive form."""
+        return self.compressor.alpha(self.dim, self.n_clients)
+
+
+def _no_constants() -> Smoothness:
+    raise TheoryError("this problem's smoothness constants are unknown; give the step size as a number, for example --step 0.05")
+
+
+@dataclass
+class Parts:
+    """A composition. `replicated`: the downlink carries the gradient estimate and every rank takes the optimizer's step itself;
+    otherwise the server takes the step and the downlink carries the model."""
+
+    uplink: Uplink
+    downlink: Downlink = field(default_factory=Dense)
+    optimizer: Optimizer = field(default_factory=GradientDescent)
+    replicated: bool = False
+
+
+class Method:
+    """Base class of all methods; constructor options are the method's own (`--set method.p=0.1`).
+
+    Class attributes
+    ----------------
+    summary, formulas, paper : one line each, for `mpicomp list` and the docs.
+    default_compressor : used where the user names none.
+    needs : "unbiased", "contractive" (an unbiased one enters as C/(1+ω)), or "any".
+    stochastic : a minibatch oracle is meaningful.
+    """
+
+    name: ClassVar[str] = "user"
+    summary: ClassVar[str] = ""
+    formulas: ClassVar[str] = ""
+    paper: ClassVar[str] = ""
+    default_compressor: ClassVar[str] = "identity"
+    needs: ClassVar[str] = "any"
+    stochastic: ClassVar[bool] = True
+
+    def compose(self, setting: Setting, step_size: float) -> Parts:
+        """The parts, for one run."""
+        raise NotImplementedError(f"{type(self).__name__} must define compose(setting, step_size)")
+
+    def step_size(self, setting: Setting) -> float:
+        """The largest step size that the theorem allows.
+
+        Raises
+        ------
+        TheoryError : no theorem covers the combination.
+        """
+        raise TheoryError(f"method {self.name!r} brings no theory; give the step size as a number, for example --step 0.05")
+
+    def check(self, compressor: Compressor) -> None:
+        """Refuse a compressor that the method's theory does not cover.
+
+        Raises
+        ------
+        ConfigError : naming what is needed and a remedy.
+        """
+        if self.needs == "unbiased" and not compressor.unbiased:
+            raise ConfigError(
+                f"method {self.name!r} needs an unbiased compressor, {compressor.spec!r} is biased; use for example randk, permk, "
+                "qsgd or natural, or method ef21; --allow-unsafe runs it all the same, with a step size of your own"
+            )
+
+    def refuse_minibatch(self, setting: Setting) -> None:
+        """For step sizes whose theorem is about exact gradients."""
+        if setting.batch:
+            raise TheoryError(
+                f"the step size of method {self.name!r} is proved for exact gradients; with --batch {setting.batch} give a number, "
+                "for example --step 0.05"
+            )
+
+

@@ -1,0 +1,53 @@
+"""EF21: error feedback by compressed differences."""
+
+from __future__ import annotations
+
+from math import sqrt
+
+from ..mechanisms.ef21 import EF21 as EF21Uplink
+from .base import Method, Parts, Setting, methods
+
+
+def xi(alpha: float) -> float:
+    """ξ(α) = √(β/θ) = √(1−α)/(1−√(1−α)) = (1+√(1−α))/α − 1, with θ = 1−√(1−α) and β = (1−α)/θ.
+
+    >>> round(xi(1 / 112), 3), xi(1.0)
+    (222.499, 0.0)
+    """
+    return (1.0 + sqrt(1.0 - alpha)) / alpha - 1.0
+
+
+def ef21_step(setting: Setting) -> float:
+    """γ = 1/(L + L_QM ξ(α)). Richtárik, Sokolov and Fatkhullin 2021, the nonconvex theorem."""
+    s = setting.smoothness
+    return 1.0 / (s.L + s.L_QM * xi(setting.alpha))
+
+
+@methods.register("ef21")
+class EF21(Method):
+    """EF21 (Richtárik, Sokolov and Fatkhullin 2021, Algorithm 1).
+
+    Nonconvex theorem: γ ≤ 1/(L + L_QM ξ(α)) gives E‖∇f(x̂^T)‖² ≤ 2δ⁰/(γT) + E G⁰/(θT), G^t = (1/n) Σ‖g_i^t − ∇f_i(x^t)‖².
+
+    Parameters
+    ----------
+    start : g_i⁰ = C(∇f_i(x⁰)) ("compressed"), ∇f_i(x⁰) ("dense"), or 0 ("zero"). What is sent is counted.
+    """
+
+    summary = "error feedback by compressed differences"
+    formulas = "γ = 1/(L + L_QM ξ(α)), ξ(α) = (1+√(1−α))/α − 1"
+    paper = "Richtárik, Sokolov and Fatkhullin 2021, EF21"
+    default_compressor = "topk:k=1"
+    needs = "contractive"
+
+    def __init__(self, start: str = "compressed"):
+        self.start = start
+
+    def compose(self, setting, step_size):
+        return Parts(EF21Uplink(setting.compressor, self.start))
+
+    def step_size(self, setting):
+        self.refuse_minibatch(setting)
+        return ef21_step(setting)
+
+

@@ -1,0 +1,30 @@
+"""Gradient descent: every message dense. The yardstick."""
+
+from __future__ import annotations
+
+from ..errors import ConfigError
+from ..mechanisms.direct import Direct
+from .base import Method, Parts, methods
+
+
+@methods.register("gd")
+class GD(Method):
+    """x^{t+1} = x^t − γ (1/n) Σ ∇f_i(x^t).
+
+    Theorem (L-smooth f): γ ≤ 1/L gives min_t ‖∇f(x^t)‖² ≤ 2δ⁰/(γT). Nesterov 2004, §1.2.3.
+    """
+
+    summary = "uncompressed gradient descent"
+    formulas = "γ = 1/L"
+    paper = "Nesterov 2004, Introductory Lectures on Convex Optimization"
+
+    def check(self, compressor):
+        if compressor.name != "identity":
+            raise ConfigError(f"method 'gd' sends dense vectors; with compressor {compressor.spec!r} it is method dcgd")
+
+    def compose(self, setting, step_size):
+        return Parts(Direct())
+
+    def step_size(self, setting):
+        self.refuse_minibatch(setting)
+        return 1.0 / setting.smoothness.L

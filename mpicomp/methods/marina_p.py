@@ -1,0 +1,39 @@
+"""MARINA-P: compressed model differences from the server, a different message for each client."""
+
+from __future__ import annotations
+
+from math import sqrt
+
+from ..mechanisms.direct import Direct
+from ..mechanisms.marina import MarinaP as MarinaPDownlink
+from .marina import Marina
+from .base import Parts, methods
+
+
+@methods.register("marina-p")
+class MarinaP(Marina):
+    """MARINA-P (Gruntkowska, Tyurin and Richtárik 2024) with a dense uplink; the clients' models w_i differ.
+
+    Step size (recalled from the paper and derived again from the functional (L_A, L_B) inequality; tested on quadratics):
+
+        γ = 1/(L + √((L_A² ω + L_B² θ)(1/p − 1))),   and   E‖∇f(x̂^T)‖² ≤ 2δ⁰/(γT).
+
+    θ is 0 for PermK, ω/n for independent RandK and ω for one mask for all (SameRandK, which is broadcast).
+
+    Parameters
+    ----------
+    p : probability of a dense round; ζ/d by default.
+    """
+
+    summary = "compressed model differences (downlink), correlated over the clients; dense uplink"
+    formulas = "p = ζ/d, γ = 1/(L + √((L_A²ω + L_B²θ)(1/p − 1)))"
+    paper = "Gruntkowska, Tyurin and Richtárik 2024, MARINA-P"
+
+    def compose(self, setting, step_size):
+        return Parts(Direct(), MarinaPDownlink(setting.compressor, self.probability(setting)))
+
+    def step_size(self, setting):
+        self.refuse_minibatch(setting)
+        s, p = setting.smoothness, self.probability(setting)
+        theta = setting.compressor.theta(setting.dim, setting.n_clients)
+        return 1.0 / (s.L + sqrt((s.L_A**2 * setting.omega + s.L_B**2 * theta) * (1.0 / p - 1.0)))

@@ -1,0 +1,34 @@
+"""What an optimizer is: x and the gradient estimate in, the new x out. It runs on the server, or replicated on every worker."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+
+from ..registry import Registry
+
+optimizers: Registry[type[Optimizer]] = Registry("optimizer", ("mpicomp.optimizers.gd",))
+
+
+class Optimizer:
+    """Base class. Its state is the arrays named in `state_names`, shape (1, d)."""
+
+    name: ClassVar[str] = "user"
+    state_names: ClassVar[tuple[str, ...]] = ()
+    step_size: float
+
+    def start(self, x: np.ndarray, step_size: float) -> None:
+        """Allocate the state, all zero. x : shape (1, d); step_size : γ."""
+        self.step_size = step_size
+        self._work = np.zeros_like(x)
+        for name in self.state_names:
+            setattr(self, name, np.zeros_like(x))
+
+    def state(self) -> dict[str, np.ndarray]:
+        """The state arrays by name."""
+        return {name: getattr(self, name) for name in self.state_names}
+
+    def step(self, x: np.ndarray, g: np.ndarray) -> None:
+        """Update x in place from the estimate g, both of shape (1, d)."""
+        raise NotImplementedError

@@ -1,0 +1,40 @@
+"""Gradient descent, plain and with momentum."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..errors import ConfigError
+from .base import Optimizer, optimizers
+
+
+@optimizers.register("gd")
+class GradientDescent(Optimizer):
+    """x^{t+1} = x^t − γ g^t."""
+
+    def step(self, x, g):
+        np.multiply(g, self.step_size, out=self._work)
+        x -= self._work
+
+
+@optimizers.register("heavyball")
+class HeavyBall(Optimizer):
+    """v^t = η v^{t−1} + g^t (v⁰ = g⁰); x^{t+1} = x^t − γ v^t. Polyak 1964; as EF21-HB has it (Fatkhullin et al. 2021).
+
+    Parameters
+    ----------
+    momentum : η in [0, 1).
+    """
+
+    state_names = ("v",)
+
+    def __init__(self, momentum: float = 0.9):
+        if not 0 <= momentum < 1:
+            raise ConfigError(f"heavyball: momentum={momentum} is not in [0, 1)")
+        self.momentum = momentum
+
+    def step(self, x, g):
+        self.v *= self.momentum
+        self.v += g
+        np.multiply(self.v, self.step_size, out=self._work)
+        x -= self._work

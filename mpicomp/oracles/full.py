@@ -1,0 +1,42 @@
+"""The exact gradient of every hosted client."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..problems import Block
+
+
+class Full:
+    """∇f_i(w_i) for the m clients of a block.
+
+    Parameters
+    ----------
+    block : the hosted clients. dim : d. points : where the clients are, shape (1, d) or (m, d); `move` replaces it.
+    """
+
+    def __init__(self, block: Block, dim: int):
+        m = len(block.clients)
+        self.block = block
+        self.points = np.zeros((1, dim), block.dtype)
+        self._gradient = np.zeros((m, dim), block.dtype)
+        self._previous = np.zeros((m, dim), block.dtype)
+        self._difference = np.zeros((m, dim), block.dtype)
+
+    def move(self, points: np.ndarray, round: int) -> None:
+        """The clients are now at `points`, for the evaluations of this round."""
+        self.points = points
+
+    def value(self) -> np.ndarray:
+        """∇f_i(w_i)."""
+        self.block.gradients(self.points, self._gradient)
+        return self._gradient
+
+    full = value
+
+    def difference(self) -> np.ndarray:
+        """∇f_i(w_i) minus what the last evaluation gave at the previous points."""
+        self._previous, self._gradient = self._gradient, self._previous
+        self.block.gradients(self.points, self._gradient)
+        np.subtract(self._gradient, self._previous, out=self._difference)
+        return self._difference

@@ -1,0 +1,1 @@
+"""Runs: configuration, round loop, metrics, results."""

@@ -1,0 +1,222 @@
+"""The configuration of a run: every option of the command line, in one record that TOML files hold completely."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import ConfigError, unknown
+from ..registry import format_spec, parse_spec, parse_value
+
+DTYPES = ("float32", "float64")
+EXCHANGES = ("auto", "p2p", "collective", "local")
+_TABLES = {"method": "method_options", "problem": "problem_options", "optimizer": "optimizer_options"}
+
+
+@dataclass
+class Config:
+    """Options of a run.
+
+    Attributes
+    ----------
+    method, method_options : name and own options of the method.
+    compressor : `name:option=value,...`; the method's default where None.
+    problem, problem_options : name and own options of the problem (`problem.dim`, `problem.reg`, ...).
+    data, partition, clients : data set (name or path), how its rows are dealt to the clients, n.
+    optimizer, optimizer_options : in place of the method's own, where given.
+    batch : samples per client and round; 0 for exact gradients.
+    rounds, tol : stop after so many rounds, or once ‖∇f(x)‖² ≤ tol at an evaluation.
+    step : "theory", "theory*FACTOR", or a number.
+    init : x⁰: "zero", "ones", or "normal:SEED".
+    dtype, wire_dtype : of the computation, and of the values that travel (as dtype where None).
+    exchange : "p2p", "collective", "local", or "auto" (p2p over several processes, local in one).
+    seed : of everything random. eval_every : rounds between evaluations, 0 for about a hundred in all.
+    out : directory for the results; nothing is written where None.
+    allow_unsafe : run combinations that no theory covers.
+    """
+
+    method: str = "marina"
+    method_options: dict[str, Any] = field(default_factory=dict)
+    compressor: str | None = None
+    problem: str = "logistic"
+    problem_options: dict[str, Any] = field(default_factory=dict)
+    data: str = "mushrooms"
+    partition: str = "contiguous"
+    clients: int = 20
+    optimizer: str | None = None
+    optimizer_options: dict[str, Any] = field(default_factory=dict)
+    batch: int = 0
+    rounds: int = 1000
+    tol: float = 0.0
+    step: str = "theory"
+    init: str = "zero"
+    dtype: str = "float64"
+    wire_dtype: str | None = None
+    exchange: str = "auto"
+    seed: int = 0
+    eval_every: int = 0
+    out: str | None = None
+    allow_unsafe: bool = False
+
+    # ---- reading ------------------------------------------------------------------------------------------------
+    @classmethod
+    def load(cls, path: str | Path | None = None, options: dict[str, Any] | None = None, sets: tuple[str, ...] = ()) -> Config:
+        """From a TOML file, then the given options (None means not given), then `key=value` settings.
+
+        Raises
+        ------
+        ConfigError : the file cannot be read, a key is unknown, a value has the wrong type or is not allowed.
+        """
+        config = cls()
+        if path is not None:
+            config._merge(_read_toml(Path(path)), str(path))
+        config._merge({k: v for k, v in (options or {}).items() if v is not None}, "command line")
+        for setting in sets:
+            key, equals, value = setting.partition("=")
+            if not equals or not key.strip():
+                raise ConfigError(f"--set {setting!r} is not of the form key=value, for example --set problem.reg=0.1")
+            config.set(key.strip(), parse_value(value.strip()))
+        config.validate()
+        return config
+
+    def set(self, key: str, value: Any) -> None:
+        """Set a top-level option, or `method.x`, `problem.x`, `optimizer.x`."""
+        table, dot, name = key.partition(".")
+        if dot:
+            if table not in _TABLES:
+                raise unknown("option table", table, _TABLES)
+            getattr(self, _TABLES[table])[name] = value
+        else:
+            self._merge({key: value}, f"--set {key}={value}")
+
+    def _merge(self, values: dict[str, Any], source: str) -> None:
+        fields = {f.name: f for f in dataclasses.fields(self)}
+        for key, value in values.items():
+            if key in _TABLES and isinstance(value, dict):
+                options = dict(value)
+                if "name" in options:
+                    setattr(self, key, _typed(fields[key], options.pop("name"), source))
+                getattr(self, _TABLES[key]).update(options)
+            elif key in _TABLES and isinstance(value, str) and ":" in value:
+                name, options = parse_spec(value)
+                setattr(self, key, name)
+                getattr(self, _TABLES[key]).update(options)
+            elif key in fields:
+                setattr(self, key, _typed(fields[key], value, source))
+            else:
+                known = [k for k in fields if not k.endswith("_options")]
+                raise unknown(f"option in {source}:", key, known)
+
+    def validate(self) -> None:
+        """Check ranges and choices; parts check their own options when they are built."""
+        _choice("dtype", self.dtype, DTYPES)
+        _choice("wire_dtype", self.wire_dtype or self.dtype, DTYPES)
+        _choice("exchange", self.exchange, EXCHANGES)
+        for name, least in (("clients", 1), ("rounds", 0), ("batch", 0), ("eval_every", 0)):
+            if getattr(self, name) < least:
+                raise ConfigError(f"{name}={getattr(self, name)}: at least {least} is needed")
+        if not self.tol >= 0:
+            raise ConfigError(f"tol={self.tol} must be a number that is not negative; 0 means run all rounds")
+        parse_step(self.step)
+        initial_point(self.init, 1, 0)
+
+    # ---- writing ------------------------------------------------------------------------------------------------
+    def to_toml(self) -> str:
+        """The complete configuration as TOML; `load` gives it back."""
+        lines, tables = [], []
+        for f in dataclasses.fields(self):
+            value = getattr(self, f.name)
+            if f.name in _TABLES.values() or value is None:
+                continue
+            options = getattr(self, _TABLES[f.name]) if f.name in _TABLES else {}
+            if options:
+                rows = [f"name = {_toml(value)}", *(f"{k} = {_toml(v)}" for k, v in options.items())]
+                tables.append("\n".join([f"\n[{f.name}]", *rows]))
+            else:
+                lines.append(f"{f.name} = {_toml(value)}")
+        return "\n".join([*lines, *tables]) + "\n"
+
+    @property
+    def method_spec(self) -> str:
+        """Method with its options, as the command line takes it."""
+        return format_spec(self.method, self.method_options)
+
+
+def parse_step(text: str) -> tuple[bool, float]:
+    """(from theory?, factor or value).
+
+    >>> parse_step("theory*8"), parse_step("0.05")
+    ((True, 8.0), (False, 0.05))
+    """
+    base, star, factor = str(text).replace(" ", "").partition("*")
+    try:
+        if base == "theory":
+            value = float(factor) if star else 1.0
+            theory = True
+        else:
+            value, theory = float(text), False
+    except ValueError:
+        value = float("nan")
+    if not (value > 0 and np.isfinite(value)):
+        raise ConfigError(f"step={text!r}: expected 'theory', 'theory*FACTOR' or a positive number, for example theory*8 or 0.05")
+    return theory, value
+
+
+def initial_point(text: str, dim: int, seed: int) -> np.ndarray:
+    """x⁰, float64, shape (dim,): zeros, ones, or standard normal numbers of the given seed.
+
+    >>> initial_point("ones", 2, 0)
+    array([1., 1.])
+    """
+    from ..kernels.random import Stream, derive, fill_normal
+
+    kind, colon, rest = text.partition(":")
+    if kind == "zero" and not colon:
+        return np.zeros(dim)
+    if kind == "ones" and not colon:
+        return np.ones(dim)
+    if kind == "normal" and (not colon or rest.lstrip("-").isdigit()):
+        x = np.empty(dim)
+        fill_normal(derive(int(rest) if colon else seed, Stream.INIT), x)
+        return x
+    raise ConfigError(f"init={text!r}; allowed: zero, ones, normal, normal:SEED")
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text())
+    except OSError as error:
+        raise ConfigError(f"cannot read the configuration {path}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not a TOML file: {error}") from None
+
+
+def _typed(f: dataclasses.Field, value: Any, source: str) -> Any:
+    """The value in the field's type, where that loses nothing."""
+    kind = str(f.type).removesuffix(" | None")
+    if kind == "str" and isinstance(value, str | int | float) and not isinstance(value, bool):
+        return str(value)
+    if kind == "float" and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    if kind == "int" and not isinstance(value, bool) and (isinstance(value, int) or isinstance(value, float) and value.is_integer()):
+        return int(value)
+    if kind == "bool" and isinstance(value, bool):
+        return value
+    raise ConfigError(f"{f.name}={value!r} ({source}): expected {kind}")
+
+
+def _choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise unknown(name, value, allowed)
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, float):
+        return repr(value) if np.isfinite(value) else str(value)
+    return json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,79 @@
+"""Before the first timed round: compile every kernel that the run will need, safely, on every rank.
+
+Numba's cache on disk is not safe when processes compile different signatures of one function at once: an index may then name the
+wrong machine code, for ever. So one rank of each node compiles, under a lock that other jobs on the host respect too; the others
+wait at a barrier and then find everything in the cache. Each host has a cache of its own (see `mpicomp.kernels`).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numba
+import numpy as np
+
+from ..cluster.comm import Comm
+from ..cluster.local import LocalExchange
+from ..mechanisms.base import Link
+from ..problems import Problem
+from .config import Config
+from .session import Composition, Session
+
+ROUNDS = 3
+
+
+def rehearse(config: Config, problem: Problem, composition: Composition, step_size: float) -> None:
+    """Run a few rounds in this process, with two clients and their own states, so that every kernel is compiled and loaded.
+
+    Coins are not tossed but alternate, so that both branches of a mechanism are seen.
+    """
+    exchange = LocalExchange(problem.n_clients, problem.dim, np.dtype(config.dtype), clients=np.arange(min(2, problem.n_clients)))
+    session = Session(config, problem, composition.parts(step_size), exchange, step_size)
+    for mechanism in (session.uplink, session.downlink):
+        mechanism.link.__class__ = _RehearsalLink
+    for t in range(ROUNDS):
+        session.round(t)
+    session.evaluate()
+
+
+class _RehearsalLink(Link):
+    def coin(self, p, round):
+        return round % 2 == 0
+
+
+def prepare(config: Config, problem: Problem, composition: Composition, step_size: float, comm: Comm | None) -> float:
+    """Rehearse on every rank, one rank of each node first; returns this rank's seconds."""
+    start = time.perf_counter()
+    if comm is None:
+        with compiling():
+            rehearse(config, problem, composition, step_size)
+        return time.perf_counter() - start
+    node = comm.node()
+    if node.Get_rank() == 0:
+        with compiling():
+            rehearse(config, problem, composition, step_size)
+    comm.barrier()
+    if node.Get_rank() != 0:
+        rehearse(config, problem, composition, step_size)
+    node.Free()
+    comm.barrier()
+    return time.perf_counter() - start
+
+
+@contextmanager
+def compiling() -> Iterator[None]:
+    """Hold the lock of this host's kernel cache; where the directory cannot be written there is no cache to protect."""
+    try:
+        directory = Path(numba.config.CACHE_DIR)
+        directory.mkdir(parents=True, exist_ok=True)
+        lock = open(directory / "compiling.lock", "w")  # noqa: SIM115 - closed below, after the yield
+    except OSError:
+        yield
+        return
+    with lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

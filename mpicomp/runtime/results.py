@@ -1,0 +1,126 @@
+"""What a run leaves behind: a directory with the complete configuration, a manifest, the rounds and a summary. No pickle."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import os
+import platform
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..cluster.clock import PHASES
+from ..errors import ConfigError
+from ..version import __version__
+from .config import Config
+
+
+@dataclass
+class Result:
+    """A finished run, on the server; on other ranks everything but `config` is empty.
+
+    Attributes
+    ----------
+    x : the model x^T, shape (d,). history : one dict for each evaluation. summary, manifest : as in the files.
+    """
+
+    config: Config
+    x: np.ndarray | None = None
+    history: list[dict[str, Any]] = field(default_factory=list)
+    summary: dict[str, Any] = field(default_factory=dict)
+    manifest: dict[str, Any] = field(default_factory=dict)
+
+    def save(self, directory: str | Path) -> None:
+        """Write config.toml, manifest.json, rounds.csv and, last, summary.json.
+
+        Raises
+        ------
+        ConfigError : the directory cannot be written.
+        """
+        out = check_directory(directory)
+        (out / "config.toml").write_text(self.config.to_toml())
+        _write_json(out / "manifest.json", self.manifest)
+        with open(out / "rounds.csv", "w", newline="") as file:
+            writer = csv.DictWriter(file, fieldnames=list(self.history[0]))
+            writer.writeheader()
+            writer.writerows(self.history)
+        _write_json(out / "summary.json", self.summary)
+
+
+def check_directory(directory: str | Path) -> Path:
+    """Make the results' directory, before the run rather than after it.
+
+    Raises
+    ------
+    ConfigError : it cannot be made or written to.
+    """
+    out = Path(directory)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        probe = out / ".writable"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise ConfigError(f"cannot write results to {out}: {error.strerror}; choose another --out") from None
+    return out
+
+
+def digest(x: np.ndarray) -> str:
+    """sha256 of the array's bytes, little-endian."""
+    return hashlib.sha256(np.ascontiguousarray(x, x.dtype.newbyteorder("<")).tobytes()).hexdigest()
+
+
+def manifest(config: Config, ranks: list[dict[str, Any]], problem: dict[str, Any]) -> dict[str, Any]:
+    """Where, with what and from which state of the sources the run was made."""
+    import numba
+
+    return {
+        "mpicomp": __version__,
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "numba": numba.__version__,
+        "platform": platform.platform(),
+        "git": _git(),
+        "command": sys.argv,
+        "slurm": {k: v for k, v in sorted(os.environ.items()) if k.startswith("SLURM_JOB") or k in ("SLURM_NNODES", "SLURM_NTASKS")},
+        "seed": config.seed,
+        "problem": problem,
+        "phases": list(PHASES),
+        "ranks": ranks,
+    }
+
+
+def rank_facts(comm: Any) -> dict[str, Any]:
+    """What the manifest says of this rank: host, binding, MPI library."""
+    facts: dict[str, Any] = {"host": platform.node(), "pid": os.getpid()}
+    if hasattr(os, "sched_getaffinity"):
+        facts["cores"] = sorted(os.sched_getaffinity(0))
+    if comm is not None:
+        import mpi4py
+        from mpi4py import MPI
+
+        facts["mpi"] = MPI.Get_library_version().strip("\x00\n").splitlines()[0]
+        facts["mpi_standard"] = ".".join(map(str, MPI.Get_version()))
+        facts["mpi4py"] = mpi4py.__version__
+    return facts
+
+
+def _git() -> str | None:
+    """The commit of the sources, with a + where they differ from it; None outside a checkout."""
+    here = Path(__file__).parent
+    try:
+        commit = subprocess.run(["git", "-C", here, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5)
+        changed = subprocess.run(["git", "-C", here, "diff", "--quiet", "HEAD"], capture_output=True, timeout=5)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return commit.stdout.strip() + ("+" if changed.returncode else "") if commit.returncode == 0 else None
+
+
+def _write_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n")

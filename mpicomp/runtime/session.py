@@ -1,0 +1,155 @@
+"""A session: one run's parts on one rank, composed from the configuration, and one round of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..cluster.clock import COMPUTE, STEP, Clock
+from ..cluster.exchange import Exchange
+from ..compressors import Compressor, compressors
+from ..kernels import njit
+from ..mechanisms.base import Link
+from ..methods import Method, Parts, Setting, methods
+from ..optimizers import optimizers
+from ..oracles import Full, Minibatch
+from ..problems import Problem, problems
+from ..registry import option_names
+from .config import Config, initial_point, parse_step
+
+
+def build_problem(config: Config) -> Problem:
+    """The configured problem; `data`, `partition`, `clients` and `seed` go to it where it takes them."""
+    cls = problems[config.problem]
+    shared = {name: getattr(config, name) for name in ("data", "partition", "clients", "seed") if name in option_names(cls)}
+    return problems.build(config.problem, {**shared, **config.problem_options})
+
+
+class Composition:
+    """Method and compressor of a run, and the setting they meet in.
+
+    Raises
+    ------
+    ConfigError : unknown names or options, or a compressor that the method's theory does not cover (unless allow_unsafe).
+    """
+
+    def __init__(self, config: Config, problem: Problem, method: Method | None = None, compressor: Compressor | None = None):
+        self.method = method or methods.build(config.method, config.method_options)
+        text = config.compressor or self.method.default_compressor
+        self.compressor = compressor or compressors.create(text)
+        if not config.allow_unsafe:
+            self.method.check(self.compressor)
+        self.optimizer = (config.optimizer, config.optimizer_options)
+        samples = np.mean([problem.n_samples(i) for i in range(problem.n_clients)]) if config.batch else 0.0
+        self.setting = Setting(
+            problem.dim, problem.n_clients, config.rounds, self.compressor, problem.smoothness, config.batch, float(samples)
+        )
+
+    def step_size(self, text: str) -> float:
+        """γ: the theory's times a factor, or a number."""
+        from_theory, value = parse_step(text)
+        return self.method.step_size(self.setting) * value if from_theory else value
+
+    def parts(self, step_size: float) -> Parts:
+        """Fresh parts."""
+        parts = self.method.compose(self.setting, step_size)
+        name, options = self.optimizer
+        if name is not None:
+            parts.optimizer = optimizers.build(name, options)
+        return parts
+
+
+class Timed:
+    """An oracle whose evaluations are charged to the phase `compute`."""
+
+    def __init__(self, oracle: Any, clock: Clock):
+        self._oracle, self._clock = oracle, clock
+
+    def move(self, points: np.ndarray, round: int) -> None:
+        self._oracle.move(points, round)
+
+    def value(self) -> np.ndarray:
+        result = self._oracle.value()
+        self._clock.lap(COMPUTE)
+        return result
+
+    def full(self) -> np.ndarray:
+        result = self._oracle.full()
+        self._clock.lap(COMPUTE)
+        return result
+
+    def difference(self) -> np.ndarray:
+        result = self._oracle.difference()
+        self._clock.lap(COMPUTE)
+        return result
+
+
+class Session:
+    """The state of a run on one rank.
+
+    Attributes
+    ----------
+    x : the model, shape (1, d): on the server; with a replicated optimizer on every rank.
+    points : where this rank's clients are, shape (1, d) or (m, d).
+    """
+
+    def __init__(self, config: Config, problem: Problem, parts: Parts, exchange: Exchange, step_size: float):
+        self.exchange, self.clock = exchange, exchange.clock
+        dtype, wire = np.dtype(config.dtype), config.wire_dtype or config.dtype
+        self.uplink, self.downlink, self.optimizer = parts.uplink, parts.downlink, parts.optimizer
+        self.replicated = parts.replicated
+        self.x = initial_point(config.init, problem.dim, config.seed).astype(dtype)[None]
+        self.optimizer.start(self.x, step_size)
+        self.uplink.start(Link(exchange, config.seed, wire, uplink=True))
+        self.downlink.start(Link(exchange, config.seed, wire, uplink=False))
+        if exchange.is_worker:
+            self.block = problem.block(exchange.clients, dtype)
+            oracle = Minibatch(self.block, problem.dim, config.batch, config.seed) if config.batch else Full(self.block, problem.dim)
+            self.oracle = Timed(oracle, self.clock)
+        tracked = np.zeros_like(self.x) if self.replicated else self.x
+        self.points = self.downlink.begin(tracked)
+        if self.replicated:
+            self.points = self.x
+
+    def round(self, t: int) -> None:
+        """Round t: gradients at x^t, uplink, step to x^{t+1}, downlink (the downlink first where every rank steps by itself)."""
+        if self.exchange.is_worker:
+            self.oracle.move(self.points, t)
+        g = self.uplink.transmit(self.oracle if self.exchange.is_worker else None, t)
+        if self.replicated:
+            g = self.downlink.transmit(g, t)
+            self.optimizer.step(self.x, g)
+            self.clock.lap(STEP)
+            return
+        if self.exchange.is_server:
+            self.optimizer.step(self.x, g)
+            self.clock.lap(STEP)
+        self.points = self.downlink.transmit(self.x if self.exchange.is_server else None, t)
+
+    # ---- evaluation, off the clock ------------------------------------------------------------------------------
+    def evaluate(self) -> tuple[float, float]:
+        """f(x) and ‖∇f(x)‖² at the server's model, the same bits for any placement; meaningful on the server."""
+        x = np.array(self.x)
+        self.exchange.spread(x)
+        vector = np.zeros(1 + x.shape[1])
+        self.exchange.chain(vector, lambda v: self._add_evaluation(x, v))
+        vector /= self.exchange.n_clients
+        return float(vector[0]), float(np.dot(vector[1:], vector[1:]))
+
+    def _add_evaluation(self, x: np.ndarray, vector: np.ndarray) -> None:
+        m = len(self.exchange.clients)
+        losses, gradients = np.zeros(m), self.uplink.link.scratch("delta", m)
+        self.block.losses(x, losses)
+        self.block.gradients(x, gradients)
+        add_rows(losses, gradients, vector)
+
+
+@njit
+def add_rows(losses, gradients, vector):
+    """vector[0] += Σ losses, vector[1:] += Σ gradients, one client after the other."""
+    for j in range(losses.shape[0]):
+        vector[0] += losses[j]
+        row = gradients[j]
+        for c in range(row.shape[0]):
+            vector[1 + c] += row[c]
