@@ -1,0 +1,97 @@
+"""Scaled sign: one bit a coordinate, really packed, and one scale."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..errors import ConfigError, TheoryError
+from ..kernels import njit
+from ..kernels.bits import CHUNK, pack, packed_nbytes, padding_is_zero, unpack
+from ..kernels.quantize import LANES, add_magnitudes
+from ..kernels.status import BAD_PADDING, TRUNCATED
+from .base import Codec, Compressor, compressors
+from .identity import Identity
+
+_ORDERS = {"l1": 1, "l2": 2}
+
+
+@compressors.register("sign")
+class Sign(Compressor):
+    """C(x) = (‖x‖₁/d) sign(x), with sign(0) = +1. A NaN anywhere makes the scale, and so every entry, NaN.
+
+    Parameters
+    ----------
+    norm : "l1", the scale ‖x‖₁/d, which is the best one; or "l2", the scale ‖x‖₂/√d of 1-bit Adam (Tang et al. 2021), which
+        keeps the norm but is not contractive: ‖C(x) − x‖² = 2‖x‖²(1 − ‖x‖₁/(√d ‖x‖₂)).
+
+    ‖C(x) − x‖² = (1 − ‖x‖₁²/(d‖x‖₂²))‖x‖² with the l1 scale, so that α = 1/d is the worst case, of a vector with one entry.
+
+    >>> Sign().alpha(100)
+    0.01
+    """
+
+    codec_id = 4
+    summary = "one bit a coordinate and a scale"
+    formulas = "α = ‖x‖₁²/(d‖x‖₂²) ≥ 1/d"
+    paper = "Karimireddy, Rebjock, Stich and Jaggi 2019, Error feedback fixes SignSGD"
+    deterministic = True
+
+    def __init__(self, norm: str = "l1"):
+        if norm not in _ORDERS:
+            raise ConfigError(f"sign: norm={norm!r} is unknown; known: {', '.join(_ORDERS)}")
+        self.norm = norm
+        self.contractive = norm == "l1"
+
+    def alpha(self, d: int, n: int = 1) -> float:
+        if not self.contractive:
+            raise TheoryError(f"{self!r} is not contractive; sign:norm=l1 is, with α = 1/d")
+        return 1 / d
+
+    def bind(self, dim, n_clients, wire_dtype=np.float64):
+        wire = np.dtype(wire_dtype)
+        max_nbytes = wire.itemsize + packed_nbytes(dim, 1)
+        if max_nbytes >= dim * wire.itemsize:
+            return Identity().bind(dim, n_clients, wire)
+        args = _ORDERS[self.norm], np.empty(LANES), np.empty(CHUNK, np.uint8), np.empty(CHUNK, np.uint8)
+        return Codec(self, self.codec_id, dim, n_clients, wire, max_nbytes, _encode, _decode, args)
+
+
+@njit
+def _encode(V, rows, clients, shared, private, buf, pos, tally, wire, order, lanes, negative, top):
+    d = V.shape[1]
+    nbytes = wire.itemsize + packed_nbytes(d, 1)
+    for j in range(rows.shape[0]):
+        x = V[rows[j]]
+        lanes[:] = 0.0
+        for first in range(0, d, CHUNK):
+            chunk = x[first : first + CHUNK]
+            add_magnitudes(chunk, order, lanes)
+            for i in range(chunk.shape[0]):
+                negative[i] = chunk[i] < 0
+            pack(negative, first, chunk.shape[0], d, 1, buf, pos + wire.itemsize, top)
+        scale = lanes.sum() / d
+        buf[pos : pos + wire.itemsize].view(wire.dtype)[0] = scale if order == 1 else np.sqrt(scale)
+        pos += nbytes
+    tally[0] += 8 * nbytes * rows.shape[0]
+    tally[1] += (8 * wire.itemsize + d) * rows.shape[0]
+    return pos
+
+
+@njit
+def _decode(buf, pos, end, rows, clients, weights, shared, private, out, wire, order, lanes, negative, top):
+    d = out.shape[1]
+    for j in range(rows.shape[0]):
+        bits = pos + wire.itemsize
+        stop = bits + packed_nbytes(d, 1)
+        if stop > end:
+            return TRUNCATED
+        if not padding_is_zero(buf, bits, d, 1):
+            return BAD_PADDING
+        plus = weights[j] * buf[pos:bits].view(wire.dtype)[0]
+        for first in range(0, d, CHUNK):
+            chunk = out[rows[j], first : first + CHUNK]
+            unpack(buf, bits, first, chunk.shape[0], d, 1, negative, top)
+            for i in range(chunk.shape[0]):
+                chunk[i] += -plus if negative[i] else plus
+        pos = stop
+    return pos

@@ -1,0 +1,149 @@
+"""Packed arrays of small unsigned integers, and the bits of floating-point numbers.
+
+A packed array of N fields of w bits takes ⌈Nw/8⌉ bytes: ⌊w/8⌋ planes of N bytes with the low bytes of all fields, the lowest first,
+and then the remaining w mod 8 bits of all fields back to back, first field in the lowest bits. Unused bits at the end are zero.
+
+Fields are handled in chunks of at most `CHUNK`, so that the arrays between two steps stay in the first-level cache. `CHUNK` is a
+multiple of 8: chunks meet at whole bytes.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import types
+from numba.extending import overload
+
+from . import njit
+
+CHUNK = 2048
+
+_EVEN_BYTES = np.uint64(0x00FF00FF00FF00FF)
+_EVEN_PAIRS = np.uint64(0x0000FFFF0000FFFF)
+_LOW_HALF = np.uint64(0x00000000FFFFFFFF)
+
+
+def unsigned(x: np.ndarray) -> np.ndarray:
+    """The bits of a float array as unsigned integers of the same width (a view)."""
+    return x.view(np.uint32 if x.dtype == np.float32 else np.uint64)
+
+
+@overload(unsigned)
+def _unsigned(x):
+    if x.dtype == types.float32:
+        return lambda x: x.view(np.uint32)
+    return lambda x: x.view(np.uint64)
+
+
+@njit
+def bit_length(n):
+    """Number of binary digits of n >= 0: the smallest w with n < 2**w."""
+    width = 0
+    while n >> width:
+        width += 1
+    return width
+
+
+@njit
+def packed_nbytes(total, width):
+    """Bytes that `total` fields of `width` bits take."""
+    return (total * width + 7) >> 3
+
+
+@njit
+def padding_is_zero(buf, pos, total, width):
+    """Whether the unused bits of the packed array at `pos` are zero."""
+    used = (total * width) & 7
+    return used == 0 or buf[pos + ((total * width) >> 3)] >> used == 0
+
+
+@njit
+def pack(fields, first, count, total, width, buf, pos, top):
+    """Write fields `first` to `first + count` of a packed array of `total` fields that starts at `pos`.
+
+    Parameters
+    ----------
+    fields : unsigned integers below 2**width, shape (>= count,); `first` and, but for the last chunk, `count` are multiples of 8.
+    top : scratch, uint8, shape (CHUNK,).
+    """
+    planes = width >> 3
+    for p in range(planes):
+        start = pos + p * total + first
+        plane = buf[start : start + count]
+        for i in range(count):
+            plane[i] = fields[i] >> (8 * p) & 255
+    rest = width & 7
+    if rest:
+        for i in range(count):
+            top[i] = fields[i] >> (8 * planes)
+        top[count : (count + 7) & ~7] = 0
+        start = pos + planes * total + ((first * rest) >> 3)
+        _squeeze(top.view(np.uint64), rest, buf[start : start + packed_nbytes(count, rest)])
+
+
+@njit
+def unpack(buf, pos, first, count, total, width, fields, top):
+    """Read back what `pack` wrote into `fields`. The caller has checked that the packed array lies inside `buf`."""
+    planes = width >> 3
+    rest = width & 7
+    if rest:
+        start = pos + planes * total + ((first * rest) >> 3)
+        _spread(buf[start : start + packed_nbytes(count, rest)], rest, top.view(np.uint64))
+        for i in range(count):
+            fields[i] = top[i]
+    else:
+        fields[:count] = 0
+    for p in range(planes - 1, -1, -1):
+        start = pos + p * total + first
+        plane = buf[start : start + count]
+        for i in range(count):
+            fields[i] = (fields[i] << 8) | plane[i]
+
+
+@njit
+def pack_all(fields, total, width, buf, pos, top):
+    """Write all fields of a packed array; returns the position after it."""
+    for first in range(0, total, CHUNK):
+        count = min(CHUNK, total - first)
+        pack(fields[first : first + count], first, count, total, width, buf, pos, top)
+    return pos + packed_nbytes(total, width)
+
+
+@njit
+def unpack_all(buf, pos, total, width, fields, top):
+    """Read all fields of a packed array; returns the position after it."""
+    for first in range(0, total, CHUNK):
+        count = min(CHUNK, total - first)
+        unpack(buf, pos, first, count, total, width, fields[first : first + count], top)
+    return pos + packed_nbytes(total, width)
+
+
+@njit
+def _squeeze(words, width, out):
+    """Eight bytes that hold `width` < 8 bits each become `width` bytes: neighbours move together, then pairs, then halves."""
+    step = np.uint64(width)
+    nbytes = out.shape[0]
+    for start in range(0, nbytes, width):
+        x = words[start // width]
+        x = (x & _EVEN_BYTES) | (((x >> np.uint64(8)) & _EVEN_BYTES) << step)
+        x = (x & _EVEN_PAIRS) | (((x >> np.uint64(16)) & _EVEN_PAIRS) << (step + step))
+        x = (x & _LOW_HALF) | ((x >> np.uint64(32)) << (np.uint64(4) * step))
+        for b in range(min(width, nbytes - start)):
+            out[start + b] = np.uint8((x >> np.uint64(8 * b)) & np.uint64(255))
+
+
+@njit
+def _spread(packed, width, words):
+    """The inverse of `_squeeze`."""
+    step = np.uint64(width)
+    one = np.uint64(1)
+    halves = (one << (np.uint64(4) * step)) - one
+    pairs = ((one << (step + step)) - one) * np.uint64(0x0000000100000001)
+    single = ((one << step) - one) * np.uint64(0x0001000100010001)
+    nbytes = packed.shape[0]
+    for start in range(0, nbytes, width):
+        x = np.uint64(0)
+        for b in range(min(width, nbytes - start)):
+            x |= np.uint64(packed[start + b]) << np.uint64(8 * b)
+        x = (x & halves) | ((x >> (np.uint64(4) * step)) & halves) << np.uint64(32)
+        x = (x & pairs) | ((x >> (step + step)) & pairs) << np.uint64(16)
+        words[start // width] = (x & single) | ((x >> step) & single) << np.uint64(8)

@@ -1,0 +1,160 @@
+"""Exact selection of the entries of largest magnitude, in O(d).
+
+Magnitudes are compared as integers: the bits of a floating-point number without the sign grow with |x|, infinity is above all
+numbers and NaN above infinity. So NaN needs no case of its own, and is always sent.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from . import njit
+from .bits import unsigned
+
+SAMPLE = 4096  # entries looked at to guess a threshold
+_BLOCK = 16  # entries tested at once by `_collect`
+_PEAK = 512  # entries whose maximum is taken at once by `argmax_magnitude`
+
+
+def candidate_capacity(dim: int, k: int) -> int:
+    """Room for the candidates of a selection of k among dim: more than a well-guessed threshold ever lets through."""
+    return min(dim, 2 * k + 16 * (dim // SAMPLE) + 64) + _BLOCK
+
+
+@njit
+def largest(x, k, indices, keys, bins):
+    """The indices, in increasing order, of the k entries of largest magnitude; of equal ones the lower index first.
+
+    Entries that are exactly zero are never selected, so there may be fewer than k. A threshold is guessed from a sample, one pass
+    collects the candidates above it, and the selection among them is exact; where the guess was bad, all of x is searched.
+
+    Parameters
+    ----------
+    x : float32 or float64, shape (d,).
+    indices : int64, keys : uint64, both of shape (candidate_capacity(d, k),); the first receives the result. bins : int64, (256,).
+
+    Returns
+    -------
+    The number of selected entries.
+    """
+    bits = unsigned(x)
+    mask = np.uint64(bits.dtype.type(-1) >> bits.dtype.type(1))
+    if k == 1:
+        indices[0] = argmax_magnitude(x)
+        return 1 if np.uint64(bits[indices[0]]) & mask else 0
+    d = x.shape[0]
+    if d > 4 * SAMPLE and 8 * k < d:
+        threshold = max(_guess(bits, k, mask, keys, bins), np.uint64(1))
+        found = _collect(bits, threshold, mask, indices, keys)
+        if found >= k or (found >= 0 and threshold == 1):
+            return _keep_largest(found, k, mask, indices, keys, bins)
+    return _search_all(bits, k, mask, indices, bins)
+
+
+@njit
+def argmax_magnitude(x):
+    """The index of the entry of largest magnitude, the first of several; NaN counts as the largest."""
+    bits = unsigned(x)
+    mask = bits.dtype.type(bits.dtype.type(-1) >> bits.dtype.type(1))
+    best, index = bits.dtype.type(0), 0
+    for start in range(0, x.shape[0], _PEAK):
+        block = bits[start : start + _PEAK]
+        peak = bits.dtype.type(0)
+        for i in range(block.shape[0]):
+            peak = max(peak, bits.dtype.type(block[i] & mask))
+        if peak > best:
+            best = peak
+            index = start
+            while bits.dtype.type(bits[index] & mask) != best:
+                index += 1
+    return index
+
+
+@njit
+def _kth_largest(bits, count, k, mask, bins):
+    """(t, ties) such that the entries above t and `ties` of those equal to t are the k largest of the first `count`."""
+    prefix, known = np.uint64(0), np.uint64(0)
+    byte, shift = np.uint64(255), np.uint64(8 * bits.itemsize)
+    while shift > 0:
+        shift -= np.uint64(8)
+        bins[:] = 0
+        for i in range(count):
+            key = np.uint64(bits[i]) & mask
+            if key & known == prefix:
+                bins[np.int64((key >> shift) & byte)] += 1
+        digit = 255
+        while bins[digit] < k:
+            k -= bins[digit]
+            digit -= 1
+        prefix |= np.uint64(digit) << shift
+        known |= byte << shift
+        if bins[digit] == k:
+            break  # all that begin like this are taken, and t is not above any of them
+    return prefix, k
+
+
+@njit
+def _guess(bits, k, mask, keys, bins):
+    """A threshold that somewhat more than k entries reach, three standard deviations of the sample's count above it."""
+    d = bits.shape[0]
+    for i in range(SAMPLE):
+        keys[i] = np.uint64(bits[np.int64((i * 0x9E3779B9 & 0xFFFFFFFF) * d >> 32)]) & mask
+    expected = k * SAMPLE / d
+    rank = min(SAMPLE, np.int64(expected + 3.0 * np.sqrt(expected)) + 2)
+    return _kth_largest(keys, SAMPLE, rank, mask, bins)[0]
+
+
+@njit
+def _collect(bits, threshold, mask, indices, keys):
+    """Store the entries that reach the threshold, in order; returns how many, or -1 where there is no room for them."""
+    d = bits.shape[0]
+    low, bound = bits.dtype.type(mask), bits.dtype.type(threshold)
+    limit = indices.shape[0] - _BLOCK
+    found = 0
+    for start in range(0, d, _BLOCK):
+        block = bits[start : start + _BLOCK]
+        hit = bits.dtype.type(0)
+        for i in range(block.shape[0]):
+            hit |= bits.dtype.type(bits.dtype.type(block[i] & low) >= bound)
+        if hit:
+            if found > limit:
+                return -1
+            for i in range(block.shape[0]):
+                indices[found] = start + i
+                keys[found] = np.uint64(block[i]) & mask
+                found += keys[found] >= threshold
+    return found
+
+
+@njit
+def _keep_largest(found, k, mask, indices, keys, bins):
+    """Reduce `found` candidates to the k largest."""
+    if found <= k:
+        return found
+    threshold, ties = _kth_largest(keys, found, k, mask, bins)
+    kept = 0
+    for i in range(found):
+        equal = keys[i] == threshold
+        if keys[i] > threshold or (equal and ties > 0):
+            ties -= equal
+            indices[kept] = indices[i]
+            kept += 1
+    return kept
+
+
+@njit
+def _search_all(bits, k, mask, indices, bins):
+    """Select without candidates: radix selection over all entries, then one pass that stores the result."""
+    d = bits.shape[0]
+    threshold, ties = _kth_largest(bits, d, k, mask, bins)
+    if threshold == 0:
+        ties = 0
+    kept = 0
+    for i in range(d):
+        key = np.uint64(bits[i]) & mask
+        equal = key == threshold
+        if key > threshold or (equal and ties > 0):
+            ties -= equal
+            indices[kept] = i
+            kept += 1
+    return kept
