@@ -20,7 +20,7 @@ from ..registry import Registry, format_spec
 
 compressors: Registry[type[Compressor]] = Registry(
     "compressor",
-    tuple(f"mpicomp.compressors.{name}" for name in ("identity", "topk")),
+    tuple(f"mpicomp.compressors.{name}" for name in ("identity", "topk", "randk", "permk", "sign", "qsgd", "natural")),
 )
 
 _WHY = {

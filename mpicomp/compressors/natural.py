@@ -41,7 +41,8 @@ class Natural(Compressor):
         values = np.empty(CHUNK, wire)
         bits = values.view(np.uint32 if wire.itemsize == 4 else np.uint64)
         args = width, mantissa, values, bits, np.empty(CHUNK, np.uint16), np.empty(CHUNK, np.uint8)
-        return Codec(self, self.codec_id, dim, n_clients, wire, packed_nbytes(dim, width), _encode, _decode, args)
+        max_nbytes = packed_nbytes(dim, width)
+        return Codec(self, self.codec_id, dim, n_clients, wire, max_nbytes, _encode, _decode, args, fixed=True)
 
 
 @njit

@@ -71,7 +71,8 @@ class PermK(Compressor):
         coordinates = np.empty(dim if uniform else 0, np.int64)
         max_nbytes = -(-dim // n_clients) * wire.itemsize
         args = n_clients, uniform, parts, coordinates
-        return Codec(self, self.codec_id, dim, n_clients, wire, max_nbytes, _encode, _decode, args)
+        fixed = not one_owner or dim % n_clients == 0
+        return Codec(self, self.codec_id, dim, n_clients, wire, max_nbytes, _encode, _decode, args, fixed=fixed)
 
 
 @njit

@@ -80,7 +80,7 @@ class QSGD(Compressor):
             return Identity().bind(dim, n_clients, wire)
         codes = np.empty(CHUNK, np.uint8 if width <= 8 else np.uint16)
         args = self.s, width, bucket, self.norm == "max", np.empty(LANES), codes, np.empty(CHUNK, np.uint8)
-        return Codec(self, self.codec_id, dim, n_clients, wire, max_nbytes, _encode, _decode, args)
+        return Codec(self, self.codec_id, dim, n_clients, wire, max_nbytes, _encode, _decode, args, fixed=True)
 
 
 @njit

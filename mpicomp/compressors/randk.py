@@ -72,15 +72,15 @@ class RandK(Compressor):
             return Identity().bind(dim, n_clients, wire)
         max_nbytes = k * wire.itemsize
         if self.sampling == "window":
-            kernels, args = (_encode_window, _decode_window), (self.shared_randomness, k)
-        else:
-            bounds = np.arange(k + 1) * dim // k
-            stratified = self.sampling == "stratified"
-            scales = np.diff(bounds).astype(np.float64) if stratified else np.full(k, dim / k)
-            marks = np.zeros(0 if stratified else dim, np.bool_)
-            kernels = _encode_picks, _decode_picks
-            args = self.shared_randomness, stratified, bounds, scales, marks, np.empty(k, np.int64)
-        return Codec(self, self.codec_id, dim, n_clients, wire, max_nbytes, *kernels, args)
+            window = self.shared_randomness, k
+            return Codec(self, self.codec_id, dim, n_clients, wire, max_nbytes, _encode_window, _decode_window, window, fixed=True)
+        bounds = np.arange(k + 1) * dim // k
+        stratified = self.sampling == "stratified"
+        scales = np.diff(bounds).astype(np.float64) if stratified else np.full(k, dim / k)
+        marks = np.zeros(0 if stratified else dim, np.bool_)
+        picks = np.empty(k, np.int64)
+        args = self.shared_randomness, stratified, bounds, scales, marks, picks
+        return Codec(self, self.codec_id, dim, n_clients, wire, max_nbytes, _encode_picks, _decode_picks, args, fixed=True)
 
 
 @njit

@@ -53,7 +53,7 @@ class Sign(Compressor):
         if max_nbytes >= dim * wire.itemsize:
             return Identity().bind(dim, n_clients, wire)
         args = _ORDERS[self.norm], np.empty(LANES), np.empty(CHUNK, np.uint8), np.empty(CHUNK, np.uint8)
-        return Codec(self, self.codec_id, dim, n_clients, wire, max_nbytes, _encode, _decode, args)
+        return Codec(self, self.codec_id, dim, n_clients, wire, max_nbytes, _encode, _decode, args, fixed=True)
 
 
 @njit

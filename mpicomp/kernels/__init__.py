@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import os
 import platform
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeVar, cast
 
 
 def _cache_directory() -> Path:
@@ -23,6 +24,11 @@ os.environ.setdefault("NUMBA_CACHE_DIR", str(_cache_directory()))
 
 import numba  # noqa: E402
 
-njit = partial(numba.njit, cache=True, nogil=True, error_model="numpy")
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def njit(function: F) -> F:
+    """Compile `function` when it is first called."""
+    return cast(F, numba.njit(function, cache=True, nogil=True, error_model="numpy"))
 
 __all__ = ["njit"]
