@@ -78,8 +78,8 @@ class QSGD(Compressor):
         max_nbytes = -(-dim // bucket) * wire.itemsize + packed_nbytes(dim, width)
         if max_nbytes >= dim * wire.itemsize:
             return Identity().bind(dim, n_clients, wire)
-        codes = np.empty(CHUNK, np.uint8 if width <= 8 else np.uint16)
-        args = self.s, width, bucket, self.norm == "max", np.empty(LANES), codes, np.empty(CHUNK, np.uint8)
+        scratch = np.empty(LANES), np.empty(CHUNK, np.uint16), np.empty(CHUNK, np.uint8)
+        args = self.s, width, bucket, self.norm == "max", *scratch
         return Codec(self, self.codec_id, dim, n_clients, wire, max_nbytes, _encode, _decode, args, fixed=True)
 
 
