@@ -99,7 +99,7 @@ def _read_bytes(path: Path) -> bytes:
     except (EOFError, lzma.LZMAError, zlib.error, gzip.BadGzipFile) as error:
         raise DataError(f"{path} is truncated or damaged: {error}") from error
     except OSError as error:
-        raise DataError(f"cannot read {path}: {error}") from error
+        raise DataError(f"{path} cannot be read: {error}") from error
 
 
 def _error(text: bytes, source: str, code: int, where: int, limit: int) -> DataError:
