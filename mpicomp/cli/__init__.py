@@ -1,0 +1,68 @@
+"""The command line. Nothing here imports NumPy, Numba or MPI before a command needs them, so that --help answers at once."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from ..errors import UserError
+from ..version import __version__
+from .bench import bench
+from .compare import compare
+from .doctor import doctor
+from .launch import launch
+from .listing import list_parts
+from .quickstart import quickstart
+from .run import run
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Distributed optimisation with compressed communication over MPI: real bytes, real seconds.",
+)
+app.command("run")(run)
+app.command("launch", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(launch)
+app.command("doctor")(doctor)
+app.command("list")(list_parts)
+app.command("compare")(compare)
+app.command("quickstart")(quickstart)
+app.add_typer(bench, name="bench")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"mpicomp {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and stop.")] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Run the command line; errors that all ranks see are printed by one of them."""
+    from ..cluster.environment import declared_rank
+
+    speaks = not declared_rank()
+    try:
+        code = app(standalone_mode=False)
+        sys.exit(code or 0)
+    except UserError as error:
+        if speaks:
+            print(f"mpicomp: {error}", file=sys.stderr)
+        sys.exit(2)
+    except typer.Abort:
+        sys.exit(130)
+    except Exception as error:  # a usage error of the command line library has `show`; anything else is ours to see
+        if not hasattr(error, "show"):
+            raise
+        if speaks:
+            error.show()
+        sys.exit(getattr(error, "exit_code", 2))

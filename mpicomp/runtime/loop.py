@@ -21,6 +21,7 @@ from ..compressors import Compressor
 from ..errors import ConfigError, UserError
 from ..methods import Method
 from ..problems import Problem
+from .abort import guard
 from .config import Config
 from .rehearsal import prepare
 from .results import Result, check_directory, digest, manifest, rank_facts
@@ -66,12 +67,12 @@ def run(
     if config is None or options or texts:
         config = _with_options(config, {**options, **texts})
     own = {k: v for k, v in named.items() if v is not None and not isinstance(v, str)}
-    wrapped = Comm(comm) if comm is not None and comm.Get_size() > 1 else None
-    try:
-        return _run(config, wrapped, own, progress)
-    finally:
+    with guard(comm):
+        wrapped = Comm(comm) if comm is not None and comm.Get_size() > 1 else None
+        result = _run(config, wrapped, own, progress)
         if wrapped is not None:
             wrapped.free()
+        return result
 
 
 def _with_options(config: Config | None, options: dict[str, Any]) -> Config:

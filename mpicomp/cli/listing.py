@@ -1,0 +1,64 @@
+"""`mpicomp list`: what there is, one line each."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+KINDS = ("methods", "compressors", "problems", "data")
+
+
+def list_parts(kind: Annotated[str | None, typer.Argument(help="methods, compressors, problems or data; all of them by default.")] = None) -> None:
+    """List methods, compressors (with their theory's constants and papers), problems and data sets."""
+    from ..errors import unknown
+
+    if kind is not None and kind not in KINDS:
+        raise unknown("list", kind, KINDS)
+    for name in [kind] if kind else KINDS:
+        _SHOW[name]()
+
+
+def _methods() -> None:
+    from ..methods import methods
+    from .show import table
+
+    rows = [[n, m.summary, m.formulas, m.paper] for n in methods for m in [methods[n]]]
+    table("Methods", ["name", "what it is", "theory", "paper"], rows)
+
+
+def _compressors() -> None:
+    from ..compressors import compressors
+    from .show import table
+
+    rows = []
+    for name in compressors:
+        c = compressors[name]
+        kind = "unbiased" if c.unbiased else "contractive" if c.contractive else "biased"
+        rows.append([_with_options(name, c), c.summary, kind, c.formulas, c.paper])
+    table("Compressors", ["name", "what it is", "class", "theory", "paper"], rows)
+
+
+def _problems() -> None:
+    from ..problems import problems
+    from .show import table
+
+    table("Problems", ["name", "what it is"], [[_with_options(name, problems[name]), problems[name].summary] for name in problems])
+
+
+def _data() -> None:
+    from ..data.sets import DATA_SETS
+    from .show import table
+
+    rows = [[name, str(s.rows), str(s.features), s.task, s.source] for name, s in DATA_SETS.items()]
+    table("Data sets (a LIBSVM file can be named by its path instead)", ["name", "rows", "features", "task", "source"], rows)
+
+
+def _with_options(name: str, cls: type) -> str:
+    from ..registry import option_names
+
+    options = option_names(cls)
+    return f"{name}:{','.join(o + '=' for o in options)}" if options else name
+
+
+_SHOW = {"methods": _methods, "compressors": _compressors, "problems": _problems, "data": _data}

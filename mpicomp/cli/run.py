@@ -1,0 +1,94 @@
+"""`mpicomp run`: one run, under mpirun or srun on all their ranks, else in this process."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+Option = typer.Option
+
+
+def _options(
+    config: Annotated[Path | None, typer.Argument(help="TOML file with any of the options below.", show_default=False)] = None,
+    method: Annotated[str | None, Option(help="Method, `mpicomp list methods`; options as ef21:start=dense.  [marina]")] = None,
+    compressor: Annotated[str | None, Option(help="Compressor, `mpicomp list compressors`: topk:k=10, qsgd:bits=4,bucket=512, ...")] = None,
+    problem: Annotated[str | None, Option(help="Problem, `mpicomp list problems`.  [logistic]")] = None,
+    data: Annotated[str | None, Option(help="Data set by name, or a LIBSVM file (.gz, .xz, .bz2 too).  [mushrooms]")] = None,
+    clients: Annotated[int | None, Option(help="Number of clients n.  [20]")] = None,
+    partition: Annotated[str | None, Option(help="contiguous, shuffled, sorted or dirichlet:BETA.  [contiguous]")] = None,
+    rounds: Annotated[int | None, Option(help="Rounds T.  [1000]")] = None,
+    tol: Annotated[float | None, Option(help="Stop once ‖∇f‖² is at most this; 0 never.  [0]")] = None,
+    step: Annotated[str | None, Option(help="theory, theory*FACTOR, or a number.  [theory]")] = None,
+    batch: Annotated[int | None, Option(help="Samples per client and round; 0 for exact gradients.  [0]")] = None,
+    optimizer: Annotated[str | None, Option(help="gd or heavyball:momentum=0.9, in place of the method's own.")] = None,
+    init: Annotated[str | None, Option(help="x⁰: zero, ones, or normal:SEED.  [zero]")] = None,
+    dtype: Annotated[str | None, Option(help="Of the computation: float32 or float64.  [float64]")] = None,
+    wire_dtype: Annotated[str | None, Option(help="Of the values that travel.  [as --dtype]")] = None,
+    exchange: Annotated[str | None, Option(help="p2p, collective, local, or auto.  [auto]")] = None,
+    seed: Annotated[int | None, Option(help="Of everything random.  [0]")] = None,
+    eval_every: Annotated[int | None, Option(help="Rounds between evaluations; 0 for about a hundred in all.  [0]")] = None,
+    out: Annotated[Path | None, Option(help="Directory for config.toml, manifest.json, rounds.csv and summary.json.")] = None,
+    allow_unsafe: Annotated[bool, Option("--allow-unsafe", help="Run combinations that no theory covers.")] = False,
+    set_: Annotated[list[str] | None, Option("--set", metavar="KEY=VALUE", help="Any option, also problem.dim=100, method.p=0.1.")] = None,
+) -> None:
+    """The options of a run; `None` is what was not given."""
+
+
+def with_run_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the options of a run before its own; it receives the configuration built from them as its first argument."""
+    own = list(inspect.signature(command).parameters.values())[1:]
+    shared = list(inspect.signature(_options).parameters.values())
+
+    @functools.wraps(command)
+    def wrapper(**given: Any) -> Any:
+        from ..runtime.config import Config
+
+        path, sets = given.pop("config"), tuple(given.pop("set_") or ())
+        options = {p.name: given.pop(p.name) for p in shared if p.name in given}
+        options["out"] = str(options["out"]) if options["out"] else None
+        options["allow_unsafe"] = options["allow_unsafe"] or None
+        return command(Config.load(path, options, sets), **given)
+
+    wrapper.__signature__ = inspect.Signature(shared + own)  # type: ignore[attr-defined]
+    wrapper.__annotations__ = {**_options.__annotations__, **{p.name: command.__annotations__[p.name] for p in own}}
+    del wrapper.__wrapped__
+    return wrapper
+
+
+@with_run_options
+def run(config: Any, quiet: Annotated[bool, Option("--quiet", "-q", help="Print only the final table.")] = False) -> None:
+    """Run one method on one problem; under mpirun or srun on all their ranks, else in this process."""
+    from ..runtime.loop import run as run_method
+    from .show import Progress, show_run
+
+    comm = world(config.exchange)
+    result = run_method(config, comm=comm, progress=None if quiet else Progress(config))
+    if result.summary:
+        show_run(result.summary, config.out)
+    if result.summary.get("diverged"):
+        raise typer.Exit(3)
+
+
+def world(exchange: str = "auto") -> Any:
+    """The communicator of this job, checked against what the launcher declared; None in a process that nobody launched.
+
+    Raises
+    ------
+    EnvironmentMismatch : the launcher started more ranks than this MPI sees.
+    """
+    from ..cluster.environment import check_world, declared_size
+
+    if declared_size() is None:
+        if exchange in ("p2p", "collective"):
+            print(f"mpicomp: one process, so --exchange {exchange} runs in-process; `mpicomp launch -n 5 -- run ...` starts five")
+        return None
+    from ..cluster.comm import world as mpi_world
+
+    comm = mpi_world()
+    check_world(comm.Get_size())
+    return comm

@@ -1,0 +1,119 @@
+"""What a person sees: progress while a run goes on, and tables at its end."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+from ..cluster.clock import PHASES
+
+
+def size(nbytes: float) -> str:
+    """Bytes with a decimal unit.
+
+    >>> size(999), size(1234567)
+    ('999 B', '1.23 MB')
+    """
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if abs(nbytes) < 1000 or unit == "TB":
+            return f"{nbytes:.0f} {unit}" if unit == "B" else f"{nbytes:.3g} {unit}"
+        nbytes /= 1000
+    raise AssertionError
+
+
+def rate(bits_per_second: float) -> str:
+    """A link speed.
+
+    >>> rate(2.5e6)
+    '2.5 Mbit/s'
+    """
+    for unit in ("bit/s", "kbit/s", "Mbit/s", "Gbit/s", "Tbit/s"):
+        if abs(bits_per_second) < 1000 or unit == "Tbit/s":
+            return f"{bits_per_second:.3g} {unit}"
+        bits_per_second /= 1000
+    raise AssertionError
+
+
+def seconds(value: float) -> str:
+    """A duration.
+
+    >>> seconds(0.00034), seconds(12.3456)
+    ('340 µs', '12.35 s')
+    """
+    if value >= 1 or value == 0:
+        return f"{value:.2f} s"
+    return f"{value * 1e3:.3g} ms" if value >= 1e-3 else f"{value * 1e6:.3g} µs"
+
+
+class Progress:
+    """Prints a line for an evaluation, at most one each half second; on a terminal the line is rewritten in place."""
+
+    INTERVAL = 0.5
+
+    def __init__(self, config: Any):
+        self.label, self.rounds = config.method_spec, config.rounds
+        self._next, self._live = 0.0, sys.stdout.isatty()
+
+    def __call__(self, row: dict[str, Any]) -> None:
+        now, last = time.monotonic(), row["round"] == self.rounds
+        if now < self._next and not last:
+            return
+        self._next = now + self.INTERVAL
+        text = (
+            f"{self.label:>10}  round {row['round']:>{len(str(self.rounds))}}/{self.rounds}  loss {row['loss']:.6g}  "
+            f"‖∇f‖² {row['grad_norm_sq']:.2e}  up {size(row['uplink_message'])}  down {size(row['downlink_message'])}  "
+            f"{row['seconds_total']:.1f} s"
+        )
+        print(f"\r{text}\x1b[K" if self._live else text, end="\n" if last or not self._live else "", flush=True)
+
+
+def table(title: str, header: list[str], rows: list[list[str]]) -> None:
+    """Print a table; the first column is text, the others are figures."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    shown = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold", pad_edge=False)
+    for i, name in enumerate(header):
+        shown.add_column(name, justify="left" if i == 0 else "right", overflow="fold")
+    for row in rows:
+        shown.add_row(*row)
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = max(console.width, 120)
+    console.print(shown)
+
+
+def run_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
+    """The lines of a run's table."""
+    up, down, took = summary["bytes"]["uplink"], summary["bytes"]["downlink"], summary["seconds"]
+    rows = [
+        ("method", f"{summary['method']} · {summary['compressor']}"),
+        ("problem", f"{summary['problem']} · {summary['data'] or '-'} · d = {summary['dim']}"),
+        ("clients on ranks", f"{summary['clients']} on {summary['ranks']} ({summary['exchange']})"),
+        ("step γ", f"{summary['step']:.6g}"),
+        ("rounds", f"{summary['rounds']}"),
+        ("loss", f"{summary['loss']:.9g}"),
+        ("‖∇f‖²", f"{summary['grad_norm_sq']:.4g}"),
+        ("bytes up (payload)", f"{size(up['message'])} ({size(up['payload'])})"),
+        ("bytes down (payload)", f"{size(down['message'])} ({size(down['payload'])})"),
+        ("bytes total", size(up["message"] + down["message"])),
+        ("seconds in rounds", seconds(took["total"])),
+        *((f"  {phase}", seconds(took[phase])) for phase in PHASES),
+        ("round, median [95 %]", f"{seconds(took['round_median'])} [{seconds(took['round_median_low'])}, {seconds(took['round_median_high'])}]"),
+        ("set-up, compiling", f"{seconds(took['setup'])}, {seconds(took['warmup'])}"),
+        ("iterate sha256", summary["iterate_sha256"][:16]),
+    ]
+    if summary["diverged"]:
+        rows.append(("stopped", "diverged: try a smaller --step"))
+    elif summary["reached_tol"]:
+        rows.append(("stopped", "‖∇f‖² reached --tol"))
+    return rows
+
+
+def show_run(summary: dict[str, Any], out: str | None) -> None:
+    """The table at the end of a run; seconds by phase are the largest of any rank."""
+    table("Result", ["", summary["method"]], [list(row) for row in run_rows(summary)])
+    if out:
+        print(f"results in {out}")

@@ -1,0 +1,60 @@
+"""No rank is left behind: an exception on one rank ends the whole job, with one readable message."""
+
+from __future__ import annotations
+
+import platform
+import sys
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from ..errors import UserError
+
+EXIT_USER_ERROR = 2
+AGREE_SECONDS = 2.0
+
+
+@contextmanager
+def guard(comm: Any) -> Iterator[None]:
+    """Abort the job of `comm` (mpi4py) on any exception but a UserError that all ranks raise alike.
+
+    Parameters
+    ----------
+    comm : an mpi4py communicator, or None for one process, where exceptions simply pass.
+    """
+    if comm is None or comm.Get_size() == 1:
+        yield
+        return
+    errors = comm.Dup()  # carries nothing but the agreement below
+    try:
+        yield
+    except UserError as error:
+        if not _all_arrive(errors):
+            _end(comm, f"{type(error).__name__}: {error}\n(the other ranks do not see this error)", EXIT_USER_ERROR)
+        raise
+    except BaseException as error:
+        code = error.code if isinstance(error, SystemExit) and isinstance(error.code, int) else 1
+        _end(comm, traceback.format_exc(), code or 1)
+    else:
+        errors.Free()
+
+
+def _all_arrive(comm: Any) -> bool:
+    """Every rank comes here within AGREE_SECONDS."""
+    request, deadline = comm.Ibarrier(), time.monotonic() + AGREE_SECONDS
+    while not request.Test():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.01)
+    return True
+
+
+def _end(comm: Any, message: str, code: int) -> None:
+    """Print the message and abort. Higher ranks wait a moment, so that of several failing ranks the first one speaks."""
+    rank = comm.Get_rank()
+    time.sleep(min(0.1 * rank, 1.0))
+    sys.stdout.flush()
+    print(f"\nmpicomp: rank {rank} of {comm.Get_size()} on {platform.node()} failed; ending the job\n{message}", file=sys.stderr, flush=True)
+    comm.Abort(code)
