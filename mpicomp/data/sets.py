@@ -59,7 +59,7 @@ def load(data: str, features: int | None = None) -> SparseRows:
     """
     known = DATA_SETS.get(data)
     if known is not None:
-        return read_libsvm(FILES / f"{data}.svm.xz", features or known.features)
+        return read_libsvm(FILES / f"{data}.svm.xz", known.features if features is None else features)
     if not Path(data).exists():
         raise DataError(f"no such file, and {unknown('data set', data, DATA_SETS)}")
     return read_libsvm(data, features)
