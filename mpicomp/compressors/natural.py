@@ -61,7 +61,9 @@ def _encode(
             for i in range(count):
                 field = np.int64(bits[i] >> mantissa)
                 # as many random bits as the mantissa has; where it has more than 32, at its upper end
-                draw = np.int64(bits32(key, first + i)) << 20 if mantissa > 32 else np.int64(bits32(key, first + i)) >> 9
+                draw = (
+                    np.int64(bits32(key, first + i)) << 20 if mantissa > 32 else np.int64(bits32(key, first + i)) >> 9
+                )
                 fraction = np.int64(bits[i]) & ((1 << mantissa) - 1)
                 exponent = field & exponents
                 carry = (fraction + draw) >> mantissa
@@ -82,7 +84,7 @@ def _decode(
     for j in range(rows.shape[0]):
         if pos + packed_nbytes(d, width) > end:
             return TRUNCATED
-        if not padding_is_zero(buf, pos, d, width):
+        if not padding_is_zero(buf, 8 * pos + d * width):
             return BAD_PADDING
         weight = weights[j]
         for first in range(0, d, CHUNK):

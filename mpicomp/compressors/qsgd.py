@@ -45,9 +45,7 @@ class QSGD(Compressor):
     paper = "Alistarh, Grubic, Li, Tomioka and Vojnovic 2017, QSGD"
     unbiased = True
 
-    def __init__(
-        self, bits: int | None = None, levels: int | None = None, norm: str = "l2", bucket: int | None = None
-    ):
+    def __init__(self, bits: int | None = None, levels: int | None = None, norm: str = "l2", bucket: int | None = None):
         if (bits is None) == (levels is None):
             raise ConfigError("qsgd takes either bits or levels, for example qsgd:bits=4 or qsgd:levels=7")
         if bits is not None and (not isinstance(bits, int) or not 2 <= bits <= 16):
@@ -133,7 +131,7 @@ def _decode(
         packed = pos + buckets * wire.itemsize
         if packed + packed_nbytes(d, width) > end:
             return TRUNCATED
-        if not padding_is_zero(buf, packed, d, width):
+        if not padding_is_zero(buf, 8 * packed + d * width):
             return BAD_PADDING
         units = buf[pos:packed].view(wire.dtype)
         weight = weights[j]

@@ -85,7 +85,7 @@ def _decode(buf, pos, end, rows, clients, weights, shared, private, out, wire, o
         stop = bits + packed_nbytes(d, 1)
         if stop > end:
             return TRUNCATED
-        if not padding_is_zero(buf, bits, d, 1):
+        if not padding_is_zero(buf, 8 * bits + d):
             return BAD_PADDING
         plus = weights[j] * buf[pos:bits].view(wire.dtype)[0]
         for first in range(0, d, CHUNK):

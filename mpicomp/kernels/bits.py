@@ -50,10 +50,9 @@ def packed_nbytes(total, width):
 
 
 @njit
-def padding_is_zero(buf, pos, total, width):
-    """Whether the unused bits of the packed array at `pos` are zero."""
-    used = (total * width) & 7
-    return used == 0 or buf[pos + ((total * width) >> 3)] >> used == 0
+def padding_is_zero(buf, bit):
+    """Whether the bits from number `bit` of `buf` to the end of its byte are zero."""
+    return bit & 7 == 0 or buf[bit >> 3] >> (bit & 7) == 0
 
 
 @njit

@@ -1,8 +1,8 @@
 """Sets of indices as few bits: fixed width, or gaps.
 
 A set of N increasing indices below d is written as N fields of ⌈log2 d⌉ bits, or as gaps. The gap g >= 0 is the number of
-indices left out before an index. Its low l bits go to a packed array; the rest q = g >> l goes to a bit string as q zeros and a one
-(Golomb 1966, Rice 1979). For a random set of N << d this takes 0.03 to 0.13 bits an index more than the least possible,
+indices left out before an index. Its low l bits go to a packed array; the rest, q = g >> l, follows in its very next bits as q zeros and a
+one (Golomb 1966, Rice 1979). For a random set of N << d this takes 0.03 to 0.13 bits an index more than the least possible,
 log2 C(d, N) / N; Elias and Fano's code of the same l (0.5 bits more) is never shorter, and l = 0 is the bitmap of the set
 without the zeros after the last one. The encoder takes what is shortest for the set at hand.
 """
@@ -28,7 +28,7 @@ def choose_coding(indices, count, dim):
     mean = (indices[count - 1] + 1 - count) / count
     low = bit_length(np.int64(mean * np.log(2.0)))
     for width in range(max(low - 1, 0), min(low + 1, 31) + 1):
-        nbytes = packed_nbytes(count, width) + packed_nbytes(_unary_bits(indices, count, width), 1)
+        nbytes = packed_nbytes(count * width + _unary_bits(indices, count, width), 1)
         if nbytes < best:
             coding, best = width, nbytes
     return coding
@@ -51,13 +51,14 @@ def write_indices(indices, count, dim, coding, buf, pos, fields, top):
     for i in range(count):
         fields[i] = (indices[i] - next_index) & low
         next_index = indices[i] + 1
+    bit = 8 * pos + count * coding
     pos = pack_all(fields, count, coding, buf, pos, top)
-    end = pos + packed_nbytes(_unary_bits(indices, count, coding), 1)
+    end = (bit + _unary_bits(indices, count, coding) + 7) >> 3
     buf[pos:end] = 0
-    next_index, bit = 0, 0
+    next_index = 0
     for i in range(count):
         bit += (indices[i] - next_index) >> coding
-        buf[pos + (bit >> 3)] |= np.uint8(1 << (bit & 7))
+        buf[bit >> 3] |= np.uint8(1 << (bit & 7))
         next_index = indices[i] + 1
         bit += 1
     return end
@@ -67,15 +68,15 @@ def write_indices(indices, count, dim, coding, buf, pos, fields, top):
 def read_indices(buf, pos, end, count, dim, coding, indices, fields, top):
     """Read `count` indices below `dim`; returns the position after them or a negative status."""
     width = bit_length(dim - 1) if coding == FIXED else coding
-    start = pos
+    start, bit = pos, 8 * pos + count * width
     pos += packed_nbytes(count, width)
     if pos > end:
         return TRUNCATED
-    if not padding_is_zero(buf, start, count, width):
-        return BAD_PADDING
     unpack_all(buf, start, count, width, fields, top)
     if coding != FIXED:
-        return _add_high_parts(buf, pos, end, count, dim, coding, indices, fields)
+        return _add_high_parts(buf, bit, 8 * end, count, dim, coding, indices, fields)
+    if not padding_is_zero(buf, bit):
+        return BAD_PADDING
     previous = -1
     for i in range(count):
         indices[i] = fields[i]
@@ -86,9 +87,9 @@ def read_indices(buf, pos, end, count, dim, coding, indices, fields, top):
 
 
 @njit
-def _add_high_parts(buf, pos, end, count, dim, coding, indices, fields):
-    """Join the low parts of the gaps in `fields` with the unary high parts at `pos`."""
-    next_index, bit, limit = 0, 8 * pos, 8 * end
+def _add_high_parts(buf, bit, limit, count, dim, coding, indices, fields):
+    """Join the low parts of the gaps in `fields` with the unary high parts, which begin at `bit` and end before `limit`."""
+    next_index = 0
     for i in range(count):
         begin = bit
         while bit < limit and not (buf[bit >> 3] >> (bit & 7)) & 1:
@@ -101,9 +102,7 @@ def _add_high_parts(buf, pos, end, count, dim, coding, indices, fields):
         indices[i] = index
         next_index = index + 1
         bit += 1
-    if not padding_is_zero(buf, pos, bit - 8 * pos, 1):
-        return BAD_PADDING
-    return (bit + 7) >> 3
+    return (bit + 7) >> 3 if padding_is_zero(buf, bit) else BAD_PADDING
 
 
 @njit

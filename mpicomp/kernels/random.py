@@ -43,8 +43,6 @@ class Keys(NamedTuple):
     private: np.uint64
 
 
-
-
 def derive(seed: int, stream: int, round: int = 0, client: int = 0) -> np.uint64:
     """The 64-bit key of (seed, stream, round, client)."""
     return np.uint64(_derive(seed & (2**63 - 1), int(stream), round, client))
