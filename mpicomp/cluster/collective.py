@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..wire import HEADER_NBYTES, read_header
-from .clock import DECODE, SEND, WAIT
+from .clock import SEND, WAIT
 from .exchange import frame_capacity
 from .p2p import MPIExchange
 
@@ -26,37 +26,40 @@ class CollectiveExchange(MPIExchange):
         self._length = np.zeros(1, np.int64)
         self._lengths = np.zeros(self.placement.size, np.int64)
 
-    def gather(self, codec, V, keys, round, total, into=None, into_scale=1.0):
+    def gather(self, codec, V, keys, round, total, into=None, into_scale=1.0, active=None, weights=None, separate=False):
         plan = self.plan(codec)
-        group = plan.groups[self.rank][0] if self.is_worker else None
+        groups = [self.speaking(plan, rank, active) for rank in range(self.placement.size)]
+        group = groups[self.rank][0] if groups[self.rank] else None
         frame, nbytes = _NOTHING, 0
         if group is not None:
             frame = self.buffer(("up",), plan.frame_nbytes)
             nbytes = self.write_frame(codec, V, group.rows, group.clients, keys, round, frame)
             self.record_uplink(nbytes, len(group.rows), 0 if codec.fixed else _LENGTH_NBYTES)
-        else:
-            total[:] = 0
-            self.clock.lap(DECODE)
-        lengths = self._uplink_lengths(codec, plan, nbytes)
+        lengths = self._uplink_lengths(codec, groups, nbytes)
         displacements = self._displacements(plan)
-        everything = self.buffer(("from all",), plan.frame_nbytes * len(self.workers)) if self.is_server else None
-        self.comm.gatherv(frame[:nbytes], everything, lengths, displacements)
-        self.clock.lap(WAIT if self.is_server else SEND)
-        if group is None:
+        if self.is_server:
+            fold = self.fold(codec, total, weights, separate)
+            everything = self.buffer(("from all",), plan.frame_nbytes * len(self.workers))
+            self.comm.gatherv(_NOTHING, everything, lengths, displacements)
+            self.clock.lap(WAIT)
             for rank in self.workers:
-                start, length = int(displacements[rank]), int(lengths[rank])
-                self.accumulate(codec, everything[start : start + length], length, plan.groups[rank][0], keys, round, total)
-        elif into is not None:
+                for speaking in groups[rank]:
+                    start, length = int(displacements[rank]), int(lengths[rank])
+                    self.accumulate(codec, everything[start : start + length], length, speaking, keys, round, fold)
+            return
+        self.comm.gatherv(frame[:nbytes], None, lengths, displacements)
+        self.clock.lap(SEND)
+        if into is not None and group is not None:
             self.absorb(codec, frame, nbytes, group, keys, round, into, into_scale)
 
     def _displacements(self, plan) -> np.ndarray:
         """Where each rank's frame begins in the server's buffer; the server itself sends none."""
         return np.maximum(np.arange(self.placement.size) - 1, 0) * plan.frame_nbytes
 
-    def _uplink_lengths(self, codec, plan, nbytes: int) -> np.ndarray:
+    def _uplink_lengths(self, codec, groups, nbytes: int) -> np.ndarray:
         """The length of every rank's frame: known where the codec's messages are of fixed length, gathered otherwise."""
         if codec.fixed:
-            counts = np.diff(self.placement.first)
+            counts = np.array([len(own[0].clients) if own else 0 for own in groups])
             return np.where(counts > 0, HEADER_NBYTES + counts * codec.max_nbytes, 0)
         self._length[0] = nbytes
         self.comm.gather(self._length, self._lengths if self.is_server else None)
@@ -87,7 +90,7 @@ class CollectiveExchange(MPIExchange):
             for rank in self.workers:
                 start, group = int(displacements[rank]), plan.groups[rank][0]
                 frame = everything[start : start + plan.frame_nbytes]
-                nbytes = self.write_frame(codec, v, group.target, group.clients, keys, round, frame)
+                nbytes = self.write_frame(codec, v, group.zeros, group.clients, keys, round, frame)
                 self.record_downlink(nbytes, len(group.rows), extra=_LENGTH_NBYTES)
                 self._lengths[rank] = nbytes
         places = np.arange(self.placement.size) * _LENGTH_NBYTES

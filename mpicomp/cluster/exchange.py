@@ -24,11 +24,31 @@ GROUP_NBYTES = 1 << 22  # a frame holds as many clients as fit in 4 MiB, and at 
 
 
 class Group(NamedTuple):
-    """The clients of one frame: their rows in the hosting rank's blocks, their indices, and where the server adds them (row 0)."""
+    """The clients of one frame: their rows in the hosting rank's blocks, their indices, and as many zeros (row 0 of a shared sum)."""
 
     rows: np.ndarray
     clients: np.ndarray
-    target: np.ndarray
+    zeros: np.ndarray
+
+    def only(self, active: np.ndarray) -> Group:
+        """The clients that are active; `active` is bool, shape (n,)."""
+        mask = active[self.clients]
+        return Group(self.rows[mask], self.clients[mask], self.zeros[mask])
+
+
+class Fold(NamedTuple):
+    """What the server does with the clients' messages.
+
+    Attributes
+    ----------
+    total : overwritten; shape (1, k) for the weighted sum, (n, k) where each client's message goes to its own row.
+    weights : shape (n,), in the dtype of `total`.
+    separate : each client's message goes to its own row, unweighted.
+    """
+
+    total: np.ndarray
+    weights: np.ndarray
+    separate: bool
 
 
 class Plan:
@@ -116,12 +136,19 @@ class Exchange(ABC):
         total: np.ndarray | None,
         into: np.ndarray | None = None,
         into_scale: float = 1.0,
+        active: np.ndarray | None = None,
+        weights: np.ndarray | None = None,
+        separate: bool = False,
     ) -> None:
         """Uplink. Each client i sends C(V_i); on the server total = Σ w_i C(V_i), on the workers into_i += into_scale · C(V_i).
 
         Parameters
         ----------
-        V : on workers, shape (m, d). total : on the server, shape (1, d), overwritten. into : on workers, shape (m, d), or None.
+        V : on workers, shape (m, k), k the codec's dimension. into : on workers, shape (m, k), or None.
+        total : on the server, overwritten; shape (1, k), or (n, k) with `separate`.
+        active : bool, shape (n,), the same on all ranks: only these clients speak; None for all.
+        weights : float64, shape (n,): in place of the run's.
+        separate : row i of `total` becomes client i's message (zero where it is silent). The server then holds O(nk) numbers.
         """
 
     @abstractmethod
@@ -205,11 +232,31 @@ class Exchange(ABC):
         codec.decode_add(buf, HEADER_NBYTES, nbytes, rows, clients, weights, keys, out)
         self.clock.lap(DECODE)
 
-    def accumulate(self, codec: Codec, buf: np.ndarray, nbytes: int, group: Group, keys: Keys, round: int, total: np.ndarray) -> None:
-        """Server: total += Σ w_i C(V_i) over the frame of a group."""
-        low, high = group.clients[0], group.clients[-1] + 1
-        weights = self.scaled_weights(codec.scale)[low:high]
-        self.read_frame(codec, buf, nbytes, group.target, group.clients, weights, keys, round, total)
+    def speaking(self, plan: Plan, rank: int, active: np.ndarray | None) -> list[Group]:
+        """The rank's groups, without the clients that are silent; a group of which nobody speaks sends no frame."""
+        if active is None:
+            return plan.groups[rank]
+        return [group for group in (g.only(active) for g in plan.groups[rank]) if len(group.clients)]
+
+    def fold(self, codec: Codec, total: np.ndarray, weights: np.ndarray | None, separate: bool) -> Fold:
+        """Server: clear `total` and say how messages are added to it."""
+        total[:] = 0
+        if separate:
+            scaled = self.factors(self.n_clients, codec.scale)
+        elif weights is None:
+            scaled = self.scaled_weights(codec.scale)
+        else:
+            scaled = (weights * codec.scale).astype(self.dtype)
+        self.clock.lap(DECODE)
+        return Fold(total, scaled, separate)
+
+    def accumulate(self, codec: Codec, buf: np.ndarray, nbytes: int, group: Group, keys: Keys, round: int, fold: Fold) -> None:
+        """Server: total += Σ w_i C(V_i) over the frame of a group, in client order."""
+        low, high = int(group.clients[0]), int(group.clients[-1]) + 1
+        consecutive = high - low == len(group.clients)
+        weights = fold.weights[low:high] if consecutive else fold.weights[group.clients]
+        target = group.clients if fold.separate else group.zeros
+        self.read_frame(codec, buf, nbytes, target, group.clients, weights, keys, round, fold.total)
 
     def absorb(
         self, codec: Codec, buf: np.ndarray, nbytes: int, group: Group, keys: Keys, round: int, into: np.ndarray, scale: float = 1.0

@@ -6,7 +6,7 @@ import time
 
 import numpy as np
 
-from .clock import DECODE, Clock
+from .clock import Clock
 from .exchange import Exchange, frame_capacity
 from .ledger import Ledger
 from .placement import Placement
@@ -30,15 +30,14 @@ class LocalExchange(Exchange):
         weights = np.full(n_clients, 1.0 / n_clients) if weights is None else weights
         super().__init__(placement, 0, dim, dtype, weights, ledger or Ledger(), clock or Clock(time.perf_counter))
 
-    def gather(self, codec, V, keys, round, total, into=None, into_scale=1.0):
+    def gather(self, codec, V, keys, round, total, into=None, into_scale=1.0, active=None, weights=None, separate=False):
         plan = self.plan(codec)
         buf = self.buffer(("frame",), plan.frame_nbytes)
-        total[:] = 0
-        self.clock.lap(DECODE)
-        for group in plan.groups[0]:
+        fold = self.fold(codec, total, weights, separate)
+        for group in self.speaking(plan, 0, active):
             nbytes = self.write_frame(codec, V, group.rows, group.clients, keys, round, buf)
             self.record_uplink(nbytes, len(group.rows))
-            self.accumulate(codec, buf, nbytes, group, keys, round, total)
+            self.accumulate(codec, buf, nbytes, group, keys, round, fold)
             if into is not None:
                 self.absorb(codec, buf, nbytes, group, keys, round, into, into_scale)
 
@@ -53,7 +52,7 @@ class LocalExchange(Exchange):
         plan = self.plan(codec)
         buf = self.buffer(("frame",), plan.frame_nbytes)
         for group in plan.groups[0]:
-            nbytes = self.write_frame(codec, v, group.target, group.clients, keys, round, buf)
+            nbytes = self.write_frame(codec, v, group.zeros, group.clients, keys, round, buf)
             self.record_downlink(nbytes, len(group.rows))
             self.absorb(codec, buf, nbytes, group, keys, round, into)
 

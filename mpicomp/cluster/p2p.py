@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from .clock import DECODE, SEND, WAIT, Clock
+from .clock import SEND, WAIT, Clock
 from .comm import Comm
 from .exchange import Exchange, frame_capacity
 from .placement import Placement
@@ -58,12 +58,13 @@ class P2PExchange(MPIExchange):
             self.clock.lap(SEND)
         return self.buffer(name, nbytes)
 
-    def gather(self, codec, V, keys, round, total, into=None, into_scale=1.0):
-        if self.is_server:
-            self._receive_all(codec, keys, round, total)
-            return
+    def gather(self, codec, V, keys, round, total, into=None, into_scale=1.0, active=None, weights=None, separate=False):
         plan = self.plan(codec)
-        for g, group in enumerate(plan.groups[self.rank]):
+        if self.is_server:
+            groups = {rank: self.speaking(plan, rank, active) for rank in self.workers}
+            self._receive_all(codec, keys, round, plan.frame_nbytes, groups, lambda: self.fold(codec, total, weights, separate))
+            return
+        for g, group in enumerate(self.speaking(plan, self.rank, active)):
             name = ("up", g % SLOTS)
             buf = self._free_slot(name, plan.frame_nbytes)
             nbytes = self.write_frame(codec, V, group.rows, group.clients, keys, round, buf)
@@ -73,27 +74,25 @@ class P2PExchange(MPIExchange):
             if into is not None:
                 self.absorb(codec, buf, nbytes, group, keys, round, into, into_scale)
 
-    def _receive_all(self, codec, keys, round, total):
-        plan, comm = self.plan(codec), self.comm
+    def _receive_all(self, codec, keys, round, frame_nbytes, groups, begin):
+        comm = self.comm
         requests: dict[tuple, Any] = {}
 
         def post(rank, g):
-            buf = self.buffer(("from", rank, g % SLOTS), plan.frame_nbytes)
-            requests[rank, g] = comm.irecv(buf[: plan.frame_nbytes], rank, TAG_UP), buf
+            buf = self.buffer(("from", rank, g % SLOTS), frame_nbytes)
+            requests[rank, g] = comm.irecv(buf[:frame_nbytes], rank, TAG_UP), buf
 
-        for rank in self.workers:
-            for g in range(min(SLOTS, len(plan.groups[rank]))):
+        for rank, own in groups.items():
+            for g in range(min(SLOTS, len(own))):
                 post(rank, g)
-        total[:] = 0
-        self.clock.lap(DECODE)
-        for rank in self.workers:
-            groups = plan.groups[rank]
-            for g, group in enumerate(groups):
+        fold = begin()
+        for rank, own in groups.items():
+            for g, group in enumerate(own):
                 request, buf = requests.pop((rank, g))
                 nbytes = comm.wait(request)
                 self.clock.lap(WAIT)
-                self.accumulate(codec, buf, nbytes, group, keys, round, total)
-                if g + SLOTS < len(groups):
+                self.accumulate(codec, buf, nbytes, group, keys, round, fold)
+                if g + SLOTS < len(own):
                     post(rank, g + SLOTS)
 
     def broadcast(self, codec, v, keys, round, into):
@@ -128,7 +127,7 @@ class P2PExchange(MPIExchange):
                 if g < len(plan.groups[rank]):
                     group, name = plan.groups[rank][g], ("to", rank, g % SLOTS)
                     buf = self._free_slot(name, plan.frame_nbytes)
-                    nbytes = self.write_frame(codec, v, group.target, group.clients, keys, round, buf)
+                    nbytes = self.write_frame(codec, v, group.zeros, group.clients, keys, round, buf)
                     self.record_downlink(nbytes, len(group.rows))
                     self._pending[name] = self.comm.isend(buf[:nbytes], rank, TAG_DOWN)
                     self.clock.lap(SEND)

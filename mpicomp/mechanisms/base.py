@@ -47,9 +47,9 @@ class Link:
         self._coin_stream = Stream.UPLINK_COIN if uplink else Stream.DOWNLINK_COIN
         self._scratch: dict[str, np.ndarray] = {}
 
-    def codec(self, compressor: Compressor) -> Codec:
-        """The compressor bound to this run's sizes."""
-        return compressor.bind(self.dim, self.n_clients, self.wire_dtype)
+    def codec(self, compressor: Compressor, dim: int | None = None) -> Codec:
+        """The compressor bound to this run's sizes, or to another dimension (a few scalars beside the vectors)."""
+        return compressor.bind(self.dim if dim is None else dim, self.n_clients, self.wire_dtype)
 
     def contractive_codec(self, compressor: Compressor) -> Codec:
         """The same for mechanisms whose theory wants a contractive compressor: an unbiased one enters as C/(1+ω)."""
@@ -74,9 +74,9 @@ class Link:
         return bool(uniform64(derive(self.seed, self._coin_stream, round), 0) < p)
 
     # The exchange's calls with this link's keys.
-    def gather(self, codec: Codec, V, round: int, total, into=None, into_scale: float = 1.0) -> None:
-        """Exchange.gather."""
-        self.exchange.gather(codec, V, self.keys(round), round, total, into, into_scale)
+    def gather(self, codec: Codec, V, round: int, total, into=None, into_scale: float = 1.0, **how: Any) -> None:
+        """Exchange.gather; `how` may hold active, weights, separate."""
+        self.exchange.gather(codec, V, self.keys(round), round, total, into, into_scale, **how)
 
     def broadcast(self, codec: Codec, v, round: int, into) -> None:
         """Exchange.broadcast."""
@@ -128,7 +128,14 @@ class Uplink(Mechanism):
 
 
 class Downlink(Mechanism):
-    """Server to clients."""
+    """Server to clients.
+
+    Attributes
+    ----------
+    mirrored : the server, too, needs what the clients decode (the optimizer is replicated); set before `start`.
+    """
+
+    mirrored: bool = False
 
     def begin(self, x: np.ndarray) -> np.ndarray:
         """All sides know the starting vector x⁰ (shape (1, d)); returns the clients' points, shape (1, d) or (m, d)."""

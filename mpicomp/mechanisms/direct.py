@@ -36,8 +36,8 @@ class Dense(Downlink):
         return self.w
 
     def transmit(self, x, round):
-        link = self.link
-        if link.is_worker:
+        keeps = self.link.is_worker or self.mirrored
+        if keeps:
             self.w[:] = 0
-        link.broadcast(self.codec, x, round, self.w if link.is_worker else None)
+        self.link.broadcast(self.codec, x, round, self.w if keeps else None)
         return self.w
