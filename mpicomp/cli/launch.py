@@ -30,7 +30,9 @@ def launch(
     if not args:
         raise ConfigError("nothing to launch; for example: mpicomp launch -n 5 -- run --method marina")
     if (declared_size() or 1) > 1:
-        raise ConfigError(f"this is already one of {declared_size()} processes of a job; start `mpicomp launch` outside of it")
+        raise ConfigError(
+            f"this is already one of {declared_size()} processes of a job; start `mpicomp launch` outside of it"
+        )
     ranks = n if n is not None else int(os.environ.get("SLURM_NTASKS", 0))
     if not ranks and n is None:
         raise ConfigError("how many ranks? For example -n 5: one server and four workers")

@@ -35,20 +35,20 @@ _LAUNCHERS = (
     _Variables(
         "PMI_RANK",
         "PMI_SIZE",
-        "MPICH's or Intel's mpirun, or `srun --mpi=pmi2`, started these processes, but this Python loads an MPI that does "
-        f"not speak PMI (Open MPI does not): {_BESIDE}, or Open MPI under SLURM with `srun --mpi=pmix`",
+        "MPICH's or Intel's mpirun, or `srun --mpi=pmi2`, started these processes, but this Python loads an MPI that "
+        f"does not speak PMI (Open MPI does not): {_BESIDE}, or Open MPI under SLURM with `srun --mpi=pmix`",
     ),
     _Variables(
         "SLURM_PROCID",
         "SLURM_STEP_NUM_TASKS",
-        "srun did not connect these processes: use `srun --mpi=pmi2` for MPICH (also that of `pip install 'mpicomp[mpi]'`) "
-        "and Intel MPI, `srun --mpi=pmix` for Open MPI, or `mpicomp launch -n {size} -- ...`, which chooses",
+        "srun did not connect these processes: use `srun --mpi=pmi2` for MPICH (also that of `pip install 'mpicomp[mpi]'`) and "
+        "Intel MPI, `srun --mpi=pmix` for Open MPI, or `mpicomp launch -n {size} -- ...`, which chooses",
     ),
 )
 
 
 def _launcher(env: Environ) -> _Variables | None:
-    """The first launcher whose two variables are there. SLURM's batch shell has SLURM_PROCID, but the size only a step."""
+    """The first launcher whose two variables are there (of SLURM's, a batch shell has the rank but no size)."""
     return next((known for known in _LAUNCHERS if all(env.get(name, "").isdigit() for name in known[:2])), None)
 
 

@@ -1,7 +1,7 @@
 """Finds the program that starts MPI processes here, and writes its command line.
 
-Inside a SLURM allocation that is `srun`, elsewhere the `mpirun` beside this Python (where the MPI of a wheel lives), else
-one on PATH. It has to belong to the MPI library that mpi4py loads: another one's starts N worlds of one rank each.
+Inside a SLURM allocation that is `srun`, elsewhere the `mpirun` beside this Python (where the MPI of a wheel lives),
+else one on PATH. It has to belong to the MPI library that mpi4py loads: another one's starts N worlds of one rank each.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Mpi:
     version: str
 
     def starts(self, library: Mpi) -> bool:
-        """Processes of `library` that this MPI's mpirun starts find each other. Intel's and MPICH's speak the same PMI."""
+        """This MPI's mpirun can start processes of `library`. Intel's and MPICH's speak the same PMI."""
         if OPEN_MPI in (self.flavour, library.flavour):
             return self.flavour == library.flavour and self.major == library.major
         return True
@@ -93,7 +93,7 @@ class Launcher:
         hosts : host names, each with `:SLOTS` behind it or not (then the ranks are spread evenly).
         hostfile : a file of hosts in the launcher's own format.
         extra : more options for the launcher; they come last, so they win.
-        cores : cores of this machine, of which Open MPI must be told when there are fewer than ranks; 0 means count them.
+        cores : cores of this machine, since Open MPI must be told when ranks are more; 0 means count them.
         env : the environment, of which SLURM's variables are used.
 
         Raises
@@ -111,7 +111,7 @@ class Launcher:
         return [self.program, *flags, *extra, *argv]
 
     def environment(self, *, root: bool) -> dict[str, str]:
-        """Variables that the launcher needs besides the user's own: Open MPI asks root (in a container) to say yes twice."""
+        """Variables that the launcher needs: Open MPI asks root (in a container) to say yes twice."""
         if self.mpi.flavour == OPEN_MPI and root and not self.is_srun:
             return {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
         return {}
@@ -163,10 +163,12 @@ def find_launcher(env: Environ = os.environ, python: str = sys.executable) -> La
         others.append(f"{program} ({mpi or 'of an unknown MPI'})")
     if others:
         raise EnvironmentMismatch(
-            f"mpi4py loads {library}, but there is only {', '.join(others)}; put the mpirun of {library} first on PATH, or "
-            f"load the other MPI (`module load`; one MPI wheel for each virtual environment): {_REMEDY}"
+            f"mpi4py loads {library}, but there is only {', '.join(others)}; put the mpirun of {library} first on PATH, "
+            f"or load the other MPI (`module load`; one MPI wheel for each virtual environment): {_REMEDY}"
         )
-    raise EnvironmentMismatch(f"mpi4py loads {library}, but no mpirun or mpiexec is on PATH or beside {python}; {_REMEDY}")
+    raise EnvironmentMismatch(
+        f"mpi4py loads {library}, but no mpirun or mpiexec is on PATH or beside {python}; {_REMEDY}"
+    )
 
 
 def loaded_mpi(env: Environ = os.environ, python: str = sys.executable) -> Mpi:
@@ -175,7 +177,9 @@ def loaded_mpi(env: Environ = os.environ, python: str = sys.executable) -> Mpi:
     library = identify(answer.stdout)
     if library is None:
         reason = (answer.stderr or answer.stdout).strip().splitlines() or ["no answer"]
-        raise EnvironmentMismatch(f"mpi4py of {python} loads no MPI library that is known here ({reason[-1]}); {_REMEDY}")
+        raise EnvironmentMismatch(
+            f"mpi4py of {python} loads no MPI library that is known here ({reason[-1]}); {_REMEDY}"
+        )
     return library
 
 
@@ -186,7 +190,7 @@ def physical_cores() -> int:
 
 
 def become(command: Sequence[str], env: Environ) -> NoReturn:
-    """Replace this process by the launcher: signals and exit code need no passing on, and nothing can be left behind."""
+    """Replace this process by the launcher: signals and exit code need no passing on, nothing is left behind."""
     sys.stdout.flush()
     sys.stderr.flush()
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # Python ignores it, and what is ignored stays so
@@ -208,7 +212,9 @@ def _mpiruns(path: str, python: str) -> Iterator[str]:
 def _output(command: Sequence[str], env: Environ) -> str:
     """What a command prints, on both streams; nothing when it cannot be run."""
     try:
-        done = subprocess.run(command, env=dict(env), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=30)
+        done = subprocess.run(
+            command, env=dict(env), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=30
+        )
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return done.stdout
