@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import pkgutil
 from collections.abc import Callable, Iterator
 from importlib.metadata import entry_points
 from typing import Any, Generic, TypeVar
@@ -23,12 +24,12 @@ class Registry(Generic[T]):
     Parameters
     ----------
     kind : what the registry holds, in the singular ("compressor"); used in messages and for the entry point group.
-    modules : modules that register the built-in parts when imported; they are imported when a name is first looked up.
+    package : its modules register the built-in parts; they are imported when a name is first looked up. A new part is a new file.
     """
 
-    def __init__(self, kind: str, modules: tuple[str, ...] = ()):
+    def __init__(self, kind: str, package: str):
         self.kind = kind
-        self._modules = modules
+        self._package = package
         self._classes: dict[str, T] = {}
         self._loaded = False
 
@@ -49,8 +50,8 @@ class Registry(Generic[T]):
         if self._loaded:
             return
         self._loaded = True
-        for module in self._modules:
-            importlib.import_module(module)
+        for module in pkgutil.iter_modules(importlib.import_module(self._package).__path__):
+            importlib.import_module(f"{self._package}.{module.name}")
         for entry in entry_points(group=f"mpicomp.{self.kind}s"):
             if entry.name not in self._classes:
                 self.register(entry.name)(entry.load())

@@ -52,9 +52,9 @@ def show_comparison(runs: list, target: float) -> None:
         ["values up, as the papers count", *(size(row["uplink_values_only"]) for row in rows)],
         ["seconds here", *(seconds(c.total) for c in costs)],
         ["  of which work (not communication)", *(seconds(c.work) for c in costs)],
-        ["seconds at 1 Gbit/s", *(seconds(c.seconds_at(1e9)) for c in costs)],
-        ["seconds at 100 Mbit/s", *(seconds(c.seconds_at(1e8)) for c in costs)],
-        ["seconds at 1 Mbit/s", *(seconds(c.seconds_at(1e6)) for c in costs)],
+        ["seconds at 1 Gbit/s, latency apart", *(seconds(c.seconds_at(1e9)) for c in costs)],
+        ["seconds at 100 Mbit/s, latency apart", *(seconds(c.seconds_at(1e8)) for c in costs)],
+        ["seconds at 1 Mbit/s, latency apart", *(seconds(c.seconds_at(1e6)) for c in costs)],
     ]
     table(f"To reach ‖∇f‖² ≤ {target:.3g}", ["", *names], lines)
     for name, cost in zip(names[1:], costs[1:], strict=True):

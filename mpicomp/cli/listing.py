@@ -24,7 +24,7 @@ def _methods() -> None:
     from .show import table
 
     rows = [[n, m.summary, m.formulas, m.paper] for n in methods for m in [methods[n]]]
-    table("Methods", ["name", "what it is", "theory", "paper"], rows)
+    table("Methods", ["name", "what it is", "theory", "paper"], rows, text=True)
 
 
 def _compressors() -> None:
@@ -36,14 +36,14 @@ def _compressors() -> None:
         c = compressors[name]
         kind = "unbiased" if c.unbiased else "contractive" if c.contractive else "biased"
         rows.append([_with_options(name, c), c.summary, kind, c.formulas, c.paper])
-    table("Compressors", ["name", "what it is", "class", "theory", "paper"], rows)
+    table("Compressors", ["name", "what it is", "class", "theory", "paper"], rows, text=True)
 
 
 def _problems() -> None:
     from ..problems import problems
     from .show import table
 
-    table("Problems", ["name", "what it is"], [[_with_options(name, problems[name]), problems[name].summary] for name in problems])
+    table("Problems", ["name", "what it is"], [[_with_options(name, problems[name]), problems[name].summary] for name in problems], text=True)
 
 
 def _data() -> None:
@@ -51,7 +51,7 @@ def _data() -> None:
     from .show import table
 
     rows = [[name, str(s.rows), str(s.features), s.task, s.source] for name, s in DATA_SETS.items()]
-    table("Data sets (a LIBSVM file can be named by its path instead)", ["name", "rows", "features", "task", "source"], rows)
+    table("Data sets (a LIBSVM file can be named by its path instead)", ["name", "rows", "features", "task", "source"], rows, text=True)
 
 
 def _with_options(name: str, cls: type) -> str:

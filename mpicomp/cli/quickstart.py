@@ -11,7 +11,7 @@ import typer
 
 COMMON = [
     "--problem", "logistic", "--set", "problem.reg=0.1", "--data", "mushrooms", "--clients", "20", "--wire-dtype", "float32",
-    "--tol", "1e-10", "--eval-every", "10",
+    "--tol", "1e-10", "--eval-every", "10", "--no-table",
 ]  # fmt: skip
 RUNS = {
     "gd": ["--method", "gd", "--step", "theory*4", "--rounds", "20000"],

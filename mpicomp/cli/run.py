@@ -17,6 +17,7 @@ def _options(
     config: Annotated[Path | None, typer.Argument(help="TOML file with any of the options below.", show_default=False)] = None,
     method: Annotated[str | None, Option(help="Method, `mpicomp list methods`; options as ef21:start=dense.  [marina]")] = None,
     compressor: Annotated[str | None, Option(help="Compressor, `mpicomp list compressors`: topk:k=10, qsgd:bits=4,bucket=512, ...")] = None,
+    downlink_compressor: Annotated[str | None, Option(help="For methods that compress in both directions.")] = None,
     problem: Annotated[str | None, Option(help="Problem, `mpicomp list problems`.  [logistic]")] = None,
     data: Annotated[str | None, Option(help="Data set by name, or a LIBSVM file (.gz, .xz, .bz2 too).  [mushrooms]")] = None,
     clients: Annotated[int | None, Option(help="Number of clients n.  [20]")] = None,
@@ -41,8 +42,8 @@ def _options(
 
 def with_run_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command the options of a run before its own; it receives the configuration built from them as its first argument."""
-    own = list(inspect.signature(command).parameters.values())[1:]
-    shared = list(inspect.signature(_options).parameters.values())
+    own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
+    shared = list(inspect.signature(_options, eval_str=True).parameters.values())
 
     @functools.wraps(command)
     def wrapper(**given: Any) -> Any:
@@ -55,20 +56,24 @@ def with_run_options(command: Callable[..., Any]) -> Callable[..., Any]:
         return command(Config.load(path, options, sets), **given)
 
     wrapper.__signature__ = inspect.Signature(shared + own)  # type: ignore[attr-defined]
-    wrapper.__annotations__ = {**_options.__annotations__, **{p.name: command.__annotations__[p.name] for p in own}}
+    wrapper.__annotations__ = {p.name: p.annotation for p in shared + own}
     del wrapper.__wrapped__
     return wrapper
 
 
 @with_run_options
-def run(config: Any, quiet: Annotated[bool, Option("--quiet", "-q", help="Print only the final table.")] = False) -> None:
+def run(
+    config: Any,
+    quiet: Annotated[bool, Option("--quiet", "-q", help="No progress, only the final table.")] = False,
+    no_table: Annotated[bool, Option("--no-table", help="Progress, but no final table.")] = False,
+) -> None:
     """Run one method on one problem; under mpirun or srun on all their ranks, else in this process."""
     from ..runtime.loop import run as run_method
     from .show import Progress, show_run
 
     comm = world(config.exchange)
     result = run_method(config, comm=comm, progress=None if quiet else Progress(config))
-    if result.summary:
+    if result.summary and not no_table:
         show_run(result.summary, config.out)
     if result.summary.get("diverged"):
         raise typer.Exit(3)

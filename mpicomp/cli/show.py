@@ -68,15 +68,15 @@ class Progress:
         print(f"\r{text}\x1b[K" if self._live else text, end="\n" if last or not self._live else "", flush=True)
 
 
-def table(title: str, header: list[str], rows: list[list[str]]) -> None:
-    """Print a table; the first column is text, the others are figures."""
+def table(title: str, header: list[str], rows: list[list[str]], text: bool = False) -> None:
+    """Print a table; the first column is text, the others are figures unless `text`."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
 
     shown = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold", pad_edge=False)
     for i, name in enumerate(header):
-        shown.add_column(name, justify="left" if i == 0 else "right", overflow="fold")
+        shown.add_column(name, justify="left" if i == 0 or text else "right", overflow="fold")
     for row in rows:
         shown.add_row(*row)
     console = Console(highlight=False)

@@ -18,10 +18,7 @@ from ..kernels.random import Keys, client_key, fill_normal, fill_uniform, permut
 from ..kernels.status import BAD_COUNT, BAD_INDEX, BAD_MODE, BAD_PADDING, BAD_VALUE, TRUNCATED
 from ..registry import Registry, format_spec
 
-compressors: Registry[type[Compressor]] = Registry(
-    "compressor",
-    tuple(f"mpicomp.compressors.{name}" for name in ("identity", "topk", "randk", "permk", "sign", "qsgd", "natural")),
-)
+compressors: Registry[type[Compressor]] = Registry("compressor", "mpicomp.compressors")
 
 _WHY = {
     TRUNCATED: "the message ends before its content does",
@@ -113,7 +110,14 @@ class Codec:
         )  # fmt: skip
 
     def encode(
-        self, V: np.ndarray, rows: np.ndarray, clients: np.ndarray, keys: Keys, buf: np.ndarray, pos: int, tally: np.ndarray
+        self,
+        V: np.ndarray,
+        rows: np.ndarray,
+        clients: np.ndarray,
+        keys: Keys,
+        buf: np.ndarray,
+        pos: int,
+        tally: np.ndarray,
     ) -> int:
         """Write one message per entry of `rows`; returns the position after the last one.
 
@@ -272,7 +276,9 @@ def count_of(owner: Compressor, k: int | None, fraction: float | None, dim: int)
     ConfigError : both or neither given, k outside 1..dim, or fraction outside (0, 1].
     """
     if (k is None) == (fraction is None):
-        raise ConfigError(f"{owner.name} takes either k or fraction, for example {owner.name}:k=10 or {owner.name}:fraction=0.01")
+        raise ConfigError(
+            f"{owner.name} takes either k or fraction, for example {owner.name}:k=10 or {owner.name}:fraction=0.01"
+        )
     if fraction is not None:
         if not 0 < fraction <= 1:
             raise ConfigError(f"{owner.name}: fraction={fraction} is outside (0, 1]")
@@ -290,12 +296,12 @@ def _looped(compressor: Compressor, dim: int, n_clients: int, wire_dtype: np.dty
 
     def encode(V, rows, clients, shared, private, buf, pos, tally, _wire):
         for row, client in zip(rows, clients, strict=True):
-            key = MessageKey(shared, client_key(private, client), int(client), n_clients)
+            key = MessageKey(shared, np.uint64(client_key(private, client)), int(client), n_clients)
             nbytes = int(compressor.encode(V[row], buf[pos + 4 : pos + 4 + capacity], key))
             if not 0 <= nbytes <= capacity:
                 raise WireError(f"{compressor!r} wrote {nbytes} bytes, its max_nbytes({dim}) is {capacity}")
             buf[pos : pos + 4].view(np.uint32)[0] = nbytes
-            tally += 8 * nbytes
+            tally += 8 * (4 + nbytes), 8 * nbytes
             pos += 4 + nbytes
         return pos
 
@@ -307,7 +313,7 @@ def _looped(compressor: Compressor, dim: int, n_clients: int, wire_dtype: np.dty
             pos += 4
             if nbytes > capacity or pos + nbytes > end:
                 return TRUNCATED
-            key = MessageKey(shared, client_key(private, client), int(client), n_clients)
+            key = MessageKey(shared, np.uint64(client_key(private, client)), int(client), n_clients)
             compressor.decode(buf[pos : pos + nbytes], scratch, key)
             out[row] += weight * scratch
             pos += nbytes

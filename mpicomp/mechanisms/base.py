@@ -15,6 +15,7 @@ import numpy as np
 from ..compressors import Codec, Compressor
 from ..errors import ConfigError
 from ..kernels.random import Keys, Stream, derive, downlink_keys, uniform64, uplink_keys
+from ..participation import Participation
 
 
 class Oracle(Protocol):
@@ -36,9 +37,11 @@ class Link:
     Parameters
     ----------
     exchange : moves the frames. seed : of the run. wire_dtype : of the values on the wire. uplink : the direction.
+    participation : who speaks in which round; None for everybody.
     """
 
-    def __init__(self, exchange: Any, seed: int, wire_dtype: Any, uplink: bool):
+    def __init__(self, exchange: Any, seed: int, wire_dtype: Any, uplink: bool, participation: Participation | None = None):
+        self.participation = participation
         self.exchange, self.seed, self.wire_dtype = exchange, seed, np.dtype(wire_dtype)
         self.dim, self.dtype, self.n_clients = exchange.dim, exchange.dtype, exchange.n_clients
         self.is_server, self.is_worker = exchange.is_server, exchange.is_worker
@@ -72,6 +75,10 @@ class Link:
     def coin(self, p: float, round: int) -> bool:
         """The round's coin, the same on all ranks: heads with probability p."""
         return bool(uniform64(derive(self.seed, self._coin_stream, round), 0) < p)
+
+    def active(self, round: int) -> np.ndarray | None:
+        """Who speaks in this round: bool, shape (n,), or None for everybody."""
+        return None if self.participation is None else self.participation.active(round)
 
     # The exchange's calls with this link's keys.
     def gather(self, codec: Codec, V, round: int, total, into=None, into_scale: float = 1.0, **how: Any) -> None:

@@ -9,20 +9,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import ClassVar
+from typing import Any, ClassVar
+
+import numpy as np
 
 from ..compressors import Compressor
 from ..errors import ConfigError, TheoryError
 from ..mechanisms.base import Downlink, Uplink
 from ..mechanisms.direct import Dense
 from ..optimizers import GradientDescent, Optimizer
-from ..problems import Smoothness
+from ..participation import Participation
+from ..problems import Problem, Smoothness
 from ..registry import Registry
 
-methods: Registry[type[Method]] = Registry(
-    "method",
-    tuple(f"mpicomp.methods.{name}" for name in ("gd", "dcgd", "diana", "ef14", "ef21", "ef21_p", "marina", "marina_p")),
-)
+methods: Registry[type[Method]] = Registry("method", "mpicomp.methods")
 
 
 @dataclass
@@ -31,18 +31,22 @@ class Setting:
 
     Attributes
     ----------
-    dim, n_clients, rounds : d, n, T. compressor : the one that the user chose, or the method's default.
-    find_smoothness : computes the problem's constants; called once, and only when a step size is asked from theory.
+    dim, n_clients, rounds : d, n, T. seed : of the run. compressor, downlink_compressor : those that the user chose, or the method's defaults.
+    find_smoothness : computes the problem's constants; called once, on rank 0, and only when a method asks for them.
     batch : samples per client and round, 0 for exact gradients. samples : mean of the N_i, 0 where f_i is not a finite sum.
+    problem : the problem itself, for constants that only some methods want.
     """
 
     dim: int
     n_clients: int
     rounds: int
     compressor: Compressor
+    downlink_compressor: Compressor
+    seed: int = 0
     find_smoothness: Callable[[], Smoothness] = field(repr=False, default=lambda: _no_constants())
     batch: int = 0
     samples: float = 0.0
+    problem: Problem | None = field(repr=False, default=None)
 
     @cached_property
     def smoothness(self) -> Smoothness:
@@ -66,12 +70,24 @@ def _no_constants() -> Smoothness:
 
 @dataclass
 class Parts:
-    """A composition. `replicated`: the downlink carries the gradient estimate and every rank takes the optimizer's step itself;
-    otherwise the server takes the step and the downlink carries the model."""
+    """A composition.
+
+    Attributes
+    ----------
+    uplink, downlink, optimizer : the mechanisms and the step.
+    oracle : wraps the run's oracle (full or minibatch) into the method's own, for instance momentum or smoothing; None for none.
+    weights : w_i > 0 with Σ w_i = 1, shape (n,); the clients then evaluate ∇f_i/(n w_i). None for 1/n.
+    participation : who speaks in which round; None for everybody.
+    replicated : the downlink carries the gradient estimate and every rank takes the optimizer's step itself; otherwise the server
+        takes the step and the downlink carries the model.
+    """
 
     uplink: Uplink
     downlink: Downlink = field(default_factory=Dense)
     optimizer: Optimizer = field(default_factory=GradientDescent)
+    oracle: Callable[[Any], Any] | None = None
+    weights: np.ndarray | None = None
+    participation: Participation | None = None
     replicated: bool = False
 
 
@@ -81,9 +97,9 @@ class Method:
     Class attributes
     ----------------
     summary, formulas, paper : one line each, for `mpicomp list` and the docs.
-    default_compressor : used where the user names none.
+    default_compressor, default_downlink_compressor : used where the user names none.
+    takes_downlink_compressor : a second compressor is chosen by --downlink-compressor.
     needs : "unbiased", "contractive" (an unbiased one enters as C/(1+ω)), or "any".
-    stochastic : a minibatch oracle is meaningful.
     """
 
     name: ClassVar[str] = "user"
@@ -91,8 +107,9 @@ class Method:
     formulas: ClassVar[str] = ""
     paper: ClassVar[str] = ""
     default_compressor: ClassVar[str] = "identity"
+    default_downlink_compressor: ClassVar[str] = "identity"
+    takes_downlink_compressor: ClassVar[bool] = False
     needs: ClassVar[str] = "any"
-    stochastic: ClassVar[bool] = True
 
     def compose(self, setting: Setting, step_size: float) -> Parts:
         """The parts, for one run."""

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..registry import Registry
 
-optimizers: Registry[type[Optimizer]] = Registry("optimizer", ("mpicomp.optimizers.gd",))
+optimizers: Registry[type[Optimizer]] = Registry("optimizer", "mpicomp.optimizers")
 
 
 class Optimizer:

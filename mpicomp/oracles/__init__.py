@@ -2,5 +2,6 @@
 
 from .full import Full
 from .minibatch import Minibatch
+from .weighted import Weighted
 
-__all__ = ["Full", "Minibatch"]
+__all__ = ["Full", "Minibatch", "Weighted"]

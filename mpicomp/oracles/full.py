@@ -17,7 +17,7 @@ class Full:
 
     def __init__(self, block: Block, dim: int):
         m = len(block.clients)
-        self.block = block
+        self.block, self.dim = block, dim
         self.points = np.zeros((1, dim), block.dtype)
         self._gradient = np.zeros((m, dim), block.dtype)
         self._previous = np.zeros((m, dim), block.dtype)

@@ -26,7 +26,7 @@ class Minibatch:
         if batch < 1:
             raise ConfigError(f"minibatch: batch={batch} must be at least 1")
         m = len(block.clients)
-        self.block, self.seed, self.round = block, seed, 0
+        self.block, self.dim, self.seed, self.round = block, dim, seed, 0
         self._sizes = np.array([block.problem.n_samples(int(i)) for i in block.clients], np.int64)
         if m and self._sizes.min() < 1:
             raise ConfigError(f"problem {block.problem.name!r} has no samples to draw a minibatch from; use the full gradient")

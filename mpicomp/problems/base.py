@@ -16,9 +16,7 @@ import numpy as np
 from ..errors import ConfigError, TheoryError
 from ..registry import Registry
 
-problems: Registry[type[Problem]] = Registry(
-    "problem", tuple(f"mpicomp.problems.{name}" for name in ("logistic", "least_squares", "quadratic"))
-)
+problems: Registry[type[Problem]] = Registry("problem", "mpicomp.problems")
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ class Config:
     Attributes
     ----------
     method, method_options : name and own options of the method.
-    compressor : `name:option=value,...`; the method's default where None.
+    compressor, downlink_compressor : `name:option=value,...`; the method's defaults where None.
     problem, problem_options : name and own options of the problem (`problem.dim`, `problem.reg`, ...).
     data, partition, clients : data set (name or path), how its rows are dealt to the clients, n.
     optimizer, optimizer_options : in place of the method's own, where given.
@@ -44,6 +44,7 @@ class Config:
     method: str = "marina"
     method_options: dict[str, Any] = field(default_factory=dict)
     compressor: str | None = None
+    downlink_compressor: str | None = None
     problem: str = "logistic"
     problem_options: dict[str, Any] = field(default_factory=dict)
     data: str = "mushrooms"

@@ -20,7 +20,7 @@ from ..cluster.p2p import P2PExchange
 from ..compressors import Compressor
 from ..errors import ConfigError, UserError
 from ..methods import Method
-from ..problems import Problem
+from ..problems import Problem, Smoothness
 from .abort import guard
 from .config import Config
 from .rehearsal import prepare
@@ -91,7 +91,7 @@ def _run(config: Config, comm: Comm | None, own: dict[str, Any], progress: Progr
     started = time.perf_counter()
     problem = own.get("problem") or build_problem(config)
     composition = Composition(config, problem, own.get("method"), own.get("compressor"))
-    step_size = _agree(comm, lambda: _begin(config, composition), hashlib.sha256(config.to_toml().encode()).digest())
+    step_size = _agree(comm, config, composition)
     exchange = make_exchange(config, problem, comm)
     session = Session(config, problem, composition.parts(step_size), exchange, step_size)
     setup = time.perf_counter() - started
@@ -102,29 +102,38 @@ def _run(config: Config, comm: Comm | None, own: dict[str, Any], progress: Progr
     return _result(config, problem, composition, session, record, rounds, {"setup": setup, "warmup": warmup}, comm)
 
 
-def _begin(config: Config, composition: Composition) -> float:
-    """What rank 0 does before the others go on: the step size, and a directory that can be written."""
+def _begin(config: Config, composition: Composition) -> dict[str, Any]:
+    """What rank 0 does before the others go on: a directory that can be written, the step size, the constants that the method asked for."""
     if config.out is not None:
         check_directory(config.out)
-    return composition.step_size(config.step)
+    step_size = composition.step_size(config.step)
+    composition.parts(step_size)
+    constants = composition.setting.__dict__.get("smoothness")
+    return {"step": step_size, "smoothness": constants.to_dict() if constants is not None else None}
 
 
-def _agree(comm: Comm | None, compute: Callable[[], float], fingerprint: bytes) -> float:
-    """`compute()` on rank 0, its result or its UserError on all ranks; and all ranks must have the same configuration."""
+def _agree(comm: Comm | None, config: Config, composition: Composition) -> float:
+    """The step size, found on rank 0; its UserError on all ranks. All ranks must have the same configuration.
+
+    The smoothness constants, where the method needs them, are computed once and sent along.
+    """
     if comm is None:
-        return compute()
+        return _begin(config, composition)["step"]
+    fingerprint = hashlib.sha256(config.to_toml().encode()).hexdigest()
     answer: dict[str, Any] = {}
     if comm.rank == 0:
         try:
-            answer = {"value": compute(), "config": fingerprint.hex()}
+            answer = {"config": fingerprint, **_begin(config, composition)}
         except UserError as error:
             answer = {"error": str(error)}
     answer = comm.bcast_json(answer)
     if "error" in answer:
         raise ConfigError(answer["error"])
-    if answer["config"] != fingerprint.hex():
+    if answer["config"] != fingerprint:
         raise ConfigError(f"rank {comm.rank} was started with another configuration than rank 0; start all ranks with the same options")
-    return answer["value"]
+    if answer["smoothness"] is not None:
+        composition.setting.smoothness = Smoothness.from_dict(answer["smoothness"])
+    return answer["step"]
 
 
 def make_exchange(config: Config, problem: Problem, comm: Comm | None) -> Exchange:

@@ -9,11 +9,12 @@ import numpy as np
 from ..cluster.clock import COMPUTE, STEP, Clock
 from ..cluster.exchange import Exchange
 from ..compressors import Compressor, compressors
+from ..errors import ConfigError
 from ..kernels import njit
 from ..mechanisms.base import Link
 from ..methods import Method, Parts, Setting, methods
 from ..optimizers import optimizers
-from ..oracles import Full, Minibatch
+from ..oracles import Full, Minibatch, Weighted
 from ..problems import Problem, problems
 from ..registry import option_names
 from .config import Config, initial_point, parse_step
@@ -36,15 +37,18 @@ class Composition:
 
     def __init__(self, config: Config, problem: Problem, method: Method | None = None, compressor: Compressor | None = None):
         self.method = method or methods.build(config.method, config.method_options)
-        text = config.compressor or self.method.default_compressor
-        self.compressor = compressor or compressors.create(text)
+        self.compressor = compressor or compressors.create(config.compressor or self.method.default_compressor)
+        if config.downlink_compressor and not self.method.takes_downlink_compressor:
+            raise ConfigError(f"method {self.method.name!r} has one compressor, chosen by --compressor; drop --downlink-compressor")
+        self.downlink_compressor = compressors.create(config.downlink_compressor or self.method.default_downlink_compressor)
         if not config.allow_unsafe:
             self.method.check(self.compressor)
         self.optimizer = (config.optimizer, config.optimizer_options)
         samples = np.mean([problem.n_samples(i) for i in range(problem.n_clients)]) if config.batch else 0.0
         self.setting = Setting(
-            problem.dim, problem.n_clients, config.rounds, self.compressor, problem.smoothness, config.batch, float(samples)
-        )
+            problem.dim, problem.n_clients, config.rounds, self.compressor, self.downlink_compressor, config.seed,
+            problem.smoothness, config.batch, float(samples), problem,
+        )  # fmt: skip
 
     def step_size(self, text: str) -> float:
         """γ: the theory's times a factor, or a number."""
@@ -98,14 +102,20 @@ class Session:
         self.exchange, self.clock = exchange, exchange.clock
         dtype, wire = np.dtype(config.dtype), config.wire_dtype or config.dtype
         self.uplink, self.downlink, self.optimizer = parts.uplink, parts.downlink, parts.optimizer
-        self.replicated = parts.replicated
+        self.replicated = self.downlink.mirrored = parts.replicated
+        if parts.weights is not None:
+            exchange.weights = _checked_weights(parts.weights, problem.n_clients)
         self.x = initial_point(config.init, problem.dim, config.seed).astype(dtype)[None]
         self.optimizer.start(self.x, step_size)
-        self.uplink.start(Link(exchange, config.seed, wire, uplink=True))
-        self.downlink.start(Link(exchange, config.seed, wire, uplink=False))
+        self.uplink.start(Link(exchange, config.seed, wire, True, parts.participation))
+        self.downlink.start(Link(exchange, config.seed, wire, False, parts.participation))
         if exchange.is_worker:
             self.block = problem.block(exchange.clients, dtype)
             oracle = Minibatch(self.block, problem.dim, config.batch, config.seed) if config.batch else Full(self.block, problem.dim)
+            if parts.weights is not None:
+                oracle = Weighted(oracle, 1.0 / (problem.n_clients * parts.weights[exchange.clients]))
+            if parts.oracle is not None:
+                oracle = parts.oracle(oracle)
             self.oracle = Timed(oracle, self.clock)
         tracked = np.zeros_like(self.x) if self.replicated else self.x
         self.points = self.downlink.begin(tracked)
@@ -143,6 +153,12 @@ class Session:
         self.block.losses(x, losses)
         self.block.gradients(x, gradients)
         add_rows(losses, gradients, vector)
+
+
+def _checked_weights(weights: np.ndarray, n: int) -> np.ndarray:
+    if weights.shape != (n,) or not np.all(weights > 0) or abs(weights.sum() - 1) > 1e-9:
+        raise ConfigError(f"weights must be {n} positive numbers that sum to one; they sum to {weights.sum():.12g}, min {weights.min():.3g}")
+    return weights
 
 
 @njit
