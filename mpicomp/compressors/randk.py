@@ -73,14 +73,27 @@ class RandK(Compressor):
         max_nbytes = k * wire.itemsize
         if self.sampling == "window":
             window = self.shared_randomness, k
-            return Codec(self, self.codec_id, dim, n_clients, wire, max_nbytes, _encode_window, _decode_window, window, fixed=True)
+            return Codec(
+                self,
+                self.codec_id,
+                dim,
+                n_clients,
+                wire,
+                max_nbytes,
+                _encode_window,
+                _decode_window,
+                window,
+                fixed=True,
+            )
         bounds = np.arange(k + 1) * dim // k
         stratified = self.sampling == "stratified"
         scales = np.diff(bounds).astype(np.float64) if stratified else np.full(k, dim / k)
         marks = np.zeros(0 if stratified else dim, np.bool_)
         picks = np.empty(k, np.int64)
         args = self.shared_randomness, stratified, bounds, scales, marks, picks
-        return Codec(self, self.codec_id, dim, n_clients, wire, max_nbytes, _encode_picks, _decode_picks, args, fixed=True)
+        return Codec(
+            self, self.codec_id, dim, n_clients, wire, max_nbytes, _encode_picks, _decode_picks, args, fixed=True
+        )
 
 
 @njit

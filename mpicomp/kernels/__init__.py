@@ -31,4 +31,5 @@ def njit(function: F) -> F:
     """Compile `function` when it is first called."""
     return cast(F, numba.njit(function, cache=True, nogil=True, error_model="numpy"))
 
+
 __all__ = ["njit"]
