@@ -1,6 +1,6 @@
-"""Write the golden frames: `python tests/golden/generate.py`, by hand, and only for a new codec or version of the format.
+"""Write the golden frames: `python tests/golden/generate.py`, by hand, only for a new codec or version of the format.
 
-A frame that has been released must decode for ever, to the same bits. So frames that exist are kept, and missing ones added.
+A released frame must decode for ever, to the same bits. So frames that exist are kept, and missing ones are added.
 """
 
 import json
