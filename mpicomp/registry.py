@@ -39,7 +39,9 @@ class Registry(Generic[T]):
         def add(cls: T) -> T:
             other = self._classes.get(name)
             if other is not None and (other.__module__, other.__qualname__) != (cls.__module__, cls.__qualname__):
-                raise ConfigError(f"{self.kind} {name!r} is already registered by {other.__module__}.{other.__qualname__}")
+                raise ConfigError(
+                    f"{self.kind} {name!r} is already registered by {other.__module__}.{other.__qualname__}"
+                )
             cls.name = name  # type: ignore[attr-defined]
             self._classes[name] = cls
             return cls
@@ -87,8 +89,10 @@ class Registry(Generic[T]):
         known = option_names(cls)
         for option in options:
             if option not in known:
-                raise unknown(f"option of {self.kind} {name!r}:", option, known) if known else ConfigError(
-                    f"{self.kind} {name!r} takes no options, got {option!r}"
+                raise (
+                    unknown(f"option of {self.kind} {name!r}:", option, known)
+                    if known
+                    else ConfigError(f"{self.kind} {name!r} takes no options, got {option!r}")
                 )
         try:
             return cls(**options)

@@ -59,7 +59,7 @@ def dtype_flag(wire_dtype: np.dtype) -> int:
 
 def write_header(frame: np.ndarray, codec: int, flags: int, round: int, messages: int, length: int) -> None:
     """Write the header into the first 16 bytes of `frame` (uint8)."""
-    _HEADER.pack_into(frame, 0, MAGIC, VERSION, codec, flags, round & 0xFFFFFFFF, messages, length)
+    _HEADER.pack_into(frame.data, 0, MAGIC, VERSION, codec, flags, round & 0xFFFFFFFF, messages, length)
 
 
 def read_header(frame: np.ndarray, nbytes: int) -> Header:
@@ -71,7 +71,7 @@ def read_header(frame: np.ndarray, nbytes: int) -> Header:
     """
     if nbytes < HEADER_NBYTES:
         raise WireError(f"truncated frame: {nbytes} bytes, a header alone has {HEADER_NBYTES}")
-    magic, version, codec, flags, round, messages, length = _HEADER.unpack_from(frame, 0)
+    magic, version, codec, flags, round, messages, length = _HEADER.unpack_from(frame.data, 0)
     if magic != MAGIC:
         raise WireError(f"not a frame: first byte 0x{magic:02x}, expected 0x{MAGIC:02x}")
     if version != VERSION:

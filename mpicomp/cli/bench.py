@@ -33,7 +33,10 @@ def bench_round(config: Any) -> None:
         ["rounds per second", f"{rounds / took['total']:.1f}"],
         ["seconds for all rounds", seconds(took["total"])],
         ["round, median", seconds(took["round_median"])],
-        ["  95 % interval of the median", f"{seconds(took['round_median_low'])} … {seconds(took['round_median_high'])}"],
+        [
+            "  95 % interval of the median",
+            f"{seconds(took['round_median_low'])} … {seconds(took['round_median_high'])}",
+        ],
         *([f"  {phase} a round, slowest rank", seconds(took[phase] / max(rounds, 1))] for phase in PHASES),
         ["compiling and warm-up (not counted)", seconds(took["warmup"])],
     ]

@@ -9,8 +9,12 @@ import typer
 
 
 def compare(
-    directories: Annotated[list[Path], typer.Argument(help="Run directories; the first is the yardstick, usually a dense run.")],
-    target: Annotated[float | None, typer.Option(help="Compare at the first ‖∇f‖² ≤ this.  [the best that all reached]")] = None,
+    directories: Annotated[
+        list[Path], typer.Argument(help="Run directories; the first is the yardstick, usually a dense run.")
+    ],
+    target: Annotated[
+        float | None, typer.Option(help="Compare at the first ‖∇f‖² ≤ this.  [the best that all reached]")
+    ] = None,
 ) -> None:
     """Compare finished runs: bytes and seconds to the same ‖∇f‖², and the link speed below which compression pays."""
     from ..errors import UserError
@@ -22,7 +26,9 @@ def compare(
     for run in runs:
         if run.first_at(target) is None:
             reached = min(row["grad_norm_sq"] for row in run.rows)
-            raise UserError(f"{run.directory} never reached ‖∇f‖² ≤ {target:g}, its best is {reached:g}; choose a larger --target")
+            raise UserError(
+                f"{run.directory} never reached ‖∇f‖² ≤ {target:g}, its best is {reached:g}; choose a larger --target"
+            )
     show_comparison(runs, target)
 
 
@@ -39,7 +45,9 @@ def show_comparison(runs: list, target: float) -> None:
     dense = costs[0]
 
     def against(value: float, base: float) -> str:
-        return f"{base / value:.2f}× less" if value < base else (f"{value / base:.2f}× more" if value > base else "same")
+        return (
+            f"{base / value:.2f}× less" if value < base else (f"{value / base:.2f}× more" if value > base else "same")
+        )
 
     lines = [
         ["rounds", *(str(c.rounds) for c in costs)],
@@ -64,4 +72,6 @@ def show_comparison(runs: list, target: float) -> None:
         elif speed == float("inf"):
             print(f"{name}: fewer bytes and no more work than {names[0]}: it pays on any link.")
         else:
-            print(f"{name}: pays on links slower than {rate(speed)} at the server; on faster ones {names[0]} is quicker.")
+            print(
+                f"{name}: pays on links slower than {rate(speed)} at the server; on faster ones {names[0]} is quicker."
+            )

@@ -9,7 +9,11 @@ import typer
 KINDS = ("methods", "compressors", "problems", "data")
 
 
-def list_parts(kind: Annotated[str | None, typer.Argument(help="methods, compressors, problems or data; all of them by default.")] = None) -> None:
+def list_parts(
+    kind: Annotated[
+        str | None, typer.Argument(help="methods, compressors, problems or data; all of them by default.")
+    ] = None,
+) -> None:
     """List methods, compressors (with their theory's constants and papers), problems and data sets."""
     from ..errors import unknown
 
@@ -43,7 +47,12 @@ def _problems() -> None:
     from ..problems import problems
     from .show import table
 
-    table("Problems", ["name", "what it is"], [[_with_options(name, problems[name]), problems[name].summary] for name in problems], text=True)
+    table(
+        "Problems",
+        ["name", "what it is"],
+        [[_with_options(name, problems[name]), problems[name].summary] for name in problems],
+        text=True,
+    )
 
 
 def _data() -> None:
@@ -51,7 +60,12 @@ def _data() -> None:
     from .show import table
 
     rows = [[name, str(s.rows), str(s.features), s.task, s.source] for name, s in DATA_SETS.items()]
-    table("Data sets (a LIBSVM file can be named by its path instead)", ["name", "rows", "features", "task", "source"], rows, text=True)
+    table(
+        "Data sets (a LIBSVM file can be named by its path instead)",
+        ["name", "rows", "features", "task", "source"],
+        rows,
+        text=True,
+    )
 
 
 def _with_options(name: str, cls: type) -> str:

@@ -14,14 +14,24 @@ Option = typer.Option
 
 
 def _options(
-    config: Annotated[Path | None, typer.Argument(help="TOML file with any of the options below.", show_default=False)] = None,
-    method: Annotated[str | None, Option(help="Method, `mpicomp list methods`; options as ef21:start=dense.  [marina]")] = None,
-    compressor: Annotated[str | None, Option(help="Compressor, `mpicomp list compressors`: topk:k=10, qsgd:bits=4,bucket=512, ...")] = None,
+    config: Annotated[
+        Path | None, typer.Argument(help="TOML file with any of the options below.", show_default=False)
+    ] = None,
+    method: Annotated[
+        str | None, Option(help="Method, `mpicomp list methods`; options as ef21:start=dense.  [marina]")
+    ] = None,
+    compressor: Annotated[
+        str | None, Option(help="Compressor, `mpicomp list compressors`: topk:k=10, qsgd:bits=4,bucket=512, ...")
+    ] = None,
     downlink_compressor: Annotated[str | None, Option(help="For methods that compress in both directions.")] = None,
     problem: Annotated[str | None, Option(help="Problem, `mpicomp list problems`.  [logistic]")] = None,
-    data: Annotated[str | None, Option(help="Data set by name, or a LIBSVM file (.gz, .xz, .bz2 too).  [mushrooms]")] = None,
+    data: Annotated[
+        str | None, Option(help="Data set by name, or a LIBSVM file (.gz, .xz, .bz2 too).  [mushrooms]")
+    ] = None,
     clients: Annotated[int | None, Option(help="Number of clients n.  [20]")] = None,
-    partition: Annotated[str | None, Option(help="contiguous, shuffled, sorted or dirichlet:BETA.  [contiguous]")] = None,
+    partition: Annotated[
+        str | None, Option(help="contiguous, shuffled, sorted or dirichlet:BETA.  [contiguous]")
+    ] = None,
     rounds: Annotated[int | None, Option(help="Rounds T.  [1000]")] = None,
     tol: Annotated[float | None, Option(help="Stop once ‖∇f‖² is at most this; 0 never.  [0]")] = None,
     step: Annotated[str | None, Option(help="theory, theory*FACTOR, or a number.  [theory]")] = None,
@@ -32,10 +42,16 @@ def _options(
     wire_dtype: Annotated[str | None, Option(help="Of the values that travel.  [as --dtype]")] = None,
     exchange: Annotated[str | None, Option(help="p2p, collective, local, or auto.  [auto]")] = None,
     seed: Annotated[int | None, Option(help="Of everything random.  [0]")] = None,
-    eval_every: Annotated[int | None, Option(help="Rounds between evaluations; 0 for about a hundred in all.  [0]")] = None,
-    out: Annotated[Path | None, Option(help="Directory for config.toml, manifest.json, rounds.csv and summary.json.")] = None,
+    eval_every: Annotated[
+        int | None, Option(help="Rounds between evaluations; 0 for about a hundred in all.  [0]")
+    ] = None,
+    out: Annotated[
+        Path | None, Option(help="Directory for config.toml, manifest.json, rounds.csv and summary.json.")
+    ] = None,
     allow_unsafe: Annotated[bool, Option("--allow-unsafe", help="Run combinations that no theory covers.")] = False,
-    set_: Annotated[list[str] | None, Option("--set", metavar="KEY=VALUE", help="Any option, also problem.dim=100, method.p=0.1.")] = None,
+    set_: Annotated[
+        list[str] | None, Option("--set", metavar="KEY=VALUE", help="Any option, also problem.dim=100, method.p=0.1.")
+    ] = None,
 ) -> None:
     """The options of a run; `None` is what was not given."""
 
@@ -90,7 +106,9 @@ def world(exchange: str = "auto") -> Any:
 
     if declared_size() is None:
         if exchange in ("p2p", "collective"):
-            print(f"mpicomp: one process, so --exchange {exchange} runs in-process; `mpicomp launch -n 5 -- run ...` starts five")
+            print(
+                f"mpicomp: one process, so --exchange {exchange} runs in-process; `mpicomp launch -n 5 -- run ...` starts five"
+            )
         return None
     from ..cluster.comm import world as mpi_world
 

@@ -101,7 +101,10 @@ def run_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
         ("bytes total", size(up["message"] + down["message"])),
         ("seconds in rounds", seconds(took["total"])),
         *((f"  {phase}", seconds(took[phase])) for phase in PHASES),
-        ("round, median [95 %]", f"{seconds(took['round_median'])} [{seconds(took['round_median_low'])}, {seconds(took['round_median_high'])}]"),
+        (
+            "round, median [95 %]",
+            "{} [{}, {}]".format(*(seconds(took[f"round_median{end}"]) for end in ("", "_low", "_high"))),
+        ),
         ("set-up, compiling", f"{seconds(took['setup'])}, {seconds(took['warmup'])}"),
         ("iterate sha256", summary["iterate_sha256"][:16]),
     ]

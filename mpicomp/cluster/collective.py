@@ -26,7 +26,9 @@ class CollectiveExchange(MPIExchange):
         self._length = np.zeros(1, np.int64)
         self._lengths = np.zeros(self.placement.size, np.int64)
 
-    def gather(self, codec, V, keys, round, total, into=None, into_scale=1.0, active=None, weights=None, separate=False):
+    def gather(
+        self, codec, V, keys, round, total, into=None, into_scale=1.0, active=None, weights=None, separate=False
+    ):
         plan = self.plan(codec)
         groups = [self.speaking(plan, rank, active) for rank in range(self.placement.size)]
         group = groups[self.rank][0] if groups[self.rank] else None

@@ -78,13 +78,17 @@ class Comm:
         self.ledger.handed(self.purpose, "Gather", send.nbytes)
         self._comm.Gather([send, self._mpi.BYTE], [recv, self._mpi.BYTE] if self.rank == root else None, root)
 
-    def gatherv(self, send: np.ndarray, recv: np.ndarray | None, counts: Any, displacements: Any, root: int = 0) -> None:
+    def gatherv(
+        self, send: np.ndarray, recv: np.ndarray | None, counts: Any, displacements: Any, root: int = 0
+    ) -> None:
         """Gather `counts[r]` bytes from rank r to `displacements[r]` of `recv` (uint8) on `root`."""
         self.ledger.handed(self.purpose, "Gatherv", send.nbytes)
         target = [recv, (counts, displacements), self._mpi.BYTE] if self.rank == root else None
         self._comm.Gatherv([send, send.nbytes, self._mpi.BYTE], target, root)
 
-    def scatterv(self, send: np.ndarray | None, counts: Any, displacements: Any, recv: np.ndarray, root: int = 0) -> None:
+    def scatterv(
+        self, send: np.ndarray | None, counts: Any, displacements: Any, recv: np.ndarray, root: int = 0
+    ) -> None:
         """Scatter `counts[r]` bytes at `displacements[r]` of `send` (uint8, on `root`) to rank r's `recv`."""
         self.ledger.handed(self.purpose, "Scatterv", int(np.sum(counts)) if self.rank == root else 0)
         source = [send, (counts, displacements), self._mpi.BYTE] if self.rank == root else None

@@ -41,8 +41,8 @@ _LAUNCHERS = (
     _Variables(
         "SLURM_PROCID",
         "SLURM_STEP_NUM_TASKS",
-        "srun did not connect these processes: use `srun --mpi=pmi2` for MPICH (also that of `pip install 'mpicomp[mpi]'`) and "
-        "Intel MPI, `srun --mpi=pmix` for Open MPI, or `mpicomp launch -n {size} -- ...`, which chooses",
+        "srun did not connect these processes: use `srun --mpi=pmi2` for MPICH (also the wheel's) and Intel "
+        "MPI, `srun --mpi=pmix` for Open MPI, or `mpicomp launch -n {size} -- ...`, which chooses",
     ),
 )
 

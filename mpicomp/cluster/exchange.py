@@ -97,7 +97,14 @@ class Exchange(ABC):
     one_frame = False  # all messages of a rank travel in a single frame
 
     def __init__(
-        self, placement: Placement, rank: int, dim: int, dtype: np.dtype, weights: np.ndarray, ledger: Ledger, clock: Clock
+        self,
+        placement: Placement,
+        rank: int,
+        dim: int,
+        dtype: np.dtype,
+        weights: np.ndarray,
+        ledger: Ledger,
+        clock: Clock,
     ):
         self.placement, self.rank, self.dim, self.dtype = placement, rank, dim, np.dtype(dtype)
         self.weights, self.ledger, self.clock = np.asarray(weights, np.float64), ledger, clock
@@ -182,7 +189,7 @@ class Exchange(ABC):
     def collect(self, row: np.ndarray) -> np.ndarray | None:
         """Evaluation only: every rank's `row` (float64), stacked by rank, on the server; None elsewhere."""
 
-    def finish(self) -> None:
+    def finish(self) -> None:  # noqa: B027 - most exchanges leave nothing under way
         """Complete whatever is still under way."""
 
     # ---- shared machinery ---------------------------------------------------------------------------------------
@@ -214,7 +221,16 @@ class Exchange(ABC):
             self._scaled[key] = np.full(count, scale, self.dtype)
         return self._scaled[key]
 
-    def write_frame(self, codec: Codec, V: np.ndarray, rows: np.ndarray, clients: np.ndarray, keys: Keys, round: int, buf: np.ndarray):
+    def write_frame(
+        self,
+        codec: Codec,
+        V: np.ndarray,
+        rows: np.ndarray,
+        clients: np.ndarray,
+        keys: Keys,
+        round: int,
+        buf: np.ndarray,
+    ):
         """Encode one message per client into `buf`; returns the frame's length. The tally of its bits is left in `self._tally`."""
         self._tally[:] = 0
         end = codec.encode(V, rows, clients, keys, buf, HEADER_NBYTES, self._tally)
@@ -250,7 +266,9 @@ class Exchange(ABC):
         self.clock.lap(DECODE)
         return Fold(total, scaled, separate)
 
-    def accumulate(self, codec: Codec, buf: np.ndarray, nbytes: int, group: Group, keys: Keys, round: int, fold: Fold) -> None:
+    def accumulate(
+        self, codec: Codec, buf: np.ndarray, nbytes: int, group: Group, keys: Keys, round: int, fold: Fold
+    ) -> None:
         """Server: total += Σ w_i C(V_i) over the frame of a group, in client order."""
         low, high = int(group.clients[0]), int(group.clients[-1]) + 1
         consecutive = high - low == len(group.clients)
@@ -259,7 +277,15 @@ class Exchange(ABC):
         self.read_frame(codec, buf, nbytes, target, group.clients, weights, keys, round, fold.total)
 
     def absorb(
-        self, codec: Codec, buf: np.ndarray, nbytes: int, group: Group, keys: Keys, round: int, into: np.ndarray, scale: float = 1.0
+        self,
+        codec: Codec,
+        buf: np.ndarray,
+        nbytes: int,
+        group: Group,
+        keys: Keys,
+        round: int,
+        into: np.ndarray,
+        scale: float = 1.0,
     ) -> None:
         """Worker: into_i += scale · C(V_i) for the clients of a frame."""
         weights = self.factors(len(group.rows), codec.scale * scale)

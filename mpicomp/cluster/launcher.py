@@ -163,7 +163,7 @@ def find_launcher(env: Environ = os.environ, python: str = sys.executable) -> La
         others.append(f"{program} ({mpi or 'of an unknown MPI'})")
     if others:
         raise EnvironmentMismatch(
-            f"mpi4py loads {library}, but there is only {', '.join(others)}; put the mpirun of {library} first on PATH, "
+            f"mpi4py loads {library}, but there is only {', '.join(others)}; put its mpirun first on PATH, "
             f"or load the other MPI (`module load`; one MPI wheel for each virtual environment): {_REMEDY}"
         )
     raise EnvironmentMismatch(

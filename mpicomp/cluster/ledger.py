@@ -39,7 +39,9 @@ class Ledger:
         entry[0] += 1
         entry[1] += nbytes
 
-    def frame(self, direction: int, tally: np.ndarray, nbytes: int, messages: int, receivers: int = 1, clients: int = 1) -> None:
+    def frame(
+        self, direction: int, tally: np.ndarray, nbytes: int, messages: int, receivers: int = 1, clients: int = 1
+    ) -> None:
         """A frame of `nbytes` with the given bits was sent to `receivers` ranks, for `clients` clients each of which the papers charge."""
         row = self.traffic[direction]
         row[PAYLOAD_BITS] += tally[0] * receivers

@@ -30,7 +30,9 @@ class LocalExchange(Exchange):
         weights = np.full(n_clients, 1.0 / n_clients) if weights is None else weights
         super().__init__(placement, 0, dim, dtype, weights, ledger or Ledger(), clock or Clock(time.perf_counter))
 
-    def gather(self, codec, V, keys, round, total, into=None, into_scale=1.0, active=None, weights=None, separate=False):
+    def gather(
+        self, codec, V, keys, round, total, into=None, into_scale=1.0, active=None, weights=None, separate=False
+    ):
         plan = self.plan(codec)
         buf = self.buffer(("frame",), plan.frame_nbytes)
         fold = self.fold(codec, total, weights, separate)

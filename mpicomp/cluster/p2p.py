@@ -58,11 +58,15 @@ class P2PExchange(MPIExchange):
             self.clock.lap(SEND)
         return self.buffer(name, nbytes)
 
-    def gather(self, codec, V, keys, round, total, into=None, into_scale=1.0, active=None, weights=None, separate=False):
+    def gather(
+        self, codec, V, keys, round, total, into=None, into_scale=1.0, active=None, weights=None, separate=False
+    ):
         plan = self.plan(codec)
         if self.is_server:
             groups = {rank: self.speaking(plan, rank, active) for rank in self.workers}
-            self._receive_all(codec, keys, round, plan.frame_nbytes, groups, lambda: self.fold(codec, total, weights, separate))
+            self._receive_all(
+                codec, keys, round, plan.frame_nbytes, groups, lambda: self.fold(codec, total, weights, separate)
+            )
             return
         for g, group in enumerate(self.speaking(plan, self.rank, active)):
             name = ("up", g % SLOTS)

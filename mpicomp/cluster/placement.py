@@ -34,7 +34,9 @@ class Placement:
         """
         workers = size - 1
         if workers < 1:
-            raise ConfigError("an exchange over MPI needs at least 2 ranks, a server and a worker; use --exchange local for one")
+            raise ConfigError(
+                "an exchange over MPI needs at least 2 ranks, a server and a worker; use --exchange local for one"
+            )
         if n_clients < workers:
             raise ConfigError(
                 f"{n_clients} clients cannot be spread over {workers} workers: every worker must host at least one; "

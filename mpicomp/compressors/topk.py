@@ -7,7 +7,7 @@ import numpy as np
 from ..kernels import njit
 from ..kernels.bits import CHUNK, bit_length, packed_nbytes
 from ..kernels.indices import FIXED, choose_coding, read_indices, write_indices
-from ..kernels.select import SAMPLE, candidate_capacity, largest
+from ..kernels.select import candidate_capacity, largest
 from ..kernels.status import BAD_COUNT, BAD_MODE, TRUNCATED
 from .base import Codec, Compressor, compressors, count_of
 from .identity import Identity
@@ -59,7 +59,7 @@ class TopK(Compressor):
         args = (
             k,
             np.empty(capacity, np.int64),
-            np.empty(max(capacity, SAMPLE), np.uint64),
+            np.empty(capacity, np.uint64),
             np.empty(k, np.uint32),
             np.empty(256, np.int64),
             np.empty(CHUNK, np.uint8),

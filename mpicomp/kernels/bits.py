@@ -119,30 +119,46 @@ def unpack_all(buf, pos, total, width, fields, top):
 @njit
 def _squeeze(words, width, out):
     """Eight bytes that hold `width` < 8 bits each become `width` bytes: neighbours move together, then pairs, then halves."""
-    step = np.uint64(width)
-    nbytes = out.shape[0]
-    for start in range(0, nbytes, width):
-        x = words[start // width]
-        x = (x & _EVEN_BYTES) | (((x >> np.uint64(8)) & _EVEN_BYTES) << step)
-        x = (x & _EVEN_PAIRS) | (((x >> np.uint64(16)) & _EVEN_PAIRS) << (step + step))
-        x = (x & _LOW_HALF) | ((x >> np.uint64(32)) << (np.uint64(4) * step))
-        for b in range(min(width, nbytes - start)):
-            out[start + b] = np.uint8((x >> np.uint64(8 * b)) & np.uint64(255))
+    groups = out.shape[0] // width
+    for g in range(groups):
+        x = _squeeze_word(words[g], np.uint64(width))
+        for b in range(width):
+            out[g * width + b] = np.uint8((x >> np.uint64(8 * b)) & np.uint64(255))
+    if groups * width < out.shape[0]:
+        x = _squeeze_word(words[groups], np.uint64(width))
+        for b in range(groups * width, out.shape[0]):
+            out[b] = np.uint8((x >> np.uint64(8 * (b - groups * width))) & np.uint64(255))
+
+
+@njit
+def _squeeze_word(x, width):
+    x = (x & _EVEN_BYTES) | (((x >> np.uint64(8)) & _EVEN_BYTES) << width)
+    x = (x & _EVEN_PAIRS) | (((x >> np.uint64(16)) & _EVEN_PAIRS) << (width + width))
+    return (x & _LOW_HALF) | ((x >> np.uint64(32)) << (np.uint64(4) * width))
 
 
 @njit
 def _spread(packed, width, words):
     """The inverse of `_squeeze`."""
-    step = np.uint64(width)
-    one = np.uint64(1)
-    halves = (one << (np.uint64(4) * step)) - one
-    pairs = ((one << (step + step)) - one) * np.uint64(0x0000000100000001)
-    single = ((one << step) - one) * np.uint64(0x0001000100010001)
-    nbytes = packed.shape[0]
-    for start in range(0, nbytes, width):
+    groups = packed.shape[0] // width
+    for g in range(groups):
         x = np.uint64(0)
-        for b in range(min(width, nbytes - start)):
-            x |= np.uint64(packed[start + b]) << np.uint64(8 * b)
-        x = (x & halves) | ((x >> (np.uint64(4) * step)) & halves) << np.uint64(32)
-        x = (x & pairs) | ((x >> (step + step)) & pairs) << np.uint64(16)
-        words[start // width] = (x & single) | ((x >> step) & single) << np.uint64(8)
+        for b in range(width):
+            x |= np.uint64(packed[g * width + b]) << np.uint64(8 * b)
+        words[g] = _spread_word(x, np.uint64(width))
+    if groups * width < packed.shape[0]:
+        x = np.uint64(0)
+        for b in range(groups * width, packed.shape[0]):
+            x |= np.uint64(packed[b]) << np.uint64(8 * (b - groups * width))
+        words[groups] = _spread_word(x, np.uint64(width))
+
+
+@njit
+def _spread_word(x, width):
+    one = np.uint64(1)
+    halves = (one << (np.uint64(4) * width)) - one
+    pairs = ((one << (width + width)) - one) * np.uint64(0x0000000100000001)
+    single = ((one << width) - one) * np.uint64(0x0001000100010001)
+    x = (x & halves) | ((x >> (np.uint64(4) * width)) & halves) << np.uint64(32)
+    x = (x & pairs) | ((x >> (width + width)) & pairs) << np.uint64(16)
+    return (x & single) | ((x >> width) & single) << np.uint64(8)

@@ -7,14 +7,14 @@ import numpy as np
 from . import njit
 from .random import uniform32
 
-LANES = 16
+LANES = 64
 
 
 @njit
 def add_magnitudes(x, order, lanes):
-    """Add |x_j| (order 1) or x_j² (order 2) to partial sums: lane l takes j = l, l + 16, ... (float64, shape (LANES,)).
+    """Add |x_j| (order 1) or x_j² (order 2) to partial sums: lane l takes j = l, l + LANES, ... (float64, (LANES,)).
 
-    Sixteen sums instead of one let the processor add several numbers at once, in an order that does not depend on which processor.
+    Many sums instead of one let the processor add several numbers at once, in an order that does not depend on which processor.
     """
     whole = x.shape[0] - x.shape[0] % LANES
     for start in range(0, whole, LANES):

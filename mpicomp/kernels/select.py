@@ -11,14 +11,20 @@ import numpy as np
 from . import njit
 from .bits import unsigned
 
-SAMPLE = 4096  # entries looked at to guess a threshold
 _BLOCK = 16  # entries tested at once by `_collect`
 _PEAK = 512  # entries whose maximum is taken at once by `argmax_magnitude`
 
 
+@njit
+def _sample_size(dim):
+    """How many entries are looked at to guess a threshold."""
+    return min(max(dim >> 6, 256), 16384)
+
+
 def candidate_capacity(dim: int, k: int) -> int:
     """Room for the candidates of a selection of k among dim: more than a well-guessed threshold ever lets through."""
-    return min(dim, 2 * k + 16 * (dim // SAMPLE) + 64) + _BLOCK
+    sample = _sample_size(dim)
+    return max(min(dim, 2 * k + 16 * (dim // sample) + 64), sample) + _BLOCK
 
 
 @njit
@@ -43,7 +49,7 @@ def largest(x, k, indices, keys, bins):
         indices[0] = argmax_magnitude(x)
         return 1 if np.uint64(bits[indices[0]]) & mask else 0
     d = x.shape[0]
-    if d > 4 * SAMPLE and 8 * k < d:
+    if d > 1024 and 2 * k < d:
         threshold = max(_guess(bits, k, mask, keys, bins), np.uint64(1))
         found = _collect(bits, threshold, mask, indices, keys)
         if found >= k or (found >= 0 and threshold == 1):
@@ -97,32 +103,41 @@ def _kth_largest(bits, count, k, mask, bins):
 def _guess(bits, k, mask, keys, bins):
     """A threshold that somewhat more than k entries reach, three standard deviations of the sample's count above it."""
     d = bits.shape[0]
-    for i in range(SAMPLE):
+    sample = _sample_size(d)
+    for i in range(sample):
         keys[i] = np.uint64(bits[np.int64((i * 0x9E3779B9 & 0xFFFFFFFF) * d >> 32)]) & mask
-    expected = k * SAMPLE / d
-    rank = min(SAMPLE, np.int64(expected + 3.0 * np.sqrt(expected)) + 2)
-    return _kth_largest(keys, SAMPLE, rank, mask, bins)[0]
+    expected = k * sample / d
+    rank = min(sample, np.int64(expected + 3.0 * np.sqrt(expected)) + 2)
+    return _kth_largest(keys, sample, rank, mask, bins)[0]
 
 
 @njit
 def _collect(bits, threshold, mask, indices, keys):
     """Store the entries that reach the threshold, in order; returns how many, or -1 where there is no room for them."""
-    d = bits.shape[0]
     low, bound = bits.dtype.type(mask), bits.dtype.type(threshold)
+    whole = bits.shape[0] - bits.shape[0] % _BLOCK
     limit = indices.shape[0] - _BLOCK
     found = 0
-    for start in range(0, d, _BLOCK):
-        block = bits[start : start + _BLOCK]
+    for start in range(0, whole, _BLOCK):
         hit = bits.dtype.type(0)
-        for i in range(block.shape[0]):
-            hit |= bits.dtype.type(bits.dtype.type(block[i] & low) >= bound)
+        for i in range(start, start + _BLOCK):
+            hit |= bits.dtype.type(bits.dtype.type(bits[i] & low) >= bound)
         if hit:
             if found > limit:
                 return -1
-            for i in range(block.shape[0]):
-                indices[found] = start + i
-                keys[found] = np.uint64(block[i]) & mask
-                found += keys[found] >= threshold
+            found = _append(bits, start, start + _BLOCK, threshold, mask, found, indices, keys)
+    if found > limit:
+        return -1
+    return _append(bits, whole, bits.shape[0], threshold, mask, found, indices, keys)
+
+
+@njit
+def _append(bits, start, stop, threshold, mask, found, indices, keys):
+    """Store those of the entries `start` to `stop` that reach the threshold after the `found` ones; returns the new number."""
+    for i in range(start, stop):
+        indices[found] = i
+        keys[found] = np.uint64(bits[i]) & mask
+        found += keys[found] >= threshold
     return found
 
 

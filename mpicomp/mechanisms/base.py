@@ -8,7 +8,7 @@ in `client_state` and `server_state`, nothing else. **Both ends update from the 
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
 
@@ -40,7 +40,9 @@ class Link:
     participation : who speaks in which round; None for everybody.
     """
 
-    def __init__(self, exchange: Any, seed: int, wire_dtype: Any, uplink: bool, participation: Participation | None = None):
+    def __init__(
+        self, exchange: Any, seed: int, wire_dtype: Any, uplink: bool, participation: Participation | None = None
+    ):
         self.participation = participation
         self.exchange, self.seed, self.wire_dtype = exchange, seed, np.dtype(wire_dtype)
         self.dim, self.dtype, self.n_clients = exchange.dim, exchange.dtype, exchange.n_clients
@@ -106,6 +108,12 @@ class Mechanism:
     client_state: ClassVar[tuple[str, ...]] = ()
     server_state: ClassVar[tuple[str, ...]] = ()
     link: Link
+    mean: Any
+
+    if TYPE_CHECKING:  # the arrays named in client_state and server_state; None on a rank that does not hold them
+
+        def __getattr__(self, name: str) -> Any: ...
+        def __setattr__(self, name: str, value: Any) -> None: ...
 
     def start(self, link: Link) -> None:
         """Bind to a run: allocate the state, all zero, and bind the compressor. Override `prepare`, not this."""
@@ -129,8 +137,8 @@ class Mechanism:
 class Uplink(Mechanism):
     """Clients to server."""
 
-    def transmit(self, oracle: Oracle, round: int) -> np.ndarray | None:
-        """One round: returns the gradient estimate on the server, shape (1, d); None on a rank that is only a worker."""
+    def transmit(self, oracle: Any, round: int) -> np.ndarray | None:
+        """One round: returns the gradient estimate on the server, shape (1, d). `oracle` is an Oracle on workers, None elsewhere."""
         raise NotImplementedError
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from ..compressors import Compressor
 from ..compressors.identity import Identity
 from .base import Downlink, Uplink

@@ -14,7 +14,9 @@ from .base import Downlink, Uplink, probability
 
 
 class Marina(Uplink):
-    """c^t ~ Bernoulli(p), one coin for all. c^t = 1: g^{t+1} = Σ w_i ∇f_i(x^{t+1}); c^t = 0: g^{t+1} = g^t + Σ w_i C_i(∇f_i(x^{t+1}) − ∇f_i(x^t)).
+    """c^t ~ Bernoulli(p), one coin for all.
+
+    c^t = 1: g^{t+1} = Σ w_i ∇f_i(x^{t+1});   c^t = 0: g^{t+1} = g^t + Σ w_i C_i(∇f_i(x^{t+1}) − ∇f_i(x^t)).
 
     g⁰ = ∇f(x⁰), sent uncompressed and counted. With a minibatch oracle this is VR-MARINA (Algorithm 2): exact gradients when c^t = 1,
     otherwise differences of the same samples at both points.
@@ -43,7 +45,9 @@ class Marina(Uplink):
 
 
 class MarinaP(Downlink):
-    """c^t ~ Bernoulli(p). c^t = 1: w_i^{t+1} = x^{t+1}, broadcast; c^t = 0: w_i^{t+1} = w_i^t + Q_i(x^{t+1} − x^t), a message for each client.
+    """c^t ~ Bernoulli(p).
+
+    c^t = 1: w_i^{t+1} = x^{t+1}, broadcast;   c^t = 0: w_i^{t+1} = w_i^t + Q_i(x^{t+1} − x^t), a message for each client.
 
     With a compressor that draws one mask for all clients (SameRandK) the messages are equal, so one is broadcast.
     """

@@ -31,7 +31,8 @@ class Setting:
 
     Attributes
     ----------
-    dim, n_clients, rounds : d, n, T. seed : of the run. compressor, downlink_compressor : those that the user chose, or the method's defaults.
+    dim, n_clients, rounds : d, n, T. seed : of the run.
+    compressor, downlink_compressor : those that the user chose, or the method's defaults.
     find_smoothness : computes the problem's constants; called once, on rank 0, and only when a method asks for them.
     batch : samples per client and round, 0 for exact gradients. samples : mean of the N_i, 0 where f_i is not a finite sum.
     problem : the problem itself, for constants that only some methods want.
@@ -65,7 +66,9 @@ class Setting:
 
 
 def _no_constants() -> Smoothness:
-    raise TheoryError("this problem's smoothness constants are unknown; give the step size as a number, for example --step 0.05")
+    raise TheoryError(
+        "this problem's smoothness constants are unknown; give the step size as a number, for example --step 0.05"
+    )
 
 
 @dataclass
@@ -122,7 +125,9 @@ class Method:
         ------
         TheoryError : no theorem covers the combination.
         """
-        raise TheoryError(f"method {self.name!r} brings no theory; give the step size as a number, for example --step 0.05")
+        raise TheoryError(
+            f"method {self.name!r} brings no theory; give the step size as a number, for example --step 0.05"
+        )
 
     def check(self, compressor: Compressor) -> None:
         """Refuse a compressor that the method's theory does not cover.
@@ -144,5 +149,3 @@ class Method:
                 f"the step size of method {self.name!r} is proved for exact gradients; with --batch {setting.batch} give a number, "
                 "for example --step 0.05"
             )
-
-

@@ -12,9 +12,13 @@ from .base import Method, Parts, methods
 class DCGD(Method):
     """x^{t+1} = x^t − γ Σ w_i C_i(∇f_i(x^t)), C_i unbiased.
 
-    With a fixed step it reaches only a neighbourhood of a stationary point, unless all ∇f_i vanish there. Step (as Khaled and
-    Richtárik 2020 give it for independent C_i, A = ω/n; A from the AB inequality otherwise): γ = min{1/L, √(n/(ω L L_max T))}. The theorem's third term,
-    which sets the size of the neighbourhood, depends on the wanted ε and on Δ* = f* − mean f_i*; it is left to `--step`.
+    With a fixed step it reaches only a neighbourhood of a stationary point, unless all ∇f_i vanish there. Step, as Khaled and
+    Richtárik 2020 give it for independent C_i (A = ω/n; A from the AB inequality otherwise):
+
+        γ = min{1/L, √(1/(A L L_max T))}.
+
+    The theorem's third term, which sets the size of the neighbourhood, depends on the wanted ε and on Δ* = f* − mean f_i*; it is
+    left to `--step`.
     """
 
     summary = "compressed gradients, no memory (QSGD's scheme); converges to a neighbourhood"

@@ -49,5 +49,3 @@ class EF21(Method):
     def step_size(self, setting):
         self.refuse_minibatch(setting)
         return ef21_step(setting)
-
-

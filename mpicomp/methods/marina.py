@@ -21,7 +21,8 @@ class Marina(Method):
 
     Parameters
     ----------
-    p : probability of a dense round; ζ/d by default, ζ the expected number of values of a compressed message (1/n for PermK, K/d for RandK).
+    p : probability of a dense round; ζ/d by default, ζ the expected number of values of a compressed message
+        (1/n for PermK, K/d for RandK).
     """
 
     summary = "compressed gradient differences, dense with probability p"

@@ -6,8 +6,8 @@ from math import sqrt
 
 from ..mechanisms.direct import Direct
 from ..mechanisms.marina import MarinaP as MarinaPDownlink
-from .marina import Marina
 from .base import Parts, methods
+from .marina import Marina
 
 
 @methods.register("marina-p")

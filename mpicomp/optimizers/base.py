@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -17,6 +17,11 @@ class Optimizer:
     name: ClassVar[str] = "user"
     state_names: ClassVar[tuple[str, ...]] = ()
     step_size: float
+
+    if TYPE_CHECKING:  # the arrays named in state_names
+
+        def __getattr__(self, name: str) -> Any: ...
+        def __setattr__(self, name: str, value: Any) -> None: ...
 
     def start(self, x: np.ndarray, step_size: float) -> None:
         """Allocate the state, all zero. x : shape (1, d); step_size : γ."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from ..errors import ConfigError
@@ -29,10 +31,12 @@ class Minibatch:
         self.block, self.dim, self.seed, self.round = block, dim, seed, 0
         self._sizes = np.array([block.problem.n_samples(int(i)) for i in block.clients], np.int64)
         if m and self._sizes.min() < 1:
-            raise ConfigError(f"problem {block.problem.name!r} has no samples to draw a minibatch from; use the full gradient")
+            raise ConfigError(
+                f"problem {block.problem.name!r} has no samples to draw a minibatch from; use the full gradient"
+            )
         self._samples = np.zeros((m, batch), np.int64)
-        self._current: np.ndarray | None = None
-        self._before: np.ndarray | None = None
+        self._current: Any = None  # copies of the points, allocated when first known
+        self._before: Any = None
         self._value = np.zeros((m, dim), block.dtype)
         self._previous = np.zeros((m, dim), block.dtype)
 

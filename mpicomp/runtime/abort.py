@@ -56,5 +56,6 @@ def _end(comm: Any, message: str, code: int) -> None:
     rank = comm.Get_rank()
     time.sleep(min(0.1 * rank, 1.0))
     sys.stdout.flush()
-    print(f"\nmpicomp: rank {rank} of {comm.Get_size()} on {platform.node()} failed; ending the job\n{message}", file=sys.stderr, flush=True)
+    who = f"rank {rank} of {comm.Get_size()} on {platform.node()}"
+    print(f"\nmpicomp: {who} failed; ending the job\n{message}", file=sys.stderr, flush=True)
     comm.Abort(code)

@@ -67,7 +67,9 @@ class Config:
 
     # ---- reading ------------------------------------------------------------------------------------------------
     @classmethod
-    def load(cls, path: str | Path | None = None, options: dict[str, Any] | None = None, sets: tuple[str, ...] = ()) -> Config:
+    def load(
+        cls, path: str | Path | None = None, options: dict[str, Any] | None = None, sets: tuple[str, ...] = ()
+    ) -> Config:
         """From a TOML file, then the given options (None means not given), then `key=value` settings.
 
         Raises
@@ -165,7 +167,9 @@ def parse_step(text: str) -> tuple[bool, float]:
     except ValueError:
         value = float("nan")
     if not (value > 0 and np.isfinite(value)):
-        raise ConfigError(f"step={text!r}: expected 'theory', 'theory*FACTOR' or a positive number, for example theory*8 or 0.05")
+        raise ConfigError(
+            f"step={text!r}: expected 'theory', 'theory*FACTOR' or a positive number, for example theory*8 or 0.05"
+        )
     return theory, value
 
 
@@ -205,7 +209,11 @@ def _typed(f: dataclasses.Field, value: Any, source: str) -> Any:
         return str(value)
     if kind == "float" and isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)
-    if kind == "int" and not isinstance(value, bool) and (isinstance(value, int) or isinstance(value, float) and value.is_integer()):
+    if (
+        kind == "int"
+        and not isinstance(value, bool)
+        and (isinstance(value, int) or (isinstance(value, float) and value.is_integer()))
+    ):
         return int(value)
     if kind == "bool" and isinstance(value, bool):
         return value

@@ -130,7 +130,9 @@ def _agree(comm: Comm | None, config: Config, composition: Composition) -> float
     if "error" in answer:
         raise ConfigError(answer["error"])
     if answer["config"] != fingerprint:
-        raise ConfigError(f"rank {comm.rank} was started with another configuration than rank 0; start all ranks with the same options")
+        raise ConfigError(
+            f"rank {comm.rank} was started with another configuration than rank 0; start all ranks with the same options"
+        )
     if answer["smoothness"] is not None:
         composition.setting.smoothness = Smoothness.from_dict(answer["smoothness"])
     return answer["step"]
@@ -148,7 +150,9 @@ def make_exchange(config: Config, problem: Problem, comm: Comm | None) -> Exchan
     if comm is None:
         return LocalExchange(n, d, dtype, weights, Ledger(), Clock(time.perf_counter, config.rounds))
     if config.exchange == "local":
-        raise ConfigError(f"--exchange local runs in one process, but {comm.size} were started; use p2p or collective, or start one")
+        raise ConfigError(
+            f"--exchange local runs in one process, but {comm.size} were started; use p2p or collective, or start one"
+        )
     kind = CollectiveExchange if config.exchange == "collective" else P2PExchange
     return kind(comm, n, d, dtype, weights, Clock(comm.now, config.rounds))
 
@@ -204,10 +208,16 @@ class Record:
         rows = exchange.collect(np.concatenate([traffic.ravel().astype(np.float64), clock.seconds, [clock.total]]))
         if rows is None:
             return None
-        return rows[:, : traffic.size].sum(axis=0).astype(np.int64).reshape(traffic.shape), rows[:, traffic.size : -1], rows[:, -1]
+        return (
+            rows[:, : traffic.size].sum(axis=0).astype(np.int64).reshape(traffic.shape),
+            rows[:, traffic.size : -1],
+            rows[:, -1],
+        )
 
     @staticmethod
-    def _row(t: int, loss: float, norm: float, traffic: np.ndarray, seconds: np.ndarray, totals: np.ndarray) -> dict[str, Any]:
+    def _row(
+        t: int, loss: float, norm: float, traffic: np.ndarray, seconds: np.ndarray, totals: np.ndarray
+    ) -> dict[str, Any]:
         bytes_by = describe(traffic)
         row: dict[str, Any] = {"round": t, "loss": loss, "grad_norm_sq": norm}
         for direction, counts in bytes_by.items():
@@ -231,7 +241,9 @@ def _result(
 ) -> Result:
     """Put the result together on rank 0, and write it where `out` says."""
     exchange = session.exchange
-    facts = _gather_json({**rank_facts(comm), "clients": len(exchange.clients), "mpi_calls": _calls(exchange.ledger)}, comm)
+    facts = _gather_json(
+        {**rank_facts(comm), "clients": len(exchange.clients), "mpi_calls": _calls(exchange.ledger)}, comm
+    )
     measured = record.measure()
     overhead = {k: float(v) for k, v in zip(overhead, _maxima(exchange, list(overhead.values())), strict=True)}
     if measured is None or facts is None:

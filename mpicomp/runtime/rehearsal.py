@@ -31,7 +31,9 @@ def rehearse(config: Config, problem: Problem, composition: Composition, step_si
 
     Coins are not tossed but alternate, so that both branches of a mechanism are seen.
     """
-    exchange = LocalExchange(problem.n_clients, problem.dim, np.dtype(config.dtype), clients=np.arange(min(2, problem.n_clients)))
+    exchange = LocalExchange(
+        problem.n_clients, problem.dim, np.dtype(config.dtype), clients=np.arange(min(2, problem.n_clients))
+    )
     session = Session(config, problem, composition.parts(step_size), exchange, step_size)
     for mechanism in (session.uplink, session.downlink):
         mechanism.link.__class__ = _RehearsalLink
@@ -68,7 +70,7 @@ def prepare(config: Config, problem: Problem, composition: Composition, step_siz
 def compiling() -> Iterator[None]:
     """Hold the lock of this host's kernel cache; where the directory cannot be written there is no cache to protect."""
     try:
-        directory = Path(numba.config.CACHE_DIR)
+        directory = Path(numba.config.CACHE_DIR)  # type: ignore[attr-defined]
         directory.mkdir(parents=True, exist_ok=True)
         lock = open(directory / "compiling.lock", "w")  # noqa: SIM115 - closed below, after the yield
     except OSError:

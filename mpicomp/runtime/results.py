@@ -88,7 +88,11 @@ def manifest(config: Config, ranks: list[dict[str, Any]], problem: dict[str, Any
         "platform": platform.platform(),
         "git": _git(),
         "command": sys.argv,
-        "slurm": {k: v for k, v in sorted(os.environ.items()) if k.startswith("SLURM_JOB") or k in ("SLURM_NNODES", "SLURM_NTASKS")},
+        "slurm": {
+            k: v
+            for k, v in sorted(os.environ.items())
+            if k.startswith("SLURM_JOB") or k in ("SLURM_NNODES", "SLURM_NTASKS")
+        },
         "seed": config.seed,
         "problem": problem,
         "phases": list(PHASES),

@@ -23,7 +23,9 @@ from .config import Config, initial_point, parse_step
 def build_problem(config: Config) -> Problem:
     """The configured problem; `data`, `partition`, `clients` and `seed` go to it where it takes them."""
     cls = problems[config.problem]
-    shared = {name: getattr(config, name) for name in ("data", "partition", "clients", "seed") if name in option_names(cls)}
+    shared: dict[str, Any] = {
+        name: getattr(config, name) for name in ("data", "partition", "clients", "seed") if name in option_names(cls)
+    }
     return problems.build(config.problem, {**shared, **config.problem_options})
 
 
@@ -35,12 +37,18 @@ class Composition:
     ConfigError : unknown names or options, or a compressor that the method's theory does not cover (unless allow_unsafe).
     """
 
-    def __init__(self, config: Config, problem: Problem, method: Method | None = None, compressor: Compressor | None = None):
+    def __init__(
+        self, config: Config, problem: Problem, method: Method | None = None, compressor: Compressor | None = None
+    ):
         self.method = method or methods.build(config.method, config.method_options)
         self.compressor = compressor or compressors.create(config.compressor or self.method.default_compressor)
         if config.downlink_compressor and not self.method.takes_downlink_compressor:
-            raise ConfigError(f"method {self.method.name!r} has one compressor, chosen by --compressor; drop --downlink-compressor")
-        self.downlink_compressor = compressors.create(config.downlink_compressor or self.method.default_downlink_compressor)
+            raise ConfigError(
+                f"method {self.method.name!r} has one compressor, chosen by --compressor; drop --downlink-compressor"
+            )
+        self.downlink_compressor = compressors.create(
+            config.downlink_compressor or self.method.default_downlink_compressor
+        )
         if not config.allow_unsafe:
             self.method.check(self.compressor)
         self.optimizer = (config.optimizer, config.optimizer_options)
@@ -111,14 +119,16 @@ class Session:
         self.downlink.start(Link(exchange, config.seed, wire, False, parts.participation))
         if exchange.is_worker:
             self.block = problem.block(exchange.clients, dtype)
-            oracle = Minibatch(self.block, problem.dim, config.batch, config.seed) if config.batch else Full(self.block, problem.dim)
+            oracle: Any = Full(self.block, problem.dim)
+            if config.batch:
+                oracle = Minibatch(self.block, problem.dim, config.batch, config.seed)
             if parts.weights is not None:
                 oracle = Weighted(oracle, 1.0 / (problem.n_clients * parts.weights[exchange.clients]))
             if parts.oracle is not None:
                 oracle = parts.oracle(oracle)
             self.oracle = Timed(oracle, self.clock)
         tracked = np.zeros_like(self.x) if self.replicated else self.x
-        self.points = self.downlink.begin(tracked)
+        self.points: Any = self.downlink.begin(tracked)
         if self.replicated:
             self.points = self.x
 
@@ -126,7 +136,7 @@ class Session:
         """Round t: gradients at x^t, uplink, step to x^{t+1}, downlink (the downlink first where every rank steps by itself)."""
         if self.exchange.is_worker:
             self.oracle.move(self.points, t)
-        g = self.uplink.transmit(self.oracle if self.exchange.is_worker else None, t)
+        g: Any = self.uplink.transmit(self.oracle if self.exchange.is_worker else None, t)
         if self.replicated:
             g = self.downlink.transmit(g, t)
             self.optimizer.step(self.x, g)
@@ -157,7 +167,7 @@ class Session:
 
 def _checked_weights(weights: np.ndarray, n: int) -> np.ndarray:
     if weights.shape != (n,) or not np.all(weights > 0) or abs(weights.sum() - 1) > 1e-9:
-        raise ConfigError(f"weights must be {n} positive numbers that sum to one; they sum to {weights.sum():.12g}, min {weights.min():.3g}")
+        raise ConfigError(f"weights must be {n} positive numbers that sum to one; they sum to {weights.sum():.12g}")
     return weights
 
 
