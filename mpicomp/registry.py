@@ -62,6 +62,10 @@ class Registry(Generic[T]):
         self._load()
         return iter(sorted(self._classes))
 
+    def __contains__(self, name: object) -> bool:
+        self._load()
+        return name in self._classes
+
     def __getitem__(self, name: str) -> T:
         self._load()
         try:
@@ -102,10 +106,19 @@ class Registry(Generic[T]):
 
 def option_names(cls: type) -> list[str]:
     """The keyword options that a part's constructor takes."""
+    return [p.name for p in _parameters(cls) if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+
+
+def default_options(cls: type) -> dict[str, Any]:
+    """The options of a part's constructor with their defaults, where there are any."""
+    return {p.name: p.default for p in _parameters(cls) if p.default is not inspect.Parameter.empty}
+
+
+def _parameters(cls: type) -> list[inspect.Parameter]:
+    """The constructor's parameters without self."""
     if cls.__init__ is object.__init__:  # type: ignore[misc]
         return []
-    parameters = list(inspect.signature(cls.__init__).parameters.values())[1:]  # type: ignore[misc]
-    return [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    return list(inspect.signature(cls.__init__).parameters.values())[1:]  # type: ignore[misc]
 
 
 def parse_spec(text: str) -> tuple[str, dict[str, Any]]:

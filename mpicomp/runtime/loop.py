@@ -25,7 +25,7 @@ from .abort import guard
 from .config import Config
 from .rehearsal import prepare
 from .results import Result, check_directory, digest, manifest, rank_facts
-from .session import Composition, Session, build_problem
+from .session import Composition, Session, build_problem, complete
 
 Progress = Callable[[dict[str, Any]], None]
 
@@ -282,7 +282,7 @@ def _result(
     }
     for rank, fact in enumerate(facts):
         fact["seconds"] = dict(zip(PHASES, seconds[rank].tolist(), strict=True))
-    result = Result(config, session.x[0].copy(), record.history, summary, manifest(config, facts, problem.describe()))
+    result = Result(complete(config), session.x[0].copy(), record.history, summary, manifest(config, facts, problem.describe()))
     if config.out is not None:
         result.save(config.out)
     return result

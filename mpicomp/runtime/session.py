@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from ..methods import Method, Parts, Setting, methods
 from ..optimizers import optimizers
 from ..oracles import Full, Minibatch, Weighted
 from ..problems import Problem, problems
-from ..registry import option_names
+from ..registry import default_options, option_names
 from .config import Config, initial_point, parse_step
 
 
@@ -27,6 +28,23 @@ def build_problem(config: Config) -> Problem:
         name: getattr(config, name) for name in ("data", "partition", "clients", "seed") if name in option_names(cls)
     }
     return problems.build(config.problem, {**shared, **config.problem_options})
+
+
+def complete(config: Config) -> Config:
+    """The configuration with every default written out, so that a result can be made again by a later version."""
+    full = dataclasses.replace(config)
+    for table, registry in (("method", methods), ("problem", problems), ("optimizer", optimizers)):
+        name = getattr(config, table)
+        if name is None or name not in registry:
+            continue
+        given = getattr(config, f"{table}_options")
+        shared = vars(config) if table == "problem" else {}
+        defaults = {k: v for k, v in default_options(registry[name]).items() if v is not None and k not in shared}
+        setattr(full, f"{table}_options", {**defaults, **given})
+    if config.method in methods:
+        full.compressor = config.compressor or methods[config.method].default_compressor
+    full.wire_dtype = config.wire_dtype or config.dtype
+    return full
 
 
 class Composition:
