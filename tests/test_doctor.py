@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mpicomp.cluster.doctor import notes, ranges
+from mpicomp.cluster.doctor import doctor, measure_links, notes, ranges
 
 DOCTOR = [sys.executable, "-m", "mpicomp", "doctor"]
 
@@ -84,3 +84,25 @@ def test_without_an_mpi_library_the_remedy_is_named(tmp_path: Path) -> None:
     done = examine(*DOCTOR, PYTHONPATH=str(tmp_path))
     assert done.returncode == 2
     assert "pip install 'mpicomp[mpi]'" in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.mpi(min_size=2)
+def test_links_of_rank_0_to_every_other_rank() -> None:
+    from mpi4py import MPI
+
+    links = measure_links(MPI.COMM_WORLD)
+    if MPI.COMM_WORLD.Get_rank() > 0:
+        assert links == []
+        return
+    assert [link["rank"] for link in links] == list(range(1, MPI.COMM_WORLD.Get_size()))
+    assert all(value > 0 for link in links for value in link.values())
+
+
+@pytest.mark.mpi(min_size=2)
+def test_every_rank_is_in_the_report() -> None:
+    from mpi4py import MPI
+
+    report = doctor(MPI.COMM_WORLD)
+    assert report["mismatch"] is None
+    if MPI.COMM_WORLD.Get_rank() == 0:
+        assert len(report["ranks"]) == sum(report["hosts"].values()) == report["declared"] == MPI.COMM_WORLD.Get_size()
