@@ -88,7 +88,10 @@ def run(
     from .show import Progress, show_run
 
     comm = world(config.exchange)
-    result = run_method(config, comm=comm, progress=None if quiet else Progress(config))
+    progress = None if quiet else Progress(config)
+    result = run_method(config, comm=comm, progress=progress)
+    if progress is not None:
+        progress.finish()
     if result.summary and not no_table:
         show_run(result.summary, config.out)
     if result.summary.get("diverged"):

@@ -54,18 +54,29 @@ class Progress:
     def __init__(self, config: Any):
         self.label, self.rounds = config.method_spec, config.rounds
         self._next, self._live = 0.0, sys.stdout.isatty()
+        self._unseen: dict[str, Any] | None = None
 
     def __call__(self, row: dict[str, Any]) -> None:
-        now, last = time.monotonic(), row["round"] == self.rounds
-        if now < self._next and not last:
-            return
-        self._next = now + self.INTERVAL
+        self._unseen = row
+        if time.monotonic() >= self._next:
+            self._next = time.monotonic() + self.INTERVAL
+            self._print(row)
+
+    def finish(self) -> None:
+        """The run is over: print the last evaluation, whenever it was."""
+        if self._unseen is not None:
+            self._print(self._unseen)
+        if self._live:
+            print()
+
+    def _print(self, row: dict[str, Any]) -> None:
+        self._unseen = None
         text = (
             f"{self.label:>10}  round {row['round']:>{len(str(self.rounds))}}/{self.rounds}  loss {row['loss']:.6g}  "
             f"‖∇f‖² {row['grad_norm_sq']:.2e}  up {size(row['uplink_message'])}  down {size(row['downlink_message'])}  "
             f"{row['seconds_total']:.1f} s"
         )
-        print(f"\r{text}\x1b[K" if self._live else text, end="\n" if last or not self._live else "", flush=True)
+        print(f"\r{text}\x1b[K" if self._live else text, end="" if self._live else "\n", flush=True)
 
 
 def table(title: str, header: list[str], rows: list[list[str]], text: bool = False) -> None:
