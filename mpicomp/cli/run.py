@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 Option = typer.Option
+CUSTOM = ("uplink", "downlink", "smoothing")  # shorthands for --set method.uplink=... and so on
 
 
 def _options(
@@ -37,6 +38,9 @@ def _options(
     step: Annotated[str | None, Option(help="theory, theory*FACTOR, or a number.  [theory]")] = None,
     batch: Annotated[int | None, Option(help="Samples per client and round; 0 for exact gradients.  [0]")] = None,
     optimizer: Annotated[str | None, Option(help="gd or heavyball:momentum=0.9, in place of the method's own.")] = None,
+    uplink: Annotated[str | None, Option(help="For --method custom: MECHANISM:COMPRESSOR, as ef21:topk:k=10.")] = None,
+    downlink: Annotated[str | None, Option(help="For --method custom: as marina-p@p=0.1:permk.")] = None,
+    smoothing: Annotated[float | None, Option(help="For --method custom: β of the clients' model averages.")] = None,
     init: Annotated[str | None, Option(help="x⁰: zero, ones, or normal:SEED.  [zero]")] = None,
     dtype: Annotated[str | None, Option(help="Of the computation: float32 or float64.  [float64]")] = None,
     wire_dtype: Annotated[str | None, Option(help="Of the values that travel.  [as --dtype]")] = None,
@@ -69,6 +73,7 @@ def with_run_options(command: Callable[..., Any]) -> Callable[..., Any]:
         options = {p.name: given.pop(p.name) for p in shared if p.name in given}
         options["out"] = str(options["out"]) if options["out"] else None
         options["allow_unsafe"] = options["allow_unsafe"] or None
+        sets = (*(f"method.{k}={v}" for k in CUSTOM if (v := options.pop(k)) is not None), *sets)
         return command(Config.load(path, options, sets), **given)
 
     wrapper.__signature__ = inspect.Signature(shared + own)  # type: ignore[attr-defined]

@@ -16,6 +16,7 @@ from ..compressors import Codec, Compressor
 from ..errors import ConfigError
 from ..kernels.random import Keys, Stream, derive, downlink_keys, uniform64, uplink_keys
 from ..participation import Participation
+from ..registry import Registry
 
 
 class Oracle(Protocol):
@@ -101,10 +102,12 @@ class Mechanism:
 
     Attributes
     ----------
+    name : under which `--uplink` and `--downlink` of a custom composition know it.
     client_state : names of arrays of shape (m, d), one row for each hosted client, on the workers.
     server_state : names of arrays of shape (1, d), on the server.
     """
 
+    name: ClassVar[str] = "user"
     client_state: ClassVar[tuple[str, ...]] = ()
     server_state: ClassVar[tuple[str, ...]] = ()
     link: Link
@@ -159,6 +162,10 @@ class Downlink(Mechanism):
     def transmit(self, x: np.ndarray | None, round: int) -> np.ndarray | None:
         """One round: the server has the new vector x (shape (1, d)); returns the clients' points on the workers."""
         raise NotImplementedError
+
+
+uplinks: Registry[type[Uplink]] = Registry("uplink", "mpicomp.mechanisms")
+downlinks: Registry[type[Downlink]] = Registry("downlink", "mpicomp.mechanisms")
 
 
 def probability(p: float, what: str) -> float:

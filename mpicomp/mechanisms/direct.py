@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from ..compressors import Compressor
 from ..compressors.identity import Identity
-from .base import Downlink, Uplink
+from .base import Downlink, Uplink, downlinks, uplinks
 
 
+@uplinks.register("direct")
 class Direct(Uplink):
     """g^t = Σ w_i C(∇f_i(x^t)). Alistarh et al. 2017 (QSGD); Khirirat, Feyzmahdavian and Johansson 2018 (DCGD)."""
 
@@ -23,6 +24,7 @@ class Direct(Uplink):
         return self.mean
 
 
+@downlinks.register("dense")
 class Dense(Downlink):
     """The vector itself to everybody, in the wire dtype: w^{t+1} = x^{t+1}."""
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from ..compressors import Compressor
-from .base import Uplink
+from .base import Uplink, uplinks
 
 
+@uplinks.register("ef14")
 class EF14(Uplink):
     """w_i^t = C(e_i^t + γ∇f_i(x^t)); e_i^{t+1} = e_i^t + γ∇f_i(x^t) − w_i^t; the server steps by Σ w_i w_i^t.
 

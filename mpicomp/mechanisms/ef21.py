@@ -10,11 +10,12 @@ import numpy as np
 from ..compressors import Compressor
 from ..compressors.identity import Identity
 from ..errors import ConfigError
-from .base import Downlink, Uplink
+from .base import Downlink, Uplink, downlinks, uplinks
 
 STARTS = ("compressed", "dense", "zero")
 
 
+@uplinks.register("ef21")
 class EF21(Uplink):
     """c_i^t = C(∇f_i(x^{t+1}) − g_i^t); g_i^{t+1} = g_i^t + c_i^t; on the server g^{t+1} = g^t + Σ w_i c_i^t.
 
@@ -51,6 +52,7 @@ class EF21(Uplink):
         return self.g
 
 
+@downlinks.register("ef21-p")
 class EF21P(Downlink):
     """p^{t+1} = C(x^{t+1} − w^t), broadcast; w^{t+1} = w^t + p^{t+1} on the server and on every client.
 

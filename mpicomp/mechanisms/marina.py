@@ -10,9 +10,10 @@ import numpy as np
 
 from ..compressors import Compressor
 from ..compressors.identity import Identity
-from .base import Downlink, Uplink, probability
+from .base import Downlink, Uplink, downlinks, probability, uplinks
 
 
+@uplinks.register("marina")
 class Marina(Uplink):
     """c^t ~ Bernoulli(p), one coin for all.
 
@@ -44,6 +45,7 @@ class Marina(Uplink):
         return self.g
 
 
+@downlinks.register("marina-p")
 class MarinaP(Downlink):
     """c^t ~ Bernoulli(p).
 
