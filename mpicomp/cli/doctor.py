@@ -48,18 +48,12 @@ def show(report: Mapping[str, Any]) -> None:
     links = {link["rank"]: link for link in report["links"]}
     measured = [name for name in next(iter(links.values()), {}) if name != "rank"]
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title_justify="left")
-    for heading in (
-        "rank",
-        "host",
-        "cores",
-        "threads",
-        *(name.replace("latency_us", "µs of 8 B") for name in measured),
-    ):
-        table.add_column(heading, justify="left" if heading in ("host", "threads") else "right")
+    headings = ["rank", "host", "cores", *(name.replace("latency_us", "µs of 8 B") for name in measured)]
+    for heading in headings:
+        table.add_column(heading, justify="left" if heading == "host" else "right")
     for rank, record in enumerate(report["ranks"]):
-        threads = " ".join(f"{name}={value}" for name, value in record["threads"].items())
         numbers = [f"{links[rank][name]:,.1f}" if rank in links else "" for name in measured]
-        table.add_row(str(rank), record["host"], record["binding"], threads, *numbers)
+        table.add_row(str(rank), record["host"], record["binding"], *numbers)
     console.print(table)
 
     for note in report["notes"]:
@@ -71,14 +65,14 @@ def show(report: Mapping[str, Any]) -> None:
 def _facts(report: Mapping[str, Any]) -> dict[str, str]:
     first = report["ranks"][0]
     declared = "nobody launched it" if report["declared"] is None else f"the launcher says {report['declared']}"
-    state = ("warm" if first["cache_warm"] else "cold") + (
-        ", writable" if first["cache_writable"] else ", not writable"
-    )
+    threads = {" ".join(f"{name}={value}" for name, value in rank["threads"].items()) for rank in report["ranks"]}
+    cache = ["warm" if first["cache_warm"] else "cold", "writable" if first["cache_writable"] else "not writable"]
     return {
         "ranks": f"{report['size']} ({declared})",
         "hosts": ", ".join(f"{host}: {count}" for host, count in report["hosts"].items()),
         "cores": f"{first['host_cores']} on {first['host']}",
+        "threads": " | ".join(sorted(text or "not set" for text in threads)),
         **report["software"],
-        "Numba cache": f"{first['cache']} ({state})",
+        "Numba cache": f"{first['cache']} ({', '.join(cache)})",
         **report["slurm"],
     }
