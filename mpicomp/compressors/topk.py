@@ -34,7 +34,7 @@ class TopK(Compressor):
     summary = "the k entries of largest magnitude, with their indices"
     formulas = "α = k/d"
     paper = "Stich, Cordonnier and Jaggi 2018, Sparsified SGD with memory; Alistarh et al. 2018"
-    contractive = deterministic = True
+    contractive = deterministic = nonexpansive = True
 
     def __init__(self, k: int | None = None, fraction: float | None = None):
         self.k, self.fraction = k, fraction
@@ -72,7 +72,7 @@ def _encode(V, rows, clients, shared, private, buf, pos, tally, wire, k, indices
     d = V.shape[1]
     for j in range(rows.shape[0]):
         x, start = V[rows[j]], pos
-        count = largest(x, k, indices, keys, bins)
+        count = largest(x, k, indices, keys, bins, top)
         coding = choose_coding(indices, count, d)
         buf[pos] = coding | (_PARTIAL if count < k else 0)
         pos += 1

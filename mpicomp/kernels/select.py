@@ -11,7 +11,6 @@ import numpy as np
 from . import njit
 from .bits import unsigned
 
-_BLOCK = 16  # entries tested at once by `_collect`
 _PEAK = 512  # entries whose maximum is taken at once by `argmax_magnitude`
 
 
@@ -24,11 +23,11 @@ def _sample_size(dim):
 def candidate_capacity(dim: int, k: int) -> int:
     """Room for the candidates of a selection of k among dim: more than a well-guessed threshold ever lets through."""
     sample = _sample_size(dim)
-    return max(min(dim, 2 * k + 16 * (dim // sample) + 64), sample) + _BLOCK
+    return max(min(dim, 2 * k + 16 * (dim // sample) + 64), sample) + 8
 
 
 @njit
-def largest(x, k, indices, keys, bins):
+def largest(x, k, indices, keys, bins, reached):
     """The indices, in increasing order, of the k entries of largest magnitude; of equal ones the lower index first.
 
     Entries that are exactly zero are never selected, so there may be fewer than k. A threshold is guessed from a sample, one pass
@@ -37,7 +36,8 @@ def largest(x, k, indices, keys, bins):
     Parameters
     ----------
     x : float32 or float64, shape (d,).
-    indices : int64, keys : uint64, both of shape (candidate_capacity(d, k),); the first receives the result. bins : int64, (256,).
+    indices : int64, keys : uint64, both of shape (candidate_capacity(d, k),); the first receives the result.
+    bins : scratch, int64, shape (256,); reached : scratch, uint8, shape (2048,).
 
     Returns
     -------
@@ -51,7 +51,7 @@ def largest(x, k, indices, keys, bins):
     d = x.shape[0]
     if d > 1024 and 2 * k < d:
         threshold = max(_guess(bits, k, mask, keys, bins), np.uint64(1))
-        found = _collect(bits, threshold, mask, indices, keys)
+        found = _collect(bits, threshold, mask, indices, keys, bins, reached)
         if found >= k or (found >= 0 and threshold == 1):
             return _keep_largest(found, k, mask, indices, keys, bins)
     return _search_all(bits, k, mask, indices, bins)
@@ -112,32 +112,32 @@ def _guess(bits, k, mask, keys, bins):
 
 
 @njit
-def _collect(bits, threshold, mask, indices, keys):
-    """Store the entries that reach the threshold, in order; returns how many, or -1 where there is no room for them."""
+def _collect(bits, threshold, mask, indices, keys, groups, reached):
+    """Store the entries that reach the threshold, in order; returns how many, or -1 where there is no room for them.
+
+    A chunk is compared at once, then the groups of eight with such an entry are listed, then their entries: no branch depends
+    on the data, so that none is mispredicted. `groups` (int64) and `reached` (uint8, 8 times as many) are scratch.
+    """
     low, bound = bits.dtype.type(mask), bits.dtype.type(threshold)
-    whole = bits.shape[0] - bits.shape[0] % _BLOCK
-    limit = indices.shape[0] - _BLOCK
-    found = 0
-    for start in range(0, whole, _BLOCK):
-        hit = bits.dtype.type(0)
-        for i in range(start, start + _BLOCK):
-            hit |= bits.dtype.type(bits.dtype.type(bits[i] & low) >= bound)
-        if hit:
+    words = reached.view(np.uint64)
+    found, limit = 0, indices.shape[0] - 8
+    for first in range(0, bits.shape[0], reached.shape[0]):
+        chunk = bits[first : first + reached.shape[0]]
+        for i in range(chunk.shape[0]):
+            reached[i] = bits.dtype.type(chunk[i] & low) >= bound
+        reached[chunk.shape[0] :] = 0
+        listed = 0
+        for group in range(words.shape[0]):
+            groups[listed] = group
+            listed += words[group] != 0
+        for g in range(listed):
             if found > limit:
                 return -1
-            found = _append(bits, start, start + _BLOCK, threshold, mask, found, indices, keys)
-    if found > limit:
-        return -1
-    return _append(bits, whole, bits.shape[0], threshold, mask, found, indices, keys)
-
-
-@njit
-def _append(bits, start, stop, threshold, mask, found, indices, keys):
-    """Store those of the entries `start` to `stop` that reach the threshold after the `found` ones; returns the new number."""
-    for i in range(start, stop):
-        indices[found] = i
-        keys[found] = np.uint64(bits[i]) & mask
-        found += keys[found] >= threshold
+            for i in range(8 * groups[g], 8 * groups[g] + 8):
+                indices[found] = first + i
+                found += np.int64(reached[i])
+    for i in range(found):
+        keys[i] = np.uint64(bits[indices[i]]) & mask
     return found
 
 
