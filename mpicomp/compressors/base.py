@@ -166,6 +166,7 @@ class Compressor:
     contractive : E‖C(x) − x‖² ≤ (1 − α)‖x‖² without any scaling.
     deterministic : the message depends on the vector alone.
     homogeneous : C(tx) = tC(x) for t > 0, given the same random draw.
+    nonexpansive : a contractive compressor with E‖C(x)‖² ≤ ‖x‖². (C/(1+ω) of an unbiased C always is.)
     shared_randomness : the messages of different clients are correlated through the shared key.
     paper : where it comes from.
     """
@@ -180,6 +181,7 @@ class Compressor:
     deterministic: bool = False
     homogeneous: bool = True
     shared_randomness: bool = False
+    nonexpansive: bool = False
 
     @property
     def same_for_all(self) -> bool:

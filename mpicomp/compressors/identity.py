@@ -20,7 +20,7 @@ class Identity(Compressor):
     codec_id = 0
     summary = "the vector itself, d values"
     formulas = "ω = 0, α = 1, (A, B) = (0, 0), θ = 0"
-    unbiased = contractive = deterministic = True
+    unbiased = contractive = deterministic = nonexpansive = True
 
     def omega(self, d: int, n: int = 1) -> float:
         return 0.0

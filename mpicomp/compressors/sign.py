@@ -34,7 +34,7 @@ class Sign(Compressor):
     summary = "one bit a coordinate and a scale"
     formulas = "α = ‖x‖₁²/(d‖x‖₂²) ≥ 1/d"
     paper = "Karimireddy, Rebjock, Stich and Jaggi 2019, Error feedback fixes SignSGD"
-    deterministic = True
+    deterministic = nonexpansive = True
 
     def __init__(self, norm: str = "l1"):
         if norm not in _ORDERS:

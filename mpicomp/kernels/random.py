@@ -34,6 +34,7 @@ class Stream(IntEnum):
     INIT = 10
     PROBLEM = 11
     TEST = 12
+    ORACLE_COIN = 13
 
 
 class Keys(NamedTuple):

@@ -52,6 +52,7 @@ class Link:
         self._keys = uplink_keys if uplink else downlink_keys
         self._coin_stream = Stream.UPLINK_COIN if uplink else Stream.DOWNLINK_COIN
         self._scratch: dict[str, np.ndarray] = {}
+        self._hosted_rows, self._uncounted = np.arange(self.hosted), np.zeros(2, np.int64)
 
     def codec(self, compressor: Compressor, dim: int | None = None) -> Codec:
         """The compressor bound to this run's sizes, or to another dimension (a few scalars beside the vectors)."""
@@ -79,9 +80,23 @@ class Link:
         """The round's coin, the same on all ranks: heads with probability p."""
         return bool(uniform64(derive(self.seed, self._coin_stream, round), 0) < p)
 
+    def reached(self, round: int, start: int) -> bool:
+        """Whether a method's later stage, which begins with round `start`, has begun. (A rehearsal sees both stages.)"""
+        return round >= start
+
     def active(self, round: int) -> np.ndarray | None:
         """Who speaks in this round: bool, shape (n,), or None for everybody."""
         return None if self.participation is None else self.participation.active(round)
+
+    def compressed(self, codec: Codec, V: np.ndarray, round: int, out: np.ndarray) -> np.ndarray:
+        """out_i = C_i(V_i) for the hosted clients, as this round's messages would carry it; nothing is sent."""
+        keys, rows = self.keys(round), self._hosted_rows
+        buf = self.exchange.buffer(("compressed",), self.hosted * codec.max_nbytes)
+        end = codec.encode(V, rows, self.exchange.clients, keys, buf, 0, self._uncounted)
+        out[:] = 0
+        factors = self.exchange.factors(self.hosted, codec.scale)
+        codec.decode_add(buf, 0, end, rows, self.exchange.clients, factors, keys, out)
+        return out
 
     # The exchange's calls with this link's keys.
     def gather(self, codec: Codec, V, round: int, total, into=None, into_scale: float = 1.0, **how: Any) -> None:
@@ -105,11 +120,13 @@ class Mechanism:
     name : under which `--uplink` and `--downlink` of a custom composition know it.
     client_state : names of arrays of shape (m, d), one row for each hosted client, on the workers.
     server_state : names of arrays of shape (1, d), on the server.
+    server_rows : names of arrays of shape (n, d), on the server: only for methods whose server cannot do without.
     """
 
     name: ClassVar[str] = "user"
     client_state: ClassVar[tuple[str, ...]] = ()
     server_state: ClassVar[tuple[str, ...]] = ()
+    server_rows: ClassVar[tuple[str, ...]] = ()
     link: Link
     mean: Any
 
@@ -126,6 +143,8 @@ class Mechanism:
             setattr(self, name, np.zeros((link.hosted, link.dim), link.dtype) if link.is_worker else None)
         for name in self.server_state:
             setattr(self, name, np.zeros((1, link.dim), link.dtype) if link.is_server else None)
+        for name in self.server_rows:
+            setattr(self, name, np.zeros((link.n_clients, link.dim), link.dtype) if link.is_server else None)
         self.prepare()
 
     def prepare(self) -> None:
@@ -133,7 +152,7 @@ class Mechanism:
 
     def state(self) -> dict[str, np.ndarray]:
         """The state arrays that this rank holds, by name."""
-        names = (*self.client_state, *self.server_state)
+        names = (*self.client_state, *self.server_state, *self.server_rows)
         return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
 
 
