@@ -16,6 +16,7 @@ from .launch import launch
 from .listing import list_parts
 from .quickstart import quickstart
 from .run import run
+from .theory import theory
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -28,6 +29,7 @@ app.command("run")(run)
 app.command("launch", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(launch)
 app.command("doctor")(doctor)
 app.command("list")(list_parts)
+app.command("theory")(theory)
 app.command("compare")(compare)
 app.command("quickstart")(quickstart)
 app.add_typer(bench, name="bench")

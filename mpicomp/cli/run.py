@@ -41,7 +41,7 @@ def _options(
     uplink: Annotated[str | None, Option(help="For --method custom: MECHANISM:COMPRESSOR, as ef21:topk:k=10.")] = None,
     downlink: Annotated[str | None, Option(help="For --method custom: as marina-p@p=0.1:permk.")] = None,
     smoothing: Annotated[float | None, Option(help="For --method custom: β of the clients' model averages.")] = None,
-    init: Annotated[str | None, Option(help="x⁰: zero, ones, or normal:SEED.  [zero]")] = None,
+    init: Annotated[str | None, Option(help="x⁰: zero, ones, normal:SEED, or paper.  [zero]")] = None,
     dtype: Annotated[str | None, Option(help="Of the computation: float32 or float64.  [float64]")] = None,
     wire_dtype: Annotated[str | None, Option(help="Of the values that travel.  [as --dtype]")] = None,
     exchange: Annotated[str | None, Option(help="p2p, collective, local, or auto.  [auto]")] = None,

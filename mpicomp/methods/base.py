@@ -100,8 +100,9 @@ class Method:
     Class attributes
     ----------------
     summary, formulas, paper : one line each, for `mpicomp list` and the docs.
-    default_compressor, default_downlink_compressor : used where the user names none.
+    default_compressor, default_downlink_compressor : used where the user names none; None for the downlink's means that it is as the uplink's.
     takes_downlink_compressor : a second compressor is chosen by --downlink-compressor.
+    own_optimizer : the optimizer is part of the method, --optimizer is refused.
     needs : "unbiased", "contractive" (an unbiased one enters as C/(1+ω)), or "any".
     """
 
@@ -110,8 +111,9 @@ class Method:
     formulas: ClassVar[str] = ""
     paper: ClassVar[str] = ""
     default_compressor: ClassVar[str] = "identity"
-    default_downlink_compressor: ClassVar[str] = "identity"
+    default_downlink_compressor: ClassVar[str | None] = "identity"
     takes_downlink_compressor: ClassVar[bool] = False
+    own_optimizer: ClassVar[bool] = False
     needs: ClassVar[str] = "any"
 
     def compose(self, setting: Setting, step_size: float) -> Parts:
@@ -128,6 +130,15 @@ class Method:
         raise TheoryError(
             f"method {self.name!r} brings no theory; give the step size as a number, for example --step 0.05"
         )
+
+    def initial_term(self, setting: Setting, mean_squared_gradient: float) -> float:
+        """What the theorem E‖∇f(x̂^T)‖² ≤ (2δ⁰/γ + this)/T has beside δ⁰ = f(x⁰) − inf f.
+
+        Parameters
+        ----------
+        mean_squared_gradient : (1/n) Σ‖∇f_i(x⁰)‖².
+        """
+        return 0.0
 
     def check(self, compressor: Compressor) -> None:
         """Refuse a compressor that the method's theory does not cover.

@@ -17,6 +17,11 @@ def xi(alpha: float) -> float:
     return (1.0 + sqrt(1.0 - alpha)) / alpha - 1.0
 
 
+def theta(alpha: float) -> float:
+    """θ = 1 − √(1−α): the part of the error that a round removes where the gradients stand still."""
+    return 1.0 - sqrt(1.0 - alpha)
+
+
 def ef21_step(setting: Setting) -> float:
     """γ = 1/(L + L_QM ξ(α)). Richtárik, Sokolov and Fatkhullin 2021, the nonconvex theorem."""
     s = setting.smoothness
@@ -32,6 +37,7 @@ class EF21(Method):
     Parameters
     ----------
     start : g_i⁰ = C(∇f_i(x⁰)) ("compressed"), ∇f_i(x⁰) ("dense"), or 0 ("zero"). What is sent is counted.
+        The published code takes the dense start and charges nothing for it.
     """
 
     summary = "error feedback by compressed differences"
@@ -43,9 +49,26 @@ class EF21(Method):
     def __init__(self, start: str = "compressed"):
         self.start = start
 
-    def compose(self, setting, step_size):
+    def compose(self, setting: Setting, step_size: float) -> Parts:
         return Parts(EF21Uplink(setting.compressor, self.start))
 
-    def step_size(self, setting):
+    # What the variants change in γ = 1/(L + L̂ ξ(α̂)).
+    def mean_smoothness(self, setting: Setting) -> float:
+        """L̂, here L_QM."""
+        return setting.smoothness.L_QM
+
+    def contraction(self, setting: Setting) -> float:
+        """α̂, here α."""
+        return setting.alpha
+
+    def step_size(self, setting: Setting) -> float:
         self.refuse_minibatch(setting)
-        return ef21_step(setting)
+        return 1.0 / (setting.smoothness.L + self.mean_smoothness(setting) * xi(self.contraction(setting)))
+
+    def initial_term(self, setting, mean_squared_gradient):
+        """G⁰/θ, with G⁰ ≤ (1−α) (1/n) Σ‖∇f_i(x⁰)‖² for the compressed start."""
+        return self.first_error(setting) * mean_squared_gradient / theta(self.contraction(setting))
+
+    def first_error(self, setting: Setting) -> float:
+        """E G⁰ divided by (1/n) Σ‖∇f_i(x⁰)‖², at most."""
+        return {"compressed": 1.0 - setting.alpha, "dense": 0.0, "zero": 1.0}[self.start]

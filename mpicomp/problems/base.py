@@ -138,6 +138,14 @@ class Problem:
             "give a number (--step 0.05), or define smoothness() (Smoothness.bounds(L_i) needs only the L_i)"
         )
 
+    def lower_bound(self) -> float | None:
+        """A number that f never falls below, the closer to inf f the better; None where none is known."""
+        return None
+
+    def paper_start(self) -> np.ndarray:
+        """x⁰ of the paper's experiments (`--init paper`), shape (d,). Raises ConfigError where there is none."""
+        raise ConfigError(f"problem {self.name!r} has no starting point of its own; use --init zero, ones or normal:SEED")
+
     def describe(self) -> dict[str, Any]:
         """Facts for the result files: sizes, heterogeneity."""
         return {"name": self.name, "dim": self.dim, "clients": self.n_clients}

@@ -78,6 +78,10 @@ class LinearModel(BlockProblem):
     def block(self, clients: np.ndarray, dtype: Any) -> LinearBlock:
         return LinearBlock(self, clients, np.dtype(dtype))
 
+    def lower_bound(self) -> float | None:
+        """0: neither the loss nor the regulariser is ever negative."""
+        return 0.0
+
     def describe(self) -> dict[str, Any]:
         """Sizes, and how much the clients differ: rows, label means, smoothness (`L_pooled`: `pooled_smoothness`)."""
         sizes = np.diff(self.rows.offsets)

@@ -67,6 +67,14 @@ class Quadratic(BlockProblem):
             mu=self.reg or None,
         )
 
+    def lower_bound(self) -> float | None:
+        """inf f = −½ b̄ᵀĀ⁻¹b̄; b̄ lies along e_1, and (Ā⁻¹)_11 is a continued fraction."""
+        off, pivot = float(np.mean(self.scales)), 0.0
+        diagonal = 2.0 * off + self.shift
+        for _ in range(self.dim):
+            pivot = diagonal - (off**2 / pivot if pivot else 0.0)
+        return -0.5 * float(np.mean(self.linear)) ** 2 / pivot
+
     def describe(self) -> dict[str, Any]:
         return {**super().describe(), "noise": self.noise, "reg": self.reg, **self.smoothness().spread()}
 

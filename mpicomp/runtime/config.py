@@ -33,7 +33,7 @@ class Config:
     batch : samples per client and round; 0 for exact gradients.
     rounds, tol : stop after so many rounds, or once ‖∇f(x)‖² ≤ tol at an evaluation.
     step : "theory", "theory*FACTOR", or a number.
-    init : x⁰: "zero", "ones", or "normal:SEED".
+    init : x⁰: "zero", "ones", "normal:SEED", or "paper" for the problem's own.
     dtype, wire_dtype : of the computation, and of the values that travel (as dtype where None).
     exchange : "p2p", "collective", "local", or "auto" (p2p over several processes, local in one).
     seed : of everything random. eval_every : rounds between evaluations, 0 for about a hundred in all.
@@ -127,7 +127,8 @@ class Config:
         if not self.tol >= 0:
             raise ConfigError(f"tol={self.tol} must be a number that is not negative; 0 means run all rounds")
         parse_step(self.step)
-        initial_point(self.init, 1, 0)
+        if self.init != "paper":
+            initial_point(self.init, 1, 0)
 
     # ---- writing ------------------------------------------------------------------------------------------------
     def to_toml(self) -> str:
@@ -190,7 +191,7 @@ def initial_point(text: str, dim: int, seed: int) -> np.ndarray:
         x = np.empty(dim)
         fill_normal(derive(int(rest) if colon else seed, Stream.INIT), x)
         return x
-    raise ConfigError(f"init={text!r}; allowed: zero, ones, normal, normal:SEED")
+    raise ConfigError(f"init={text!r}; allowed: zero, ones, normal, normal:SEED, paper")
 
 
 def _read_toml(path: Path) -> dict[str, Any]:

@@ -29,7 +29,7 @@ ROUNDS = 3
 def rehearse(config: Config, problem: Problem, composition: Composition, step_size: float) -> None:
     """Run a few rounds in this process, with two clients and their own states, so that every kernel is compiled and loaded.
 
-    Coins are not tossed but alternate, so that both branches of a mechanism are seen.
+    Coins are not tossed but alternate, and so do stages, so that both branches of a mechanism are seen.
     """
     exchange = LocalExchange(
         problem.n_clients, problem.dim, np.dtype(config.dtype), clients=np.arange(min(2, problem.n_clients))
@@ -45,6 +45,9 @@ def rehearse(config: Config, problem: Problem, composition: Composition, step_si
 class _RehearsalLink(Link):
     def coin(self, p, round):
         return round % 2 == 0
+
+    def reached(self, round, start):
+        return round % 2 == 1
 
 
 def prepare(config: Config, problem: Problem, composition: Composition, step_size: float, comm: Comm | None) -> float:

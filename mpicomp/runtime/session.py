@@ -64,9 +64,10 @@ class Composition:
             raise ConfigError(
                 f"method {self.method.name!r} has one compressor, chosen by --compressor; drop --downlink-compressor"
             )
-        self.downlink_compressor = compressors.create(
-            config.downlink_compressor or self.method.default_downlink_compressor
-        )
+        if config.optimizer and self.method.own_optimizer:
+            raise ConfigError(f"method {self.method.name!r} brings its own optimizer; drop --optimizer {config.optimizer}")
+        downlink = config.downlink_compressor or self.method.default_downlink_compressor
+        self.downlink_compressor = compressors.create(downlink) if downlink else self.compressor
         if not config.allow_unsafe:
             self.method.check(self.compressor)
         self.optimizer = (config.optimizer, config.optimizer_options)
@@ -131,7 +132,8 @@ class Session:
         self.replicated = self.downlink.mirrored = parts.replicated
         if parts.weights is not None:
             exchange.weights = _checked_weights(parts.weights, problem.n_clients)
-        self.x = initial_point(config.init, problem.dim, config.seed).astype(dtype)[None]
+        start = problem.paper_start() if config.init == "paper" else initial_point(config.init, problem.dim, config.seed)
+        self.x = start.astype(dtype)[None]
         self.optimizer.start(self.x, step_size)
         self.uplink.start(Link(exchange, config.seed, wire, True, parts.participation))
         self.downlink.start(Link(exchange, config.seed, wire, False, parts.participation))
