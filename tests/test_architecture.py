@@ -62,7 +62,20 @@ def test_only_the_cluster_knows_mpi(path):
 
 
 def test_kernels_need_only_numpy_and_numba():
-    allowed = {"numpy", "numba", "mpicomp", "__future__", "enum", "typing", "os", "platform", "functools", "pathlib", "math", "collections"}
+    allowed = {
+        "numpy",
+        "numba",
+        "mpicomp",
+        "__future__",
+        "enum",
+        "typing",
+        "os",
+        "platform",
+        "functools",
+        "pathlib",
+        "math",
+        "collections",
+    }
     for path in (PACKAGE / "kernels").glob("*.py"):
         assert {name.split(".")[0] for name in imports(path)} <= allowed, path
 

@@ -25,12 +25,16 @@ def theory(
     smooth, compressor = constants(config, problem)
     table(f"Problem {problem.name}, d = {problem.dim}, n = {problem.n_clients}", ["constant", "value"], _rows(smooth))
     table(f"Compressor {config.compressor or 'of the method'}", ["constant", "value"], _rows(compressor))
-    gd = dataclasses.replace(config, method="gd", method_options={}, compressor=None, downlink_compressor=None, step="theory")
+    gd = dataclasses.replace(
+        config, method="gd", method_options={}, compressor=None, downlink_compressor=None, step="theory"
+    )
     promises = [promise(gd, epsilon, problem)]
     try:
         promises.append(promise(config, epsilon, problem))
     except TheoryError as error:
-        print(f"{config.method}: {error}\nA safe start is --step {promises[0].step / 10:.3g}, a tenth of gradient descent's 1/L; then double it.")
+        print(
+            f"{config.method}: {error}\nA safe start is --step {promises[0].step / 10:.3g}, a tenth of gradient descent's 1/L; then double it."
+        )
 
     def total(p: Any, per_round: float) -> str:
         return "?" if p.rounds is None else size(p.rounds * per_round)
@@ -38,7 +42,10 @@ def theory(
     rows = [
         ["compressor", *(p.compressor for p in promises)],
         ["step γ", *(f"{p.step:.6g}" for p in promises)],
-        [f"rounds to ‖∇f‖² ≤ {epsilon:g}", *("? (inf f unknown)" if p.rounds is None else f"{p.rounds:,}" for p in promises)],
+        [
+            f"rounds to ‖∇f‖² ≤ {epsilon:g}",
+            *("? (inf f unknown)" if p.rounds is None else f"{p.rounds:,}" for p in promises),
+        ],
         ["bytes up a round, measured", *(size(p.up) for p in promises)],
         ["bytes down a round, measured", *(size(p.down) for p in promises)],
         ["bytes up in all", *(total(p, p.up) for p in promises)],

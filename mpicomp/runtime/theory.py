@@ -52,18 +52,36 @@ def promise(config: Config, epsilon: float, problem: Problem | None = None) -> P
         terms = 2.0 * gap / step + composition.method.initial_term(composition.setting, squared)
         rounds = max(0, int(np.ceil(terms / epsilon)))
     short = dataclasses.replace(
-        config, rounds=SAMPLE_ROUNDS, eval_every=SAMPLE_ROUNDS // 10, tol=0.0, out=None, exchange="local", step=str(step)
+        config,
+        rounds=SAMPLE_ROUNDS,
+        eval_every=SAMPLE_ROUNDS // 10,
+        tol=0.0,
+        out=None,
+        exchange="local",
+        step=str(step),
     )
     history = run(short, problem=problem).history
     first, last = history[1], history[-1]
-    per_round = [(last[f"{way}_message"] - first[f"{way}_message"]) / (last["round"] - first["round"]) for way in ("uplink", "downlink")]
+    per_round = [
+        (last[f"{way}_message"] - first[f"{way}_message"]) / (last["round"] - first["round"])
+        for way in ("uplink", "downlink")
+    ]
     return Promise(composition.method.name, composition.compressor.spec, step, rounds, per_round[0], per_round[1])
 
 
 def constants(config: Config, problem: Problem) -> tuple[dict[str, Any], dict[str, Any]]:
     """(the problem's constants, the compressor's) by name; a constant that does not exist is left out."""
     s = problem.smoothness()
-    smooth = {"L": s.L, "L_AM": s.L_AM, "L_QM": s.L_QM, "L_max": s.L_max, "L₊": s.L_plus, "L±": s.L_pm, "L_A": s.L_A, "L_B": s.L_B}
+    smooth = {
+        "L": s.L,
+        "L_AM": s.L_AM,
+        "L_QM": s.L_QM,
+        "L_max": s.L_max,
+        "L₊": s.L_plus,
+        "L±": s.L_pm,
+        "L_A": s.L_A,
+        "L_B": s.L_B,
+    }
     if s.mu is not None:
         smooth["μ"] = s.mu
     compressor = Composition(dataclasses.replace(config, allow_unsafe=True), problem).compressor
@@ -73,7 +91,12 @@ def constants(config: Config, problem: Problem) -> tuple[dict[str, Any], dict[st
 
 def _compressor_constants(compressor: Compressor, d: int, n: int) -> dict[str, Any]:
     found: dict[str, Any] = {"ζ (values a message)": compressor.density(d, n)}
-    for name, constant in (("ω", compressor.omega), ("α", compressor.alpha), ("(A, B)", compressor.ab), ("θ", compressor.theta)):
+    for name, constant in (
+        ("ω", compressor.omega),
+        ("α", compressor.alpha),
+        ("(A, B)", compressor.ab),
+        ("θ", compressor.theta),
+    ):
         try:
             found[name] = constant(d, n)
         except TheoryError:

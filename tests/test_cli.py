@@ -1,0 +1,157 @@
+"""The command line, in this process where that is enough, as processes where it is not."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from mpicomp.cli import app
+from mpicomp.errors import ConfigError, DataError, UserError
+from mpicomp.version import __version__
+
+SMALL = [
+    "--problem",
+    "quadratic",
+    "--set",
+    "problem.dim=20",
+    "--set",
+    "problem.reg=0.1",
+    "--clients",
+    "4",
+    "--rounds",
+    "60",
+]
+
+
+def invoke(*args: str):
+    """The command's output; exceptions pass through as they do to `main`."""
+    result = CliRunner().invoke(app, list(args), catch_exceptions=False, standalone_mode=False)
+    return result.output
+
+
+@pytest.fixture(autouse=True)
+def wide(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+
+
+def test_version():
+    assert invoke("--version").strip() == f"mpicomp {__version__}"
+
+
+def test_every_command_has_help():
+    text = invoke("--help")
+    for command in ("run", "launch", "doctor", "list", "compare", "theory", "quickstart", "bench"):
+        assert command in text
+        assert "Usage" in invoke(command, "--help")
+
+
+def test_run_shows_progress_and_a_table_and_writes_results(tmp_path):
+    text = invoke("run", *SMALL, "--method", "ef21", "--compressor", "topk:k=2", "--out", str(tmp_path / "r"))
+    assert "round 60/60" in text and "bytes up (payload)" in text and "seconds in rounds" in text
+    summary = json.loads((tmp_path / "r" / "summary.json").read_text())
+    assert summary["method"] == "ef21" and summary["compressor"] == "topk:k=2" and summary["rounds"] == 60
+
+
+def test_the_options_of_a_run_live_in_the_file_too(tmp_path):
+    invoke("run", *SMALL, "--seed", "3", "--method", "marina:p=0.25", "-q", "--out", str(tmp_path / "a"))
+    again = ["run", str(tmp_path / "a" / "config.toml"), "-q", "--out", str(tmp_path / "b")]
+    invoke(*again)
+    a, b = (json.loads((tmp_path / name / "summary.json").read_text()) for name in "ab")
+    assert a["iterate_sha256"] == b["iterate_sha256"] and a["seed"] == 3
+    assert (tmp_path / "a" / "config.toml").read_text().replace("/a", "/b") == (
+        tmp_path / "b" / "config.toml"
+    ).read_text()
+
+
+def test_an_option_beats_the_file(tmp_path):
+    (tmp_path / "c.toml").write_text('method = "gd"\nrounds = 5\n[problem]\nname = "quadratic"\ndim = 10\n')
+    invoke("run", str(tmp_path / "c.toml"), "--rounds", "7", "-q", "--out", str(tmp_path / "o"))
+    assert json.loads((tmp_path / "o" / "summary.json").read_text())["rounds"] == 7
+
+
+def test_compare_names_the_break_even_link(tmp_path):
+    for method, step in (("gd", "theory"), ("marina", "theory*2")):
+        invoke(
+            "run", *SMALL, "--method", method, "--step", step, "--rounds", "300", "-q", "--out", str(tmp_path / method)
+        )
+    text = invoke("compare", str(tmp_path / "gd"), str(tmp_path / "marina"))
+    assert "To reach" in text and "bytes total" in text and "marina:" in text
+    with pytest.raises(UserError, match="never reached"):
+        invoke("compare", str(tmp_path / "gd"), str(tmp_path / "marina"), "--target", "1e-300")
+
+
+def test_compare_wants_finished_runs(tmp_path):
+    with pytest.raises(DataError, match="does not hold a finished run"):
+        invoke("compare", str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [("methods", "marina-p"), ("compressors", "topk:k="), ("problems", "quadratic"), ("data", "a9a.t")],
+)
+def test_list(kind, expected):
+    assert expected in invoke("list", kind)
+
+
+def test_list_names_formulas_and_papers():
+    text = invoke("list", "methods")
+    assert "γ = 1/(L + L_QM ξ(α)" in text and "Richtárik, Sokolov and Fatkhullin" in text
+
+
+def test_theory_promises_and_refuses():
+    text = invoke("theory", *SMALL, "--method", "ef21", "--compressor", "topk:k=2")
+    assert "rounds to" in text and "ω" not in text.split("Promise")[0].split("Compressor")[1]
+    assert "A safe start is --step" in invoke("theory", *SMALL, "--method", "custom")
+
+
+def test_custom_composition():
+    text = invoke(
+        "run", *SMALL, "--method", "custom", "--uplink", "ef21:topk:k=2", "--downlink", "marina-p@p=0.3:permk", "--smoothing", "0.5",
+        "--optimizer", "heavyball:momentum=0.5", "--step", "0.05", "-q",
+    )  # fmt: skip
+    assert "custom" in text
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--compressor", "topkk"], "did you mean 'topk'"),
+        (["--compressor", "topk:k=1000", "--method", "ef21"], "k=1000"),
+        (["--compressor", "topk:kk=3"], "kk"),
+        (["--method", "dcgd", "--compressor", "topk:k=1"], "needs an unbiased compressor"),
+        (["--set", "problm.dim=3"], "problem"),
+        (["--set", "rounds"], "key=value"),
+        (["--step", "-1"], "positive number"),
+        (["--dtype", "float16"], "float32"),
+        (["--init", "two"], "zero, ones"),
+        (["--out", "/proc/nowhere"], "cannot write"),
+        (["--method", "custom", "--uplink", "ef21", "--step", "1"], "names no compressor"),
+    ],
+)  # fmt: skip
+def test_bad_options_are_named(options, message):
+    with pytest.raises((ConfigError, DataError), match=message):
+        invoke("run", *SMALL, *options, "-q")
+
+
+def test_a_missing_data_file_is_named():
+    with pytest.raises(DataError, match=r"no/such/file\.libsvm"):
+        invoke("run", "--data", "no/such/file.libsvm", "-q")
+
+
+@pytest.mark.process
+@pytest.mark.parametrize(
+    ("args", "line"), [(["--compressor", "nope"], "mpicomp: unknown compressor"), (["--nope"], "No such option")]
+)
+def test_errors_that_all_ranks_see_are_printed_once(args, line):
+    mpirun = Path(sys.executable).parent / "mpirun"
+    if not mpirun.exists():
+        pytest.skip("no mpirun beside this Python")
+    command = [str(mpirun), "-n", "3", sys.executable, "-m", "mpicomp", "run", *args]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert (done.stdout + done.stderr).count(line) == 1
