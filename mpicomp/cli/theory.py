@@ -32,9 +32,8 @@ def theory(
     try:
         promises.append(promise(config, epsilon, problem))
     except TheoryError as error:
-        print(
-            f"{config.method}: {error}\nA safe start is --step {promises[0].step / 10:.3g}, a tenth of gradient descent's 1/L; then double it."
-        )
+        print(f"{config.method}: {error}")
+        print(f"A safe start is --step {promises[0].step / 10:.3g}, a tenth of gradient descent's 1/L; then double it.")
 
     def total(p: Any, per_round: float) -> str:
         return "?" if p.rounds is None else size(p.rounds * per_round)

@@ -6,6 +6,7 @@ run is the same bit for bit for any number of ranks), and with errors as NumPy h
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 from collections.abc import Callable
@@ -13,16 +14,26 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 
-def _cache_directory() -> Path:
-    """One cache for each host: two hosts with different processors never write the same index file."""
+def cache_directory() -> Path:
+    """Where compiled kernels are kept: a directory for each host and each state of the kernels' sources.
+
+    Two hosts with different processors never write the same index. And Numba looks only at the file of the function that it loads:
+    where a kernel changes, those that call it in other files would go on with its old machine code.
+    """
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return base / "mpicomp" / "numba" / (platform.node() or "host")
+    package, digest = Path(__file__).parent.parent, hashlib.sha256()
+    for path in sorted([*package.glob("kernels/*.py"), *package.glob("compressors/*.py")]):
+        digest.update(path.read_bytes())
+    return base / "mpicomp" / "numba" / (platform.node() or "host") / digest.hexdigest()[:16]
 
 
-# Numba reads this when it is first imported. A user's own setting wins.
-os.environ.setdefault("NUMBA_CACHE_DIR", str(_cache_directory()))
+# Numba reads the variable when it is first imported. A user's own setting wins.
+os.environ.setdefault("NUMBA_CACHE_DIR", str(cache_directory()))
 
 import numba  # noqa: E402
+
+if not numba.config.CACHE_DIR:  # type: ignore[attr-defined]
+    numba.config.CACHE_DIR = os.environ["NUMBA_CACHE_DIR"]  # type: ignore[attr-defined]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -32,4 +43,4 @@ def njit(function: F) -> F:
     return cast(F, numba.njit(function, cache=True, nogil=True, error_model="numpy"))
 
 
-__all__ = ["njit"]
+__all__ = ["cache_directory", "njit"]
