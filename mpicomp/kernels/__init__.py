@@ -21,7 +21,8 @@ def cache_directory() -> Path:
     where a kernel changes, those that call it in other files would go on with its old machine code.
     """
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    package, digest = Path(__file__).parent.parent, hashlib.sha256()
+    checked = os.environ.get("NUMBA_BOUNDSCHECK", "")  # with array bounds checked it is other code
+    package, digest = Path(__file__).parent.parent, hashlib.sha256(checked.encode())
     for path in sorted([*package.glob("kernels/*.py"), *package.glob("compressors/*.py")]):
         digest.update(path.read_bytes())
     return base / "mpicomp" / "numba" / (platform.node() or "host") / digest.hexdigest()[:16]

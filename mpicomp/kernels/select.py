@@ -135,7 +135,7 @@ def _collect(bits, threshold, mask, indices, keys, groups, reached):
                 return -1
             for i in range(8 * groups[g], 8 * groups[g] + 8):
                 indices[found] = first + i
-                found += np.int64(reached[i])
+                found += reached[i]
     for i in range(found):
         keys[i] = np.uint64(bits[indices[i]]) & mask
     return found
