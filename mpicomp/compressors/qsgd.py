@@ -8,11 +8,10 @@ import numpy as np
 
 from ..errors import ConfigError
 from ..kernels import njit
-from ..kernels.bits import CHUNK, bit_length, pack, packed_nbytes, padding_is_zero, unpack
-from ..kernels.quantize import LANES, norm, round_to_grid
+from ..kernels.bits import CHUNK, bit_length, packed_nbytes
+from ..kernels.levels import add_levels, write_levels
+from ..kernels.quantize import LANES
 from ..kernels.random import client_key
-from ..kernels.select import argmax_magnitude
-from ..kernels.status import BAD_PADDING, BAD_VALUE, TRUNCATED
 from .base import Codec, Compressor, compressors
 from .identity import Identity
 
@@ -82,42 +81,15 @@ class QSGD(Compressor):
 
 
 @njit
-def _unit(x, levels, use_max, lanes, wire):
-    """‖x‖/s, the distance between levels, in the wire dtype and rounded up, so that no entry is above level s."""
-    size = np.float64(abs(x[argmax_magnitude(x)])) if use_max else norm(x, 2, lanes)
-    unit = wire.dtype.type(size / levels)
-    if np.float64(unit) * levels < size:
-        unit = wire.dtype.type(np.nextafter(unit, wire.dtype.type(np.inf)))
-    return unit if np.isfinite(unit) else wire.dtype.type(np.nan)
-
-
-@njit
 def _encode(
     V, rows, clients, shared, private, buf, pos, tally, wire, levels, width, bucket, use_max, lanes, codes, top
 ):  # fmt: skip
     d, begin = V.shape[1], pos
-    buckets = (d + bucket - 1) // bucket
     for j in range(rows.shape[0]):
-        x, key = V[rows[j]], client_key(private, clients[j])
-        units = buf[pos : pos + buckets * wire.itemsize].view(wire.dtype)
-        for b in range(buckets):
-            units[b] = _unit(x[b * bucket : (b + 1) * bucket], levels, use_max, lanes, wire)
-        pos += buckets * wire.itemsize
-        for first in range(0, d, CHUNK):
-            last, start = min(first + CHUNK, d), first
-            while start < last:
-                b = start // bucket
-                stop = min((b + 1) * bucket, last)
-                part = codes[start - first : stop - first]
-                if np.isfinite(units[b]):
-                    round_to_grid(x[start:stop], units[b], levels, key, start, part)
-                else:
-                    part[:] = levels
-                start = stop
-            pack(codes, first, last - first, d, width, buf, pos, top)
-        pos += packed_nbytes(d, width)
+        key = client_key(private, clients[j])
+        pos = write_levels(V[rows[j]], levels, width, bucket, use_max, key, buf, pos, wire, lanes, codes, top)
     tally[0] += 8 * (pos - begin)
-    tally[1] += (d * width + 8 * wire.itemsize * buckets) * rows.shape[0]
+    tally[1] += (d * width + 8 * wire.itemsize * ((d + bucket - 1) // bucket)) * rows.shape[0]
     return pos
 
 
@@ -125,27 +97,8 @@ def _encode(
 def _decode(
     buf, pos, end, rows, clients, weights, shared, private, out, wire, levels, width, bucket, use_max, lanes, codes, top
 ):  # fmt: skip
-    d = out.shape[1]
-    buckets = (d + bucket - 1) // bucket
     for j in range(rows.shape[0]):
-        packed = pos + buckets * wire.itemsize
-        if packed + packed_nbytes(d, width) > end:
-            return TRUNCATED
-        if not padding_is_zero(buf, 8 * packed + d * width):
-            return BAD_PADDING
-        units = buf[pos:packed].view(wire.dtype)
-        weight = weights[j]
-        for first in range(0, d, CHUNK):
-            last, start = min(first + CHUNK, d), first
-            unpack(buf, packed, first, last - first, d, width, codes, top)
-            if codes[: last - first].max() > 2 * levels:
-                return BAD_VALUE
-            while start < last:
-                b = start // bucket
-                stop = min((b + 1) * bucket, last)
-                acc, part, unit = out[rows[j], start:stop], codes[start - first : stop - first], units[b]
-                for i in range(stop - start):
-                    acc[i] += weight * (unit * wire.dtype.type(np.int32(part[i]) - np.int32(levels)))
-                start = stop
-        pos = packed + packed_nbytes(d, width)
+        pos = add_levels(buf, pos, end, out[rows[j]], weights[j], levels, width, bucket, wire, codes, top)
+        if pos < 0:
+            return pos
     return pos

@@ -12,7 +12,7 @@ from ..kernels.status import BAD_PADDING, TRUNCATED
 from .base import Codec, Compressor, compressors
 from .identity import Identity
 
-_ORDERS = {"l1": 1, "l2": 2}
+_ORDERS = {"l1": 1, "l2": 2, "unit": 0}
 
 
 @compressors.register("sign")
@@ -22,7 +22,8 @@ class Sign(Compressor):
     Parameters
     ----------
     norm : "l1", the scale ‖x‖₁/d, which is the best one; or "l2", the scale ‖x‖₂/√d of 1-bit Adam (Tang et al. 2021), which
-        keeps the norm but is not contractive: ‖C(x) − x‖² = 2‖x‖²(1 − ‖x‖₁/(√d ‖x‖₂)).
+        keeps the norm but is not contractive: ‖C(x) − x‖² = 2‖x‖²(1 − ‖x‖₁/(√d ‖x‖₂)); or "unit", sign(x) alone, d bits and no
+        scale (signSGD, Bernstein et al. 2018), where a NaN counts as +1.
 
     ‖C(x) − x‖² = (1 − ‖x‖₁²/(d‖x‖₂²))‖x‖² with the l1 scale, so that α = 1/d is the worst case, of a vector with one entry.
 
@@ -41,6 +42,7 @@ class Sign(Compressor):
             raise ConfigError(f"sign: norm={norm!r} is unknown; known: {', '.join(_ORDERS)}")
         self.norm = norm
         self.contractive = norm == "l1"
+        self.homogeneous = norm != "unit"
 
     def alpha(self, d: int, n: int = 1) -> float:
         if not self.contractive:
@@ -49,7 +51,7 @@ class Sign(Compressor):
 
     def bind(self, dim, n_clients, wire_dtype=np.float64):
         wire = np.dtype(wire_dtype)
-        max_nbytes = wire.itemsize + packed_nbytes(dim, 1)
+        max_nbytes = _scale_nbytes(_ORDERS[self.norm], wire.itemsize) + packed_nbytes(dim, 1)
         if max_nbytes >= dim * wire.itemsize:
             return Identity().bind(dim, n_clients, wire)
         args = _ORDERS[self.norm], np.empty(LANES), np.empty(CHUNK, np.uint8), np.empty(CHUNK, np.uint8)
@@ -57,37 +59,46 @@ class Sign(Compressor):
 
 
 @njit
+def _scale_nbytes(order, itemsize):
+    return itemsize if order > 0 else 0
+
+
+@njit
 def _encode(V, rows, clients, shared, private, buf, pos, tally, wire, order, lanes, negative, top):
-    d = V.shape[1]
-    nbytes = wire.itemsize + packed_nbytes(d, 1)
+    d, head = V.shape[1], _scale_nbytes(order, wire.itemsize)
+    nbytes = head + packed_nbytes(d, 1)
     for j in range(rows.shape[0]):
         x = V[rows[j]]
         lanes[:] = 0.0
         for first in range(0, d, CHUNK):
             chunk = x[first : first + CHUNK]
-            add_magnitudes(chunk, order, lanes)
+            if order > 0:
+                add_magnitudes(chunk, order, lanes)
             for i in range(chunk.shape[0]):
                 negative[i] = chunk[i] < 0
-            pack(negative, first, chunk.shape[0], d, 1, buf, pos + wire.itemsize, top)
-        scale = lanes.sum() / d
-        buf[pos : pos + wire.itemsize].view(wire.dtype)[0] = scale if order == 1 else np.sqrt(scale)
+            pack(negative, first, chunk.shape[0], d, 1, buf, pos + head, top)
+        if order > 0:
+            scale = lanes.sum() / d
+            buf[pos : pos + head].view(wire.dtype)[0] = scale if order == 1 else np.sqrt(scale)
         pos += nbytes
     tally[0] += 8 * nbytes * rows.shape[0]
-    tally[1] += (8 * wire.itemsize + d) * rows.shape[0]
+    tally[1] += (8 * head + d) * rows.shape[0]
     return pos
 
 
 @njit
 def _decode(buf, pos, end, rows, clients, weights, shared, private, out, wire, order, lanes, negative, top):
-    d = out.shape[1]
+    d, head = out.shape[1], _scale_nbytes(order, wire.itemsize)
     for j in range(rows.shape[0]):
-        bits = pos + wire.itemsize
+        bits = pos + head
         stop = bits + packed_nbytes(d, 1)
         if stop > end:
             return TRUNCATED
         if not padding_is_zero(buf, 8 * bits + d):
             return BAD_PADDING
-        plus = weights[j] * buf[pos:bits].view(wire.dtype)[0]
+        plus = weights[j]
+        if order > 0:
+            plus *= buf[pos:bits].view(wire.dtype)[0]
         for first in range(0, d, CHUNK):
             chunk = out[rows[j], first : first + CHUNK]
             unpack(buf, bits, first, chunk.shape[0], d, 1, negative, top)

@@ -1,0 +1,131 @@
+"""Dynamic quantization: QSGD's levels with the width written in every message, so that each client may choose its own each round."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..errors import ConfigError
+from ..kernels import njit
+from ..kernels.bits import CHUNK, packed_nbytes
+from ..kernels.levels import add_levels, write_levels
+from ..kernels.quantize import LANES
+from ..kernels.random import client_key
+from ..kernels.status import BAD_VALUE, TRUNCATED
+from .base import Codec, Compressor, compressors
+from .identity import Identity
+from .qsgd import QSGD
+
+MIN_BITS, MAX_BITS = 2, 16
+
+
+class DynamicCodec(Codec):
+    """A codec of dynamic quantization.
+
+    Attributes
+    ----------
+    widths : bits of an entry, int64, shape (n,): client i's next message has width widths[i]. Receivers do not look at it.
+    bucket, use_max : entries that share a norm; whether that is the largest magnitude.
+    """
+
+    widths: np.ndarray
+    bucket: int
+    use_max: bool
+
+    def message_bits(self, width: int) -> int:
+        """Bits of a message of this width, everything included: the width itself, the norms, padding."""
+        return 8 * (self.overhead_nbytes + packed_nbytes(self.dim, width))
+
+    @property
+    def overhead_nbytes(self) -> int:
+        """Bytes of a message beside the entries."""
+        return _overhead(self.dim, self.bucket, self.wire_dtype.itemsize)
+
+
+@compressors.register("dynamic")
+class Dynamic(Compressor):
+    """Q_s(x)_j = (‖x‖/s) q_j as in `qsgd`, s = 2^(B−1) − 1, where B ∈ 2..16 is the message's own width.
+
+    Parameters
+    ----------
+    bits : B, where no method chooses it (method dq-sgd does).
+    norm : "max", or "l2" (then with a bucket: over a whole network its error is many times the gradient).
+    bucket : number of consecutive entries that share a norm; by default all d.
+
+    >>> Dynamic(bits=2).omega(9), Dynamic(bits=8).alpha(1)
+    (1.0, 1.0)
+    """
+
+    codec_id = 32
+    summary = "stochastic rounding, each message in a width of its own, 2 to 16 bits"
+    formulas = "as qsgd with s = 2^(B−1) − 1"
+    paper = "Yan et al. 2021, DQ-SGD"
+    unbiased = True
+
+    def __init__(self, bits: int = 4, norm: str = "max", bucket: int | None = None):
+        self._fixed = QSGD(bits=bits, norm=norm, bucket=bucket)
+        self.bits, self.norm, self.bucket = bits, norm, bucket
+
+    def omega(self, d: int, n: int = 1) -> float:
+        return self._fixed.omega(d, n)
+
+    def bind(self, dim, n_clients, wire_dtype=np.float64):
+        wire = np.dtype(wire_dtype)
+        bucket, use_max = min(self.bucket or dim, dim), self.norm == "max"
+        max_nbytes = _overhead(dim, bucket, wire.itemsize) + packed_nbytes(dim, MAX_BITS)
+        if max_nbytes >= dim * wire.itemsize:
+            return Identity().bind(dim, n_clients, wire)
+        widths = np.full(n_clients, self.bits, np.int64)
+        args = widths, bucket, use_max, np.empty(LANES), np.empty(CHUNK, np.uint16), np.empty(CHUNK, np.uint8)
+        codec = DynamicCodec(self, self.codec_id, dim, n_clients, wire, max_nbytes, _encode, _decode, args)
+        codec.widths, codec.bucket, codec.use_max = widths, bucket, use_max
+        return codec
+
+
+def dynamic(compressor: Compressor, method: str) -> Dynamic:
+    """The compressor, if it is one whose width can be chosen.
+
+    Raises
+    ------
+    ConfigError : it is not.
+    """
+    if not isinstance(compressor, Dynamic):
+        raise ConfigError(
+            f"method {method!r} chooses the width of each message, so its compressor is dynamic (dynamic:norm=l2,bucket=512, ...), "
+            f"not {compressor.spec!r}; for fixed bits take method qsgd"
+        )
+    return compressor
+
+
+@njit
+def _overhead(d, bucket, itemsize):
+    return 1 + (d + bucket - 1) // bucket * itemsize
+
+
+@njit
+def _encode(V, rows, clients, shared, private, buf, pos, tally, wire, widths, bucket, use_max, lanes, codes, top):
+    d, begin = V.shape[1], pos
+    for j in range(rows.shape[0]):
+        key, width = client_key(private, clients[j]), widths[clients[j]]
+        levels = (1 << (width - 1)) - 1
+        buf[pos] = width
+        pos = write_levels(V[rows[j]], levels, width, bucket, use_max, key, buf, pos + 1, wire, lanes, codes, top)
+        tally[1] += d * width + 8 * _overhead(d, bucket, wire.itemsize)
+    tally[0] += 8 * (pos - begin)
+    return pos
+
+
+@njit
+def _decode(
+    buf, pos, end, rows, clients, weights, shared, private, out, wire, widths, bucket, use_max, lanes, codes, top
+):  # fmt: skip
+    for j in range(rows.shape[0]):
+        if pos >= end:
+            return TRUNCATED
+        width = np.int64(buf[pos])
+        if width < MIN_BITS or width > MAX_BITS:
+            return BAD_VALUE
+        levels = (1 << (width - 1)) - 1
+        pos = add_levels(buf, pos + 1, end, out[rows[j]], weights[j], levels, width, bucket, wire, codes, top)
+        if pos < 0:
+            return pos
+    return pos

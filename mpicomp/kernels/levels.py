@@ -1,0 +1,110 @@
+"""Messages of levels: for each bucket the distance between levels, then one packed integer for each entry; and packed trits."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from . import njit
+from .bits import CHUNK, pack, packed_nbytes, padding_is_zero, unpack
+from .quantize import norm, round_to_grid
+from .select import argmax_magnitude
+from .status import BAD_PADDING, BAD_VALUE, TRUNCATED
+
+TRITS = 5  # in a byte: 3⁵ = 243
+
+
+@njit
+def unit_of(x, levels, use_max, lanes, wire):
+    """‖x‖/s, the distance between levels, in the wire dtype and rounded up, so that no entry is above level s; NaN if not finite."""
+    size = np.float64(abs(x[argmax_magnitude(x)])) if use_max else norm(x, 2, lanes)
+    unit = wire.dtype.type(size / levels)
+    if np.float64(unit) * levels < size:
+        unit = wire.dtype.type(np.nextafter(unit, wire.dtype.type(np.inf)))
+    return unit if np.isfinite(unit) else wire.dtype.type(np.nan)
+
+
+@njit
+def write_levels(x, levels, width, bucket, use_max, key, buf, pos, wire, lanes, codes, top):
+    """Write the units of all buckets of x, and its entries as fields of `width` bits; returns the position after them.
+
+    Parameters
+    ----------
+    lanes : scratch, float64, shape (LANES,); codes : scratch, uint16, shape (CHUNK,); top : scratch, uint8, shape (CHUNK,).
+    """
+    d = x.shape[0]
+    buckets = (d + bucket - 1) // bucket
+    units = buf[pos : pos + buckets * wire.itemsize].view(wire.dtype)
+    for b in range(buckets):
+        units[b] = unit_of(x[b * bucket : (b + 1) * bucket], levels, use_max, lanes, wire)
+    pos += buckets * wire.itemsize
+    for first in range(0, d, CHUNK):
+        last, start = min(first + CHUNK, d), first
+        while start < last:
+            b = start // bucket
+            stop = min((b + 1) * bucket, last)
+            part = codes[start - first : stop - first]
+            if np.isfinite(units[b]):
+                round_to_grid(x[start:stop], units[b], levels, key, start, part)
+            else:
+                part[:] = levels
+            start = stop
+        pack(codes, first, last - first, d, width, buf, pos, top)
+    return pos + packed_nbytes(d, width)
+
+
+@njit
+def add_levels(buf, pos, end, acc, weight, levels, width, bucket, wire, codes, top):
+    """acc += weight · (what `write_levels` wrote at `pos`); returns the position after it, or a negative code."""
+    d = acc.shape[0]
+    buckets = (d + bucket - 1) // bucket
+    packed = pos + buckets * wire.itemsize
+    if packed + packed_nbytes(d, width) > end:
+        return TRUNCATED
+    if not padding_is_zero(buf, 8 * packed + d * width):
+        return BAD_PADDING
+    units = buf[pos:packed].view(wire.dtype)
+    for first in range(0, d, CHUNK):
+        last, start = min(first + CHUNK, d), first
+        unpack(buf, packed, first, last - first, d, width, codes, top)
+        if codes[: last - first].max() > 2 * levels:
+            return BAD_VALUE
+        while start < last:
+            b = start // bucket
+            stop = min((b + 1) * bucket, last)
+            target, part, unit = acc[start:stop], codes[start - first : stop - first], units[b]
+            for i in range(stop - start):
+                target[i] += weight * (unit * wire.dtype.type(np.int32(part[i]) - np.int32(levels)))
+            start = stop
+    return packed + packed_nbytes(d, width)
+
+
+@njit
+def trits_nbytes(count):
+    """Bytes that `count` trits take."""
+    return (count + TRITS - 1) // TRITS
+
+
+@njit
+def pack_trits(codes, count, buf, pos):
+    """Write codes (0, 1 or 2), five to a byte, the first one the least significant digit; returns the position after them."""
+    for first in range(0, count, TRITS):
+        byte = np.int64(0)
+        for i in range(min(first + TRITS, count) - 1, first - 1, -1):
+            byte = 3 * byte + np.int64(codes[i])
+        buf[pos] = byte
+        pos += 1
+    return pos
+
+
+@njit
+def unpack_trits(buf, pos, count, codes):
+    """Read back what `pack_trits` wrote; returns the position after it, or BAD_VALUE for a byte that holds no such digits."""
+    for first in range(0, count, TRITS):
+        byte = np.int64(buf[pos])
+        for i in range(first, min(first + TRITS, count)):
+            codes[i] = byte % 3
+            byte //= 3
+        if byte:
+            return BAD_VALUE
+        pos += 1
+    return pos

@@ -1,0 +1,38 @@
+"""signSGD with majority vote: one bit a coordinate up, one bit down."""
+
+from __future__ import annotations
+
+from ..errors import ConfigError, TheoryError
+from ..mechanisms.error_feedback import Memoryless
+from ..mechanisms.vote import Vote
+from .base import Method, Parts, methods
+
+
+@methods.register("signsgd")
+class SignSGD(Method):
+    """x^{t+1} = x^t − γ sign(Σ_i sign(∇f_i(x^t))), on every worker. Bernstein et al. 2018, Algorithm 3. A tied vote counts as +1.
+
+    d bits up and d bits down, no scale. The theorems are about one function sampled by all clients (and unimodal, symmetric noise);
+    with clients that differ, the majority may be wrong for ever, so there is no step size from theory here.
+    """
+
+    summary = "signs up, sign of the majority down: d bits each way"
+    formulas = "no computable step size; give --step"
+    paper = "Bernstein, Wang, Azizzadenesheli and Anandkumar 2018, signSGD"
+    default_compressor = "sign:norm=unit"
+    default_downlink_compressor = None
+
+    def check(self, compressor):
+        if compressor.spec != self.default_compressor:
+            raise ConfigError(
+                f"method 'signsgd' sends plain signs, {self.default_compressor!r}; with {compressor.spec!r} take dcgd, ef14 or ef21"
+            )
+
+    def compose(self, setting, step_size):
+        return Parts(Vote(setting.compressor), Memoryless(setting.downlink_compressor), replicated=True)
+
+    def step_size(self, setting):
+        raise TheoryError(
+            "signsgd has no step size from theory for clients that differ; give a number, for example --step 0.001: every coordinate "
+            "moves by exactly that much in every round"
+        )

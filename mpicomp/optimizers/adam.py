@@ -1,0 +1,178 @@
+"""Adam and AMSGrad, with the step's schedule that compressed Adam methods are run with."""
+
+from __future__ import annotations
+
+from math import sqrt
+
+import numpy as np
+
+from ..errors import ConfigError, unknown
+from ..kernels import njit
+from .base import Optimizer, optimizers
+
+SCHEDULES = ("constant", "sqrt", "steps")
+VARIANTS = ("paper", "code")
+
+
+class Moments(Optimizer):
+    """What Adam-like optimizers share: m = b₁m + (1−b₁)g, v = b₂v + (1−b₂)g², and γ_t.
+
+    Parameters
+    ----------
+    b1, b2 : decay rates, in [0, 1).
+    weight_decay : λ ≥ 0; g + λx takes the place of g.
+    schedule : γ_t = γ ("constant"), γ/√t ("sqrt"), or γ until t = T/2, then γ/10, and γ/100 after 3T/4 ("steps"); t = 1, 2, ...
+    rounds : T, for "steps".
+
+    Raises
+    ------
+    ConfigError : an option outside its range.
+    """
+
+    def __init__(self, b1: float, b2: float, weight_decay: float, schedule: str, rounds: int):
+        for name, value in (("b1", b1), ("b2", b2)):
+            if not 0 <= value < 1:
+                raise ConfigError(f"{self.name}: {name}={value} is not in [0, 1)")
+        if not weight_decay >= 0:
+            raise ConfigError(f"{self.name}: weight_decay={weight_decay} is negative")
+        if schedule not in SCHEDULES:
+            raise unknown("schedule", schedule, SCHEDULES)
+        if schedule == "steps" and rounds < 1:
+            raise ConfigError(
+                f"{self.name}: schedule=steps needs the number of rounds, for example optimizer.rounds=1000"
+            )
+        self.b1, self.b2, self.weight_decay, self.schedule, self.rounds = b1, b2, weight_decay, schedule, rounds
+
+    def start(self, x, step_size):
+        super().start(x, step_size)
+        self.t = np.zeros((1, 1), np.int64)
+
+    def advance(self) -> tuple[int, float]:
+        """Count the step; returns t (from 1 on) and γ_t."""
+        self.t += 1
+        t = int(self.t[0, 0])
+        if self.schedule == "sqrt":
+            return t, self.step_size / sqrt(t)
+        if self.schedule == "steps":
+            return t, self.step_size * (1.0 if 2 * t <= self.rounds else 0.1 if 4 * t <= 3 * self.rounds else 0.01)
+        return t, self.step_size
+
+
+@optimizers.register("adam")
+class Adam(Moments):
+    """x ← x − γ_t m̂/(√v̂ + ε), m̂ = m/(1−b₁ᵗ), v̂ = v/(1−b₂ᵗ). Kingma and Ba 2015, Algorithm 1.
+
+    Parameters
+    ----------
+    eps : ε. bias_correction : False for m̂ = m, v̂ = v. For the others see `Moments`.
+    """
+
+    state_names = ("m", "v", "t")
+
+    def __init__(
+        self,
+        b1: float = 0.9,
+        b2: float = 0.999,
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        bias_correction: bool = True,
+        schedule: str = "constant",
+        rounds: int = 0,
+    ):
+        super().__init__(b1, b2, weight_decay, schedule, rounds)
+        self.eps, self.bias_correction = eps, bias_correction
+
+    def step(self, x, g):
+        t, step = self.advance()
+        root = 1.0
+        if self.bias_correction:
+            step, root = step / (1 - self.b1**t), 1 / sqrt(1 - self.b2**t)
+        _step(
+            x[0], g[0], self.m[0], self.v[0], self.v[0], step, self.b1, self.b2, self.weight_decay, 0.0, root, self.eps
+        )
+
+
+@optimizers.register("amsgrad")
+class AMSGrad(Moments):
+    """v̂ = max(v̂, v); x ← x − γ_t m/√(v̂ + ν). Reddi, Kale and Kumar 2018, as CD-Adam has it (Wang, Lin and Chen 2022, Algorithm 1).
+
+    Parameters
+    ----------
+    nu : ν. variant : "paper", as above; "code", as CD-Adam's published program has it: x ← x − γ_t/(1−b₁ᵗ) · m/(√v̂/√(1−b₂ᵗ) + ε),
+        where v̂ is still the largest of the v without correction. eps : ε. For the others see `Moments`.
+    """
+
+    state_names = ("m", "v", "v_hat", "t")
+
+    def __init__(
+        self,
+        b1: float = 0.9,
+        b2: float = 0.99,
+        nu: float = 1e-8,
+        variant: str = "paper",
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        schedule: str = "constant",
+        rounds: int = 0,
+    ):
+        super().__init__(b1, b2, weight_decay, schedule, rounds)
+        if variant not in VARIANTS:
+            raise unknown("variant", variant, VARIANTS)
+        self.nu, self.variant, self.eps = nu, variant, eps
+
+    def step(self, x, g):
+        t, step = self.advance()
+        nu, root, eps = self.nu, 1.0, 0.0
+        if self.variant == "code":
+            nu, root, eps = 0.0, 1 / sqrt(1 - self.b2**t), self.eps
+            step /= 1 - self.b1**t
+        _step(x[0], g[0], self.m[0], self.v[0], self.v_hat[0], step, self.b1, self.b2, self.weight_decay, nu, root, eps)
+
+
+class OneBitAdam(Moments):
+    """The optimizer of 1-bit Adam (Tang et al. 2021, Algorithm 1): the first T_w estimates are gradients, the later ones are the momentum.
+
+    t ≤ T_w: m = b₁m + (1−b₁)g, v = b₂v + (1−b₂)g²; later m = g, and v stays as it is. x ← x − γ_t (m/(√v + ε) + λx), without bias
+    correction. A coordinate whose v is zero when it freezes (its gradient never was anything else) stays where it is: the compressed
+    momentum is nowhere zero, so it would move by γ_t m/ε. DeepSpeed leaves it to the user to mask such coordinates.
+
+    Parameters
+    ----------
+    warmup : T_w ≥ 1. For the others see `Adam`.
+    """
+
+    name = "onebit-adam"
+    state_names = ("m", "v", "t")
+
+    def __init__(self, warmup: int, b1: float, b2: float, eps: float, weight_decay: float, schedule: str, rounds: int):
+        super().__init__(b1, b2, weight_decay, schedule, rounds)
+        self.warmup, self.eps = warmup, eps
+
+    def step(self, x, g):
+        t, step = self.advance()
+        if t <= self.warmup:
+            b1, b2 = self.b1, self.b2
+        else:
+            b1, b2 = 0.0, 1.0  # m = g, v frozen
+        _onebit_step(x[0], g[0], self.m[0], self.v[0], step, b1, b2, self.weight_decay, self.eps)
+
+
+@njit
+def _step(x, g, m, v, v_hat, step, b1, b2, weight_decay, nu, root, eps):
+    """v̂ and v are the same array in Adam. A NaN goes through."""
+    for j in range(x.shape[0]):
+        u = g[j] + weight_decay * x[j]
+        m[j] = b1 * m[j] + (1.0 - b1) * u
+        v[j] = b2 * v[j] + (1.0 - b2) * u * u
+        if not v[j] <= v_hat[j]:
+            v_hat[j] = v[j]
+        x[j] -= step * m[j] / (np.sqrt(v_hat[j] + nu) * root + eps)
+
+
+@njit
+def _onebit_step(x, g, m, v, step, b1, b2, weight_decay, eps):
+    for j in range(x.shape[0]):
+        m[j] = b1 * m[j] + (1.0 - b1) * g[j]
+        v[j] = b2 * v[j] + (1.0 - b2) * g[j] * g[j]
+        if v[j] != 0:
+            x[j] -= step * (m[j] / (np.sqrt(v[j]) + eps) + weight_decay * x[j])
