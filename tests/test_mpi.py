@@ -7,6 +7,8 @@ the one marked `process` starts its own jobs.
 from __future__ import annotations
 
 import json
+import traceback
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -94,15 +96,28 @@ def on_all(comm: Any, value: Any) -> list[Any]:
     return comm.allgather(value)
 
 
+def from_server(comm: Any, compute: Callable[[], Any]) -> Any:
+    """What rank 0 computes, on all ranks; where it fails, all ranks fail rather than wait for it."""
+    value, failure = None, None
+    if comm.Get_rank() == 0:
+        try:
+            value = compute()
+        except Exception:
+            failure = traceback.format_exc()
+    value, failure = comm.bcast((value, failure))
+    assert failure is None, failure
+    return value
+
+
 @pytest.mark.mpi(min_size=2)
 @pytest.mark.parametrize("index", range(len(RUNS)), ids=label)
 def test_every_exchange_gives_the_same_bits(comm, index):
     options = options_of(index)
-    alone = observed(mc.run(**options)) if comm.Get_rank() == 0 else None
+    alone = from_server(comm, lambda: observed(mc.run(**options)))
     results = [mc.run(comm=comm, exchange=exchange, **options) for exchange in ("p2p", "collective")]
     seen = [observed(result) if result.summary else None for result in results]
     headers = [(r.summary["bytes"]["uplink"]["payload"], r.summary["exchange"]) for r in results if r.summary]
-    alone, seen, headers = comm.bcast((alone, seen, headers))
+    seen, headers = comm.bcast((seen, headers))
     assert seen[0] == alone, "p2p differs from local"
     assert seen[1] == alone, "collective differs from local"
     assert [name for _, name in headers] == ["p2p", "collective"]
@@ -133,7 +148,7 @@ def test_a_communicator_of_some_ranks(comm):
     result = mc.run(comm=part, **options)
     hashes = on_all(comm, result.summary.get("iterate_sha256"))
     part.Free()
-    expected = comm.bcast(mc.run(**options).summary["iterate_sha256"] if rank == 0 else None)
+    expected = from_server(comm, lambda: mc.run(**options).summary["iterate_sha256"])
     assert {h for h in hashes if h} == {expected}
 
 
@@ -153,7 +168,7 @@ def test_one_client_for_each_worker_and_many(comm):
     for clients in (comm.Get_size() - 1, 101):
         options = {**options_of(10), "clients": clients}
         result = mc.run(comm=comm, **options)
-        expected = comm.bcast(mc.run(**options).summary["iterate_sha256"] if comm.Get_rank() == 0 else None)
+        expected = from_server(comm, lambda options=options: mc.run(**options).summary["iterate_sha256"])
         assert on_all(comm, result.summary.get("iterate_sha256", expected)) == [expected] * comm.Get_size()
 
 
@@ -188,10 +203,8 @@ def test_messages_of_any_length(comm, method):
         "method_options": {"p": 0.2} if method == "marina-p" else {},
     }
     seen = [observed(r) for r in (mc.run(comm=comm, exchange=e, **options) for e in ("p2p", "collective")) if r.summary]
-    if comm.Get_rank() == 0:
-        seen.append(observed(mc.run(**options)))
-    seen = comm.bcast(seen)
-    assert seen[0] == seen[1] == seen[2]
+    alone = from_server(comm, lambda: observed(mc.run(**options)))
+    assert comm.bcast(seen) == [alone, alone]
 
 
 UNKNOWN = mc.FunctionProblem(lambda i, x: 0.0, lambda i, x: 0 * x, dim=43, n_clients=10)
