@@ -84,7 +84,7 @@ class CollectiveExchange(MPIExchange):
         if into is not None:
             self.absorb(codec, buf, nbytes, group, keys, round, into)
 
-    def scatter(self, codec, v, keys, round, into):
+    def scatter(self, codec, v, keys, round, into, mirror=None):
         plan = self.plan(codec)
         displacements, everything = self._displacements(plan), None
         if self.is_server:
@@ -92,7 +92,7 @@ class CollectiveExchange(MPIExchange):
             for rank in self.workers:
                 start, group = int(displacements[rank]), plan.groups[rank][0]
                 frame = everything[start : start + plan.frame_nbytes]
-                nbytes = self.write_frame(codec, v, group.zeros, group.clients, keys, round, frame)
+                nbytes = self.write_scattered(codec, v, group, keys, round, frame, mirror)
                 self.record_downlink(nbytes, len(group.rows), extra=_LENGTH_NBYTES)
                 self._lengths[rank] = nbytes
         places = np.arange(self.placement.size) * _LENGTH_NBYTES

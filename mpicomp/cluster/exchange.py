@@ -168,12 +168,21 @@ class Exchange(ABC):
         """
 
     @abstractmethod
-    def scatter(self, codec: Codec, v: np.ndarray | None, keys: Keys, round: int, into: np.ndarray | None) -> None:
-        """Downlink, one message for each client: on the workers into_i += C_i(v).
+    def scatter(
+        self,
+        codec: Codec,
+        v: np.ndarray | None,
+        keys: Keys,
+        round: int,
+        into: np.ndarray | None,
+        mirror: np.ndarray | None = None,
+    ) -> None:
+        """Downlink, one message for each client: on the workers into_i += C_i(v), or C_i(v_i).
 
         Parameters
         ----------
-        v : on the server, shape (1, d). into : on the workers, shape (m, d).
+        v : on the server, shape (1, d), or (n, d) with a row for each client. into : on the workers, shape (m, d).
+        mirror : on the server, shape (n, d), or None: mirror_i += C_i(v_i), as client i decodes it.
         """
 
     @abstractmethod
@@ -290,6 +299,24 @@ class Exchange(ABC):
         """Worker: into_i += scale · C(V_i) for the clients of a frame."""
         weights = self.factors(len(group.rows), codec.scale * scale)
         self.read_frame(codec, buf, nbytes, group.rows, group.clients, weights, keys, round, into)
+
+    def write_scattered(
+        self,
+        codec: Codec,
+        v: np.ndarray,
+        group: Group,
+        keys: Keys,
+        round: int,
+        buf: np.ndarray,
+        mirror: np.ndarray | None,
+    ) -> int:
+        """Server: the frame with a message for each client of a group; returns its length."""
+        rows = group.zeros if len(v) == 1 else group.clients
+        nbytes = self.write_frame(codec, v, rows, group.clients, keys, round, buf)
+        if mirror is not None:
+            own = group._replace(rows=group.clients)
+            self.absorb(codec, buf, nbytes, own, keys, round, mirror)
+        return nbytes
 
     def record_uplink(self, nbytes: int, messages: int, extra: int = 0) -> None:
         """Enter an uplink frame in the ledger; `extra` bytes travelled beside it (lengths)."""

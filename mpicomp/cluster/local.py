@@ -50,11 +50,11 @@ class LocalExchange(Exchange):
         self.record_downlink(nbytes, 1, clients=self.n_clients)
         self.absorb(codec, buf, nbytes, group, keys, round, into)
 
-    def scatter(self, codec, v, keys, round, into):
+    def scatter(self, codec, v, keys, round, into, mirror=None):
         plan = self.plan(codec)
         buf = self.buffer(("frame",), plan.frame_nbytes)
         for group in plan.groups[0]:
-            nbytes = self.write_frame(codec, v, group.zeros, group.clients, keys, round, buf)
+            nbytes = self.write_scattered(codec, v, group, keys, round, buf, mirror)
             self.record_downlink(nbytes, len(group.rows))
             self.absorb(codec, buf, nbytes, group, keys, round, into)
 

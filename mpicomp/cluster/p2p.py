@@ -117,7 +117,7 @@ class P2PExchange(MPIExchange):
         if into is not None:
             self.absorb(codec, buf, nbytes, group, keys, round, into)
 
-    def scatter(self, codec, v, keys, round, into):
+    def scatter(self, codec, v, keys, round, into, mirror=None):
         plan = self.plan(codec)
         if not self.is_server:
             buf = self.buffer(("down",), plan.frame_nbytes)
@@ -131,7 +131,7 @@ class P2PExchange(MPIExchange):
                 if g < len(plan.groups[rank]):
                     group, name = plan.groups[rank][g], ("to", rank, g % SLOTS)
                     buf = self._free_slot(name, plan.frame_nbytes)
-                    nbytes = self.write_frame(codec, v, group.zeros, group.clients, keys, round, buf)
+                    nbytes = self.write_scattered(codec, v, group, keys, round, buf, mirror)
                     self.record_downlink(nbytes, len(group.rows))
                     self._pending[name] = self.comm.isend(buf[:nbytes], rank, TAG_DOWN)
                     self.clock.lap(SEND)

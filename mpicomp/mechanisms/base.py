@@ -107,9 +107,9 @@ class Link:
         """Exchange.broadcast."""
         self.exchange.broadcast(codec, v, self.keys(round), round, into)
 
-    def scatter(self, codec: Codec, v, round: int, into) -> None:
+    def scatter(self, codec: Codec, v, round: int, into, mirror=None) -> None:
         """Exchange.scatter."""
-        self.exchange.scatter(codec, v, self.keys(round), round, into)
+        self.exchange.scatter(codec, v, self.keys(round), round, into, mirror)
 
 
 class Mechanism:
