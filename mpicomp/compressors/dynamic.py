@@ -11,11 +11,10 @@ from ..kernels.levels import add_levels, write_levels
 from ..kernels.quantize import LANES
 from ..kernels.random import client_key
 from ..kernels.status import BAD_VALUE, TRUNCATED
+from ..kernels.widths import LEAST, MOST, message_bits
 from .base import Codec, Compressor, compressors
 from .identity import Identity
 from .qsgd import QSGD
-
-MIN_BITS, MAX_BITS = 2, 16
 
 
 class DynamicCodec(Codec):
@@ -33,7 +32,7 @@ class DynamicCodec(Codec):
 
     def message_bits(self, width: int) -> int:
         """Bits of a message of this width, everything included: the width itself, the norms, padding."""
-        return 8 * (self.overhead_nbytes + packed_nbytes(self.dim, width))
+        return int(message_bits(self.overhead_nbytes, self.dim, width))
 
     @property
     def overhead_nbytes(self) -> int:
@@ -71,7 +70,7 @@ class Dynamic(Compressor):
     def bind(self, dim, n_clients, wire_dtype=np.float64):
         wire = np.dtype(wire_dtype)
         bucket, use_max = min(self.bucket or dim, dim), self.norm == "max"
-        max_nbytes = _overhead(dim, bucket, wire.itemsize) + packed_nbytes(dim, MAX_BITS)
+        max_nbytes = _overhead(dim, bucket, wire.itemsize) + packed_nbytes(dim, MOST)
         if max_nbytes >= dim * wire.itemsize:
             return Identity().bind(dim, n_clients, wire)
         widths = np.full(n_clients, self.bits, np.int64)
@@ -122,7 +121,7 @@ def _decode(
         if pos >= end:
             return TRUNCATED
         width = np.int64(buf[pos])
-        if width < MIN_BITS or width > MAX_BITS:
+        if width < LEAST or width > MOST:
             return BAD_VALUE
         levels = (1 << (width - 1)) - 1
         pos = add_levels(buf, pos + 1, end, out[rows[j]], weights[j], levels, width, bucket, wire, codes, top)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from ..compressors import Compressor
-from .base import Downlink
+from .base import Downlink, downlinks
 from .direct import Dense
 
 
+@downlinks.register("direct")
 class Memoryless(Dense):
     """w^{t+1} = C(g^t), one message for all."""
 
@@ -17,6 +18,7 @@ class Memoryless(Dense):
         self.codec = self.link.codec(self.compressor)
 
 
+@downlinks.register("ef14")
 class ErrorFeedback(Downlink):
     """w^{t+1} = C(g^t + e^t), one message for all; e^{t+1} = g^t + e^t − w^{t+1} stays on the server."""
 

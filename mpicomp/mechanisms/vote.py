@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from ..compressors import Compressor
-from .base import Uplink
+from .base import Uplink, uplinks
 
 
+@uplinks.register("vote")
 class Vote(Uplink):
     """g^t = Σ_i sign(∇f_i(x^t)): every client has one vote, whatever the weights. Bernstein et al. 2018, Algorithm 3.
 
