@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import sys
 import time
@@ -59,3 +60,4 @@ def _end(comm: Any, message: str, code: int) -> None:
     who = f"rank {rank} of {comm.Get_size()} on {platform.node()}"
     print(f"\nmpicomp: {who} failed; ending the job\n{message}", file=sys.stderr, flush=True)
     comm.Abort(code)
+    os._exit(code)  # MPICH's Abort returns while the job is being ended; nothing may run on as if `run` had returned
