@@ -127,6 +127,16 @@ def batch_gradients(rows, link, penalty, weight, W, samples, regularizer, out):
 
 
 @njit
+def squared_norms(indptr, values):
+    """‖a_r‖² of every row, float64."""
+    out = np.zeros(indptr.shape[0] - 1)
+    for r in range(out.shape[0]):
+        for k in range(indptr[r], indptr[r + 1]):
+            out[r] += np.float64(values[k]) ** 2
+    return out
+
+
+@njit
 def gram_sum(rows, first, last, weights, v, out):
     """out = Σ_j weights[j] A_jᵀA_j v over the clients first ≤ j < last."""
     out[:] = 0.0

@@ -15,9 +15,19 @@ from .base import Downlink, Uplink, downlinks, uplinks
 STARTS = ("compressed", "dense", "zero")
 
 
+def checked_start(start: str) -> str:
+    """The option `start`. Raises ConfigError where it is none of the three."""
+    if start not in STARTS:
+        raise ConfigError(f"ef21: start={start!r}; allowed: {', '.join(STARTS)}")
+    return start
+
+
 @uplinks.register("ef21")
 class EF21(Uplink):
     """c_i^t = C(∇f_i(x^{t+1}) − g_i^t); g_i^{t+1} = g_i^t + c_i^t; on the server g^{t+1} = g^t + Σ w_i c_i^t.
+
+    With partial participation (EF21-PP, Fatkhullin et al. 2021) c_i^t = 0 for the silent clients, which keep their g_i; all speak in
+    round 0, which makes the g_i⁰.
 
     Parameters
     ----------
@@ -29,9 +39,7 @@ class EF21(Uplink):
     server_state = ("g",)
 
     def __init__(self, compressor: Compressor, start: str = "compressed"):
-        if start not in STARTS:
-            raise ConfigError(f"ef21: start={start!r}; allowed: {', '.join(STARTS)}")
-        self.compressor, self.start_from = compressor, start
+        self.compressor, self.start_from = compressor, checked_start(start)
 
     def prepare(self):
         self.codec = self.link.contractive_codec(self.compressor)
@@ -40,13 +48,16 @@ class EF21(Uplink):
     def transmit(self, oracle, round):
         link = self.link
         if round == 0 and self.start_from == "zero":
+            if link.is_worker:
+                oracle.value()  # an oracle with a memory of its own begins it at x⁰
             return self.g
         codec = self.dense if round == 0 and self.start_from == "dense" else self.codec
         delta = None
         if link.is_worker:
             delta = link.scratch("delta", link.hosted)
             np.subtract(oracle.value(), self.g_i, out=delta)  # ∇f_i(x) − g_i
-        link.gather(codec, delta, round, self.mean, into=self.g_i)  # g_i ← g_i + c_i
+        active = link.active(round) if round > 0 else None
+        link.gather(codec, delta, round, self.mean, into=self.g_i, active=active)  # g_i ← g_i + c_i
         if link.is_server:
             self.g += self.mean  # g ← g + Σ w_i c_i
         return self.g

@@ -2,6 +2,8 @@
 
 from .full import Full
 from .minibatch import Minibatch
+from .momentum import DoubleMomentum, Momentum
+from .page import Page
 from .weighted import Weighted
 
-__all__ = ["Full", "Minibatch", "Weighted"]
+__all__ = ["DoubleMomentum", "Full", "Minibatch", "Momentum", "Page", "Weighted"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..problems import Block
+from ..wire import framed_zeros
 
 
 class Full:
@@ -19,9 +20,9 @@ class Full:
         m = len(block.clients)
         self.block, self.dim = block, dim
         self.points = np.zeros((1, dim), block.dtype)
-        self._gradient = np.zeros((m, dim), block.dtype)
-        self._previous = np.zeros((m, dim), block.dtype)
-        self._difference = np.zeros((m, dim), block.dtype)
+        self._gradient = framed_zeros((m, dim), block.dtype)
+        self._previous = framed_zeros((m, dim), block.dtype)
+        self._difference = framed_zeros((m, dim), block.dtype)
 
     def move(self, points: np.ndarray, round: int) -> None:
         """The clients are now at `points`, for the evaluations of this round."""

@@ -29,12 +29,12 @@ class Minibatch:
             raise ConfigError(f"minibatch: batch={batch} must be at least 1")
         m = len(block.clients)
         self.block, self.dim, self.seed, self.round = block, dim, seed, 0
-        self._sizes = np.array([block.problem.n_samples(int(i)) for i in block.clients], np.int64)
-        if m and self._sizes.min() < 1:
+        self.sizes = np.array([block.problem.n_samples(int(i)) for i in block.clients], np.int64)
+        if m and self.sizes.min() < 1:
             raise ConfigError(
                 f"problem {block.problem.name!r} has no samples to draw a minibatch from; use the full gradient"
             )
-        self._samples = np.zeros((m, batch), np.int64)
+        self.samples = np.zeros((m, batch), np.int64)
         self._current: Any = None  # copies of the points, allocated when first known
         self._before: Any = None
         self._value = np.zeros((m, dim), block.dtype)
@@ -49,12 +49,12 @@ class Minibatch:
         self.round = round
 
     def _draw(self) -> None:
-        draw_samples(derive(self.seed, Stream.MINIBATCH, self.round), self.block.clients, self._sizes, self._samples)
+        draw_samples(derive(self.seed, Stream.MINIBATCH, self.round), self.block.clients, self.sizes, self.samples)
 
     def value(self) -> np.ndarray:
         """The minibatch gradients at the current points."""
         self._draw()
-        self.block.batch_gradients(self._current, self._samples, self._value)
+        self.block.batch_gradients(self._current, self.samples, self._value)
         return self._value
 
     def full(self) -> np.ndarray:
@@ -65,8 +65,8 @@ class Minibatch:
     def difference(self) -> np.ndarray:
         """The minibatch gradients at the current points minus those of the same samples at the previous points."""
         self._draw()
-        self.block.batch_gradients(self._before, self._samples, self._previous)
-        self.block.batch_gradients(self._current, self._samples, self._value)
+        self.block.batch_gradients(self._before, self.samples, self._previous)
+        self.block.batch_gradients(self._current, self.samples, self._value)
         self._value -= self._previous
         return self._value
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -101,6 +101,29 @@ class Smoothness:
         return cls(**{**fields, "L_i": np.asarray(fields["L_i"], dtype=np.float64)})
 
 
+class FeatureCounts(NamedTuple):
+    """How rare features are (Richtárik, Gasanov and Burlachenko 2023).
+
+    Attributes
+    ----------
+    clients : for each coordinate, of how many f_i the gradient's entry is not always zero; int64, shape (d,).
+    coordinates : for each client, how many such entries ∇f_i has; int64, shape (n,).
+    """
+
+    clients: np.ndarray
+    coordinates: np.ndarray
+
+    @property
+    def c(self) -> int:
+        """The most clients that a coordinate has."""
+        return int(self.clients.max())
+
+    @property
+    def r(self) -> int:
+        """The most coordinates that a client has."""
+        return int(self.coordinates.max())
+
+
 class Problem:
     """Base class of all problems.
 
@@ -137,6 +160,20 @@ class Problem:
             f"the smoothness constants of problem {self.name!r} are unknown, so there is no theoretical step size: "
             "give a number (--step 0.05), or define smoothness() (Smoothness.bounds(L_i) needs only the L_i)"
         )
+
+    def sample_smoothness(self) -> np.ndarray:
+        """𝓛_i of each client, float64, shape (n,): E_j‖[∇f_ij(x) − ∇f_ij(y)] − [∇f_i(x) − ∇f_i(y)]‖² ≤ 𝓛_i²‖x − y‖², j uniform.
+
+        The largest smoothness constant among client i's samples will do. Raises TheoryError where it is unknown.
+        """
+        raise TheoryError(
+            f"the smoothness of the single samples of problem {self.name!r} is unknown, so there is no theoretical step size for "
+            "this method: give a number (--step 0.05), or define sample_smoothness()"
+        )
+
+    def feature_counts(self) -> FeatureCounts:
+        """Who depends on what; here: every f_i on every coordinate."""
+        return FeatureCounts(np.full(self.dim, self.n_clients), np.full(self.n_clients, self.dim))
 
     def lower_bound(self) -> float | None:
         """A number that f never falls below, the closer to inf f the better; None where none is known."""

@@ -11,7 +11,7 @@ from ..data import load, partition_rows
 from ..errors import ConfigError, unknown
 from ..kernels import sparse
 from ..kernels.sparse import NONCONVEX, RIDGE, ClientRows
-from .base import Block, BlockProblem
+from .base import Block, BlockProblem, FeatureCounts
 from .spectral import largest_eigenvalue
 
 REGULARIZERS = {"nonconvex": NONCONVEX, "ridge": RIDGE, "none": RIDGE}
@@ -111,6 +111,20 @@ class LinearModel(BlockProblem):
             self.curvature * self.gram_eigenvalue(np.full(self.n_clients, 1.0 / len(self.rows.labels)))
             + self.penalty_smoothness
         )
+
+    def sample_smoothness(self) -> np.ndarray:
+        """𝓛_i² = mean over client i's rows of (φ″_max ‖a_r‖²)²; the regulariser, which all samples share, cancels."""
+        squares = (self.curvature * sparse.squared_norms(self.rows.indptr, self.rows.values)) ** 2
+        return np.sqrt(np.add.reduceat(squares, self.rows.offsets[:-1]) / np.diff(self.rows.offsets))
+
+    def feature_counts(self) -> FeatureCounts:
+        """From the columns that are nonzero in a client's rows; with a regulariser every f_i depends on every coordinate."""
+        if self.reg > 0:
+            return super().feature_counts()
+        present = np.zeros((self.n_clients, self.dim), bool)
+        rows_of = np.repeat(np.arange(self.n_clients), np.diff(self.rows.indptr[self.rows.offsets]))
+        present[rows_of, self.rows.indices] = self.rows.values != 0
+        return FeatureCounts(present.sum(axis=0), present.sum(axis=1))
 
     # ---- eigenvalues of Gram matrices, from which the smoothness constants are made ---------------------------------
     @property

@@ -1,0 +1,59 @@
+"""The proximal step, for f plus a simple function r that need not be smooth."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..errors import ConfigError, unknown
+from .base import Optimizer, optimizers
+
+FUNCTIONS = ("l1", "ridge", "box")
+
+
+@optimizers.register("prox")
+class Prox(Optimizer):
+    """x^{t+1} = prox_{γr}(x^t − γ g^t), prox_{γr}(y) = argmin_x { r(x) + ‖x − y‖²/(2γ) }.
+
+    Parameters
+    ----------
+    r : "l1", weight·‖x‖₁; "ridge", (weight/2)‖x‖²; "box", 0 where low ≤ x_j ≤ high for all j, else infinite.
+    weight : ≥ 0. low, high : of the box.
+
+    Raises
+    ------
+    ConfigError : an unknown r, a negative weight, an empty box.
+    """
+
+    def __init__(self, r: str = "l1", weight: float = 1e-3, low: float = -1.0, high: float = 1.0):
+        if r not in FUNCTIONS:
+            raise unknown("r of optimizer 'prox':", r, FUNCTIONS)
+        if not weight >= 0:
+            raise ConfigError(f"prox: weight={weight} is negative")
+        if not low <= high:
+            raise ConfigError(f"prox: the box from low={low} to high={high} is empty")
+        self.r, self.weight, self.low, self.high = r, weight, low, high
+
+    def step(self, x, g):
+        np.multiply(g, self.step_size, out=self._work)
+        x -= self._work
+        self.apply(x, self.step_size)
+
+    def apply(self, x: np.ndarray, step_size: float) -> None:
+        """x ← prox_{γr}(x), in place; x has shape (1, d)."""
+        if self.r == "l1":
+            np.abs(x, out=self._work)
+            self._work -= step_size * self.weight
+            np.maximum(self._work, 0, out=self._work)
+            np.copysign(self._work, x, out=x)
+        elif self.r == "ridge":
+            x /= 1.0 + step_size * self.weight
+        else:
+            np.clip(x, self.low, self.high, out=x)
+
+    def value(self, x: np.ndarray) -> float:
+        """r(x)."""
+        if self.r == "l1":
+            return self.weight * float(np.sum(np.abs(x)))
+        if self.r == "ridge":
+            return 0.5 * self.weight * float(np.sum(np.square(x)))
+        return 0.0 if np.all((self.low <= x) & (x <= self.high)) else float("inf")
