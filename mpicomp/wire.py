@@ -52,6 +52,23 @@ class Header(NamedTuple):
         return np.dtype(np.float64 if self.flags & FLAG_FLOAT64 else np.float32)
 
 
+_ROOM = 64  # bytes before a framed array, so that its values are aligned
+
+
+def framed_zeros(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """Zeros with room for a frame header right before them, so that the array can be sent as it lies in memory."""
+    nbytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    return np.zeros(_ROOM + nbytes, np.uint8)[_ROOM:].view(dtype).reshape(shape)
+
+
+def frame_around(array: np.ndarray) -> np.ndarray | None:
+    """The frame (uint8, header and values) whose values are the memory of an array from `framed_zeros`; None for other arrays."""
+    base = array.base
+    if base is None or base.dtype != np.uint8 or base.nbytes != _ROOM + array.nbytes or not array.flags.c_contiguous:
+        return None
+    return base[_ROOM - HEADER_NBYTES :]
+
+
 def dtype_flag(wire_dtype: np.dtype) -> int:
     """The header flag of a wire dtype."""
     return FLAG_FLOAT64 if wire_dtype == np.float64 else 0

@@ -34,8 +34,9 @@ class CollectiveExchange(MPIExchange):
         group = groups[self.rank][0] if groups[self.rank] else None
         frame, nbytes = _NOTHING, 0
         if group is not None:
-            frame = self.buffer(("up",), plan.frame_nbytes)
-            nbytes = self.write_frame(codec, V, group.rows, group.clients, keys, round, frame)
+            own = self.own_frame(codec, V, group.rows)
+            frame = self.buffer(("up",), plan.frame_nbytes) if own is None else own
+            nbytes = self.write_frame(codec, V, group.rows, group.clients, keys, round, frame, own is not None)
             self.record_uplink(nbytes, len(group.rows), 0 if codec.fixed else _LENGTH_NBYTES)
         lengths = self._uplink_lengths(codec, groups, nbytes)
         displacements = self._displacements(plan)
@@ -67,12 +68,14 @@ class CollectiveExchange(MPIExchange):
         self.comm.gather(self._length, self._lengths if self.is_server else None)
         return self._lengths
 
-    def broadcast(self, codec, v, keys, round, into):
+    def broadcast(self, codec, v, keys, round, into, overwrite=False):
         capacity, group = frame_capacity(codec), self._server_row
-        buf = self.buffer(("broadcast",), capacity)
+        source = v if self.is_server else into if overwrite else None
+        own = self.own_frame(codec, source, group.rows)
+        buf = self.buffer(("broadcast",), capacity) if own is None else own
         nbytes = capacity
         if self.is_server:
-            nbytes = self.write_frame(codec, v, group.rows, group.clients, keys, round, buf)
+            nbytes = self.write_frame(codec, v, group.rows, group.clients, keys, round, buf, own is not None)
             self.record_downlink(nbytes, 1, receivers=len(self.workers), clients=self.n_clients)
         if not codec.fixed:  # the header first: it says how much follows
             self.comm.bcast(buf[:HEADER_NBYTES])
@@ -82,7 +85,8 @@ class CollectiveExchange(MPIExchange):
             self.comm.bcast(buf[:nbytes])
         self.clock.lap(SEND if self.is_server else WAIT)
         if into is not None:
-            self.absorb(codec, buf, nbytes, group, keys, round, into)
+            there = own is not None and not self.is_server
+            self.deliver(codec, buf, nbytes, keys, round, into, overwrite, there)
 
     def scatter(self, codec, v, keys, round, into, mirror=None):
         plan = self.plan(codec)

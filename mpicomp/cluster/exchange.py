@@ -13,9 +13,10 @@ from typing import NamedTuple
 import numpy as np
 
 from ..compressors import Codec
+from ..compressors.identity import Identity
 from ..errors import ConfigError
 from ..kernels.random import Keys
-from ..wire import HEADER_NBYTES, MAX_FRAME_NBYTES, check_header, dtype_flag, read_header, write_header
+from ..wire import HEADER_NBYTES, MAX_FRAME_NBYTES, check_header, dtype_flag, frame_around, read_header, write_header
 from .clock import DECODE, ENCODE, Clock
 from .ledger import DOWNLINK, UPLINK, Ledger
 from .placement import Placement
@@ -159,12 +160,21 @@ class Exchange(ABC):
         """
 
     @abstractmethod
-    def broadcast(self, codec: Codec, v: np.ndarray | None, keys: Keys, round: int, into: np.ndarray | None) -> None:
+    def broadcast(
+        self,
+        codec: Codec,
+        v: np.ndarray | None,
+        keys: Keys,
+        round: int,
+        into: np.ndarray | None,
+        overwrite: bool = False,
+    ) -> None:
         """Downlink, one message for all: into += C(v), on the workers and (where `into` is given) on the server.
 
         Parameters
         ----------
         v : on the server, shape (1, d). into : shape (1, d), None on a server that keeps no copy.
+        overwrite : into = C(v) instead.
         """
 
     @abstractmethod
@@ -239,10 +249,17 @@ class Exchange(ABC):
         keys: Keys,
         round: int,
         buf: np.ndarray,
-    ):
-        """Encode one message per client into `buf`; returns the frame's length. The tally of its bits is left in `self._tally`."""
-        self._tally[:] = 0
-        end = codec.encode(V, rows, clients, keys, buf, HEADER_NBYTES, self._tally)
+        encoded: bool = False,
+    ) -> int:
+        """Encode one message per client into `buf`, unless the values are there already; returns the frame's length.
+
+        The tally of its bits is left in `self._tally`.
+        """
+        if encoded:
+            self._tally[:], end = 8 * V.nbytes, HEADER_NBYTES + V.nbytes
+        else:
+            self._tally[:] = 0
+            end = codec.encode(V, rows, clients, keys, buf, HEADER_NBYTES, self._tally)
         write_header(buf, codec.codec_id, dtype_flag(codec.wire_dtype), round, len(rows), end - HEADER_NBYTES)
         self.clock.lap(ENCODE)
         return end
@@ -256,6 +273,28 @@ class Exchange(ABC):
         check_header(header, codec=codec.codec_id, wire_dtype=codec.wire_dtype, round=round, messages=len(rows))
         codec.decode_add(buf, HEADER_NBYTES, nbytes, rows, clients, weights, keys, out)
         self.clock.lap(DECODE)
+
+    @staticmethod
+    def own_frame(codec: Codec, array: np.ndarray | None, rows: np.ndarray) -> np.ndarray | None:
+        """The frame around an array that needs no encoding: dense messages of all its rows in its own dtype; None otherwise."""
+        if array is None or codec.codec_id != Identity.codec_id or codec.wire_dtype != array.dtype or len(rows) != len(array):
+            return None
+        return frame_around(array)
+
+    def deliver(
+        self, codec: Codec, buf: np.ndarray, nbytes: int, keys: Keys, round: int, into: np.ndarray, overwrite: bool, there: bool
+    ) -> None:
+        """A broadcast has arrived in `buf`, which (`there`) may be the frame around `into` itself."""
+        if overwrite and codec.codec_id == Identity.codec_id:
+            header = read_header(buf, nbytes)
+            check_header(header, codec=codec.codec_id, wire_dtype=codec.wire_dtype, round=round, messages=1)
+            if not there:
+                into[0] = buf[HEADER_NBYTES:nbytes].view(codec.wire_dtype)
+            self.clock.lap(DECODE)
+            return
+        if overwrite:
+            into[:] = 0
+        self.absorb(codec, buf, nbytes, self._server_row, keys, round, into)
 
     def speaking(self, plan: Plan, rank: int, active: np.ndarray | None) -> list[Group]:
         """The rank's groups, without the clients that are silent; a group of which nobody speaks sends no frame."""

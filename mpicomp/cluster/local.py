@@ -43,12 +43,12 @@ class LocalExchange(Exchange):
             if into is not None:
                 self.absorb(codec, buf, nbytes, group, keys, round, into, into_scale)
 
-    def broadcast(self, codec, v, keys, round, into):
+    def broadcast(self, codec, v, keys, round, into, overwrite=False):
         buf = self.buffer(("frame",), frame_capacity(codec))
         group = self._server_row
         nbytes = self.write_frame(codec, v, group.rows, group.clients, keys, round, buf)
         self.record_downlink(nbytes, 1, clients=self.n_clients)
-        self.absorb(codec, buf, nbytes, group, keys, round, into)
+        self.deliver(codec, buf, nbytes, keys, round, into, overwrite, False)
 
     def scatter(self, codec, v, keys, round, into, mirror=None):
         plan = self.plan(codec)

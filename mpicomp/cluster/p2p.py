@@ -69,14 +69,19 @@ class P2PExchange(MPIExchange):
             )
             return
         for g, group in enumerate(self.speaking(plan, self.rank, active)):
-            name = ("up", g % SLOTS)
-            buf = self._free_slot(name, plan.frame_nbytes)
-            nbytes = self.write_frame(codec, V, group.rows, group.clients, keys, round, buf)
+            name, own = ("up", g % SLOTS), self.own_frame(codec, V, group.rows)
+            buf = self._free_slot(name, plan.frame_nbytes) if own is None else own
+            nbytes = self.write_frame(codec, V, group.rows, group.clients, keys, round, buf, own is not None)
             self.record_uplink(nbytes, len(group.rows))
-            self._pending[name] = self.comm.isend(buf[:nbytes], 0, TAG_UP)
+            request = self.comm.isend(buf[:nbytes], 0, TAG_UP)
             self.clock.lap(SEND)
             if into is not None:
                 self.absorb(codec, buf, nbytes, group, keys, round, into, into_scale)
+            if own is None:
+                self._pending[name] = request
+            else:  # the memory is the caller's, who may write to it next
+                self.comm.wait(request)
+                self.clock.lap(SEND)
 
     def _receive_all(self, codec, keys, round, frame_nbytes, groups, begin):
         comm = self.comm
@@ -99,23 +104,27 @@ class P2PExchange(MPIExchange):
                 if g + SLOTS < len(own):
                     post(rank, g + SLOTS)
 
-    def broadcast(self, codec, v, keys, round, into):
+    def broadcast(self, codec, v, keys, round, into, overwrite=False):
         capacity, group = frame_capacity(codec), self._server_row
         if not self.is_server:
-            buf = self.buffer(("down",), capacity)
+            own = self.own_frame(codec, into, group.rows) if overwrite else None
+            buf = self.buffer(("down",), capacity) if own is None else own
             nbytes = self.comm.recv(buf[:capacity], 0, TAG_DOWN)
             self.clock.lap(WAIT)
-            self.absorb(codec, buf, nbytes, group, keys, round, into)
+            self.deliver(codec, buf, nbytes, keys, round, into, overwrite, own is not None)
             return
         self.finish()
-        buf = self.buffer(("broadcast",), capacity)
-        nbytes = self.write_frame(codec, v, group.rows, group.clients, keys, round, buf)
+        own = self.own_frame(codec, v, group.rows)
+        buf = self.buffer(("broadcast",), capacity) if own is None else own
+        nbytes = self.write_frame(codec, v, group.rows, group.clients, keys, round, buf, own is not None)
         self.record_downlink(nbytes, 1, receivers=len(self.workers), clients=self.n_clients)
         for rank in self.workers:
             self._pending["broadcast", rank] = self.comm.isend(buf[:nbytes], rank, TAG_DOWN)
         self.clock.lap(SEND)
         if into is not None:
-            self.absorb(codec, buf, nbytes, group, keys, round, into)
+            self.deliver(codec, buf, nbytes, keys, round, into, overwrite, False)
+        if own is not None:
+            self.finish()
 
     def scatter(self, codec, v, keys, round, into, mirror=None):
         plan = self.plan(codec)

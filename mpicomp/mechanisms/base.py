@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 import numpy as np
 
 from ..compressors import Codec, Compressor
+from ..compressors.identity import Identity
 from ..errors import ConfigError
 from ..kernels.random import Keys, Stream, derive, downlink_keys, uniform64, uplink_keys
 from ..participation import Participation
 from ..registry import Registry
+from ..wire import framed_zeros
 
 
 class Oracle(Protocol):
@@ -52,6 +54,7 @@ class Link:
         self._keys = uplink_keys if uplink else downlink_keys
         self._coin_stream = Stream.UPLINK_COIN if uplink else Stream.DOWNLINK_COIN
         self._scratch: dict[str, np.ndarray] = {}
+        self._scalar: Codec | None = None
         self._hosted_rows, self._uncounted = np.arange(self.hosted), np.zeros(2, np.int64)
 
     def codec(self, compressor: Compressor, dim: int | None = None) -> Codec:
@@ -69,7 +72,7 @@ class Link:
         """An array (rows, d) for intermediate results; mechanisms of one run share it by name."""
         array = self._scratch.get(name)
         if array is None or len(array) != rows:
-            array = self._scratch[name] = np.zeros((rows, self.dim), self.dtype)
+            array = self._scratch[name] = framed_zeros((rows, self.dim), self.dtype)
         return array
 
     def keys(self, round: int) -> Keys:
@@ -101,15 +104,56 @@ class Link:
     # The exchange's calls with this link's keys.
     def gather(self, codec: Codec, V, round: int, total, into=None, into_scale: float = 1.0, **how: Any) -> None:
         """Exchange.gather; `how` may hold active, weights, separate."""
+        if codec.agreed is not None:
+            self._agree(codec, V, round, how.get("active"))
         self.exchange.gather(codec, V, self.keys(round), round, total, into, into_scale, **how)
 
-    def broadcast(self, codec: Codec, v, round: int, into) -> None:
+    def broadcast(self, codec: Codec, v, round: int, into, overwrite: bool = False) -> None:
         """Exchange.broadcast."""
-        self.exchange.broadcast(codec, v, self.keys(round), round, into)
+        if codec.agreed is not None:
+            self._announce(codec, v, _FIRST, round)
+        self.exchange.broadcast(codec, v, self.keys(round), round, into, overwrite)
 
     def scatter(self, codec: Codec, v, round: int, into, mirror=None) -> None:
         """Exchange.scatter."""
+        if codec.agreed is not None:
+            self._announce(codec, v, np.arange(self.n_clients), round)
         self.exchange.scatter(codec, v, self.keys(round), round, into, mirror)
+
+    # The number that some codecs need on all ends beforehand: an exchange of its own, one value each way.
+    def _agree(self, codec: Codec, V, round: int, active: np.ndarray | None) -> None:
+        """Uplink: each client sends its number, the server sends back the largest."""
+        own = self._measured(codec, V, self._hosted_rows, self.exchange.clients, round) if self.is_worker else None
+        table = np.zeros((self.n_clients, 1), self.dtype) if self.is_server else None
+        scalar = self._scalar_codec()
+        self.exchange.gather(scalar, own, self.keys(round), round, table, separate=True, active=active)
+        self._spread(codec, scalar, np.max(table, axis=0, keepdims=True) if table is not None else None, round)
+
+    def _announce(self, codec: Codec, v, clients: np.ndarray, round: int) -> None:
+        """Downlink: the server sends the number of its vector, the largest of those for its messages to these clients."""
+        largest = None
+        if self.is_server:
+            largest = np.max(self._measured(codec, v, np.zeros_like(clients), clients, round), axis=0, keepdims=True)
+        self._spread(codec, self._scalar_codec(), largest, round)
+
+    def _measured(self, codec: Codec, V, rows: np.ndarray, clients: np.ndarray, round: int) -> np.ndarray:
+        """What the codec measures, a column in this run's dtype, not rounded down."""
+        values = codec.measure(V, rows, clients, self.keys(round))  # type: ignore[misc]
+        column = values.astype(self.dtype)
+        return np.where(column < values, np.nextafter(column, self.dtype.type(np.inf)), column)[:, None]
+
+    def _spread(self, codec: Codec, scalar: Codec, value: np.ndarray | None, round: int) -> None:
+        known = np.zeros((1, 1), self.dtype)
+        self.exchange.broadcast(scalar, value, self.keys(round), round, known)
+        codec.agreed[0] = known[0, 0]
+
+    def _scalar_codec(self) -> Codec:
+        if self._scalar is None:
+            self._scalar = self.codec(Identity(), dim=1)
+        return self._scalar
+
+
+_FIRST = np.zeros(1, np.int64)
 
 
 class Mechanism:

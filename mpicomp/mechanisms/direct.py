@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..compressors import Compressor
 from ..compressors.identity import Identity
+from ..wire import framed_zeros
 from .base import Downlink, Uplink, downlinks, uplinks
 
 
@@ -32,12 +33,11 @@ class Dense(Downlink):
         self.codec = self.link.codec(Identity())
 
     def begin(self, x):
-        self.w = x.copy()
+        self.w = framed_zeros(x.shape, x.dtype)
+        self.w[:] = x
         return self.w
 
     def transmit(self, x, round):
         keeps = self.link.is_worker or self.mirrored
-        if keeps:
-            self.w[:] = 0
-        self.link.broadcast(self.codec, x, round, self.w if keeps else None)
+        self.link.broadcast(self.codec, x, round, self.w if keeps else None, overwrite=True)
         return self.w

@@ -18,6 +18,7 @@ from ..optimizers import optimizers
 from ..oracles import Full, Minibatch, Weighted
 from ..problems import Problem, problems
 from ..registry import default_options, option_names
+from ..wire import framed_zeros
 from .config import Config, initial_point, parse_step
 
 
@@ -133,7 +134,8 @@ class Session:
         if parts.weights is not None:
             exchange.weights = _checked_weights(parts.weights, problem.n_clients)
         start = problem.paper_start() if config.init == "paper" else initial_point(config.init, problem.dim, config.seed)
-        self.x = start.astype(dtype)[None]
+        self.x = framed_zeros((1, problem.dim), dtype)
+        self.x[0] = start
         self.optimizer.start(self.x, step_size)
         self.uplink.start(Link(exchange, config.seed, wire, True, parts.participation))
         self.downlink.start(Link(exchange, config.seed, wire, False, parts.participation))

@@ -1,0 +1,1 @@
+"""Benchmarks: functions of a communicator, warmed up, repeated, returning numbers. The command line prints them."""
