@@ -89,6 +89,24 @@ ROWS = [
     Row("natural", 1),
     Row("natural", 64),
     Row("natural", 1000),
+    Row("cq", 64),
+    Row("cq", 65, 7),
+    Row("cq:norm=max", 63),
+    Row("cq:levels=3", 65),
+    Row("cq:levels=16,norm=max", 33, 5),
+    Row("cq:levels=5,entropy=true", 65),
+    Row("cq:variant=sign-magnitude", 65),
+    Row("cq:variant=sign-magnitude,levels=4,norm=max,entropy=true", 1000),
+    Row("cq:rotate=true", 65),
+    Row("cq:rotate=true,levels=4", 64),
+    Row("cq:rotate=true,clip=true", 1000),
+    Row("iq", 64),
+    Row("iq:levels=4", 65),
+    Row("iq:variant=sign-magnitude,entropy=true", 63),
+    Row("iq:rotate=true", 33),
+    Row("permk-cq", 64),
+    Row("permk-cq:parts=3,levels=4", 65, 7),
+    Row("permk-cq:variant=sign-magnitude,parts=2", 65, 5),
 ]
 DTYPES = [(np.float64, np.float64), (np.float64, np.float32), (np.float32, np.float32), (np.float32, np.float64)]
 rows = pytest.mark.parametrize("row", ROWS, ids=str)
@@ -194,6 +212,8 @@ def check_values(compressor, codec, V, Y):
             np.testing.assert_allclose(q, np.round(q), atol=compressor.s * 1e-6)
             assert (np.abs(q - x / (size[:, None] / compressor.s)) < 1 + compressor.s * 1e-6).all()
             assert (np.abs(q) < compressor.s + 0.5).all()
+    elif compressor.name in ("cq", "iq", "permk-cq"):
+        check_lattice(compressor, V, Y)
     elif compressor.name == "bernoulli":
         np.testing.assert_allclose(Y, np.where(Y != 0, V / compressor.p, 0), **close)
     else:
@@ -201,6 +221,23 @@ def check_values(compressor, codec, V, Y):
         low = 2.0 ** np.floor(np.log2(np.abs(sent)))
         assert (np.sign(Y) == np.sign(V)).all()
         assert ((np.abs(Y) == low) | (np.abs(Y) == 2 * low)).all()
+
+
+def check_lattice(compressor, V, Y):
+    """Every entry is one of the two lattice points beside the input's; rotated, no entry is further away than the lattice is long."""
+    for x, y in zip(V.astype(float), Y.astype(float), strict=True):
+        parts = compressor._cut(x.size, len(V))[0] if compressor.name == "permk-cq" else 1
+        if parts > 1:
+            kept = y != 0 if not compressor.lattice.signed else np.abs(y) > 0
+            x, y = x[kept], y[kept] / parts
+        elif getattr(compressor, "rotate", False):
+            assert np.linalg.norm(y - x) <= 2 * np.sqrt(compressor.length(x.size)) * np.linalg.norm(x)
+            continue
+        radius = np.linalg.norm(V, axis=1).max()  # at least the part's
+        if parts == 1:
+            use_max = compressor.norm == "max"
+            radius = np.abs(x).max() if use_max else np.linalg.norm(x)
+        assert (np.abs(y - x) <= 2 * compressor.lattice.spacing * radius * (1 + 1e-5)).all()
 
 
 @rows
@@ -257,7 +294,7 @@ def test_same_key_same_bytes_and_other_round_other_bytes(row):
     assert (len({bytes_of(r) for r in range(40)}) == 1) == compressor.deterministic
 
 
-@rows_that(lambda c: not c.deterministic and c.name != "permk")
+@rows_that(lambda c: not c.deterministic and c.name not in ("permk", "cq", "permk-cq"))
 def test_private_randomness_differs_between_clients_and_shared_agrees(row):
     compressor, codec = bound(row)
     x = inputs(row, np.float64)[:1]
@@ -333,7 +370,7 @@ def test_homogeneous(row):
     _, codec = bound(row)
     V = inputs(row, np.float64)
     np.testing.assert_array_equal(round_trip(codec, 8 * V), 8 * round_trip(codec, V))
-    np.testing.assert_allclose(round_trip(codec, 3 * V), 3 * round_trip(codec, V), rtol=1e-12)
+    np.testing.assert_allclose(round_trip(codec, 3 * V), 3 * round_trip(codec, V), rtol=1e-12, atol=1e-14)
 
 
 # ---- what the theory promises ----------------------------------------------------------------------------------------

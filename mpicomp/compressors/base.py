@@ -79,6 +79,9 @@ class Codec:
     args : further arguments of both kernels; the first is an empty array of the wire dtype.
     scale : factor that the receiver applies, for the contractive form C/(1+ω) of an unbiased compressor.
     fixed : every message has exactly max_nbytes bytes (so that collectives need no lengths).
+    agreed : float64, shape (1,): a number that all ends must know before messages are written or read, the largest of what `measure` finds
+        for the round's vectors; None where there is none. `Link` sees to it.
+    measure : f(V, rows, clients, keys) -> float64 array, a number that the wire dtype holds for each message that `encode` would write.
     """
 
     def __init__(
@@ -94,7 +97,10 @@ class Codec:
         args: tuple = (),
         scale: float = 1.0,
         fixed: bool = False,
+        agreed: np.ndarray | None = None,
+        measure: Callable[..., np.ndarray] | None = None,
     ):
+        self.agreed, self.measure = agreed, measure
         self.compressor, self.codec_id = compressor, codec_id
         self.dim, self.n_clients, self.wire_dtype = dim, n_clients, np.dtype(wire_dtype)
         self.max_nbytes, self.scale, self.fixed = max_nbytes, scale, fixed
@@ -106,7 +112,7 @@ class Codec:
         _, *args = self.args
         return Codec(
             self.compressor, self.codec_id, self.dim, self.n_clients, self.wire_dtype, self.max_nbytes,
-            self._encode, self._decode, tuple(args), self.scale * scale, self.fixed,
+            self._encode, self._decode, tuple(args), self.scale * scale, self.fixed, self.agreed, self.measure,
         )  # fmt: skip
 
     def encode(
@@ -208,6 +214,20 @@ class Compressor:
         A, B = self.ab(d, n)
         return max(A - B, 0.0)
 
+    def gradient_variance(self, d: int, n: int, constants: Any) -> float:
+        """V of E‖mean C_i(a_i) − mean a_i‖² ≤ V‖x − y‖² for a_i = ∇f_i(x) − ∇f_i(y).
+
+        V = (A−B) L₊² + B L±², or θL² where L± = 0: then all a_i are equal.
+        constants : the problem's smoothness, with attributes L, L_plus, L_pm, L_max.
+        """
+        A, B = self.ab(d, n)
+        V = max((A - B) * constants.L_plus**2 + B * constants.L_pm**2, 0.0)
+        return min(V, self.theta(d, n) * constants.L**2) if constants.L_pm == 0 else V
+
+    def bias_variance(self, d: int, n: int) -> tuple[float, float]:
+        """(β, A): mean C_i(a_i) − mean a_i has an expectation of squared norm ≤ β mean‖a_i‖², and a variance ≤ A mean‖a_i‖²."""
+        return (0.0, self.ab(d, n)[0]) if self.unbiased else (1.0 - self.alpha(d, n), 0.0)
+
     def density(self, d: int, n: int = 1) -> float:
         """ζ, the expected number of values in a message."""
         return float(d)
@@ -248,6 +268,8 @@ class Compressor:
         buf, out = np.zeros(codec.max_nbytes + 8, np.uint8), np.zeros((1, x.size), x.dtype)
         row, client = np.zeros(1, np.int64), np.array([key.client])
         keys = Keys(key.shared, key.private)
+        if codec.agreed is not None and codec.measure is not None:
+            codec.agreed[0] = codec.measure(x.reshape(1, -1), row, client, keys)[0]
         end = codec.encode(x.reshape(1, -1), row, client, keys, buf, 0, np.zeros(2, np.int64))
         codec.decode_add(buf, 0, end, row, client, np.ones(1, x.dtype), keys, out)
         return out[0]

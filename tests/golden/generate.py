@@ -32,6 +32,12 @@ CASES = [
     ("qsgd:levels=5,norm=max,bucket=8", 21, 2),
     ("qsgd:bits=12", 21, 2),
     ("natural", 21, 2),
+    ("cq", 21, 3),
+    ("cq:levels=5,rotate=true", 21, 3),
+    ("cq:levels=16,entropy=true", 40, 3),
+    ("cq:variant=sign-magnitude,entropy=true", 21, 2),
+    ("iq:levels=4", 21, 2),
+    ("permk-cq:parts=2,levels=3", 21, 5),
 ]
 SEED, ROUND = 2024, 17
 

@@ -1,0 +1,305 @@
+"""Correlated quantization: few levels, with rounding thresholds that are spread evenly over the clients."""
+
+from __future__ import annotations
+
+from math import log, sqrt
+
+import numpy as np
+
+from ..errors import ConfigError, TheoryError
+from ..kernels import njit
+from ..kernels.bits import CHUNK, bit_length, pack_all, packed_nbytes, padding_is_zero, unpack_all
+from ..kernels.hadamard import rotate, rotate_back
+from ..kernels.lattice import PERMUTATION, SIGNS, lattice_points, round_to_lattice
+from ..kernels.quantize import LANES, norm
+from ..kernels.random import bits64, client_key, permutation
+from ..kernels.range_coder import MAX_SYMBOLS, decode_symbols, encode_symbols
+from ..kernels.select import argmax_magnitude
+from ..kernels.status import BAD_MODE, BAD_PADDING, BAD_VALUE, TRUNCATED
+from .base import Codec, Compressor, compressors
+from .identity import Identity
+from .lattice import INTERVAL, Lattice, largest_square
+
+_NORMS, _RADII = ("l2", "max"), ("own", "common")
+_PACKED, _CODED = 0, 1
+
+
+@compressors.register("cq")
+class CQ(Compressor):
+    """Q(x)_j is one of the two neighbours of x_j in a lattice on [−r, r], at random, without bias; clients' thresholds
+    are correlated.
+
+    In each coordinate client i rounds up where U_i < frac(z_j), U_i = (π_i + γ_i)/n, with π a random permutation of
+    0..n−1 shared by the clients and γ_i its own uniform number (Algorithm 1). Errors of two clients are never
+    positively correlated, so the variance is never above that of independent rounding, and with equal inputs it falls
+    as 1/n². π is one permutation of the clients for all coordinates plus a shift modulo n for each, which in every
+    coordinate has the law of a fresh permutation.
+
+    Parameters
+    ----------
+    levels : number of points of the lattice, 2 for one bit {−r, r} (Algorithm 1), k ≥ 3 with a shared random offset
+        (Algorithm 2).
+    variant : "interval", or "sign-magnitude": magnitudes 0, r/s, ..., r with a sign, s = levels − 1 (levels=2: {−r, 0,
+        r}).
+    radius : "own", r of each client's vector, sent in its message; "common", the largest of all clients' in the round,
+        agreed by an exchange of one value up and one down before the vectors are encoded (Link.gather does it).
+    norm : r = ‖x‖₂ ("l2"), or max_j |x_j| ("max"): l2 by default, max with rotate.
+    rotate : quantize H D x/√N instead, N ≥ d a power of two, D random signs that the clients share (Walsh–Hadamard).
+        Unbiased.
+    clip : with rotate, r = ‖x‖₂ min{1, √(8 ln(Nn)/N)}, and what is above is clipped (Algorithm 3). Slightly biased,
+        see `bias_variance`.
+    entropy : indices go through an adaptive range coder wherever that is shorter.
+
+    Constants, derived and tested, with δ = 1 for two levels, (k+1)/(k(k−1)) for k and 1/(2s) for sign-magnitude, and
+    ρ² = d, with rotation a bound on N E r²/‖x‖² = O(ln N): ω as in `Lattice`, for two levels d − 1. Own radius: (A, B)
+    = (ω/n, 0). Common radius: (1 + 2δ²ρ²/n, 1). θ = min(ω/n, δ²ρ²/n²). Two levels and sign-magnitude are different
+    quantizers: d/(4n²) for equal inputs belongs to the second, whose entries cost log2 3 bits, not one.
+
+    >>> CQ().omega(100), CQ().ab(100, 10), CQ().theta(100, 10)
+    (99.0, (9.9, 0.0), 1.0)
+    >>> CQ(variant="sign-magnitude").omega(100), CQ(radius="common").ab(100, 10)
+    (9.0, (21.0, 1.0))
+    """
+
+    codec_id = 16
+    summary = "correlated quantization: 1 bit or few levels, thresholds spread over the clients"
+    formulas = "1 bit: ω = d − 1, (A, B) = (ω/n, 0), θ = d/n²; radius=common: (1 + 2d/n, 1)"
+    paper = "Suresh, Sun, Ro and Yu 2022, Correlated quantization; Panferov, Demidovich, Rammal and Richtárik 2024"
+    unbiased = True
+    shared_randomness = True
+
+    def __init__(
+        self,
+        levels: int = 2,
+        variant: str = INTERVAL,
+        radius: str = "own",
+        norm: str | None = None,
+        rotate: bool = False,
+        clip: bool = False,
+        entropy: bool = False,
+    ):
+        self.lattice = Lattice(variant, levels)
+        if norm is not None and norm not in _NORMS:
+            raise ConfigError(f"{self.name}: norm={norm!r} is unknown; known: {', '.join(_NORMS)}")
+        if radius not in _RADII:
+            raise ConfigError(f"{self.name}: radius={radius!r} is unknown; known: {', '.join(_RADII)}")
+        if clip and (not rotate or norm == "max"):
+            raise ConfigError(f"{self.name}: clip=true is Algorithm 3, which needs rotate=true and the l2 norm")
+        if entropy and self.lattice.symbols > MAX_SYMBOLS:
+            raise ConfigError(
+                f"{self.name}: entropy=true takes at most {MAX_SYMBOLS} lattice points, here are {self.lattice.symbols}"
+            )
+        self.levels, self.variant, self.radius, self.norm = levels, variant, radius, norm
+        self.rotate, self.clip, self.entropy = rotate, clip, entropy
+        self.unbiased = not clip
+
+    @property
+    def use_max(self) -> bool:
+        """r = max_j |x_j|."""
+        return self.norm == "max" or (self.norm is None and self.rotate and not self.clip)
+
+    def length(self, d: int) -> int:
+        """N: the number of quantized entries."""
+        return 1 << (d - 1).bit_length() if self.rotate else d
+
+    # ---- theory -------------------------------------------------------------------------------------------------
+    def _size(self, d: int, n: int, vectors: int = 1) -> float:
+        """ρ²: a bound on N E r²/‖x‖², r the largest radius of so many vectors and ‖x‖ their largest norm."""
+        N = self.length(d)
+        if self.clip:
+            return min(8.0 * log(max(N * n, 2)), float(N))
+        return largest_square(vectors, N) if self.rotate and self.use_max else float(N)
+
+    def omega(self, d: int, n: int = 1) -> float:
+        if self.clip:
+            return super().omega(d, n)
+        if self.radius == "common" and n > 1:
+            raise TheoryError(
+                f"{self.spec} has no ω: its variance depends on the largest vector of all {n} clients; use radius=own, or method marina"
+            )
+        return self.lattice.omega(self._size(d, n), self.length(d), self.use_max)
+
+    def _common_gap(self, d: int, n: int) -> float:
+        """A − B of the common radius: 2δ²ρ²/n, since R² ≤ Σ‖a_i‖²."""
+        return 2.0 * self.lattice.spacing**2 * self._size(d, n) / n
+
+    def ab(self, d: int, n: int) -> tuple[float, float]:
+        if self.radius == "common" and n > 1 and not self.clip:
+            return 1.0 + self._common_gap(d, n), 1.0
+        return super().ab(d, n)
+
+    def theta(self, d: int, n: int) -> float:
+        if self.clip:
+            return super().theta(d, n)
+        own = self.lattice.omega(self._size(d, n), self.length(d), self.use_max) / n
+        return min(own, self.lattice.spacing**2 * self._size(d, n) / n**2)
+
+    def gradient_variance(self, d: int, n: int, constants) -> float:
+        """With a common radius R ≤ L_max‖x − y‖: L±² + 2δ²ρ²L_max²/n², or as for independent rounding δ²ρ²L_max²/n,
+        where that is less.
+        """
+        if self.radius == "own" or n == 1 or self.clip:
+            return super().gradient_variance(d, n, constants)
+        spread = self.lattice.spacing**2 * self._size(d, n, vectors=n) * constants.L_max**2
+        together = constants.L_pm**2 + 2.0 * spread / n**2
+        equal = spread / n**2 if constants.L_pm == 0 else np.inf
+        return float(min(together, spread / n, equal))
+
+    def bias_variance(self, d: int, n: int) -> tuple[float, float]:
+        """Clipped: a rotated entry is above r with probability 2(Nn)⁻⁴, hence bias ≤ 2(8 ln(Nn) + 2)(Nn)⁻⁴; and
+        independent errors at most.
+        """
+        if not self.clip:
+            return super().bias_variance(d, n)
+        size = self._size(d, n)
+        bias = 2.0 * (size + 2.0) / float(max(self.length(d) * n, 2)) ** 4
+        rounding = self.lattice.spacing**2 * size
+        return bias, (rounding / n if self.radius == "own" else rounding) + bias
+
+    def bits_per_entry(self) -> int:
+        """Width of a packed index."""
+        return bit_length(self.lattice.symbols - 1)
+
+    def density(self, d: int, n: int = 1) -> float:
+        """The message's bits in units of a 32-bit value: (32 + N·width)/32."""
+        return min((32.0 * (self.radius == "own") + self.length(d) * self.bits_per_entry()) / 32.0, float(d))
+
+    # ---- messages -----------------------------------------------------------------------------------------------
+    def _correlated(self) -> bool:
+        return True
+
+    def bind(self, dim, n_clients, wire_dtype=np.float64):
+        wire, length, width = np.dtype(wire_dtype), self.length(dim), self.bits_per_entry()
+        own = self.radius == "own"
+        max_nbytes = own * wire.itemsize + self.entropy + packed_nbytes(length, width)
+        if max_nbytes >= dim * wire.itemsize:
+            return Identity().bind(dim, n_clients, wire)
+        factor = sqrt(self._size(dim, n_clients) / length) if self.clip else 1.0
+        agreed = np.full(0 if own else 1, np.nan)
+        work, lanes = np.empty(length), np.empty(LANES)
+        sizing = self.rotate, self.use_max, factor, work, lanes
+        lattice = self.lattice.slope, *self.lattice.offset, self.lattice.symbols
+        order = np.empty(n_clients if self._correlated() else 0, np.int64)
+        counts = np.empty(self.lattice.symbols if self.entropy else 0, np.int64)
+        coding = width, np.empty(length, np.uint16), np.empty(CHUNK, np.uint8), counts
+        args = sizing, lattice, agreed, order, coding
+
+        def measure(V, rows, clients, keys):
+            radii = np.empty(len(rows))
+            _radii(V, rows, clients, keys.shared, keys.private, radii, np.empty(0, wire), sizing, order)
+            return radii
+
+        return Codec(
+            self, self.codec_id, dim, n_clients, wire, max_nbytes, _encode, _decode, args, fixed=not self.entropy,
+            agreed=None if own else agreed, measure=None if own else measure,
+        )  # fmt: skip
+
+
+@njit
+def load(x, key, sizing):
+    """work ← x in float64, padded with zeros and rotated where that is asked for."""
+    turn, _, _, work, _ = sizing
+    work[: x.shape[0]] = x
+    if turn:
+        work[x.shape[0] :] = 0.0
+        rotate(work, bits64(key, SIGNS))
+
+
+@njit
+def radius_of(work, sizing, wire):
+    """The radius as a float64 that the wire dtype holds, rounded up; NaN where it is not finite."""
+    _, use_max, factor, _, lanes = sizing
+    size = factor * (np.float64(abs(work[argmax_magnitude(work)])) if use_max else norm(work, 2, lanes))
+    r = wire.dtype.type(size)
+    if np.float64(r) < size:
+        r = wire.dtype.type(np.nextafter(r, wire.dtype.type(np.inf)))
+    return np.float64(r) if np.isfinite(r) else np.nan
+
+
+@njit
+def _common_key(shared, key, order):
+    """Offsets and signs: from the shared key, or for independent quantizers from the client's own."""
+    return shared if order.shape[0] else key
+
+
+@njit
+def _radii(V, rows, clients, shared, private, radii, wire, sizing, order):
+    for j in range(rows.shape[0]):
+        load(V[rows[j]], _common_key(shared, client_key(private, clients[j]), order), sizing)
+        radii[j] = radius_of(sizing[3], sizing, wire)
+
+
+@njit
+def _encode(V, rows, clients, shared, private, buf, pos, tally, wire, sizing, lattice, agreed, order, coding):
+    slope, base, spread, symbols = lattice
+    width, codes, top, counts = coding
+    work, own = sizing[3], agreed.shape[0] == 0
+    permutation(bits64(shared, PERMUTATION), order)
+    for j in range(rows.shape[0]):
+        begin, key = pos, client_key(private, clients[j])
+        common = _common_key(shared, key, order)
+        load(V[rows[j]], common, sizing)
+        if own:
+            r = radius_of(work, sizing, wire)
+            buf[pos : pos + wire.itemsize].view(wire.dtype)[0] = r
+            pos += wire.itemsize
+        else:
+            r = agreed[0]
+        if np.isfinite(r):
+            strata = max(order.shape[0], 1)
+            stratum = order[clients[j] % strata] if order.shape[0] else 0
+            round_to_lattice(work, r, slope, base, spread, symbols, common, key, stratum, strata, 0, codes)
+        else:
+            codes[:] = 0
+        if counts.shape[0]:
+            stop = pos + packed_nbytes(codes.shape[0], width)
+            got = encode_symbols(codes, counts, buf, pos + 1, stop)
+            buf[pos] = _CODED if got > 0 else _PACKED
+            pos = got if got > 0 else pack_all(codes, codes.shape[0], width, buf, pos + 1, top)
+            tally[1] += 8 * (pos - begin)
+        else:
+            pos = pack_all(codes, codes.shape[0], width, buf, pos, top)
+            tally[1] += codes.shape[0] * width + (8 * wire.itemsize if own else 0)
+        tally[0] += 8 * (pos - begin)
+    return pos
+
+
+@njit
+def _decode(buf, pos, end, rows, clients, weights, shared, private, out, wire, sizing, lattice, agreed, order, coding):
+    slope, base, spread, symbols = lattice
+    width, codes, top, counts = coding
+    turn, work, own = sizing[0], sizing[3], agreed.shape[0] == 0
+    total, d = codes.shape[0], out.shape[1]
+    for j in range(rows.shape[0]):
+        if pos + (wire.itemsize if own else 0) + (1 if counts.shape[0] else 0) > end:
+            return TRUNCATED
+        r = agreed[0] if not own else 0.0
+        if own:
+            r = np.float64(buf[pos : pos + wire.itemsize].view(wire.dtype)[0])
+            pos += wire.itemsize
+        mode = _PACKED
+        if counts.shape[0]:
+            mode = buf[pos]
+            pos += 1
+        if mode == _CODED:
+            pos = decode_symbols(buf, pos, end, counts, codes)
+            if pos < 0:
+                return pos
+        elif mode == _PACKED:
+            if pos + packed_nbytes(total, width) > end:
+                return TRUNCATED
+            if not padding_is_zero(buf, 8 * pos + total * width):
+                return BAD_PADDING
+            pos = unpack_all(buf, pos, total, width, codes, top)
+            if codes.max() >= symbols:
+                return BAD_VALUE
+        else:
+            return BAD_MODE
+        common = _common_key(shared, client_key(private, clients[j]), order)
+        lattice_points(codes, r, slope, base, spread, common, 0, work)
+        if turn:
+            rotate_back(work, bits64(common, SIGNS))
+        acc, weight = out[rows[j]], weights[j]
+        for c in range(d):
+            acc[c] += weight * out.dtype.type(work[c])
+    return pos

@@ -1,0 +1,78 @@
+"""The fast Walsh–Hadamard transform, and the random rotation that is made of it: x → H D x/√N with D random signs."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from . import njit
+from .random import bits64
+
+BLOCK = 2048  # entries that stay in the first-level cache while all their small strides are done
+
+
+@njit
+def _radix2(x, h):
+    """One stage: (a, b) → (a + b, a − b) over pairs at distance h."""
+    for start in range(0, x.shape[0], 2 * h):
+        a, b = x[start : start + h], x[start + h : start + 2 * h]
+        for i in range(h):
+            u, v = a[i], b[i]
+            a[i], b[i] = u + v, u - v
+
+
+@njit
+def _radix4(x, h):
+    """Two stages, at distances h and 2h, in one pass over memory."""
+    for start in range(0, x.shape[0], 4 * h):
+        a, b = x[start : start + h], x[start + h : start + 2 * h]
+        c, d = x[start + 2 * h : start + 3 * h], x[start + 3 * h : start + 4 * h]
+        for i in range(h):
+            p, q, r, s = a[i] + b[i], a[i] - b[i], c[i] + d[i], c[i] - d[i]
+            a[i], b[i], c[i], d[i] = p + r, q + s, p - r, q - s
+
+
+@njit
+def _stages(x, h):
+    """All stages at distances h, 2h, ... below the length of x."""
+    while 4 * h <= x.shape[0]:
+        _radix4(x, h)
+        h *= 4
+    if 2 * h <= x.shape[0]:
+        _radix2(x, h)
+
+
+@njit
+def transform(x):
+    """x ← H x in place, unnormalised: twice in a row multiplies by N. N = len(x) is a power of two. O(N log N)."""
+    n = x.shape[0]
+    block = min(n, BLOCK)
+    for start in range(0, n, block):
+        _stages(x[start : start + block], 1)
+    _stages(x, block)
+
+
+@njit
+def _flip(x, key):
+    """Multiply x_j by a random sign."""
+    for start in range(0, x.shape[0], 64):
+        word = bits64(key, start >> 6)
+        part = x[start : start + 64]
+        for i in range(part.shape[0]):
+            if (word >> np.uint64(i)) & np.uint64(1):
+                part[i] = -part[i]
+
+
+@njit
+def rotate(x, key):
+    """x ← H D x/√N in place, an orthogonal map; the signs D follow from the key."""
+    _flip(x, key)
+    transform(x)
+    x *= x.dtype.type(1.0 / np.sqrt(x.shape[0]))
+
+
+@njit
+def rotate_back(x, key):
+    """The inverse of `rotate`: x ← D H x/√N."""
+    transform(x)
+    x *= x.dtype.type(1.0 / np.sqrt(x.shape[0]))
+    _flip(x, key)
