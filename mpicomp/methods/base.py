@@ -100,7 +100,7 @@ class Method:
     Class attributes
     ----------------
     summary, formulas, paper : one line each, for `mpicomp list` and the docs.
-    default_compressor, default_downlink_compressor : used where the user names none; None for the downlink's means that it is as the uplink's.
+    default_compressor, default_downlink_compressor : used where the user names none; None for the downlink's: as the uplink's.
     takes_downlink_compressor : a second compressor is chosen by --downlink-compressor.
     own_optimizer : the optimizer is part of the method, --optimizer is refused.
     needs : "unbiased", "contractive" (an unbiased one enters as C/(1+ω)), or "any".
@@ -130,6 +130,10 @@ class Method:
         raise TheoryError(
             f"method {self.name!r} brings no theory; give the step size as a number, for example --step 0.05"
         )
+
+    def gap_factor(self, setting: Setting) -> float:
+        """The factor of δ⁰/(γT) in the theorem, 2 for most."""
+        return 2.0
 
     def initial_term(self, setting: Setting, mean_squared_gradient: float) -> float:
         """What the theorem E‖∇f(x̂^T)‖² ≤ (2δ⁰/γ + this)/T has beside δ⁰ = f(x⁰) − inf f.

@@ -62,6 +62,8 @@ class Local(Tracked):
             self.block.gradients(y, self._gradient)
         else:
             samples, sizes = self.minibatch.samples, self.minibatch.sizes
-            draw_samples(derive(self.minibatch.seed, Stream.MINIBATCH, self.round, k), self.block.clients, sizes, samples)
+            draw_samples(
+                derive(self.minibatch.seed, Stream.MINIBATCH, self.round, k), self.block.clients, sizes, samples
+            )
             self.block.batch_gradients(y, samples, self._gradient)
         return self._gradient

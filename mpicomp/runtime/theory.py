@@ -49,7 +49,8 @@ def promise(config: Config, epsilon: float, problem: Problem | None = None) -> P
     gap, squared = _start(config, problem)
     rounds = None
     if gap is not None:
-        terms = 2.0 * gap / step + composition.method.initial_term(composition.setting, squared)
+        method, setting = composition.method, composition.setting
+        terms = method.gap_factor(setting) * gap / step + method.initial_term(setting, squared)
         rounds = max(0, int(np.ceil(terms / epsilon)))
     short = dataclasses.replace(
         config,

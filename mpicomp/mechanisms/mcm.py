@@ -1,0 +1,108 @@
+"""MCM: the model is compressed on its way down, and the server keeps it exactly. Philippenko and Dieuleveut 2021."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..compressors import Compressor
+from .base import Downlink, downlinks
+
+
+def memory_rate(compressor: Compressor, d: int, n: int) -> float:
+    """The paper's rate of the downlink memory, 1/(8ω), and at most 1/(1+ω)."""
+    omega = compressor.omega(d, n)
+    return min(1.0 / (8.0 * omega), 1.0 / (1.0 + omega)) if omega > 0 else 1.0
+
+
+@downlinks.register("mcm")
+class MCM(Downlink):
+    """Ω^{t+1} = C(x^{t+1} − H^t), one message for all; w^{t+1} = H^t + Ω^{t+1}; H^{t+1} = H^t + rate·Ω^{t+1}. H⁰ = x⁰.
+
+    Gradients are taken at w; the server steps from its exact x.
+
+    Parameters
+    ----------
+    compressor : unbiased. rate : in (0, 1/(1+ω)]; `memory_rate` where None.
+    """
+
+    server_state = ("H", "w")
+
+    def __init__(self, compressor: Compressor, rate: float | None = None):
+        self.compressor, self.rate = compressor, rate
+
+    def prepare(self):
+        link = self.link
+        self.codec = link.codec(self.compressor)
+        if self.rate is None:
+            self.rate = memory_rate(self.compressor, link.dim, link.n_clients)
+        self.omega = np.zeros((1, link.dim), link.dtype)
+
+    def begin(self, x):
+        self.H, self.w = x.copy(), x.copy()
+        return self.w
+
+    def transmit(self, x, round):
+        link, delta = self.link, None
+        if link.is_server:
+            delta = link.scratch("model delta", 1)
+            np.subtract(x, self.H, out=delta)  # x − H
+        self.omega[:] = 0
+        link.broadcast(self.codec, delta, round, self.omega)
+        np.add(self.H, self.omega, out=self.w)
+        self.omega *= self.rate
+        self.H += self.omega
+        return self.w
+
+
+@downlinks.register("rand-mcm")
+class RandMCM(Downlink):
+    """MCM with a message of its own for each client: Ω_i = C_i(x^{t+1} − H_i^t); w_i = H_i^t + Ω_i; H_i ← H_i + rate·Ω_i.
+
+    The memories differ, so **the server must hold all of them: O(nd)**.
+
+    Parameters
+    ----------
+    As for MCM; the C_i should be independent.
+    """
+
+    client_state = ("H_i", "w_i")
+    server_rows = ("H_i_at_server",)
+
+    def __init__(self, compressor: Compressor, rate: float | None = None):
+        self.compressor, self.rate = compressor, rate
+
+    def prepare(self):
+        link = self.link
+        self.codec = link.codec(self.compressor)
+        if self.rate is None:
+            self.rate = memory_rate(self.compressor, link.dim, link.n_clients)
+
+    def begin(self, x):
+        for memory in (self.H_i, self.w_i, self.H_i_at_server):
+            if memory is not None:
+                memory[:] = x
+        return self.w_i
+
+    def transmit(self, x, round):
+        link, rate, n = self.link, self.rate, self.link.n_clients
+        delta: Any = None
+        sent: Any = None
+        if link.is_server:
+            delta, sent = link.scratch("model deltas", n), link.scratch("messages", n)
+            np.subtract(x, self.H_i_at_server, out=delta)
+            sent[:] = 0
+        omega: Any = None
+        if link.is_worker:
+            omega = link.scratch("Omega_i", link.hosted)
+            omega[:] = 0
+        link.scatter(self.codec, delta, round, omega, mirror=sent)
+        if link.is_server:
+            sent *= rate
+            self.H_i_at_server += sent
+        if link.is_worker:
+            np.add(self.H_i, omega, out=self.w_i)
+            omega *= rate
+            self.H_i += omega
+        return self.w_i

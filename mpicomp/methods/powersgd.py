@@ -1,0 +1,58 @@
+"""PowerSGD: low-rank updates with error feedback."""
+
+from __future__ import annotations
+
+from ..errors import ConfigError, TheoryError
+from ..mechanisms.known import Known
+from ..mechanisms.powersgd import PowerSGD as PowerSGDUplink
+from ..mechanisms.powersgd import matrix_shape
+from .base import Method, Parts, methods
+from .ef21 import xi
+
+
+@methods.register("powersgd")
+class PowerSGD(Method):
+    """PowerSGD (Vogels, Karimireddy and Jaggi 2019), the vector read as one matrix: P up and down, Q up and down, g = PQᵀ.
+
+    The method is linear in the clients' matrices, so its iterates are those of single-node error feedback on their mean. Step size,
+    derived here (docs/methods/powersgd.md), for a Gaussian Q drawn afresh in every round, whose P captures at least
+    α = r/min(rows, cols) of any matrix in expectation:
+
+        γ = 1/(2L (1 + ξ(α))),   E‖∇f(x̂^T)‖² ≤ 4δ⁰/(γT),   ξ(α) = (1+√(1−α))/α − 1.
+
+    A warm start does better in practice, but no bound holds for it: it may meet a matrix whose rows are all orthogonal to it.
+
+    Parameters
+    ----------
+    rank : r, 2 by default. rows : number of rows; ⌊√d⌋ by default.
+    warm_start : go on from the last round's Q.
+    """
+
+    summary = "low-rank updates with error feedback, 2r(rows + columns) values for each client and round"
+    formulas = "warm_start=false: γ = 1/(2L(1 + ξ(r/min(rows, cols)))) [derived]"
+    paper = "Vogels, Karimireddy and Jaggi 2019, PowerSGD"
+
+    def __init__(self, rank: int | None = None, rows: int | None = None, warm_start: bool = True):
+        self.rank, self.rows, self.warm_start = rank, rows, warm_start
+
+    def check(self, compressor):
+        if compressor.name != "identity":
+            raise ConfigError(
+                f"method 'powersgd' is its own compression; drop --compressor {compressor.spec}, choose the rank by --set method.rank=2"
+            )
+
+    def compose(self, setting, step_size):
+        return Parts(PowerSGDUplink(self.rank, self.rows, self.warm_start), Known(), replicated=True)
+
+    def step_size(self, setting):
+        self.refuse_minibatch(setting)
+        if self.warm_start:
+            raise TheoryError(
+                "no bound is known for PowerSGD's warm start; give the step as a number, for example --step 0.05, or draw Q afresh in "
+                "every round, --set method.warm_start=false"
+            )
+        rows, cols, r = matrix_shape(setting.dim, self.rows, self.rank)
+        return 1.0 / (2.0 * setting.smoothness.L * (1.0 + xi(r / min(rows, cols))))
+
+    def gap_factor(self, setting):
+        return 4.0
