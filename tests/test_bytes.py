@@ -1,0 +1,179 @@
+"""The ledger against witnesses below it: what mpicomp says it handed to MPI is what MPI was handed, to the byte.
+
+With any MPI that brings a compiler wrapper, a PMPI library (`pmpi/pmpicount.c`) counts calls and bytes by function, for each run and
+purpose apart; with Open MPI, the library's own monitoring counts what was sent from whom to whom.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+HERE = Path(__file__).parent
+RANKS = 4
+EXCHANGES = ("p2p", "collective")
+PURPOSES = ("setup", "round", "evaluation")
+
+# every mechanism; messages of fixed and of changing length; broadcast and scatter; both precisions
+METHODS: list[dict[str, Any]] = [
+    {"method": "gd", "compressor": "identity", "wire_dtype": "float32"},
+    {"method": "diana", "compressor": "randk:k=4"},
+    {"method": "ef21", "compressor": "topk:k=3"},
+    {"method": "ef21-p", "compressor": "topk:k=3"},
+    {"method": "marina", "compressor": "permk"},
+    {"method": "marina-p", "compressor": "permk"},
+    {"method": "marina-p", "compressor": "randk:k=4,mask=shared", "eval_every": 1, "tol": 1e-3},
+]
+COMMON: dict[str, Any] = {
+    "problem": "quadratic", "problem_options": {"dim": 43, "noise": 0.5, "reg": 0.01}, "clients": 10, "rounds": 15,
+    "step": 0.02, "init": "normal:3", "eval_every": 7, "allow_unsafe": True,
+}  # fmt: skip
+RUNS = [{**COMMON, **method, "exchange": exchange} for method in METHODS for exchange in EXCHANGES]
+
+SCRIPT = """
+import ctypes, json, sys
+from pathlib import Path
+from mpi4py import MPI
+import mpicomp as mc
+import mpicomp.runtime.loop as loop
+
+purposes, kept = [], []
+witness = getattr(ctypes.CDLL(None), "pmpicount_purpose", lambda number: None)
+
+class Witnessed(loop.Comm):
+    "Tells the PMPI library each change of purpose."
+    def __setattr__(self, name, value):
+        super().__setattr__(name, value)
+        if name == "purpose":
+            key = (len(kept), value)
+            if key not in purposes:
+                purposes.append(key)
+            witness(purposes.index(key))
+
+loop.Comm = Witnessed
+out, runs = Path(sys.argv[1]), json.loads(sys.argv[2])
+for options in runs:
+    ledgers = []
+    class Kept(Witnessed):
+        def __init__(self, *args):
+            super().__init__(*args)
+            ledgers.append(self.ledger)
+    loop.Comm = Kept
+    result = mc.run(comm=MPI.COMM_WORLD, **options)
+    (ledger,) = ledgers
+    kept.append({
+        "functions": [[purpose, function, *count] for (purpose, function), count in sorted(ledger.functions.items())],
+        "bytes": result.summary.get("bytes"),
+        "manifest": [rank["mpi_calls"] for rank in result.manifest.get("ranks", [])],
+    })
+(out / f"ledger.{MPI.COMM_WORLD.rank}").write_text(json.dumps({"runs": kept, "purposes": purposes}))
+"""
+
+Counts = dict[tuple[str, str], list[int]]
+
+
+def run_all(mpi: Any, directory: Path, runs: list[dict[str, Any]], **how: Any) -> list[list[dict[str, Any]]]:
+    """The ledgers of the runs, [rank][run], with their counts under "functions" by (purpose, function)."""
+    (directory / "runs.py").write_text(SCRIPT)
+    mpi.run(RANKS, [directory / "runs.py", directory, json.dumps(runs)], timeout=90, **how).check()
+    ledgers = []
+    for rank in range(RANKS):
+        stored = json.loads((directory / f"ledger.{rank}").read_text())
+        for run in stored["runs"]:
+            run["functions"] = {(purpose, function): count for purpose, function, *count in run["functions"]}
+        ledgers.append(stored["runs"])
+    return ledgers
+
+
+def pmpi_counts(directory: Path) -> list[list[Counts]]:
+    """What the PMPI library wrote, in the same form."""
+    counts = []
+    for rank in range(RANKS):
+        stored = json.loads((directory / f"ledger.{rank}").read_text())
+        runs: list[Counts] = [{} for _ in stored["runs"]]
+        for line in (directory / f"count.{rank}").read_text().splitlines():
+            number, function, calls, nbytes = line.split()
+            run, purpose = stored["purposes"][int(number)]
+            runs[run][purpose, function] = [int(calls), int(nbytes)]
+        counts.append(runs)
+    return counts
+
+
+def bytes_of(counts: Counts, *functions: str, purpose: str = "round") -> int:
+    return sum(nbytes for (why, name), (_, nbytes) in counts.items() if why == purpose and name in functions)
+
+
+def build(mpi: Any, directory: Path) -> Path:
+    """The PMPI library for an MPI, built with the compiler wrapper beside its Python or its mpirun."""
+    places = f"{Path(mpi.python).parent}:{Path(mpi.launcher.program).parent}"
+    wrapper = shutil.which("mpicc", path=places)
+    if wrapper is None or not any(shutil.which(name) for name in ("gcc", "cc", "clang")):
+        pytest.skip("no C compiler, or no mpicc beside this MPI")
+    library = directory / "libpmpicount.so"
+    command = [wrapper, "-O1", "-shared", "-fPIC", "-o", library, HERE / "pmpi" / "pmpicount.c"]
+    built = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    if built.returncode:
+        pytest.skip(f"mpicc cannot build the PMPI library: {built.stderr.strip().splitlines()[-1]}")
+    return library
+
+
+@pytest.mark.process
+def test_ledger_equals_a_pmpi_count(each_mpi, tmp_path):
+    library = build(each_mpi, tmp_path)
+    before = ["env", f"LD_PRELOAD={library}", f"PMPICOUNT={tmp_path / 'count'}"]
+    ledgers = run_all(each_mpi, tmp_path, RUNS, before=before)
+    counted = pmpi_counts(tmp_path)
+    for index, options in enumerate(RUNS):
+        what = f"{options['method']} {options['compressor']} {options['exchange']}"
+        for rank in range(RANKS):
+            assert ledgers[rank][index]["functions"] == counted[rank][index], f"{what}, rank {rank}"
+        counts = [counted[rank][index] for rank in range(RANKS)]
+        traffic, manifest = ledgers[0][index]["bytes"], ledgers[0][index]["manifest"]
+        # the files of the results say the same of the rounds
+        for rank in range(RANKS):
+            written = {
+                tuple(name.split(" ")): count for name, count in manifest[rank].items() if name.startswith("round")
+            }
+            assert written == {key: count for key, count in counts[rank].items() if key[0] == "round"}, what
+        workers = sum(bytes_of(c, "Isend", "Send", "Gather", "Gatherv") for c in counts[1:])
+        server = bytes_of(counts[0], "Isend", "Send", "Bcast", "Scatterv")
+        assert traffic["uplink"]["message"] == workers, what
+        assert traffic["downlink"]["message" if options["exchange"] == "p2p" else "broadcast"] == server, what
+        assert min(workers, server) > 0
+
+
+def monitored(directory: Path, kind: str) -> list[list[int]]:
+    """Bytes that Open MPI's monitoring saw go from each rank to each: "E" by point-to-point calls, "C" by collectives."""
+    sent = [[0] * RANKS for _ in range(RANKS)]
+    for rank in range(RANKS):
+        for line in (directory / f"monitor.{rank}.prof").read_text().splitlines():
+            if line.startswith(f"{kind}\t"):
+                source, destination, amount = line.split("\t")[1:4]
+                sent[int(source)][int(destination)] += int(amount.split()[0])
+    return sent
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("exchange", EXCHANGES)
+def test_ledger_equals_open_mpis_monitoring(open_mpi, exchange, tmp_path):
+    settings = {"enable": "2", "enable_output": "3", "filename": str(tmp_path / "monitor")}
+    extra = [word for key, value in settings.items() for word in ("--mca", f"pml_monitoring_{key}", value)]
+    ledgers = run_all(open_mpi, tmp_path, [run for run in RUNS if run["exchange"] == exchange], extra=extra)
+
+    def handed(rank: int, *functions: str) -> int:
+        return sum(bytes_of(run["functions"], *functions, purpose=why) for run in ledgers[rank] for why in PURPOSES)
+
+    assert {why for runs in ledgers for run in runs for why, _ in run["functions"]} == set(PURPOSES)
+    point_to_point = monitored(tmp_path, "E")
+    assert [sum(row) for row in point_to_point] == [handed(rank, "Send", "Isend") for rank in range(RANKS)]
+    # From the root, monitoring counts a broadcast once for each receiver, and a gather too, as the root takes part in it.
+    # What synchronises (barriers, Dup, Split) is the same in all directions.
+    collective = monitored(tmp_path, "C")
+    from_root = sum(collective[0][rank] - collective[rank][0] for rank in range(1, RANKS))
+    gathered = sum(handed(rank, "Gather", "Gatherv") for rank in range(1, RANKS))
+    assert from_root == (RANKS - 1) * handed(0, "Bcast") + handed(0, "Scatterv") + gathered > 0
