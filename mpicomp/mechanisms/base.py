@@ -145,7 +145,7 @@ class Link:
     def _spread(self, codec: Codec, scalar: Codec, value: np.ndarray | None, round: int) -> None:
         known = np.zeros((1, 1), self.dtype)
         self.exchange.broadcast(scalar, value, self.keys(round), round, known)
-        codec.agreed[0] = known[0, 0]
+        codec.agreed[0] = known[0, 0]  # type: ignore[index]
 
     def _scalar_codec(self) -> Codec:
         if self._scalar is None:
