@@ -14,7 +14,7 @@ from typing import Any
 from ..errors import UserError
 
 EXIT_USER_ERROR = 2
-AGREE_SECONDS = 2.0
+AGREE_SECONDS = 4.0
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from ..methods import Method
 from ..problems import Problem, Smoothness
 from .abort import guard
 from .config import Config
-from .rehearsal import prepare
+from .rehearsal import leaders_first, rehearse
 from .results import Result, check_directory, digest, manifest, rank_facts
 from .session import Composition, Session, build_problem, complete
 
@@ -89,13 +89,16 @@ def _with_options(config: Config | None, options: dict[str, Any]) -> Config:
 
 def _run(config: Config, comm: Comm | None, own: dict[str, Any], progress: Progress | None) -> Result:
     started = time.perf_counter()
-    problem = own.get("problem") or build_problem(config)
+    problem = own.get("problem") or leaders_first(comm, lambda: build_problem(config))
     composition = Composition(config, problem, own.get("method"), own.get("compressor"))
     step_size = _agree(comm, config, composition)
     exchange = make_exchange(config, problem, comm)
     session = Session(config, problem, composition.parts(step_size), exchange, step_size)
     setup = time.perf_counter() - started
-    warmup = prepare(config, problem, composition, step_size, comm)
+    leaders_first(comm, lambda: rehearse(config, problem, composition, step_size))
+    if comm is not None:
+        comm.barrier()
+    warmup = time.perf_counter() - started - setup
     record = Record(config, session, comm, progress)
     rounds = _rounds(config, session, record, comm)
     exchange.finish()

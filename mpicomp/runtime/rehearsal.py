@@ -8,10 +8,10 @@ wait at a barrier and then find everything in the cache. Each host has a cache o
 from __future__ import annotations
 
 import fcntl
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar, cast
 
 import numba
 import numpy as np
@@ -24,6 +24,7 @@ from .config import Config
 from .session import Composition, Session
 
 ROUNDS = 3
+T = TypeVar("T")
 
 
 def rehearse(config: Config, problem: Problem, composition: Composition, step_size: float) -> None:
@@ -50,23 +51,29 @@ class _RehearsalLink(Link):
         return round % 2 == 1
 
 
-def prepare(config: Config, problem: Problem, composition: Composition, step_size: float, comm: Comm | None) -> float:
-    """Rehearse on every rank, one rank of each node first; returns this rank's seconds."""
-    start = time.perf_counter()
+def leaders_first(comm: Comm | None, action: Callable[[], T]) -> T:
+    """`action()` on one rank of each node, under the lock of the kernel cache, and then on the others, which find its kernels there.
+
+    An exception of the first rank is raised after the others had their turn, so that all see it alike.
+    """
     if comm is None:
         with compiling():
-            rehearse(config, problem, composition, step_size)
-        return time.perf_counter() - start
+            return action()
     node = comm.node()
-    if node.Get_rank() == 0:
-        with compiling():
-            rehearse(config, problem, composition, step_size)
-    comm.barrier()
-    if node.Get_rank() != 0:
-        rehearse(config, problem, composition, step_size)
+    leads = node.Get_rank() == 0
     node.Free()
+    outcome: T | None = None
+    error: Exception | None = None
+    if leads:
+        try:
+            with compiling():
+                outcome = action()
+        except Exception as raised:
+            error = raised
     comm.barrier()
-    return time.perf_counter() - start
+    if error is not None:
+        raise error
+    return cast(T, outcome) if leads else action()
 
 
 @contextmanager
