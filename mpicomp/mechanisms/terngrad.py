@@ -5,6 +5,8 @@ Wen et al. 2017.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from ..compressors.identity import Identity
@@ -29,7 +31,7 @@ class TernGradUplink(Uplink):
         link = self.link
         self.number, self.codec = link.codec(Identity(), dim=1), link.codec(Ternary(scale="unit"))
         self.sizes = np.zeros((link.hosted, 1), link.dtype) if link.is_worker else None
-        self.all_sizes = np.zeros((link.n_clients, 1), link.dtype) if link.is_server else None
+        self.all_sizes: Any = np.zeros((link.n_clients, 1), link.dtype) if link.is_server else None
         self.largest, self.scale = np.zeros((1, 1), link.dtype), np.zeros((1, 1), link.dtype)
         self.votes = np.ones(link.n_clients)
 

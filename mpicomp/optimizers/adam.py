@@ -86,7 +86,7 @@ class Adam(Moments):
         t, step = self.advance()
         root = 1.0
         if self.bias_correction:
-            step, root = step / (1 - self.b1**t), 1 / sqrt(1 - self.b2**t)
+            step, root = step / (1 - self.b1**t), sqrt(1 - self.b2**t)
         _step(
             x[0], g[0], self.m[0], self.v[0], self.v[0], step, self.b1, self.b2, self.weight_decay, 0.0, root, self.eps
         )
@@ -124,7 +124,7 @@ class AMSGrad(Moments):
         t, step = self.advance()
         nu, root, eps = self.nu, 1.0, 0.0
         if self.variant == "code":
-            nu, root, eps = 0.0, 1 / sqrt(1 - self.b2**t), self.eps
+            nu, root, eps = 0.0, sqrt(1 - self.b2**t), self.eps
             step /= 1 - self.b1**t
         _step(x[0], g[0], self.m[0], self.v[0], self.v_hat[0], step, self.b1, self.b2, self.weight_decay, nu, root, eps)
 
@@ -166,7 +166,7 @@ def _step(x, g, m, v, v_hat, step, b1, b2, weight_decay, nu, root, eps):
         v[j] = b2 * v[j] + (1.0 - b2) * u * u
         if not v[j] <= v_hat[j]:
             v_hat[j] = v[j]
-        x[j] -= step * m[j] / (np.sqrt(v_hat[j] + nu) * root + eps)
+        x[j] -= step * m[j] / (np.sqrt(v_hat[j] + nu) / root + eps)
 
 
 @njit
