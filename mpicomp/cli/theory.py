@@ -55,6 +55,8 @@ def theory(
 
 def _rows(values: dict[str, Any]) -> list[list[str]]:
     def text(value: Any) -> str:
-        return f"({value[0]:.6g}, {value[1]:.6g})" if isinstance(value, tuple) else f"{value:.6g}"
+        if isinstance(value, tuple):
+            return f"({value[0]:.7g}, {value[1]:.7g})"
+        return f"{value:.7g}" if isinstance(value, float) else str(value)
 
     return [[name, text(value)] for name, value in values.items()]

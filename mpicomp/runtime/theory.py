@@ -71,7 +71,7 @@ def promise(config: Config, epsilon: float, problem: Problem | None = None) -> P
 
 
 def constants(config: Config, problem: Problem) -> tuple[dict[str, Any], dict[str, Any]]:
-    """(the problem's constants, the compressor's) by name; a constant that does not exist is left out."""
+    """(the problem's constants and how its clients differ, the compressor's) by name; a constant that does not exist is left out."""
     s = problem.smoothness()
     smooth = {
         "L": s.L,
@@ -85,6 +85,8 @@ def constants(config: Config, problem: Problem) -> tuple[dict[str, Any], dict[st
     }
     if s.mu is not None:
         smooth["μ"] = s.mu
+    known = {"name", "dim", "clients", *s.spread()}
+    smooth.update({key: value for key, value in problem.describe().items() if key not in known})
     compressor = Composition(dataclasses.replace(config, allow_unsafe=True), problem).compressor
     d, n = problem.dim, problem.n_clients
     return smooth, _compressor_constants(compressor, d, n)
