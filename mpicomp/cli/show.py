@@ -85,7 +85,7 @@ def table(title: str, header: list[str], rows: list[list[str]], text: bool = Fal
     from rich.console import Console
     from rich.table import Table
 
-    shown = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold", pad_edge=False)
+    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for i, name in enumerate(header):
         shown.add_column(name, justify="left" if i == 0 or text else "right", overflow="fold")
     for row in rows:
@@ -93,7 +93,7 @@ def table(title: str, header: list[str], rows: list[list[str]], text: bool = Fal
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = max(console.width, 120)
-    console.print(shown)
+    console.print(f"[bold]{title}[/bold]", shown, sep="\n")
 
 
 def run_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
