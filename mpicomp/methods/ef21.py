@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from math import sqrt
 
+from ..compressors import Compressor
 from ..mechanisms.ef21 import EF21 as EF21Uplink
 from .base import Method, Parts, Setting, methods
 
@@ -20,6 +21,11 @@ def xi(alpha: float) -> float:
 def theta(alpha: float) -> float:
     """θ = 1 − √(1−α): the part of the error that a round removes where the gradients stand still."""
     return 1.0 - sqrt(1.0 - alpha)
+
+
+def expansion(compressor: Compressor) -> float:
+    """q with E‖C(v)‖² ≤ q‖v‖², C in its contractive form: 1 where it is known, else 4 (2‖v‖² + 2(1−α)‖v‖² at most)."""
+    return 1.0 if compressor.nonexpansive or (compressor.unbiased and not compressor.contractive) else 4.0
 
 
 def ef21_step(setting: Setting) -> float:

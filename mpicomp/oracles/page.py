@@ -43,7 +43,13 @@ class Page(Tracked):
             self.oracle.difference()  # zero; a rehearsal thus meets this kernel whatever its coins show
             self.v_i[:] = self.oracle.full()
             return self.v_i
-        toss(derive(self.seed, Stream.ORACLE_COIN, self.round), self.coin == "shared", self.p, self.block.clients, self._heads)
+        toss(
+            derive(self.seed, Stream.ORACLE_COIN, self.round),
+            self.coin == "shared",
+            self.p,
+            self.block.clients,
+            self._heads,
+        )
         if self._heads.all():
             self.v_i[:] = self.oracle.full()
             return self.v_i
