@@ -59,5 +59,6 @@ def _end(comm: Any, message: str, code: int) -> None:
     sys.stdout.flush()
     who = f"rank {rank} of {comm.Get_size()} on {platform.node()}"
     print(f"\nmpicomp: {who} failed; ending the job\n{message}", file=sys.stderr, flush=True)
+    time.sleep(0.2)  # once the job is being ended, MPICH's launcher may drop what it has not yet passed on
     comm.Abort(code)
     os._exit(code)  # MPICH's Abort returns while the job is being ended; nothing may run on as if `run` had returned

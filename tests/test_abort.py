@@ -1,0 +1,158 @@
+"""No rank is left behind: each way to fail ends the whole job within seconds, by name, with a code that is not zero.
+
+Jobs of four ranks run under plain `python`, without `-m mpi4py`; `run_alone` (conftest) fails a test whose job hangs or leaves processes.
+"""
+
+from __future__ import annotations
+
+import platform
+import re
+import time
+
+import pytest
+
+pytestmark = pytest.mark.process
+SOON = 5.0  # seconds from the failure to the end of all ranks
+
+SCRIPT = """
+import os, signal, sys, time
+import numpy as np
+from mpi4py import MPI
+import mpicomp as mc
+from mpicomp.runtime.config import Config
+
+comm = MPI.COMM_WORLD
+how, where = sys.argv[1], int(sys.argv[2])
+
+class Failing(mc.Problem):
+    n_clients, dim = 6, 10
+    calls = 0
+
+    def loss(self, i, x):
+        return 0.0
+
+    def gradient(self, i, x, out):
+        out[:] = x
+        self.calls += 1
+        if comm.rank == where and self.calls > 200:
+            fail()
+
+def fail():
+    print(f"failing at {time.time()}", flush=True)
+    if how == "raise":
+        raise ZeroDivisionError("the problem's own mistake")
+    if how == "exit":
+        sys.exit(7)
+    if how == "exit with a text":
+        sys.exit("enough of this")
+    if how == "user error":
+        raise mc.ConfigError("seen by one rank only")
+    if how == "interrupt":
+        raise KeyboardInterrupt
+    if how == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if how == "vanish":
+        os._exit(0)
+
+problem, options = Failing(), {}
+if how == "everywhere":
+    options = {"method": "marinara"}
+if how == "configuration":
+    options = {"seed": comm.rank}
+def progress(row):
+    if how == "progress" and row["round"] > 20:
+        print(f"failing at {time.time()}", flush=True)
+        raise ValueError("the callback's own mistake")
+
+mc.run(comm=comm, problem=problem, compressor="topk:k=2", progress=progress, exchange=sys.argv[3],
+       **{"method": "ef21", "rounds": 100000, "step": 0.1, **options})
+print("the run is over", flush=True)
+"""
+
+
+def fail(mpi, directory, how: str, where: int, exchange: str = "p2p"):
+    """Run the script until it fails; returns the job, and the seconds from the failure to the end."""
+    (directory / "failing.py").write_text(SCRIPT)
+    job = mpi.run(4, [directory / "failing.py", how, str(where), exchange], timeout=45)
+    ended = time.time()
+    assert job.code != 0, job.out + job.err
+    assert "the run is over" not in job.out
+    moments = [float(moment) for moment in re.findall(r"failing at ([\d.]+)", job.out)]
+    assert bool(moments) == (where >= 0), f"it failed elsewhere\n{job.err}"
+    return job, ended - min(moments, default=ended)
+
+
+# how, on which rank, exchange; exit code (None: not ours to choose), words of the message. Rank 0 hosts no client: its callback fails.
+CASES = {
+    "exception in a gradient": ("raise", 2, "p2p", 1, "ZeroDivisionError: the problem's own mistake"),
+    "exception in a gradient, collective": (
+        "raise",
+        2,
+        "collective",
+        1,
+        "ZeroDivisionError: the problem's own mistake",
+    ),
+    "exception on the server": ("progress", 0, "p2p", 1, "ValueError: the callback's own mistake"),
+    "sys.exit(7)": ("exit", 2, "p2p", 7, "SystemExit: 7"),
+    "sys.exit(text)": ("exit with a text", 1, "p2p", 1, "enough of this"),
+    "a user's error on one rank": ("user error", 2, "p2p", 2, "ConfigError: seen by one rank only"),
+    "KeyboardInterrupt": ("interrupt", 3, "collective", None, "KeyboardInterrupt"),
+    "SIGKILL": ("kill", 3, "p2p", None, ""),
+    "os._exit(0)": ("vanish", 2, "p2p", None, ""),
+}
+
+
+def check(mpi, directory, how, where, exchange, code, words):
+    job, seconds = fail(mpi, directory, how, where, exchange)
+    assert seconds < SOON
+    assert code is None or job.code == code
+    if words:  # a rank that is killed says nothing, and the launcher ends the others
+        assert f"mpicomp: rank {where} of 4 on {platform.node()} failed" in job.err and words in job.err
+        assert job.err.count("Traceback (most recent call last)") == (how != "user error")
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_one_rank_fails(mpi, tmp_path, case):
+    check(mpi, tmp_path, *CASES[case])
+
+
+@pytest.mark.parametrize("case", ["exception in a gradient", "sys.exit(7)", "SIGKILL"])
+def test_one_rank_fails_under_open_mpi(open_mpi, tmp_path, case):
+    check(open_mpi, tmp_path, *CASES[case])
+
+
+RUN = ["-m", "mpicomp", "run", "--clients", "3", "--problem", "quadratic", "--rounds", "5"]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--method", "marinara"], "mpicomp: unknown method 'marinara'"),
+        ([], "mpicomp: 3 clients cannot be spread over 4 workers"),
+        (["--no-such-option"], "no-such-option"),
+    ],
+)
+def test_an_error_that_all_ranks_see_is_printed_once(mpi, options, words):
+    """By the command line: one message, no traceback, exit code 2."""
+    printed_once(mpi.run(5, [*RUN, *options], timeout=45), words)
+
+
+def test_an_error_that_all_ranks_see_is_printed_once_under_open_mpi(open_mpi):
+    printed_once(open_mpi.run(5, RUN, timeout=45), "mpicomp: 3 clients cannot be spread over 4 workers")
+
+
+def printed_once(job, words):
+    assert job.code == 2, job.err
+    assert (job.out + job.err).count(words) == 1
+    assert "Traceback" not in job.err
+
+
+def test_an_error_that_all_ranks_see_in_a_script(mpi, tmp_path):
+    """It is raised on every rank as an ordinary exception, so the job is not aborted: each rank ends by itself."""
+    job, _ = fail(mpi, tmp_path, "everywhere", -1)
+    assert "unknown method 'marinara'" in job.err and "failed; ending the job" not in job.err
+
+
+def test_ranks_that_were_started_with_different_options(mpi, tmp_path):
+    job, _ = fail(mpi, tmp_path, "configuration", -1)
+    assert "another configuration than rank 0" in job.err
