@@ -107,6 +107,16 @@ ROWS = [
     Row("permk-cq", 64),
     Row("permk-cq:parts=3,levels=4", 65, 7),
     Row("permk-cq:variant=sign-magnitude,parts=2", 65, 5),
+    Row("natural-dithering", 63),
+    Row("natural-dithering:levels=3,norm=max", 9),
+    Row("natural-dithering:levels=20", 1000),
+    Row("eden:bits=2", 64),
+    Row("eden:bits=3,rotation=shared", 65),
+    Row("eden:bits=4,scale=mse", 1000),
+    Row("drive", 63),
+    Row("drive:scale=mse", 65),
+    Row("cast", 65),
+    Row("cast:to=bfloat16", 1000),
 ]
 DTYPES = [(np.float64, np.float64), (np.float64, np.float32), (np.float32, np.float32), (np.float32, np.float64)]
 rows = pytest.mark.parametrize("row", ROWS, ids=str)
@@ -214,6 +224,26 @@ def check_values(compressor, codec, V, Y):
             assert (np.abs(q) < compressor.s + 0.5).all()
     elif compressor.name in ("cq", "iq", "permk-cq"):
         check_lattice(compressor, V, Y)
+    elif compressor.name == "natural-dithering":
+        size = np.abs(V).max(axis=1) if compressor.norm == "max" else np.linalg.norm(V, axis=1)
+        share, levels = np.abs(Y) / size[:, None], np.append(0, 2.0 ** np.arange(1 - compressor.levels, 1))
+        nearest = np.abs(share[..., None] - levels).argmin(axis=-1)
+        np.testing.assert_allclose(share, levels[nearest], rtol=1e-5)
+        below = np.searchsorted(levels, np.abs(V) / size[:, None] * (1 - 1e-6), side="right") - 1
+        assert ((nearest == below) | (nearest == below + 1)).all() and (V * Y >= 0).all()
+    elif compressor.name in ("eden", "drive"):
+        products, squares = (V * Y).sum(axis=1, dtype=float), (V * V).sum(axis=1, dtype=float)
+        if compressor.scale == "unbiased":
+            np.testing.assert_allclose(products, squares, rtol=1e-5)
+        else:
+            assert (((V - Y) ** 2).sum(axis=1, dtype=float) <= squares).all()
+    elif compressor.name == "cast":
+        single = V.astype(np.float32)
+        if compressor.to == "float16":
+            np.testing.assert_array_equal(Y, single.astype(np.float16).astype(V.dtype))
+        else:  # 8 significant bits
+            mantissa, exponent = np.frexp(single)
+            np.testing.assert_array_equal(Y, np.ldexp(np.round(mantissa * 256) / 256, exponent).astype(V.dtype))
     elif compressor.name == "bernoulli":
         np.testing.assert_allclose(Y, np.where(Y != 0, V / compressor.p, 0), **close)
     else:

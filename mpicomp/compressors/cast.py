@@ -1,0 +1,90 @@
+"""Cast: every entry as a floating-point number of 16 bits."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..errors import ConfigError, TheoryError
+from ..kernels import njit
+from ..kernels.bits import CHUNK
+from ..kernels.half import from_float16, to_bfloat16, to_float16
+from ..kernels.status import TRUNCATED
+from .base import Codec, Compressor, compressors
+
+_FORMATS = ("float16", "bfloat16")
+
+
+@compressors.register("cast")
+class Cast(Compressor):
+    """C(x)_j = the number of 16 bits nearest to x_j (to its float32; ties to even).
+
+    Parameters
+    ----------
+    to : "float16" (IEEE half: 11 significant bits, up to 65504) or "bfloat16" (8 significant bits, the range of float32).
+
+    bfloat16 is contractive for entries in float32's normal range, ‖C(x) − x‖² ≤ 2^−17‖x‖². float16 is not: below 2^−14 its spacing
+    is fixed, numbers below 2^−25 vanish, and from 65520 on they arrive as infinity.
+
+    >>> Cast(to="bfloat16").apply(np.array([1.0, 1.001, 1.01]))
+    array([1.       , 1.       , 1.0078125])
+    """
+
+    codec_id = 51
+    summary = "every entry as a float16 or bfloat16"
+    formulas = "bfloat16: α = 1 − 2⁻¹⁷ in float32's normal range"
+    paper = "Micikevicius et al. 2018, Mixed precision training; IEEE 754"
+    deterministic = True
+    homogeneous = False
+
+    def __init__(self, to: str = "float16"):
+        if to not in _FORMATS:
+            raise ConfigError(f"cast: to={to!r} is unknown; known: {', '.join(_FORMATS)}")
+        self.to = to
+        self.contractive = to == "bfloat16"
+
+    def alpha(self, d: int, n: int = 1) -> float:
+        if not self.contractive:
+            raise TheoryError(f"{self!r} has no α: numbers below 2^−25 vanish; cast:to=bfloat16 has one")
+        return 1.0 - 2.0**-17
+
+    def bind(self, dim, n_clients, wire_dtype=np.float64):
+        values = np.empty(CHUNK, np.float32)
+        args = self.to == "float16", values, values.view(np.uint32)
+        return Codec(
+            self, self.codec_id, dim, n_clients, np.dtype(wire_dtype), 2 * dim, _encode, _decode, args, fixed=True
+        )
+
+
+@njit
+def _encode(V, rows, clients, shared, private, buf, pos, tally, wire, half, values, bits):
+    d = V.shape[1]
+    for j in range(rows.shape[0]):
+        x, halves = V[rows[j]], buf[pos : pos + 2 * d].view(np.uint16)
+        for first in range(0, d, CHUNK):
+            chunk = x[first : first + CHUNK]
+            for i in range(chunk.shape[0]):
+                values[i] = chunk[i]
+            for i in range(chunk.shape[0]):
+                u = np.int64(bits[i])
+                halves[first + i] = to_float16(u) if half else to_bfloat16(u)
+        pos += 2 * d
+    tally += 16 * d * rows.shape[0]
+    return pos
+
+
+@njit
+def _decode(buf, pos, end, rows, clients, weights, shared, private, out, wire, half, values, bits):
+    d = out.shape[1]
+    for j in range(rows.shape[0]):
+        if pos + 2 * d > end:
+            return TRUNCATED
+        halves, weight = buf[pos : pos + 2 * d].view(np.uint16), weights[j]
+        for first in range(0, d, CHUNK):
+            chunk = out[rows[j], first : first + CHUNK]
+            for i in range(chunk.shape[0]):
+                h = np.int64(halves[first + i])
+                bits[i] = from_float16(h) if half else h << 16
+            for i in range(chunk.shape[0]):
+                chunk[i] += weight * values[i]
+        pos += 2 * d
+    return pos
