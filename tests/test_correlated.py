@@ -8,7 +8,7 @@ import pytest
 import mpicomp as mc
 from mpicomp.compressors import Codec
 from mpicomp.errors import ConfigError, TheoryError, WireError
-from mpicomp.estimation import mean_errors
+from mpicomp.study.estimation import mean_errors
 from mpicomp.kernels import hadamard
 from mpicomp.kernels.random import Keys, Stream, bits32, bits64, client_key, derive, permutation, uniform32
 from mpicomp.kernels.range_coder import decode_symbols, encode_symbols

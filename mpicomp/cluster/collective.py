@@ -88,17 +88,20 @@ class CollectiveExchange(MPIExchange):
             there = own is not None and not self.is_server
             self.deliver(codec, buf, nbytes, keys, round, into, overwrite, there)
 
-    def scatter(self, codec, v, keys, round, into, mirror=None):
+    def scatter(self, codec, v, keys, round, into, mirror=None, active=None):
         plan = self.plan(codec)
+        groups = [self.addressed(plan, rank, active) for rank in range(self.placement.size)]
         displacements, everything = self._displacements(plan), None
         if self.is_server:
             everything = self.buffer(("to all",), plan.frame_nbytes * len(self.workers))
+            self._lengths[:] = 0
             for rank in self.workers:
-                start, group = int(displacements[rank]), plan.groups[rank][0]
-                frame = everything[start : start + plan.frame_nbytes]
-                nbytes = self.write_scattered(codec, v, group, keys, round, frame, mirror)
-                self.record_downlink(nbytes, len(group.rows), extra=_LENGTH_NBYTES)
-                self._lengths[rank] = nbytes
+                for group in groups[rank]:
+                    start = int(displacements[rank])
+                    frame = everything[start : start + plan.frame_nbytes]
+                    nbytes = self.write_scattered(codec, v, group, keys, round, frame, mirror)
+                    self.record_downlink(nbytes, len(group.rows), extra=_LENGTH_NBYTES)
+                    self._lengths[rank] = nbytes
         places = np.arange(self.placement.size) * _LENGTH_NBYTES
         sizes = np.where(np.arange(self.placement.size) > 0, _LENGTH_NBYTES, 0)
         mine = self._length.view(np.uint8)[: sizes[self.rank]]
@@ -108,8 +111,8 @@ class CollectiveExchange(MPIExchange):
         frame = self.buffer(("down",), plan.frame_nbytes)[:nbytes] if self.is_worker else _NOTHING
         self.comm.scatterv(everything, counts, displacements, frame)
         self.clock.lap(SEND if self.is_server else WAIT)
-        if self.is_worker:
-            self.absorb(codec, frame, nbytes, plan.groups[self.rank][0], keys, round, into)
+        if nbytes:
+            self.absorb(codec, frame, nbytes, groups[self.rank][0], keys, round, into)
 
 
 def _declared_length(buf: np.ndarray, capacity: int) -> int:

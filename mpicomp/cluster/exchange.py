@@ -186,6 +186,7 @@ class Exchange(ABC):
         round: int,
         into: np.ndarray | None,
         mirror: np.ndarray | None = None,
+        active: np.ndarray | None = None,
     ) -> None:
         """Downlink, one message for each client: on the workers into_i += C_i(v), or C_i(v_i).
 
@@ -193,6 +194,7 @@ class Exchange(ABC):
         ----------
         v : on the server, shape (1, d), or (n, d) with a row for each client. into : on the workers, shape (m, d).
         mirror : on the server, shape (n, d), or None: mirror_i += C_i(v_i), as client i decodes it.
+        active : bool, shape (n,), the same on all ranks: only these clients are sent to; None for all. Every rank gets a frame.
         """
 
     @abstractmethod
@@ -301,6 +303,10 @@ class Exchange(ABC):
         if active is None:
             return plan.groups[rank]
         return [group for group in (g.only(active) for g in plan.groups[rank]) if len(group.clients)]
+
+    def addressed(self, plan: Plan, rank: int, active: np.ndarray | None) -> list[Group]:
+        """As `speaking`; but a rank of which nobody is active gets one frame without messages, so that it hears the round's orders."""
+        return self.speaking(plan, rank, active) or [group.only(active) for group in plan.groups[rank][:1]]
 
     def fold(self, codec: Codec, total: np.ndarray, weights: np.ndarray | None, separate: bool) -> Fold:
         """Server: clear `total` and say how messages are added to it."""

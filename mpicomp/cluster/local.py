@@ -50,10 +50,10 @@ class LocalExchange(Exchange):
         self.record_downlink(nbytes, 1, clients=self.n_clients)
         self.deliver(codec, buf, nbytes, keys, round, into, overwrite, False)
 
-    def scatter(self, codec, v, keys, round, into, mirror=None):
+    def scatter(self, codec, v, keys, round, into, mirror=None, active=None):
         plan = self.plan(codec)
         buf = self.buffer(("frame",), plan.frame_nbytes)
-        for group in plan.groups[0]:
+        for group in self.addressed(plan, 0, active):
             nbytes = self.write_scattered(codec, v, group, keys, round, buf, mirror)
             self.record_downlink(nbytes, len(group.rows))
             self.absorb(codec, buf, nbytes, group, keys, round, into)

@@ -126,19 +126,20 @@ class P2PExchange(MPIExchange):
         if own is not None:
             self.finish()
 
-    def scatter(self, codec, v, keys, round, into, mirror=None):
+    def scatter(self, codec, v, keys, round, into, mirror=None, active=None):
         plan = self.plan(codec)
         if not self.is_server:
             buf = self.buffer(("down",), plan.frame_nbytes)
-            for group in plan.groups[self.rank]:
+            for group in self.addressed(plan, self.rank, active):
                 nbytes = self.comm.recv(buf[: plan.frame_nbytes], 0, TAG_DOWN)
                 self.clock.lap(WAIT)
                 self.absorb(codec, buf, nbytes, group, keys, round, into)
             return
-        for g in range(max(len(groups) for groups in plan.groups)):
+        groups = [self.addressed(plan, rank, active) for rank in range(self.placement.size)]
+        for g in range(max(len(own) for own in groups)):
             for rank in self.workers:
-                if g < len(plan.groups[rank]):
-                    group, name = plan.groups[rank][g], ("to", rank, g % SLOTS)
+                if g < len(groups[rank]):
+                    group, name = groups[rank][g], ("to", rank, g % SLOTS)
                     buf = self._free_slot(name, plan.frame_nbytes)
                     nbytes = self.write_scattered(codec, v, group, keys, round, buf, mirror)
                     self.record_downlink(nbytes, len(group.rows))

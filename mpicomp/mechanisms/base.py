@@ -114,11 +114,11 @@ class Link:
             self._announce(codec, v, _FIRST, round)
         self.exchange.broadcast(codec, v, self.keys(round), round, into, overwrite)
 
-    def scatter(self, codec: Codec, v, round: int, into, mirror=None) -> None:
+    def scatter(self, codec: Codec, v, round: int, into, mirror=None, active=None) -> None:
         """Exchange.scatter."""
         if codec.agreed is not None:
             self._announce(codec, v, np.arange(self.n_clients), round)
-        self.exchange.scatter(codec, v, self.keys(round), round, into, mirror)
+        self.exchange.scatter(codec, v, self.keys(round), round, into, mirror, active)
 
     # The number that some codecs need on all ends beforehand: an exchange of its own, one value each way.
     def _agree(self, codec: Codec, V, round: int, active: np.ndarray | None) -> None:
@@ -133,7 +133,8 @@ class Link:
         """Downlink: the server sends the number of its vector, the largest of those for its messages to these clients."""
         largest = None
         if self.is_server:
-            largest = np.max(self._measured(codec, v, np.zeros_like(clients), clients, round), axis=0, keepdims=True)
+            rows = clients if len(v) > 1 else np.zeros_like(clients)
+            largest = np.max(self._measured(codec, v, rows, clients, round), axis=0, keepdims=True)
         self._spread(codec, self._scalar_codec(), largest, round)
 
     def _measured(self, codec: Codec, V, rows: np.ndarray, clients: np.ndarray, round: int) -> np.ndarray:

@@ -19,8 +19,8 @@ class Marina(Uplink):
 
     c^t = 1: g^{t+1} = Σ w_i ∇f_i(x^{t+1});   c^t = 0: g^{t+1} = g^t + Σ w_i C_i(∇f_i(x^{t+1}) − ∇f_i(x^t)).
 
-    g⁰ = ∇f(x⁰), sent uncompressed and counted. With a minibatch oracle this is VR-MARINA (Algorithm 2): exact gradients when c^t = 1,
-    otherwise differences of the same samples at both points.
+    g⁰ = ∇f(x⁰), sent uncompressed and counted. With a minibatch oracle this is VR-MARINA (Algorithm 2): exact
+    gradients when c^t = 1, otherwise differences of the same samples at both points.
     """
 
     server_state = ("g",)
@@ -39,17 +39,23 @@ class Marina(Uplink):
             if link.is_server:
                 self.g[:] = self.mean
         else:
-            link.gather(self.codec, oracle.difference() if link.is_worker else None, round, self.mean)
+            self.transmit_change(oracle, round)
             if link.is_server:
                 self.g += self.mean
         return self.g
+
+    def transmit_change(self, oracle, round):
+        """mean ← Σ w_i C_i(∇f_i(x^{t+1}) − ∇f_i(x^t))."""
+        V = oracle.difference() if self.link.is_worker else None
+        self.link.gather(self.codec, V, round, self.mean)
 
 
 @downlinks.register("marina-p")
 class MarinaP(Downlink):
     """c^t ~ Bernoulli(p).
 
-    c^t = 1: w_i^{t+1} = x^{t+1}, broadcast;   c^t = 0: w_i^{t+1} = w_i^t + Q_i(x^{t+1} − x^t), a message for each client.
+    c^t = 1: w_i^{t+1} = x^{t+1}, broadcast;   c^t = 0: w_i^{t+1} = w_i^t + Q_i(x^{t+1} − x^t), a message for each
+    client.
 
     With a compressor that draws one mask for all clients (SameRandK) the messages are equal, so one is broadcast.
     """

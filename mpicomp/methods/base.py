@@ -36,6 +36,7 @@ class Setting:
     find_smoothness : computes the problem's constants; called once, on rank 0, and only when a method asks for them.
     batch : samples per client and round, 0 for exact gradients. samples : mean of the N_i, 0 where f_i is not a finite sum.
     problem : the problem itself, for constants that only some methods want.
+    wire_dtype : of the values that travel.
     """
 
     dim: int
@@ -48,6 +49,7 @@ class Setting:
     batch: int = 0
     samples: float = 0.0
     problem: Problem | None = field(repr=False, default=None)
+    wire_dtype: str = "float64"
 
     @cached_property
     def smoothness(self) -> Smoothness:

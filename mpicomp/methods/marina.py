@@ -2,27 +2,64 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import sqrt
 
+import numpy as np
+
+from ..errors import ConfigError
 from ..mechanisms.base import probability
 from ..mechanisms.marina import Marina as MarinaUplink
-from .base import Method, Parts, methods
+from .base import Method, Parts, Setting, methods
+
+AUTO, BITS = "auto", "bits"
+
+
+def marina_step(L: float, variance: float, p: float) -> float:
+    """γ = 1/(L + √((1−p)/p V)), V the variance of the compressed mean of gradient differences in units of ‖x − y‖²."""
+    return 1.0 / (L + sqrt((1.0 - p) / p * variance))
+
+
+def cost_ratio(setting: Setting) -> float:
+    """c: the length of a compressed message (with the scalar that a common radius needs) over that of the vector
+    itself.
+    """
+    d, n, wire = setting.dim, setting.n_clients, np.dtype(setting.wire_dtype)
+    codec = setting.compressor.bind(d, n, wire)
+    nbytes = codec.max_nbytes + (wire.itemsize if codec.agreed is not None else 0)
+    relative = nbytes / (d * wire.itemsize) if codec.fixed else setting.compressor.density(d, n) / d
+    return min(1.0, relative)
+
+
+def cheapest_probability(step: Callable[[float], float], c: float) -> float:
+    """argmin_p (p + (1−p)c)/γ(p): the p with the fewest expected bytes for a given accuracy, T being proportional to
+    1/γ.
+
+    >>> cheapest_probability(lambda p: 1.0, 0.01)  # nothing to be gained from dense rounds
+    1e-06
+    """
+    grid = np.geomspace(1e-6, 1.0, 4001)
+    costs = [(p + (1.0 - p) * c) / step(p) for p in grid.tolist()]
+    return float(grid[int(np.argmin(costs))])
 
 
 @methods.register("marina")
 class Marina(Method):
-    """MARINA (Gorbunov, Burlachenko, Li and Richtárik 2021, Algorithm 1), with independent or correlated compressors {C_i} ∈ U(A, B).
+    """MARINA (Gorbunov, Burlachenko, Li and Richtárik 2021, Algorithm 1), with independent or correlated unbiased
+    compressors {C_i} ∈ U(A, B).
 
     Step size (Szlendak, Tyurin and Richtárik 2022, the theorem for {C_i} ∈ U(A, B)):
 
         γ = 1/(L₋ + √((1−p)/p · ((A−B) L₊² + B L±²))),   and   E‖∇f(x̂^T)‖² ≤ 2δ⁰/(γT).
 
-    With --batch b this is VR-MARINA (Algorithm 2, finite sum), for which only a number is taken as the step here.
+    The bracket is `Compressor.gradient_variance`, which is sharper for quantizers with a common radius and where all
+    f_i are equal (L± = 0, θ in place of A − B). With --batch b this is VR-MARINA, whose step size method vr-marina has.
 
     Parameters
     ----------
-    p : probability of a dense round; ζ/d by default, ζ the expected number of values of a compressed message
-        (1/n for PermK, K/d for RandK).
+    p : probability of a dense round. "auto", the paper's rule: ζ/d, ζ the expected number of values of a compressed
+        message (1/n for PermK, K/d for RandK). "bits": the p with the fewest expected bytes, argmin (p + (1−p)c)/γ(p),
+        c the relative length of a compressed message (Panferov, Demidovich, Rammal and Richtárik 2024). Or a number.
     """
 
     summary = "compressed gradient differences, dense with probability p"
@@ -31,21 +68,36 @@ class Marina(Method):
     default_compressor = "permk"
     needs = "unbiased"
 
-    def __init__(self, p: float | None = None):
-        self.p = p
+    def __init__(self, p: float | str | None = AUTO):
+        if isinstance(p, str) and p not in (AUTO, BITS):
+            raise ConfigError(f"method {self.name!r}: p={p!r} is neither {AUTO!r}, {BITS!r} nor a number")
+        self.p = AUTO if p is None else p
 
-    def probability(self, setting) -> float:
+    # ---- what variants replace ----------------------------------------------------------------------------------
+    def auto_probability(self, setting: Setting) -> float:
+        """The paper's rule for p."""
+        return setting.compressor.density(setting.dim, setting.n_clients) / setting.dim
+
+    def variance(self, setting: Setting) -> float:
+        """V."""
+        return setting.compressor.gradient_variance(setting.dim, setting.n_clients, setting.smoothness)
+
+    def step_for(self, setting: Setting, p: float) -> float:
+        """γ(p)."""
+        return marina_step(setting.smoothness.L, self.variance(setting), p)
+
+    # ---- the rest -----------------------------------------------------------------------------------------------
+    def probability(self, setting: Setting) -> float:
         """p."""
-        if self.p is not None:
-            return probability(self.p, "marina")
-        return min(1.0, setting.compressor.density(setting.dim, setting.n_clients) / setting.dim)
+        if self.p == AUTO:
+            return min(1.0, self.auto_probability(setting))
+        if self.p == BITS:
+            return cheapest_probability(lambda p: self.step_for(setting, p), cost_ratio(setting))
+        return probability(float(self.p), self.name)
 
     def compose(self, setting, step_size):
         return Parts(MarinaUplink(setting.compressor, self.probability(setting)))
 
     def step_size(self, setting):
         self.refuse_minibatch(setting)
-        s, p = setting.smoothness, self.probability(setting)
-        A, B = setting.compressor.ab(setting.dim, setting.n_clients)
-        variance = max((A - B) * s.L_plus**2 + B * s.L_pm**2, 0.0)
-        return 1.0 / (s.L + sqrt((1.0 - p) / p * variance))
+        return self.step_for(setting, self.probability(setting))

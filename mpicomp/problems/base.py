@@ -171,6 +171,21 @@ class Problem:
             "this method: give a number (--step 0.05), or define sample_smoothness()"
         )
 
+    def weighted_smoothness(self, weights: np.ndarray) -> tuple[float, float]:
+        """(L₊,w, L±,w): (1/n) Σ‖∇f_i(x) − ∇f_i(y)‖²/(n w_i) ≤ L₊,w²‖x − y‖²; the same sum minus ‖∇f(x) − ∇f(y)‖² ≤ L±,w²‖x − y‖².
+
+        Here what follows from the L_i, L±,w² ≤ L₊,w² ≤ (1/n) Σ L_i²/(n w_i); both are L₊, L± for w_i = 1/n, where those are known better.
+
+        Parameters
+        ----------
+        weights : w_i > 0 with Σ w_i = 1, shape (n,).
+        """
+        constants, w = self.smoothness(), self.n_clients * np.asarray(weights)
+        bound = float(np.sqrt(np.mean(constants.L_i**2 / w)))
+        if np.ptp(w) <= 1e-12:
+            return min(bound, constants.L_plus), min(bound, constants.L_pm)
+        return bound, bound
+
     def feature_counts(self) -> FeatureCounts:
         """Who depends on what; here: every f_i on every coordinate."""
         return FeatureCounts(np.full(self.dim, self.n_clients), np.full(self.n_clients, self.dim))
@@ -181,7 +196,9 @@ class Problem:
 
     def paper_start(self) -> np.ndarray:
         """x⁰ of the paper's experiments (`--init paper`), shape (d,). Raises ConfigError where there is none."""
-        raise ConfigError(f"problem {self.name!r} has no starting point of its own; use --init zero, ones or normal:SEED")
+        raise ConfigError(
+            f"problem {self.name!r} has no starting point of its own; use --init zero, ones or normal:SEED"
+        )
 
     def describe(self) -> dict[str, Any]:
         """Facts for the result files: sizes, heterogeneity."""

@@ -75,6 +75,13 @@ class Quadratic(BlockProblem):
             pivot = diagonal - (off**2 / pivot if pivot else 0.0)
         return -0.5 * float(np.mean(self.linear)) ** 2 / pivot
 
+    def weighted_smoothness(self, weights: np.ndarray) -> tuple[float, float]:
+        """Exact: both are convex functions of an eigenvalue of T (Cauchy and Schwarz), largest at an end of the spectrum."""
+        eigenvalues = self.scales[:, None] * self.spectrum + self.shift
+        square = np.mean(eigenvalues**2 / (self.n_clients * np.asarray(weights))[:, None], axis=0)
+        variance = np.max(square - np.mean(eigenvalues, axis=0) ** 2)
+        return float(np.sqrt(np.max(square))), float(np.sqrt(max(variance, 0.0)))
+
     def describe(self) -> dict[str, Any]:
         return {**super().describe(), "noise": self.noise, "reg": self.reg, **self.smoothness().spread()}
 

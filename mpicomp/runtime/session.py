@@ -75,7 +75,7 @@ class Composition:
         samples = np.mean([problem.n_samples(i) for i in range(problem.n_clients)]) if config.batch else 0.0
         self.setting = Setting(
             problem.dim, problem.n_clients, config.rounds, self.compressor, self.downlink_compressor, config.seed,
-            problem.smoothness, config.batch, float(samples), problem,
+            problem.smoothness, config.batch, float(samples), problem, config.wire_dtype or config.dtype,
         )  # fmt: skip
 
     def step_size(self, text: str) -> float:

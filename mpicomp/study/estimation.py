@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from .cluster.local import LocalExchange
-from .compressors import Compressor
-from .mechanisms.base import Link
+from ..cluster.local import LocalExchange
+from ..compressors import Compressor
+from ..mechanisms.base import Link
 
 
 def mean_errors(
