@@ -38,6 +38,9 @@ class Config:
     exchange : "p2p", "collective", "local", or "auto" (p2p over several processes, local in one).
     seed : of everything random. eval_every : rounds between evaluations, 0 for about a hundred in all.
     out : directory for the results; nothing is written where None.
+    checkpoint_every, checkpoint_seconds : write a checkpoint under `out` after so many rounds or seconds; 0 never.
+    time_limit : seconds after which to checkpoint and stop with exit code 75; 0 for none.
+    resume : go on from the checkpoints of a run directory, or "auto": from those under `out` where there are any.
     allow_unsafe : run combinations that no theory covers.
     """
 
@@ -63,6 +66,10 @@ class Config:
     seed: int = 0
     eval_every: int = 0
     out: str | None = None
+    checkpoint_every: int = 0
+    checkpoint_seconds: float = 0.0
+    time_limit: float = 0.0
+    resume: str | None = None
     allow_unsafe: bool = False
 
     # ---- reading ------------------------------------------------------------------------------------------------
@@ -121,11 +128,15 @@ class Config:
         _choice("dtype", self.dtype, DTYPES)
         _choice("wire_dtype", self.wire_dtype or self.dtype, DTYPES)
         _choice("exchange", self.exchange, EXCHANGES)
-        for name, least in (("clients", 1), ("rounds", 0), ("batch", 0), ("eval_every", 0)):
+        least_of = {"clients": 1, "rounds": 0, "batch": 0, "eval_every": 0}
+        least_of |= {"checkpoint_every": 0, "checkpoint_seconds": 0, "time_limit": 0}
+        for name, least in least_of.items():
             if getattr(self, name) < least:
                 raise ConfigError(f"{name}={getattr(self, name)}: at least {least} is needed")
         if not self.tol >= 0:
             raise ConfigError(f"tol={self.tol} must be a number that is not negative; 0 means run all rounds")
+        if self.out is None and (self.checkpoint_every or self.checkpoint_seconds or self.resume == "auto"):
+            raise ConfigError("checkpoints are written under the results: give --out DIR too")
         parse_step(self.step)
         if self.init != "paper":
             initial_point(self.init, 1, 0)
@@ -206,6 +217,8 @@ def _read_toml(path: Path) -> dict[str, Any]:
 def _typed(f: dataclasses.Field, value: Any, source: str) -> Any:
     """The value in the field's type, where that loses nothing."""
     kind = str(f.type).removesuffix(" | None")
+    if value is None and kind != str(f.type):
+        return None
     if kind == "str" and isinstance(value, str | int | float) and not isinstance(value, bool):
         return str(value)
     if kind == "float" and isinstance(value, int | float) and not isinstance(value, bool):

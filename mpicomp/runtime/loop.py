@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
-import json
 import time
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from ..cluster.clock import PHASES, Clock, median_interval
+from ..cluster.clock import Clock
 from ..cluster.collective import CollectiveExchange
 from ..cluster.comm import Comm
 from ..cluster.exchange import Exchange
-from ..cluster.ledger import Ledger, describe
+from ..cluster.ledger import Ledger
 from ..cluster.local import LocalExchange
 from ..cluster.p2p import P2PExchange
 from ..compressors import Compressor
@@ -22,12 +21,13 @@ from ..errors import ConfigError, UserError
 from ..methods import Method
 from ..problems import Problem, Smoothness
 from .abort import guard
+from .checkpoint import resume, save
 from .config import Config
+from .control import Control
+from .record import Progress, Record, conclude
 from .rehearsal import leaders_first, rehearse
-from .results import Result, check_directory, digest, manifest, rank_facts
-from .session import Composition, Session, build_problem, complete
-
-Progress = Callable[[dict[str, Any]], None]
+from .results import Result, check_directory
+from .session import Composition, Session, build_problem
 
 
 def run(
@@ -76,7 +76,7 @@ def run(
 
 
 def _with_options(config: Config | None, options: dict[str, Any]) -> Config:
-    fresh = Config(**vars(config)) if config is not None else Config()
+    fresh = copy.deepcopy(config) if config is not None else Config()
     for key, value in options.items():
         if key.endswith("_options") and isinstance(value, dict):
             for name, v in value.items():
@@ -100,9 +100,11 @@ def _run(config: Config, comm: Comm | None, own: dict[str, Any], progress: Progr
         comm.barrier()
     warmup = time.perf_counter() - started - setup
     record = Record(config, session, comm, progress)
-    rounds = _rounds(config, session, record, comm)
+    resume(config, session, record, comm)
+    with Control(config, exchange) as control:
+        rounds = _rounds(config, session, record, control, comm)
     exchange.finish()
-    return _result(config, problem, composition, session, record, rounds, {"setup": setup, "warmup": warmup}, comm)
+    return conclude(config, problem, composition, session, record, rounds, {"setup": setup, "warmup": warmup}, comm)
 
 
 def _begin(config: Config, composition: Composition) -> dict[str, Any]:
@@ -160,157 +162,27 @@ def make_exchange(config: Config, problem: Problem, comm: Comm | None) -> Exchan
     return kind(comm, n, d, dtype, weights, Clock(comm.now, config.rounds))
 
 
-def _rounds(config: Config, session: Session, record: Record, comm: Comm | None) -> int:
-    """All rounds, with evaluations between them; returns how many were made."""
+def _rounds(config: Config, session: Session, record: Record, control: Control, comm: Comm | None) -> int:
+    """All rounds, with evaluations and checkpoints between them; returns how many updates x has had."""
     clock = session.clock
     every = config.eval_every or max(1, config.rounds // 100)
-    stop = record.evaluate(0)
-    t = 0
+    t = record.resumed_at
+    stop = t == 0 and record.evaluate(0)
     while t < config.rounds and not stop:
         if comm is not None:
             comm.purpose = "round"
+        control.before_round()
         clock.start_round()
         session.round(t)
         clock.end_round()
         t += 1
+        orders = control.after_round(t)
         if t % every == 0 or t == config.rounds:
             stop = record.evaluate(t)
+        if orders.checkpoint and not record.diverged:
+            if comm is not None:
+                comm.purpose = "checkpoint"
+            save(session, config, t, record.saved(), comm)
+        if orders.stop and t < config.rounds and not stop:
+            record.interrupted = stop = True
     return t
-
-
-class Record:
-    """Evaluations: off the clock, and entered in the ledger apart from the rounds."""
-
-    def __init__(self, config: Config, session: Session, comm: Comm | None, progress: Progress | None):
-        self.config, self.session, self.comm, self.progress = config, session, comm, progress
-        self.history: list[dict[str, Any]] = []
-        self.reached = self.diverged = False
-        self._flag = np.zeros(1)
-
-    def evaluate(self, t: int) -> bool:
-        """Add a row for x^t; True where the run is to stop, on all ranks alike."""
-        session, comm = self.session, self.comm
-        if comm is not None:
-            comm.purpose = "evaluation"
-        loss, norm = session.evaluate()
-        ranks = self.measure()
-        if ranks is not None:
-            self.history.append(self._row(t, loss, norm, *ranks))
-            self.diverged = not np.isfinite(loss + norm)
-            self.reached = norm <= self.config.tol and self.config.tol > 0
-            self._flag[0] = self.reached or self.diverged
-            if self.progress:
-                self.progress(self.history[-1])
-        session.exchange.spread(self._flag)
-        return bool(self._flag[0])
-
-    def measure(self) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
-        """(traffic summed over ranks, seconds by rank and phase, round totals by rank), on the server."""
-        exchange, clock = self.session.exchange, self.session.clock
-        traffic = exchange.ledger.traffic
-        rows = exchange.collect(np.concatenate([traffic.ravel().astype(np.float64), clock.seconds, [clock.total]]))
-        if rows is None:
-            return None
-        return (
-            rows[:, : traffic.size].sum(axis=0).astype(np.int64).reshape(traffic.shape),
-            rows[:, traffic.size : -1],
-            rows[:, -1],
-        )
-
-    @staticmethod
-    def _row(
-        t: int, loss: float, norm: float, traffic: np.ndarray, seconds: np.ndarray, totals: np.ndarray
-    ) -> dict[str, Any]:
-        bytes_by = describe(traffic)
-        row: dict[str, Any] = {"round": t, "loss": loss, "grad_norm_sq": norm}
-        for direction, counts in bytes_by.items():
-            for name in ("payload", "header", "message", "values_only"):
-                row[f"{direction}_{name}"] = counts[name]
-        for phase, value in zip(PHASES, seconds.max(axis=0), strict=True):
-            row[f"seconds_{phase}"] = float(value)
-        row["seconds_total"] = float(totals.max())
-        return row
-
-
-def _result(
-    config: Config,
-    problem: Problem,
-    composition: Composition,
-    session: Session,
-    record: Record,
-    rounds: int,
-    overhead: dict[str, float],
-    comm: Comm | None,
-) -> Result:
-    """Put the result together on rank 0, and write it where `out` says."""
-    exchange = session.exchange
-    facts = _gather_json(
-        {**rank_facts(comm), "clients": len(exchange.clients), "mpi_calls": _calls(exchange.ledger)}, comm
-    )
-    measured = record.measure()
-    overhead = {k: float(v) for k, v in zip(overhead, _maxima(exchange, list(overhead.values())), strict=True)}
-    if measured is None or facts is None:
-        return Result(config)
-    traffic, seconds, totals = measured
-    median, low, high = median_interval(session.clock.round_seconds())
-    last = record.history[-1]
-    summary = {
-        "method": composition.method.name,
-        "compressor": composition.compressor.spec,
-        "problem": problem.name,
-        "data": config.data if problem.name != "quadratic" else None,
-        "clients": problem.n_clients,
-        "ranks": 1 if comm is None else comm.size,
-        "exchange": exchange.name,
-        "rounds": rounds,
-        "dim": problem.dim,
-        "loss": last["loss"],
-        "grad_norm_sq": last["grad_norm_sq"],
-        "reached_tol": record.reached,
-        "diverged": record.diverged,
-        "step": session.optimizer.step_size,
-        "dtype": config.dtype,
-        "wire_dtype": config.wire_dtype or config.dtype,
-        "bytes": describe(traffic),
-        "seconds": {
-            **{phase: float(value) for phase, value in zip(PHASES, seconds.max(axis=0), strict=True)},
-            "total": float(totals.max()),
-            "round_median": median,
-            "round_median_low": low,
-            "round_median_high": high,
-            **overhead,
-        },
-        "iterate_sha256": digest(session.x[0]),
-        "seed": config.seed,
-    }
-    for rank, fact in enumerate(facts):
-        fact["seconds"] = dict(zip(PHASES, seconds[rank].tolist(), strict=True))
-    result = Result(complete(config), session.x[0].copy(), record.history, summary, manifest(config, facts, problem.describe()))
-    if config.out is not None:
-        result.save(config.out)
-    return result
-
-
-def _calls(ledger: Ledger) -> dict[str, list[int]]:
-    """[calls, bytes] by purpose and MPI function, up to this moment."""
-    return {f"{purpose} {function}": list(count) for (purpose, function), count in sorted(ledger.functions.items())}
-
-
-def _maxima(exchange: Exchange, values: list[float]) -> np.ndarray:
-    rows = exchange.collect(np.array(values))
-    return rows.max(axis=0) if rows is not None else np.array(values)
-
-
-def _gather_json(value: dict[str, Any], comm: Comm | None) -> list[dict[str, Any]] | None:
-    """Every rank's value, in order of ranks, on rank 0."""
-    if comm is None:
-        return [value]
-    text = np.frombuffer(json.dumps(value).encode(), np.uint8).copy()
-    lengths = np.zeros(comm.size, np.int64)
-    comm.gather(np.array([len(text)], np.int64), lengths if comm.rank == 0 else None)
-    starts = np.concatenate([[0], np.cumsum(lengths)[:-1]])
-    buf = np.empty(int(lengths.sum()), np.uint8) if comm.rank == 0 else None
-    comm.gatherv(text, buf, lengths, starts)
-    if buf is None:
-        return None
-    return [json.loads(buf[a : a + n].tobytes()) for a, n in zip(starts, lengths, strict=True)]
