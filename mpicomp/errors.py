@@ -30,6 +30,10 @@ class EnvironmentMismatch(UserError, RuntimeError):
     """The MPI world is not the one that the launcher meant to start."""
 
 
+class CheckpointError(UserError, OSError):
+    """A checkpoint that cannot be written or read; the message names file and remedy."""
+
+
 class WireError(MpicompError, ValueError):
     """A message that is truncated, corrupted, or of another version, codec, round or length."""
 

@@ -52,6 +52,16 @@ def _options(
     out: Annotated[
         Path | None, Option(help="Directory for config.toml, manifest.json, rounds.csv and summary.json.")
     ] = None,
+    checkpoint_every: Annotated[
+        int | None, Option(help="Rounds between checkpoints under --out; 0 never.  [0]")
+    ] = None,
+    checkpoint_seconds: Annotated[float | None, Option(help="Seconds between checkpoints; 0 never.  [0]")] = None,
+    time_limit: Annotated[
+        float | None, Option(help="Checkpoint and stop (exit code 75) after so many seconds.")
+    ] = None,
+    resume: Annotated[
+        str | None, Option(help="Go on from a run directory's checkpoints; auto: from --out's, if any.")
+    ] = None,
     allow_unsafe: Annotated[bool, Option("--allow-unsafe", help="Run combinations that no theory covers.")] = False,
     set_: Annotated[
         list[str] | None, Option("--set", metavar="KEY=VALUE", help="Any option, also problem.dim=100, method.p=0.1.")
@@ -89,6 +99,7 @@ def run(
     no_table: Annotated[bool, Option("--no-table", help="Progress, but no final table.")] = False,
 ) -> None:
     """Run one method on one problem; under mpirun or srun on all their ranks, else in this process."""
+    from ..runtime.control import EXIT_RESUME
     from ..runtime.loop import run as run_method
     from .show import Progress, show_run
 
@@ -99,6 +110,8 @@ def run(
         progress.finish()
     if result.summary and not no_table:
         show_run(result.summary, config.out)
+    if result.interrupted:
+        raise typer.Exit(EXIT_RESUME)
     if result.summary.get("diverged"):
         raise typer.Exit(3)
 

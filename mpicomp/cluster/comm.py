@@ -113,6 +113,18 @@ class Comm:
         self.bcast(buf, root)
         return json.loads(buf.tobytes())
 
+    def gather_json(self, value: Any) -> list[Any] | None:
+        """Every rank's JSON value, in order of ranks, on rank 0; None elsewhere. First the lengths travel, then the texts."""
+        text = np.frombuffer(json.dumps(value).encode(), np.uint8).copy()
+        lengths = np.zeros(self.size, np.int64)
+        self.gather(np.array([len(text)], np.int64), lengths if self.rank == 0 else None)
+        starts = np.concatenate([[0], np.cumsum(lengths)[:-1]])
+        buf = np.empty(int(lengths.sum()), np.uint8) if self.rank == 0 else None
+        self.gatherv(text, buf, lengths, starts)
+        if buf is None:
+            return None
+        return [json.loads(buf[a : a + n].tobytes()) for a, n in zip(starts, lengths, strict=True)]
+
     # ---- the rest -----------------------------------------------------------------------------------------------
     def node(self) -> Any:
         """The mpi4py communicator of the ranks that share this rank's memory."""

@@ -16,7 +16,16 @@ from ..compressors import Codec
 from ..compressors.identity import Identity
 from ..errors import ConfigError
 from ..kernels.random import Keys
-from ..wire import HEADER_NBYTES, MAX_FRAME_NBYTES, check_header, dtype_flag, frame_around, read_header, write_header
+from ..wire import (
+    CONTROL_FLAGS,
+    HEADER_NBYTES,
+    MAX_FRAME_NBYTES,
+    check_header,
+    dtype_flag,
+    frame_around,
+    read_header,
+    write_header,
+)
 from .clock import DECODE, ENCODE, Clock
 from .ledger import DOWNLINK, UPLINK, Ledger
 from .placement import Placement
@@ -115,6 +124,7 @@ class Exchange(ABC):
         self._buffers: dict[tuple, np.ndarray] = {}
         self._scaled: dict[tuple, np.ndarray] = {}
         self._tally = np.zeros(2, np.int64)
+        self.says = self.heard = 0  # control flags that this rank's frames carry, and those of the frames that it read
         self._server_row = Group(np.zeros(1, np.int64), np.zeros(1, np.int64), np.zeros(1, np.int64))
 
     # ---- roles --------------------------------------------------------------------------------------------------
@@ -262,7 +272,7 @@ class Exchange(ABC):
         else:
             self._tally[:] = 0
             end = codec.encode(V, rows, clients, keys, buf, HEADER_NBYTES, self._tally)
-        write_header(buf, codec.codec_id, dtype_flag(codec.wire_dtype), round, len(rows), end - HEADER_NBYTES)
+        write_header(buf, codec.codec_id, dtype_flag(codec.wire_dtype) | self.says, round, len(rows), end - HEADER_NBYTES)
         self.clock.lap(ENCODE)
         return end
 
@@ -273,6 +283,7 @@ class Exchange(ABC):
         """Check a frame and add its messages to the rows of `out`."""
         header = read_header(buf, nbytes)
         check_header(header, codec=codec.codec_id, wire_dtype=codec.wire_dtype, round=round, messages=len(rows))
+        self.heard |= header.flags & CONTROL_FLAGS
         codec.decode_add(buf, HEADER_NBYTES, nbytes, rows, clients, weights, keys, out)
         self.clock.lap(DECODE)
 
@@ -290,6 +301,7 @@ class Exchange(ABC):
         if overwrite and codec.codec_id == Identity.codec_id:
             header = read_header(buf, nbytes)
             check_header(header, codec=codec.codec_id, wire_dtype=codec.wire_dtype, round=round, messages=1)
+            self.heard |= header.flags & CONTROL_FLAGS
             if not there:
                 into[0] = buf[HEADER_NBYTES:nbytes].view(codec.wire_dtype)
             self.clock.lap(DECODE)

@@ -16,11 +16,13 @@ class Full:
     block : the hosted clients. dim : d. points : where the clients are, shape (1, d) or (m, d); `move` replaces it.
     """
 
+    state_names = ("gradient",)
+
     def __init__(self, block: Block, dim: int):
         m = len(block.clients)
         self.block, self.dim = block, dim
         self.points = np.zeros((1, dim), block.dtype)
-        self._gradient = framed_zeros((m, dim), block.dtype)
+        self.gradient = framed_zeros((m, dim), block.dtype)
         self._previous = framed_zeros((m, dim), block.dtype)
         self._difference = framed_zeros((m, dim), block.dtype)
 
@@ -30,14 +32,14 @@ class Full:
 
     def value(self) -> np.ndarray:
         """∇f_i(w_i)."""
-        self.block.gradients(self.points, self._gradient)
-        return self._gradient
+        self.block.gradients(self.points, self.gradient)
+        return self.gradient
 
     full = value
 
     def difference(self) -> np.ndarray:
         """∇f_i(w_i) minus what the last evaluation gave at the previous points."""
-        self._previous, self._gradient = self._gradient, self._previous
-        self.block.gradients(self.points, self._gradient)
-        np.subtract(self._gradient, self._previous, out=self._difference)
+        self._previous, self.gradient = self.gradient, self._previous
+        self.block.gradients(self.points, self.gradient)
+        np.subtract(self.gradient, self._previous, out=self._difference)
         return self._difference

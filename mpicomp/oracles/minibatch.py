@@ -24,6 +24,8 @@ class Minibatch:
     ConfigError : batch < 1, or a client's f_i is not a finite sum.
     """
 
+    state_names = ("current",)
+
     def __init__(self, block: Block, dim: int, batch: int, seed: int):
         if batch < 1:
             raise ConfigError(f"minibatch: batch={batch} must be at least 1")
@@ -35,17 +37,19 @@ class Minibatch:
                 f"problem {block.problem.name!r} has no samples to draw a minibatch from; use the full gradient"
             )
         self.samples = np.zeros((m, batch), np.int64)
-        self._current: Any = None  # copies of the points, allocated when first known
+        self.current: Any = None  # copies of the points, allocated when first known
         self._before: Any = None
         self._value = np.zeros((m, dim), block.dtype)
         self._previous = np.zeros((m, dim), block.dtype)
 
     def move(self, points: np.ndarray, round: int) -> None:
         """The clients are now at `points`; draw this round's samples."""
-        if self._current is None:
-            self._current, self._before = np.array(points), np.array(points)
-        self._before[:] = self._current
-        self._current[:] = points
+        if self.current is None:
+            self.current = np.array(points)
+        if self._before is None:
+            self._before = np.empty_like(self.current)
+        self._before[:] = self.current
+        self.current[:] = points
         self.round = round
 
     def _draw(self) -> None:
@@ -54,19 +58,19 @@ class Minibatch:
     def value(self) -> np.ndarray:
         """The minibatch gradients at the current points."""
         self._draw()
-        self.block.batch_gradients(self._current, self.samples, self._value)
+        self.block.batch_gradients(self.current, self.samples, self._value)
         return self._value
 
     def full(self) -> np.ndarray:
         """The exact gradients at the current points."""
-        self.block.gradients(self._current, self._value)
+        self.block.gradients(self.current, self._value)
         return self._value
 
     def difference(self) -> np.ndarray:
         """The minibatch gradients at the current points minus those of the same samples at the previous points."""
         self._draw()
         self.block.batch_gradients(self._before, self.samples, self._previous)
-        self.block.batch_gradients(self._current, self.samples, self._value)
+        self.block.batch_gradients(self.current, self.samples, self._value)
         self._value -= self._previous
         return self._value
 

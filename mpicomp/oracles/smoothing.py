@@ -25,7 +25,9 @@ class Smoothing:
     def move(self, points: np.ndarray, round: int) -> None:
         """The clients are now at `points`: z ← (1−β) z + β points."""
         if self.z is None:
-            self.z, self._step = np.array(points), np.empty_like(points)
+            self.z = np.array(points)
+        if self._step is None:
+            self._step = np.empty_like(points)
         self.z *= 1.0 - self.beta
         np.multiply(points, self.beta, out=self._step)
         self.z += self._step

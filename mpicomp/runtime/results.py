@@ -23,11 +23,12 @@ from .config import Config
 
 @dataclass
 class Result:
-    """A finished run, on the server; on other ranks everything but `config` is empty.
+    """A finished run, on the server; on other ranks everything but `config` and `interrupted` is empty.
 
     Attributes
     ----------
     x : the model x^T, shape (d,). history : one dict for each evaluation. summary, manifest : as in the files.
+    interrupted : a signal or the time limit stopped it after a checkpoint.
     """
 
     config: Config
@@ -35,6 +36,7 @@ class Result:
     history: list[dict[str, Any]] = field(default_factory=list)
     summary: dict[str, Any] = field(default_factory=dict)
     manifest: dict[str, Any] = field(default_factory=dict)
+    interrupted: bool = False
 
     def save(self, directory: str | Path) -> None:
         """Write config.toml, manifest.json, rounds.csv and, last, summary.json.

@@ -1,0 +1,290 @@
+"""Checkpoints: one shard for each rank and a manifest, written last. A resumed run equals the uninterrupted one bit for bit.
+
+`DIR/checkpoints/round-000000120/` holds `rank-00000.npz`, ... (plain arrays, no pickle) and `checkpoint.json` with the shards' digests, the
+round, the history and the totals. A directory without a manifest is not whole. The previous checkpoint stays until the new one is.
+
+What is saved is what the parts declare: `client_state`, `server_state` and `server_rows` of mechanisms, `state_names` of oracles (and of
+those that they wrap) and optimizers, x, and the clients' points. All randomness is keyed, so there is no generator to save. A run may
+go on with another number of workers or another exchange: client rows are looked up by client.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..cluster.comm import Comm
+from ..errors import CheckpointError
+from .config import Config
+from .session import Session, complete
+
+FORMAT = 1
+KEEP = 2
+FOLDER = "checkpoints"
+# Options that may differ between the run that wrote a checkpoint and the one that goes on from it.
+FREE = (
+    "rounds",
+    "tol",
+    "eval_every",
+    "exchange",
+    "out",
+    "checkpoint_every",
+    "checkpoint_seconds",
+    "time_limit",
+    "resume",
+)
+
+
+# ---- what there is to save ------------------------------------------------------------------------------------------
+def oracles(session: Session) -> Iterator[tuple[str, Any]]:
+    """The run's oracle and those that it wraps, outermost first, each with a name."""
+    oracle, depth = session.oracle.oracle, 0
+    while oracle is not None:
+        yield f"oracle{depth}", oracle
+        oracle, depth = getattr(oracle, "oracle", None), depth + 1
+
+
+def collect(session: Session) -> dict[str, np.ndarray]:
+    """This rank's arrays. `server/...` come from the server, `worker/...` from a worker: `clients` has a row for each hosted
+    client, `shared` is the same on all workers, `points` is one or the other."""
+    arrays: dict[str, Any] = {}
+    exchange = session.exchange
+    if exchange.is_server:
+        arrays["server/x"] = session.x
+        for name in session.optimizer.state_names:
+            arrays[f"server/optimizer/{name}"] = getattr(session.optimizer, name)
+    for way, mechanism in (("uplink", session.uplink), ("downlink", session.downlink)):
+        for name in mechanism.client_state:
+            arrays[f"worker/clients/{way}/{name}"] = getattr(mechanism, name)
+        for name in (*mechanism.server_state, *mechanism.server_rows):
+            if exchange.is_server:
+                arrays[f"server/{way}/{name}"] = getattr(mechanism, name)
+            if exchange.is_worker:
+                arrays[f"worker/shared/{way}/{name}"] = getattr(mechanism, name)
+    if exchange.is_worker:
+        arrays["worker/points/points"] = session.points
+        for label, oracle in oracles(session):
+            for name in getattr(oracle, "state_names", ()):
+                arrays[f"worker/points/{label}/{name}"] = getattr(oracle, name)
+        if session.replicated:
+            for name in session.optimizer.state_names:
+                arrays[f"worker/shared/optimizer/{name}"] = getattr(session.optimizer, name)
+    return {name: array for name, array in arrays.items() if array is not None}
+
+
+# ---- writing --------------------------------------------------------------------------------------------------------
+def save(session: Session, config: Config, t: int, record: dict[str, Any], comm: Comm | None) -> None:
+    """Write the state after round t. `record` holds the history and totals (only rank 0's is used).
+
+    Raises
+    ------
+    CheckpointError : a file cannot be written; the older checkpoint is whole.
+    """
+    rank = 0 if comm is None else comm.rank
+    folder = Path(config.out or ".") / FOLDER / f"round-{t:09d}"
+    entry: dict[str, Any] = {"error": None}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"rank-{rank:05d}.npz"
+        arrays: dict[str, Any] = collect(session)
+        _write(path, lambda file: np.savez(file, **arrays))
+        clients = session.exchange.clients
+        entry |= {"sha256": _digest(path), "first": int(clients[0]) if len(clients) else 0, "clients": len(clients)}
+    except OSError as error:
+        entry["error"] = f"{folder}: {error.strerror}"
+    entries = [entry] if comm is None else comm.gather_json(entry)
+    failed = ""
+    if entries is not None:
+        failed = next((f"rank {r}: {e['error']}" for r, e in enumerate(entries) if e["error"]), "")
+        if not failed:
+            failed = _finish(folder, config, t, record, entries)
+    if comm is not None:
+        failed = comm.bcast_json(failed)
+    if failed:
+        raise CheckpointError(
+            f"cannot write a checkpoint ({failed}); free some space or choose another --out; older checkpoints are whole"
+        )
+
+
+def _finish(folder: Path, config: Config, t: int, record: dict[str, Any], shards: list[dict[str, Any]]) -> str:
+    manifest = {"format": FORMAT, "round": t, "config": fingerprint(config), "shards": shards, **record}
+    try:
+        _write(folder / "checkpoint.json", lambda file: file.write(json.dumps(manifest).encode()))
+        for old in sorted(folder.parent.glob("round-*"))[:-KEEP]:
+            shutil.rmtree(old, ignore_errors=True)
+    except OSError as error:
+        return f"{folder}: {error.strerror}"
+    return ""
+
+
+def _write(path: Path, write: Any) -> None:
+    """Under another name first, flushed to the disk, then renamed: the file is either whole or not there."""
+    part = path.with_suffix(".part")
+    with open(part, "wb") as file:
+        write(file)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(part, path)
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def _digest(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def fingerprint(config: Config) -> dict[str, Any]:
+    """The options that a run which goes on must share."""
+    return {k: v for k, v in dataclasses.asdict(complete(config)).items() if k not in FREE}
+
+
+# ---- reading --------------------------------------------------------------------------------------------------------
+class Checkpoint:
+    """A whole checkpoint, checked against its digests."""
+
+    def __init__(self, folder: Path, manifest: dict[str, Any]):
+        self.folder, self.manifest = folder, manifest
+        self.round: int = manifest["round"]
+        self._shards: dict[int, Any] = {}
+
+    @classmethod
+    def open(cls, folder: Path) -> Checkpoint:
+        """Read and check a checkpoint directory.
+
+        Raises
+        ------
+        CheckpointError : something is missing, truncated, altered, or of another version; names the file.
+        """
+        path = folder / "checkpoint.json"
+        try:
+            manifest = json.loads(path.read_text())
+            if manifest["format"] != FORMAT:
+                raise CheckpointError(f"{path} is of version {manifest['format']}; this build reads version {FORMAT}")
+            for rank, shard in enumerate(manifest["shards"]):
+                file = folder / f"rank-{rank:05d}.npz"
+                if _digest(file) != shard["sha256"]:
+                    raise CheckpointError(f"{file} is not what was written: its checksum differs")
+        except OSError as error:
+            raise CheckpointError(f"{error.filename}: {error.strerror}") from None
+        except (ValueError, KeyError, TypeError) as error:
+            raise CheckpointError(f"{path} is not a checkpoint's manifest: {error}") from None
+        return cls(folder, manifest)
+
+    def check(self, config: Config) -> None:
+        """Raises CheckpointError where the checkpoint is of another configuration, naming what differs."""
+        ours, theirs = fingerprint(config), self.manifest["config"]
+        for key in ours.keys() | theirs.keys():
+            if ours.get(key) != theirs.get(key):
+                raise CheckpointError(
+                    f"{self.folder} was written with {key}={theirs.get(key)!r}, this run has {key}={ours.get(key)!r}; "
+                    "use the same options, or another --out"
+                )
+
+    def restore(self, session: Session) -> None:
+        """Put the saved state into a fresh session of any number of workers."""
+        exchange = session.exchange
+        if exchange.is_server:
+            for name, target in collect(session).items():
+                if name.startswith("server/"):
+                    target[...] = self._shard(0)[name]
+        if not exchange.is_worker:
+            return
+        source = next(r for r, shard in enumerate(self.manifest["shards"]) if shard["clients"])
+        for name in self._shard(source).files:
+            if name.startswith("worker/shared/"):
+                _assign(session, name, self._shard(source)[name])
+            elif name.startswith("worker/"):
+                _assign(session, name, self._worker_rows(session, name))
+
+    def _worker_rows(self, session: Session, name: str) -> np.ndarray:
+        """The saved rows for this rank's clients, or one row where this rank has one for all of them."""
+        clients = session.exchange.clients
+        target = collect(session).get(name)
+        rows = len(target) if target is not None else len(session.points)
+        return np.stack([self._row(name, int(i)) for i in clients[: rows if rows == len(clients) else 1]])
+
+    def _row(self, name: str, client: int) -> np.ndarray:
+        """The saved row of a client; an array with one row for several clients is the same for all of them."""
+        for rank, shard in enumerate(self.manifest["shards"]):
+            if shard["first"] <= client < shard["first"] + shard["clients"]:
+                array = self._shard(rank)[name]
+                return array[client - shard["first"] if len(array) == shard["clients"] else 0]
+        raise CheckpointError(f"{self.folder} has no state of client {client}")
+
+    def _shard(self, rank: int) -> Any:
+        if rank not in self._shards:
+            self._shards[rank] = np.load(self.folder / f"rank-{rank:05d}.npz", allow_pickle=False)
+        return self._shards[rank]
+
+
+def _assign(session: Session, name: str, saved: np.ndarray) -> None:
+    """Put an array where `collect` found it; one that is not allocated yet becomes a copy."""
+    target = collect(session).get(name)
+    if target is not None:
+        target[...] = saved
+        return
+    _, _, label, attribute = name.split("/")
+    owners: dict[str, Any] = {"uplink": session.uplink, "downlink": session.downlink, "optimizer": session.optimizer}
+    setattr((owners | dict(oracles(session)))[label], attribute, saved.copy())
+
+
+def resume(config: Config, session: Session, record: Any, comm: Comm | None) -> None:
+    """Go on from `--resume DIR|auto`; `auto` starts afresh where there is no checkpoint yet.
+
+    Raises
+    ------
+    CheckpointError : there is none that is whole, or it is of another configuration.
+    """
+    if config.resume is None:
+        return
+    found: dict[str, Any] = {"folder": None}
+    if comm is None or comm.rank == 0:
+        try:
+            checkpoint, notes = find(config)
+            found = {"folder": str(checkpoint.folder) if checkpoint else None, "notes": notes}
+        except CheckpointError as error:
+            found = {"error": str(error)}
+    if comm is not None:
+        found = comm.bcast_json(found)
+    if "error" in found:
+        raise CheckpointError(found["error"])
+    if comm is None or comm.rank == 0:
+        for note in found["notes"]:
+            print(f"mpicomp: {note}")
+    if found["folder"] is not None:
+        checkpoint = Checkpoint.open(Path(found["folder"]))
+        checkpoint.restore(session)
+        record.resume(checkpoint.round, checkpoint.manifest)
+
+
+def find(config: Config) -> tuple[Checkpoint | None, list[str]]:
+    """The newest whole checkpoint of this configuration, and what a person should know about the choice."""
+    auto = config.resume == "auto"
+    base = Path(config.out or ".") if auto else Path(str(config.resume))
+    folders = [base] if (base / "checkpoint.json").exists() else sorted((base / FOLDER).glob("round-*"), reverse=True)
+    notes: list[str] = []
+    for folder in folders:
+        try:
+            checkpoint = Checkpoint.open(folder)
+        except CheckpointError as error:
+            notes.append(f"cannot go on from {folder} ({error}); trying an older checkpoint")
+            continue
+        checkpoint.check(config)
+        notes.append(f"going on after round {checkpoint.round} from {folder}")
+        return checkpoint, notes
+    if auto and not notes:
+        return None, ["no checkpoint yet, starting afresh"]
+    reason = "; ".join(notes) if notes else f"no checkpoint in {base / FOLDER}"
+    raise CheckpointError(f"{reason}; remove the directory or drop --resume to start afresh")

@@ -1,0 +1,172 @@
+"""What a run records of itself: evaluations, bytes and seconds while it goes on, and the summary at its end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ..cluster.clock import PHASES, median_interval
+from ..cluster.comm import Comm
+from ..cluster.exchange import Exchange
+from ..cluster.ledger import Ledger, describe
+from ..problems import Problem
+from .config import Config
+from .results import Result, digest, manifest, rank_facts
+from .session import Composition, Session, complete
+
+Progress = Callable[[dict[str, Any]], None]
+
+
+class Record:
+    """Evaluations: off the clock, and entered in the ledger apart from the rounds."""
+
+    def __init__(self, config: Config, session: Session, comm: Comm | None, progress: Progress | None):
+        self.config, self.session, self.comm, self.progress = config, session, comm, progress
+        self.history: list[dict[str, Any]] = []
+        self.reached = self.diverged = self.interrupted = False
+        self.resumed_at = 0
+        self._carried = {
+            "traffic": np.zeros_like(session.exchange.ledger.traffic),
+            "seconds": np.zeros(len(PHASES)),
+            "total": 0.0,
+        }
+        self._flag = np.zeros(1)
+
+    def resume(self, t: int, saved: dict[str, Any]) -> None:
+        """Go on after round t from what `saved()` gave to a checkpoint."""
+        self.resumed_at, self.history = t, saved["history"]
+        totals = saved["totals"]
+        self._carried = {
+            "traffic": np.array(totals["traffic"], np.int64),
+            "seconds": np.array(totals["seconds"]),
+            "total": totals["total"],
+        }
+
+    def saved(self) -> dict[str, Any]:
+        """History and totals for a checkpoint; complete on rank 0."""
+        measured = self.measure()
+        if measured is None:
+            return {}
+        traffic, seconds, totals = measured
+        sums = {"traffic": traffic.tolist(), "seconds": seconds.max(axis=0).tolist(), "total": float(totals.max())}
+        return {"history": self.history, "totals": sums}
+
+    def evaluate(self, t: int) -> bool:
+        """Add a row for x^t; True where the run is to stop, on all ranks alike."""
+        session, comm = self.session, self.comm
+        if comm is not None:
+            comm.purpose = "evaluation"
+        loss, norm = session.evaluate()
+        ranks = self.measure()
+        if ranks is not None:
+            self.history.append(self._row(t, loss, norm, *ranks))
+            self.diverged = not np.isfinite(loss + norm)
+            self.reached = norm <= self.config.tol and self.config.tol > 0
+            self._flag[0] = self.reached or self.diverged
+            if self.progress:
+                self.progress(self.history[-1])
+        session.exchange.spread(self._flag)
+        return bool(self._flag[0])
+
+    def measure(self) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+        """(traffic summed over ranks, seconds by rank and phase, round totals by rank), on the server."""
+        exchange, clock = self.session.exchange, self.session.clock
+        traffic = exchange.ledger.traffic
+        rows = exchange.collect(np.concatenate([traffic.ravel().astype(np.float64), clock.seconds, [clock.total]]))
+        if rows is None:
+            return None
+        carried: Any = self._carried
+        return (
+            rows[:, : traffic.size].sum(axis=0).astype(np.int64).reshape(traffic.shape) + carried["traffic"],
+            rows[:, traffic.size : -1] + carried["seconds"],
+            rows[:, -1] + carried["total"],
+        )
+
+    @staticmethod
+    def _row(
+        t: int, loss: float, norm: float, traffic: np.ndarray, seconds: np.ndarray, totals: np.ndarray
+    ) -> dict[str, Any]:
+        bytes_by = describe(traffic)
+        row: dict[str, Any] = {"round": t, "loss": loss, "grad_norm_sq": norm}
+        for direction, counts in bytes_by.items():
+            for name in ("payload", "header", "message", "values_only"):
+                row[f"{direction}_{name}"] = counts[name]
+        for phase, value in zip(PHASES, seconds.max(axis=0), strict=True):
+            row[f"seconds_{phase}"] = float(value)
+        row["seconds_total"] = float(totals.max())
+        return row
+
+
+def conclude(
+    config: Config,
+    problem: Problem,
+    composition: Composition,
+    session: Session,
+    record: Record,
+    rounds: int,
+    overhead: dict[str, float],
+    comm: Comm | None,
+) -> Result:
+    """Put the result together on rank 0, and write it where `out` says."""
+    exchange = session.exchange
+    fact = {**rank_facts(comm), "clients": len(exchange.clients), "mpi_calls": _calls(exchange.ledger)}
+    facts = [fact] if comm is None else comm.gather_json(fact)
+    measured = record.measure()
+    overhead = {k: float(v) for k, v in zip(overhead, _maxima(exchange, list(overhead.values())), strict=True)}
+    if measured is None or facts is None:
+        return Result(config, interrupted=record.interrupted)
+    traffic, seconds, totals = measured
+    median, low, high = median_interval(session.clock.round_seconds())
+    last = record.history[-1]
+    summary = {
+        "method": composition.method.name,
+        "compressor": composition.compressor.spec,
+        "problem": problem.name,
+        "data": config.data if problem.name != "quadratic" else None,
+        "clients": problem.n_clients,
+        "ranks": 1 if comm is None else comm.size,
+        "exchange": exchange.name,
+        "rounds": rounds,
+        "dim": problem.dim,
+        "loss": last["loss"],
+        "grad_norm_sq": last["grad_norm_sq"],
+        "reached_tol": record.reached,
+        "diverged": record.diverged,
+        "interrupted": record.interrupted,
+        "resumed_at": record.resumed_at,
+        "step": session.optimizer.step_size,
+        "dtype": config.dtype,
+        "wire_dtype": config.wire_dtype or config.dtype,
+        "bytes": describe(traffic),
+        "seconds": {
+            **{phase: float(value) for phase, value in zip(PHASES, seconds.max(axis=0), strict=True)},
+            "total": float(totals.max()),
+            "round_median": median,
+            "round_median_low": low,
+            "round_median_high": high,
+            **overhead,
+        },
+        "iterate_sha256": digest(session.x[0]),
+        "seed": config.seed,
+    }
+    for rank, fact in enumerate(facts):
+        fact["seconds"] = dict(zip(PHASES, seconds[rank].tolist(), strict=True))
+    result = Result(
+        complete(config), session.x[0].copy(), record.history, summary, manifest(config, facts, problem.describe())
+    )
+    result.interrupted = record.interrupted
+    if config.out is not None:
+        result.save(config.out)
+    return result
+
+
+def _calls(ledger: Ledger) -> dict[str, list[int]]:
+    """[calls, bytes] by purpose and MPI function, up to this moment."""
+    return {f"{purpose} {function}": list(count) for (purpose, function), count in sorted(ledger.functions.items())}
+
+
+def _maxima(exchange: Exchange, values: list[float]) -> np.ndarray:
+    rows = exchange.collect(np.array(values))
+    return rows.max(axis=0) if rows is not None else np.array(values)
