@@ -86,6 +86,12 @@ ROWS = [
     Row("qsgd:bits=16", 9),
     Row("qsgd:levels=1,norm=max,bucket=5", 13),
     Row("qsgd:levels=5,bucket=64", 1000),
+    Row("dynamic:bits=2", 64),
+    Row("dynamic:bits=7,norm=l2,bucket=5", 13),
+    Row("dynamic:bits=16,norm=l2", 65),
+    Row("ternary", 8),
+    Row("ternary", 63),
+    Row("ternary", 2060),
     Row("natural", 1),
     Row("natural", 64),
     Row("natural", 1000),
@@ -213,15 +219,16 @@ def check_values(compressor, codec, V, Y):
     elif compressor.name == "sign":
         scale = np.abs(V).mean(axis=1) if compressor.norm == "l1" else np.sqrt((V.astype(float) ** 2).mean(axis=1))
         np.testing.assert_allclose(Y, np.where(V < 0, -1, 1) * scale[:, None], **close)
-    elif compressor.name == "qsgd":
-        b = compressor.bucket or d
+    elif compressor.name in ("qsgd", "dynamic", "ternary"):
+        ternary = compressor.name == "ternary"
+        b, s, norm = (d, 1, "max") if ternary else (compressor.bucket or d, compressor.s, compressor.norm)
         for start in range(0, d, b):
             x, y = V[:, start : start + b].astype(float), Y[:, start : start + b]
-            size = np.abs(x).max(axis=1) if compressor.norm == "max" else np.linalg.norm(x, axis=1)
-            q = y / (size[:, None] / compressor.s)
-            np.testing.assert_allclose(q, np.round(q), atol=compressor.s * 1e-6)
-            assert (np.abs(q - x / (size[:, None] / compressor.s)) < 1 + compressor.s * 1e-6).all()
-            assert (np.abs(q) < compressor.s + 0.5).all()
+            size = np.abs(x).max(axis=1) if norm == "max" else np.linalg.norm(x, axis=1)
+            q = y / (size[:, None] / s)
+            np.testing.assert_allclose(q, np.round(q), atol=s * 1e-6)
+            assert (np.abs(q - x / (size[:, None] / s)) < 1 + s * 1e-6).all()
+            assert (np.abs(q) < s + 0.5).all()
     elif compressor.name in ("cq", "iq", "permk-cq"):
         check_lattice(compressor, V, Y)
     elif compressor.name == "natural-dithering":

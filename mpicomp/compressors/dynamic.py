@@ -22,7 +22,7 @@ class DynamicCodec(Codec):
 
     Attributes
     ----------
-    widths : bits of an entry, int64, shape (n,): client i's next message has width widths[i]. Receivers do not look at it.
+    widths : bits of an entry, int64, shape (n,): client i's next message has width widths[i mod n]. Receivers do not look at it.
     bucket, use_max : entries that share a norm; whether that is the largest magnitude.
     """
 
@@ -64,6 +64,11 @@ class Dynamic(Compressor):
         self._fixed = QSGD(bits=bits, norm=norm, bucket=bucket)
         self.bits, self.norm, self.bucket = bits, norm, bucket
 
+    @property
+    def s(self) -> int:
+        """Number of levels above zero at width `bits`."""
+        return self._fixed.s
+
     def omega(self, d: int, n: int = 1) -> float:
         return self._fixed.omega(d, n)
 
@@ -104,7 +109,7 @@ def _overhead(d, bucket, itemsize):
 def _encode(V, rows, clients, shared, private, buf, pos, tally, wire, widths, bucket, use_max, lanes, codes, top):
     d, begin = V.shape[1], pos
     for j in range(rows.shape[0]):
-        key, width = client_key(private, clients[j]), widths[clients[j]]
+        key, width = client_key(private, clients[j]), widths[clients[j] % widths.shape[0]]
         levels = (1 << (width - 1)) - 1
         buf[pos] = width
         pos = write_levels(V[rows[j]], levels, width, bucket, use_max, key, buf, pos + 1, wire, lanes, codes, top)
