@@ -59,7 +59,8 @@ class EF21Plus(Uplink):
         if round > 0:
             flags = self.replaced if link.is_worker else None
             link.gather(self.flag, flags, round, self.replaced_at_server, separate=True)
-            clear(self.replaced_at_server, self.g_i_at_server)
+            if link.is_server:
+                clear(self.replaced_at_server, self.g_i_at_server)
         messages = link.scratch("messages", link.n_clients) if link.is_server else None
         link.gather(codec, vector, round, messages, into=self.g_i, separate=True)
         if link.is_server:

@@ -26,10 +26,6 @@ class Tracked:
         self.v_i = np.zeros((len(self.block.clients), self.dim), self.block.dtype)
         self._difference: np.ndarray | None = None
 
-    def state(self) -> dict[str, np.ndarray]:
-        """The state arrays by name."""
-        return {name: getattr(self, name) for name in self.state_names}
-
     def move(self, points: np.ndarray, round: int) -> None:
         """The clients are now at `points`."""
         self.points, self.round = points, round
