@@ -30,7 +30,7 @@ class EnvironmentMismatch(UserError, RuntimeError):
     """The MPI world is not the one that the launcher meant to start."""
 
 
-class CheckpointError(UserError, OSError):
+class CheckpointError(UserError):
     """A checkpoint that cannot be written or read; the message names file and remedy."""
 
 

@@ -105,7 +105,7 @@ def save(session: Session, config: Config, t: int, record: dict[str, Any], comm:
     if entries is not None:
         failed = next((f"rank {r}: {e['error']}" for r, e in enumerate(entries) if e["error"]), "")
         if not failed:
-            failed = _finish(folder, config, t, record, entries)
+            failed = _finish(folder, config, t, session.optimizer.step_size, record, entries)
     if comm is not None:
         failed = comm.bcast_json(failed)
     if failed:
@@ -114,8 +114,10 @@ def save(session: Session, config: Config, t: int, record: dict[str, Any], comm:
         )
 
 
-def _finish(folder: Path, config: Config, t: int, record: dict[str, Any], shards: list[dict[str, Any]]) -> str:
-    manifest = {"format": FORMAT, "round": t, "config": fingerprint(config), "shards": shards, **record}
+def _finish(
+    folder: Path, config: Config, t: int, step: float, record: dict[str, Any], shards: list[dict[str, Any]]
+) -> str:
+    manifest = {"format": FORMAT, "round": t, "config": fingerprint(config), "step": step, "shards": shards, **record}
     try:
         _write(folder / "checkpoint.json", lambda file: file.write(json.dumps(manifest).encode()))
         for old in sorted(folder.parent.glob("round-*"))[:-KEEP]:
@@ -265,6 +267,12 @@ def resume(config: Config, session: Session, record: Any, comm: Comm | None) -> 
             print(f"mpicomp: {note}")
     if found["folder"] is not None:
         checkpoint = Checkpoint.open(Path(found["folder"]))
+        ours, theirs = session.optimizer.step_size, checkpoint.manifest["step"]
+        if ours != theirs:
+            raise CheckpointError(
+                f"{checkpoint.folder} was written with step size {theirs!r}, this run has {ours!r} (a theory that depends on --rounds?); "
+                f"give --step {theirs!r} to go on"
+            )
         checkpoint.restore(session)
         record.resume(checkpoint.round, checkpoint.manifest)
 

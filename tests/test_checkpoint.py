@@ -1,0 +1,282 @@
+"""A resumed run equals the uninterrupted one bit for bit: for every method, with other workers, after signals; and bad files are named."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import mpicomp as mc
+from mpicomp.errors import CheckpointError
+from mpicomp.methods import methods
+
+MPIRUN = Path(sys.executable).parent / "mpirun"
+COMMON = {
+    "problem": "logistic",
+    "data": "mushrooms",
+    "clients": 6,
+    "rounds": 23,
+    "step": "0.01",
+    "eval_every": 5,
+    "seed": 3,
+}
+ALL = [name for name in methods if name != "custom"]
+COMPOSED = {
+    "uplink": "ef21:topk:k=5",
+    "downlink": "marina-p@p=0.3:permk",
+    "smoothing": 0.5,
+}
+
+
+def run(out: Path | None = None, **options):
+    return mc.run(**{**COMMON, **options, "out": None if out is None else str(out)})
+
+
+def batch_of(**options) -> dict:
+    """The options, with a minibatch where the method needs one."""
+    try:
+        run(**{**options, "rounds": 0})
+    except mc.UserError:
+        return {**options, "batch": 4}
+    return options
+
+
+def same(a, b) -> None:
+    assert a.summary["iterate_sha256"] == b.summary["iterate_sha256"]
+    assert a.summary["bytes"] == b.summary["bytes"]
+    for row, again in zip(a.history, b.history, strict=True):
+        timeless = {k: v for k, v in row.items() if not k.startswith("seconds")}
+        assert timeless == {k: again[k] for k in timeless}
+
+
+def drop_newest(out: Path) -> None:
+    newest = sorted((out / "checkpoints").glob("round-*"))[-1]
+    for file in newest.iterdir():
+        file.unlink()
+    newest.rmdir()
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_every_method_goes_on_as_if_nothing_had_happened(name, tmp_path):
+    options = batch_of(method=name)
+    whole = run(**options)
+    run(tmp_path, **options, checkpoint_every=8)
+    drop_newest(tmp_path)
+    again = run(tmp_path, **options, resume="auto")
+    assert again.summary["resumed_at"] == 8
+    same(whole, again)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"batch": 3, "method": "marina"}, {"method": "custom", "method_options": COMPOSED}, {"optimizer": "heavyball"}],
+)
+def test_oracles_and_optimizers_are_restored(options, tmp_path):
+    whole = run(**options)
+    run(tmp_path, **options, rounds=10, checkpoint_every=3)
+    same(whole, run(tmp_path, **options, resume="auto"))
+
+
+def test_auto_without_a_checkpoint_starts_afresh(tmp_path):
+    same(run(method="gd"), run(tmp_path, method="gd", resume="auto"))
+
+
+def test_only_the_two_newest_are_kept(tmp_path):
+    run(tmp_path, method="gd", checkpoint_every=4)
+    assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["round-000000016", "round-000000020"]
+
+
+def newest(out: Path) -> Path:
+    return sorted((out / "checkpoints").glob("round-*"))[-1]
+
+
+def truncate(folder: Path) -> None:
+    shard = folder / "rank-00000.npz"
+    shard.write_bytes(shard.read_bytes()[:-100])
+
+
+def flip(folder: Path) -> None:
+    shard = folder / "rank-00000.npz"
+    data = bytearray(shard.read_bytes())
+    data[len(data) // 2] ^= 1
+    shard.write_bytes(data)
+
+
+def remove_shard(folder: Path) -> None:
+    (folder / "rank-00000.npz").unlink()
+
+
+def remove_manifest(folder: Path) -> None:
+    (folder / "checkpoint.json").unlink()
+
+
+def garble_manifest(folder: Path) -> None:
+    (folder / "checkpoint.json").write_text("{]")
+
+
+def other_version(folder: Path) -> None:
+    path = folder / "checkpoint.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "format": 99}))
+
+
+@pytest.mark.parametrize("damage", [truncate, flip, remove_shard, remove_manifest, garble_manifest, other_version])
+def test_a_damaged_checkpoint_is_named_and_the_older_one_used(damage, tmp_path, capfd):
+    whole = run(method="ef21")
+    run(tmp_path, method="ef21", rounds=17, checkpoint_every=8)
+    damage(newest(tmp_path))
+    again = run(tmp_path, method="ef21", resume="auto")
+    assert again.summary["resumed_at"] == 8
+    said = capfd.readouterr().out
+    assert "round-000000016" in said and "older checkpoint" in said
+    same(whole, again)
+
+
+def test_without_a_whole_checkpoint_the_error_says_so(tmp_path):
+    run(tmp_path, method="ef21", rounds=9, checkpoint_every=8)
+    flip(newest(tmp_path))
+    with pytest.raises(CheckpointError, match=r"checksum differs.*drop --resume"):
+        run(tmp_path, method="ef21", resume="auto")
+    with pytest.raises(CheckpointError, match="no checkpoint in"):
+        run(tmp_path / "new", method="ef21", resume=str(tmp_path / "elsewhere"))
+
+
+def test_a_checkpoint_of_another_configuration_is_refused(tmp_path):
+    run(tmp_path, method="ef21", rounds=9, checkpoint_every=8)
+    with pytest.raises(CheckpointError, match=r"seed=3.*seed=4"):
+        run(tmp_path, method="ef21", resume="auto", seed=4)
+
+
+def test_a_directory_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "checkpoints").write_text("a file where the directory should be")
+    with pytest.raises(CheckpointError, match=r"checkpoints.*--out"):
+        run(tmp_path, method="gd", checkpoint_every=5)
+
+
+def test_shards_hold_plain_arrays(tmp_path):
+    run(tmp_path, method="marina", rounds=9, checkpoint_every=8)
+    with np.load(newest(tmp_path) / "rank-00000.npz", allow_pickle=False) as shard:
+        assert all(shard[name].dtype.kind in "fiub" for name in shard.files)
+
+
+def test_checkpoints_need_a_directory():
+    with pytest.raises(mc.ConfigError, match="--out"):
+        run(method="gd", checkpoint_every=5)
+
+
+# ---- processes --------------------------------------------------------------------------------------------------------
+def command(ranks: int, *args: str) -> list[str]:
+    prefix = [str(MPIRUN), "-n", str(ranks)] if ranks > 1 else []
+    return [*prefix, sys.executable, "-m", "mpicomp", "run", "-q", *args]
+
+
+def summary(out: Path) -> dict:
+    return json.loads((out / "summary.json").read_text())
+
+
+needs_mpirun = pytest.mark.skipif(not MPIRUN.exists(), reason="no mpirun beside this Python")
+BASE = ["--clients", "7", "--rounds", "40", "--step", "0.01", "--eval-every", "10"]
+
+
+@pytest.mark.process
+@needs_mpirun
+@pytest.mark.parametrize(
+    "method",
+    [
+        ["--method", "m3"],
+        ["--method", "cd-adam", "--compressor", "topk:k=5"],
+        ["--method", "ef21-sgdm", "--batch", "3"],
+    ],
+)
+def test_other_workers_and_another_exchange(method, tmp_path):
+    options = [*BASE, *method]
+    subprocess.run(command(1, *options, "--out", str(tmp_path / "whole")), check=True, timeout=120, capture_output=True)
+    part = ["--rounds", "25", "--checkpoint-every", "20", "--out", str(tmp_path / "part")]
+    subprocess.run(command(3, *options, *part, "--exchange", "p2p"), check=True, timeout=120, capture_output=True)
+    rest = ["--resume", "auto", "--out", str(tmp_path / "part")]
+    subprocess.run(
+        command(4, *options, *rest, "--exchange", "collective"), check=True, timeout=120, capture_output=True
+    )
+    assert summary(tmp_path / "part")["resumed_at"] == 20
+    assert summary(tmp_path / "part")["iterate_sha256"] == summary(tmp_path / "whole")["iterate_sha256"]
+
+
+@pytest.mark.process
+@needs_mpirun
+@pytest.mark.parametrize("ranks", [3])
+def test_a_signal_checkpoints_and_ends_with_75(ranks, tmp_path):
+    options = [
+        "--clients",
+        "7",
+        "--step",
+        "0.01",
+        "--method",
+        "ef21",
+        "--eval-every",
+        "500",
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    long = subprocess.Popen(
+        command(ranks, *options, "--rounds", "10000000", "--checkpoint-every", "200"), stdout=subprocess.DEVNULL
+    )
+    wait_for(lambda: list((tmp_path / "out").glob("checkpoints/*/checkpoint.json")))
+    long.send_signal(signal.SIGUSR1)
+    assert long.wait(timeout=20) == 75
+    reached = int(newest(tmp_path / "out").name.split("-")[1])
+    end = str(reached + 137)
+    subprocess.run(
+        command(ranks, *options, "--rounds", end, "--resume", "auto"), check=True, timeout=120, capture_output=True
+    )
+    whole = [*options[:-1], str(tmp_path / "whole"), "--rounds", end]
+    subprocess.run(command(1, *whole), check=True, timeout=120, capture_output=True)
+    assert summary(tmp_path / "out")["resumed_at"] == reached
+    assert summary(tmp_path / "out")["iterate_sha256"] == summary(tmp_path / "whole")["iterate_sha256"]
+
+
+@pytest.mark.process
+@needs_mpirun
+def test_the_time_limit_stops_all_ranks(tmp_path):
+    options = ["--clients", "7", "--step", "0.01", "--rounds", "10000000", "--time-limit", "1", "--out", str(tmp_path)]
+    done = subprocess.run(command(3, *options), timeout=60, capture_output=True)
+    assert done.returncode == 75
+    assert summary(tmp_path)["interrupted"] and newest(tmp_path).exists()
+
+
+@pytest.mark.process
+@needs_mpirun
+def test_a_killed_job_goes_on_from_its_last_checkpoint(tmp_path):
+    """All ranks killed without warning, at moments that no round boundary knows of, several times over."""
+    options = ["--clients", "7", "--step", "0.01", "--method", "marina", "--eval-every", "100", "--rounds", "4000"]
+    out = ["--out", str(tmp_path / "out"), "--checkpoint-every", "25", "--resume", "auto"]
+    for delay in (0.03, 0.17):
+        before = len(list((tmp_path / "out").glob("checkpoints/*/checkpoint.json")))
+        job = subprocess.Popen(
+            command(3, *options, *out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        )
+        wait_for(
+            lambda seen=before: len(list((tmp_path / "out").glob("checkpoints/*/checkpoint.json"))) >= max(seen, 1)
+        )
+        time.sleep(delay)
+        subprocess.run(["pkill", "-KILL", "-s", str(job.pid)], check=False)
+        job.wait(timeout=20)
+    subprocess.run(command(3, *options, *out), check=True, timeout=200, capture_output=True)
+    subprocess.run(command(1, *options, "--out", str(tmp_path / "whole")), check=True, timeout=200, capture_output=True)
+    assert summary(tmp_path / "out")["resumed_at"] > 0
+    assert summary(tmp_path / "out")["iterate_sha256"] == summary(tmp_path / "whole")["iterate_sha256"]
+    assert (
+        summary(tmp_path / "out")["bytes"]["uplink"]["values_only"]
+        == summary(tmp_path / "whole")["bytes"]["uplink"]["values_only"]
+    )
+
+
+def wait_for(condition, seconds: float = 60.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "the job did not get that far"
+        time.sleep(0.02)
