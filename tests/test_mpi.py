@@ -53,7 +53,7 @@ RUNS: list[dict[str, Any]] = [
 
 
 def options_of(index: int) -> dict[str, Any]:
-    common = {"rounds": 25, "step": 0.02, "seed": 5, "init": "normal:3", "eval_every": 10, "allow_unsafe": True}
+    common = {"rounds": 15, "step": 0.02, "seed": 5, "init": "normal:3", "eval_every": 10, "allow_unsafe": True}
     options = {**common, **RUNS[index]}
     return {**options, "problem": mushrooms()} if options.get("problem") == "mushrooms" else {**QUADRATIC, **options}
 
@@ -129,7 +129,7 @@ def test_every_exchange_gives_the_same_bits(comm, index):
 @pytest.mark.parametrize("exchange", ["p2p", "collective"])
 def test_message_bytes_follow_from_the_frames(comm, exchange):
     """gd: a header for each rank's frame up, a header for each receiver down, in either exchange (all messages have a fixed length)."""
-    workers, n, d, rounds = comm.Get_size() - 1, 10, 43, 25
+    workers, n, d, rounds = comm.Get_size() - 1, 10, 43, 15
     result = mc.run(comm=comm, exchange=exchange, **options_of(0))
     if comm.Get_rank() == 0:
         up, down = result.summary["bytes"]["uplink"], result.summary["bytes"]["downlink"]
@@ -378,7 +378,8 @@ import mpicomp as mc
 from mpi4py import MPI
 from test_mpi import RUNS, observed, options_of
 for index in range(len(RUNS)):
-    for exchange in ("p2p", "collective"):
+    both = ("p2p", "collective")
+    for exchange in both if MPI.COMM_WORLD.size == 3 else [both[index % 2]]:
         result = mc.run(comm=MPI.COMM_WORLD, exchange=exchange, **options_of(index))
         if result.summary:
             print(json.dumps([index, exchange, observed(result)]), flush=True)
@@ -387,12 +388,12 @@ for index in range(len(RUNS)):
 
 @pytest.mark.process
 def test_any_number_of_workers_gives_the_same_bits(mpi, tmp_path):
-    """1, 2 and 4 workers, every method, both exchanges, against the run in this process."""
+    """1, 2 and 4 workers, every method, against the run in this process; both exchanges with 2, one in turn with 1 and 4."""
     (tmp_path / "all.py").write_text(SCRIPT.format(here=str(Path(__file__).parent)))
     expected = [json.loads(json.dumps(observed(mc.run(**options_of(index))))) for index in range(len(RUNS))]
     for workers in (1, 2, 4):
-        lines = mpi.run(workers + 1, [tmp_path / "all.py"], timeout=60).check().out.splitlines()
-        assert len(lines) == 2 * len(RUNS)
+        lines = mpi.run(workers + 1, [tmp_path / "all.py"], timeout=120).check().out.splitlines()
+        assert len(lines) == (2 if workers == 2 else 1) * len(RUNS)
         for line in lines:
             index, exchange, seen = json.loads(line)
             assert seen == expected[index], f"{label(index)}: {exchange}, {workers} workers"
