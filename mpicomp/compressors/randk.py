@@ -50,6 +50,10 @@ class RandK(Compressor):
         self.k, self.fraction, self.mask, self.sampling = k, fraction, mask, sampling
         self.shared_randomness = mask == "shared"
 
+    @property
+    def same_for_all(self) -> bool:
+        return self.shared_randomness
+
     def count(self, d: int) -> int:
         """k for dimension d."""
         return count_of(self, self.k, self.fraction, d)
