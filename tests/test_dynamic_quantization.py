@@ -321,6 +321,13 @@ def test_the_budget_is_met(rounds, budget, rule, batch):
     assert 0.99 * total <= result.summary["bytes"]["uplink"]["payload_bits"] <= total
 
 
+def test_vanished_gradients_get_the_least_width():
+    """Two bits for zeros, whatever is left of the budget."""
+    problem = mc.FunctionProblem(lambda i, x: 0.0, lambda i, x: np.zeros(100), 100, 3)
+    result = run(problem, "dq-sgd", step=0.1, rounds=10, method_options={"budget": 9.0})
+    assert result.summary["bytes"]["uplink"]["payload_bits"] == 3 * 10 * 8 * (9 + 25)
+
+
 @pytest.mark.parametrize("a", [1.0, 0.98])
 def test_the_rule_with_a_calibrated_k_is_nearly_optimal(a):
     """Σ a^{N−n}‖g_n‖²/s_n² at 4.5 bits on average, real-valued: within 1 % of the optimum, where fixed bits lose 10 % and more."""

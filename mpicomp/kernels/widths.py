@@ -70,13 +70,12 @@ def solve_scale(log_c, target):
 @njit
 def remember(norm, round, history):
     """Add (log2(1 + round), log2 norm) to the sums [count, Σx, Σy, Σx², Σxy] that a line is fitted to."""
-    if norm > 0 and np.isfinite(norm):
-        x, y = np.log2(1.0 + round), np.log2(norm)
-        history[0] += 1.0
-        history[1] += x
-        history[2] += y
-        history[3] += x * x
-        history[4] += x * y
+    x, y = np.log2(1.0 + round), np.log2(norm)
+    history[0] += 1.0
+    history[1] += x
+    history[2] += y
+    history[3] += x * x
+    history[4] += x * y
 
 
 @njit
@@ -88,37 +87,51 @@ def _line(history):
 
 
 @njit
+def _scale_for(target, round, rounds, log_a, history, log_c):
+    """log2 k with which the rounds from `round` on have the mean width `target`, if the norms keep to the line fitted to the past ones."""
+    x, y, slope = _line(history)
+    left = max(rounds - round, 1)
+    points = min(_POINTS, left)
+    for i in range(points):
+        when = round + (i + 0.5) * left / points - 0.5
+        log_c[i] = 0.5 * (rounds - when) * log_a + y + slope * (np.log2(1.0 + when) - x)
+    return solve_scale(log_c[:points], target)
+
+
+@njit
+def _affordable(width, left, later, overhead, dim, use_up):
+    """The width, changed so that what is left pays for the least width in `later` rounds and, with `use_up`, is not more than these
+    can use at the largest."""
+    least, most = message_bits(overhead, dim, LEAST), message_bits(overhead, dim, MOST)
+    while width > LEAST and left - message_bits(overhead, dim, width) < later * least:
+        width -= 1
+    while use_up and width < MOST and left - message_bits(overhead, dim, width + 1) >= later * most:
+        width += 1
+    return width
+
+
+@njit
 def budget_widths(norms, clients, round, rounds, log_a, log_k, budget, overhead, dim, spent, history, log_c, widths):
     """Rule of a total budget: B_n = log2(k a^{(N−n)/2} N(g_n) + 1) + 1 for every row, rounded, within what the budget allows.
 
-    Where log_k is NaN, k is such that the rest of the budget is used up by the remaining rounds, if the norms go on along the power
-    law fitted to the past ones. `budget` is in bits for one client's whole run; `overhead` in bytes for one message.
+    Where log_k is NaN, k is solved for, and the budget is used up. A vector of zeros, or one that is not finite, gets the least width.
+
+    Parameters
+    ----------
+    budget : bits for one client's whole run. overhead : bytes of a message beside its entries.
+    spent, history : state of the clients, added to. log_c : scratch, float64, shape (64,). widths : shape (n,).
     """
-    left_rounds = max(rounds - round, 1)
-    points = min(_POINTS, left_rounds)
-    least, most = message_bits(overhead, dim, LEAST), message_bits(overhead, dim, MOST)
+    later, solved = max(rounds - round, 1) - 1, np.isnan(log_k)
     for j in range(norms.shape[0]):
-        remember(norms[j], round, history[j])
-        left = budget - spent[j, 0]
-        width = LEAST
+        left, width = budget - spent[j, 0], LEAST
         if norms[j] > 0 and np.isfinite(norms[j]):
+            remember(norms[j], round, history[j])
             scale = log_k
-            if np.isnan(log_k):
-                x, y, slope = _line(history[j])
-                for i in range(points):
-                    when = round + (i + 0.5) * left_rounds / points - 0.5
-                    log_c[i] = 0.5 * (rounds - when) * log_a + y + slope * (np.log2(1.0 + when) - x)
-                scale = solve_scale(log_c[:points], (left / left_rounds - 8 * overhead) / dim)
+            if solved:
+                target = (left / (later + 1) - 8 * overhead) / dim
+                scale = _scale_for(target, round, rounds, log_a, history[j], log_c)
             width = clip_width(width_of(scale + 0.5 * (rounds - round) * log_a + np.log2(norms[j])))
-        # the rest must pay for the least width in all later rounds and, where k is ours, be no more than the largest width can use
-        while width > LEAST and left - message_bits(overhead, dim, width) < (left_rounds - 1) * least:
-            width -= 1
-        while (
-            width < MOST
-            and np.isnan(log_k)
-            and left - message_bits(overhead, dim, width + 1) >= (left_rounds - 1) * most
-        ):
-            width += 1
+            width = _affordable(width, left, later, overhead, dim, solved)
         spent[j, 0] += message_bits(overhead, dim, width)
         widths[clients[j]] = width
 

@@ -57,7 +57,8 @@ class Budget(DynamicQuantization):
     """B_n = log2(k a^{(N−n)/2} ‖g_n‖ + 1) + 1, for each client such that its messages of N rounds take C bits. DQ-SGD, eqs. 18 and 20.
 
     The paper has no formula for k. Here every client solves for it in every round, from what is left of its own budget, and with the
-    power law fitted to its norms so far in place of the norms to come. It never spends more than C, and less by at most one bit an entry.
+    power law fitted to its norms so far in place of the norms to come. It never spends more
+    than C, and (unless gradients vanish) less only by the part of a bit an entry that the last message cannot use.
 
     Parameters
     ----------
