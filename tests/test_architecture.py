@@ -15,7 +15,7 @@ PACKAGE = ROOT / "mpicomp"
 # A module may import rooms of a smaller number, and its own.
 FLOORS = {
     "version": 0, "errors": 0, "registry": 1, "kernels": 1, "wire": 2, "compressors": 3, "data": 3, "problems": 4,
-    "participation": 4, "sampling": 4, "mechanisms": 5, "oracles": 5, "optimizers": 5, "cluster": 6, "methods": 7, "runtime": 8, "api": 8,
+    "participation": 4, "mechanisms": 5, "oracles": 5, "optimizers": 5, "cluster": 6, "methods": 7, "runtime": 8, "api": 8,
     "study": 9, "cli": 10, "__main__": 11, "__init__": 11,
 }  # fmt: skip
 MAY_NAME_MPI4PY = {"cluster", "runtime/results.py"}

@@ -19,9 +19,9 @@ from mpicomp.kernels.random import Keys, Stream, below, client_key, derive, down
 from mpicomp.methods import methods
 from mpicomp.methods.marina import cheapest_probability
 from mpicomp.methods.marina_biased import biased_factor
+from mpicomp.participation import SAMPLINGS, Sampling
 from mpicomp.problems import problems
 from mpicomp.runtime.config import initial_point
-from mpicomp.sampling import SAMPLINGS, Sampling
 
 START = "normal:7"
 RNG = np.random.default_rng

@@ -318,7 +318,8 @@ class Exchange(ABC):
 
     def addressed(self, plan: Plan, rank: int, active: np.ndarray | None) -> list[Group]:
         """As `speaking`; but a rank of which nobody is active gets one frame without messages, so that it hears the round's orders."""
-        return self.speaking(plan, rank, active) or [group.only(active) for group in plan.groups[rank][:1]]
+        groups = self.speaking(plan, rank, active)
+        return groups if groups or active is None else [group.only(active) for group in plan.groups[rank][:1]]
 
     def fold(self, codec: Codec, total: np.ndarray, weights: np.ndarray | None, separate: bool) -> Fold:
         """Server: clear `total` and say how messages are added to it."""

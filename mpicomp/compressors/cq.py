@@ -26,8 +26,7 @@ _PACKED, _CODED = 0, 1
 
 @compressors.register("cq")
 class CQ(Compressor):
-    """Q(x)_j is one of the two neighbours of x_j in a lattice on [−r, r], at random, without bias; clients' thresholds
-    are correlated.
+    """Q(x)_j is one of the two neighbours of x_j in a lattice on [−r, r], drawn without bias, correlated over clients.
 
     In each coordinate client i rounds up where U_i < frac(z_j), U_i = (π_i + γ_i)/n, with π a random permutation of
     0..n−1 shared by the clients and γ_i its own uniform number (Algorithm 1). Errors of two clients are never

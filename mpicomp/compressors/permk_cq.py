@@ -1,6 +1,4 @@
-"""PermK with correlated quantization: a random partition of the coordinates, and few levels for the values of a
-part.
-"""
+"""PermK with correlated quantization: a random partition of the coordinates, few levels for the values of a part."""
 
 from __future__ import annotations
 
@@ -24,10 +22,9 @@ _ROTATION = SHIFTS + 8
 
 @compressors.register("permk-cq")
 class PermKCQ(Compressor):
-    """C_i(x) = m Q(x restricted to the part of client i): [d] is cut into m parts, each held by n/m clients with
-    correlated thresholds.
+    """C_i(x) = m Q(x restricted to the part of client i).
 
-    The combination is named in Panferov, Demidovich, Rammal and Richtárik 2024; its definition there was not seen,
+    [d] is cut into m parts, each held by n/m clients with correlated thresholds. The combination is named in Panferov, Demidovich, Rammal and Richtárik 2024; its definition there was not seen,
     this is the natural reading. Client i holds part (σ(i) + r) mod m with a random permutation σ of the clients and a
     uniform rotation r; the h clients of a part have thresholds in different strata of [0, 1), as in CQ. The radius is
     that of the client's part.

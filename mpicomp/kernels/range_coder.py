@@ -1,5 +1,6 @@
-"""An adaptive range coder for arrays of small symbols (Martin 1979; carries as in LZMA): within a few bytes of their
-empirical entropy.
+"""An adaptive range coder for arrays of small symbols: within a few bytes of their empirical entropy.
+
+Martin 1979, "Range encoding"; carries propagate as in LZMA.
 
 The model is a count for each symbol, 1 at first and 2 more each time it was seen; counts are halved once their sum
 reaches 2¹⁶. The decoder reads exactly the bytes that the encoder wrote, so a message needs no length.

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..compressors import Compressor
 from ..compressors.identity import Identity
-from ..sampling import Sampling
+from ..participation import Sampling
 from .base import Downlink
 from .marina import Marina
 

@@ -14,15 +14,18 @@ from .marina import Marina
 class MarinaP(Marina):
     """MARINA-P (Gruntkowska, Tyurin and Richtárik 2024) with a dense uplink; the clients' models w_i differ.
 
-    Step size (recalled from the paper and derived again from the functional (L_A, L_B) inequality; tested on quadratics):
+    Step size (recalled from the paper and derived again from the functional (L_A, L_B) inequality; tested on
+    quadratics):
 
         γ = 1/(L + √((L_A² ω + L_B² θ)(1/p − 1))),   and   E‖∇f(x̂^T)‖² ≤ 2δ⁰/(γT).
 
-    θ is 0 for PermK, ω/n for independent RandK and ω for one mask for all (SameRandK, which is broadcast).
+    θ is 0 for PermK, ω/n for independent RandK and ω for one mask for all (SameRandK, which is broadcast); min(ω/n,
+    δ²ρ²/n²) for correlated quantizers. L_A² = 2L±², L_B² = 2L² for quadratics; where all f_i are equal L_A = 0, L_B =
+    L.
 
     Parameters
     ----------
-    p : probability of a dense round; ζ/d by default.
+    p : probability of a dense round: "auto", which is ζ/d, "bits", or a number, as in MARINA.
     """
 
     summary = "compressed model differences (downlink), correlated over the clients; dense uplink"
@@ -32,8 +35,6 @@ class MarinaP(Marina):
     def compose(self, setting, step_size):
         return Parts(Direct(), MarinaPDownlink(setting.compressor, self.probability(setting)))
 
-    def step_size(self, setting):
-        self.refuse_minibatch(setting)
-        s, p = setting.smoothness, self.probability(setting)
-        theta = setting.compressor.theta(setting.dim, setting.n_clients)
+    def step_for(self, setting, p):
+        s, theta = setting.smoothness, setting.compressor.theta(setting.dim, setting.n_clients)
         return 1.0 / (s.L + sqrt((s.L_A**2 * setting.omega + s.L_B**2 * theta) * (1.0 / p - 1.0)))

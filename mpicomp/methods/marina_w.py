@@ -7,7 +7,7 @@ import numpy as np
 from ..errors import TheoryError
 from ..mechanisms.direct import Dense
 from ..mechanisms.sampled_marina import CatchUp, SampledMarina, TwoPoints
-from ..sampling import Sampling
+from ..participation import Sampling
 from .base import Parts, Setting, methods
 from .marina import Marina
 

@@ -1,6 +1,4 @@
-"""One-shot distributed mean estimation, for sweeps over compressors: what `--problem mean --method dcgd --rounds 1`
-does, many times.
-"""
+"""One-shot distributed mean estimation for sweeps: what `--problem mean --method dcgd --rounds 1` does, many times."""
 
 from __future__ import annotations
 
