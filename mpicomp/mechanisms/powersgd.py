@@ -46,6 +46,7 @@ class PowerSGD(Uplink):
     """
 
     client_state = ("e_i",)
+    server_state = ("Q",)  # flat, shape (1, cols · r), and the same on every rank
 
     def __init__(self, rank: int | None = None, rows: int | None = None, warm_start: bool = True):
         self.rank, self.rows, self.warm_start = rank, rows, warm_start
@@ -53,45 +54,43 @@ class PowerSGD(Uplink):
     def prepare(self):
         link = self.link
         rows, self.cols, r = matrix_shape(link.dim, self.rows, self.rank)
+        self.r = r
         self.p_codec, self.q_codec = link.codec(Identity(), dim=rows * r), link.codec(Identity(), dim=self.cols * r)
         self.P, self.Q = np.zeros((1, rows * r), link.dtype), np.zeros((1, self.cols * r), link.dtype)
         self.P_i, self.P_mean = np.zeros((link.hosted, rows * r), link.dtype), np.zeros_like(self.P)
         self.Q_i, self.Q_mean = np.zeros((link.hosted, self.cols * r), link.dtype), np.zeros_like(self.Q)
         self.sent_Q_i = np.zeros_like(self.Q_i)
-        self._P, self._Q = self.P.reshape(rows, r), self.Q.reshape(self.cols, r)  # views
         self.g, self._column = np.zeros((1, link.dim), link.dtype), np.zeros(self.cols)
         self.tiny = 16 * float(np.finfo(link.dtype).eps)
 
-    def state(self):
-        return {**super().state(), "Q": self.Q}
-
     def transmit(self, oracle, round):
         link = self.link
-        self._fill(round)
+        P, Q = self.P.reshape(-1, self.r), self.Q.reshape(-1, self.r)  # views
+        self._fill(Q, round)
         if link.is_worker:
             self.e_i += oracle.value()  # M_i
-            times(self.e_i, self.cols, self._Q, self.P_i)
+            times(self.e_i, self.cols, Q, self.P_i)
         link.gather(self.p_codec, self.P_i, round, self.P_mean if link.is_server else None)
         self.P[:] = 0
         link.broadcast(self.p_codec, self.P_mean, round, self.P)
-        orthonormalize(self._P, self.tiny)
+        orthonormalize(P, self.tiny)
         if link.is_worker:
-            transposed_times(self.e_i, self.cols, self._P, self.Q_i)
+            transposed_times(self.e_i, self.cols, P, self.Q_i)
             self.sent_Q_i[:] = 0
         link.gather(self.q_codec, self.Q_i, round, self.Q_mean if link.is_server else None, into=self.sent_Q_i)
         self.Q[:] = 0
         link.broadcast(self.q_codec, self.Q_mean, round, self.Q)
         if link.is_worker:
-            add_product(-1.0, self._P, self.sent_Q_i, self.cols, self.e_i)  # M_i − PQ_iᵀ
+            add_product(-1.0, P, self.sent_Q_i, self.cols, self.e_i)  # M_i − PQ_iᵀ
         self.g[:] = 0
-        add_product(1.0, self._P, self.Q, self.cols, self.g)
+        add_product(1.0, P, self.Q, self.cols, self.g)
         return self.g
 
-    def _fill(self, round: int) -> None:
+    def _fill(self, Q: np.ndarray, round: int) -> None:
         """Draw the columns of Q that are to be fresh: all at first and without warm start, else those that came out as zero."""
         everything = round == 0 or not self.warm_start
         key = self.link.keys(round).shared
-        for s in range(self._Q.shape[1]):
-            if everything or not self._Q[:, s].any():
+        for s in range(self.r):
+            if everything or not Q[:, s].any():
                 fill_normal(np.uint64(client_key(key, s)), self._column)
-                self._Q[:, s] = self._column
+                Q[:, s] = self._column
