@@ -5,11 +5,12 @@ Tang et al. 2021, Algorithm 1.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from ..compressors import Compressor
 from ..compressors.identity import Identity
-from ..optimizers.adam import OneBitAdam
 from .base import Uplink
 from .direct import Dense
 from .error_feedback import ErrorFeedback
@@ -20,12 +21,12 @@ class MomentumUplink(Uplink):
 
     Parameters
     ----------
-    compressor : C. optimizer : the replicated one, whose m is m^t, and which knows T_w and b₁.
+    compressor : C. optimizer : the replicated one (`OneBitAdam`); its m is m^t, its warmup T_w, its b1 b₁.
     """
 
     client_state = ("e_i",)
 
-    def __init__(self, compressor: Compressor, optimizer: OneBitAdam):
+    def __init__(self, compressor: Compressor, optimizer: Any):
         self.compressor, self.optimizer = compressor, optimizer
 
     def prepare(self):
