@@ -43,7 +43,7 @@ def theory(
         ["step γ", *(f"{p.step:.6g}" for p in promises)],
         [
             f"rounds to ‖∇f‖² ≤ {epsilon:g}",
-            *("? (inf f unknown)" if p.rounds is None else f"{p.rounds:,}" for p in promises),
+            *("none (inf f unknown, or a floor)" if p.rounds is None else f"{p.rounds:,}" for p in promises),
         ],
         ["bytes up a round, measured", *(size(p.up) for p in promises)],
         ["bytes down a round, measured", *(size(p.down) for p in promises)],

@@ -229,8 +229,8 @@ class Compressor:
         return (0.0, self.ab(d, n)[0]) if self.unbiased else (1.0 - self.alpha(d, n), 0.0)
 
     def density(self, d: int, n: int = 1) -> float:
-        """ζ, the expected number of values in a message."""
-        return float(d)
+        """ζ, the expected length of a message in units of a 32-bit value: the number of values that a sparsifier keeps."""
+        return min(self.bind(d, n, np.float32).max_nbytes / 4.0, float(d))
 
     # ---- the simple contract ------------------------------------------------------------------------------------
     def max_nbytes(self, d: int) -> int:

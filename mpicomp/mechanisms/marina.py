@@ -10,6 +10,7 @@ import numpy as np
 
 from ..compressors import Compressor
 from ..compressors.identity import Identity
+from ..kernels.rows import add_to_all
 from .base import Downlink, Uplink, downlinks, probability, uplinks
 
 
@@ -96,7 +97,7 @@ class MarinaP(Downlink):
                 self.fresh[:] = 0
                 link.broadcast(self.codec, delta, round, self.fresh if link.is_worker else None)
                 if link.is_worker:
-                    self.w_i += self.fresh
+                    add_to_all(self.w_i, self.fresh)
             else:
                 link.scatter(self.codec, delta, round, self.w_i)
         if link.is_server:

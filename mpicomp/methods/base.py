@@ -105,6 +105,7 @@ class Method:
     default_compressor, default_downlink_compressor : used where the user names none; None for the downlink's: as the uplink's.
     takes_downlink_compressor : a second compressor is chosen by --downlink-compressor.
     own_optimizer : the optimizer is part of the method, --optimizer is refused.
+    neighbourhood : with a fixed step the bound does not go to zero, so no number of rounds is promised.
     needs : "unbiased", "contractive" (an unbiased one enters as C/(1+ω)), or "any".
     """
 
@@ -117,6 +118,7 @@ class Method:
     takes_downlink_compressor: ClassVar[bool] = False
     own_optimizer: ClassVar[bool] = False
     needs: ClassVar[str] = "any"
+    neighbourhood: ClassVar[bool] = False
 
     def compose(self, setting: Setting, step_size: float) -> Parts:
         """The parts, for one run."""

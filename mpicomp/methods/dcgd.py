@@ -26,6 +26,7 @@ class DCGD(Method):
     paper = "Khirirat, Feyzmahdavian and Johansson 2018; Khaled and Richtárik 2020"
     default_compressor = "randk:fraction=0.1"
     needs = "unbiased"
+    neighbourhood = True
 
     def compose(self, setting, step_size):
         return Parts(Direct(setting.compressor))

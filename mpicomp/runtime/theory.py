@@ -24,7 +24,7 @@ class Promise:
 
     Attributes
     ----------
-    step : γ. rounds : T with E‖∇f(x̂^T)‖² ≤ ε by the theorem; None where inf f is not known.
+    step : γ. rounds : T with E‖∇f(x̂^T)‖² ≤ ε by the theorem; None where inf f is not known or the bound has a floor.
     up, down : bytes a round, measured over a short run in this process (headers of one worker included).
     """
 
@@ -48,7 +48,7 @@ def promise(config: Config, epsilon: float, problem: Problem | None = None) -> P
     step = composition.step_size(config.step)
     gap, squared = _start(config, problem)
     rounds = None
-    if gap is not None:
+    if gap is not None and not composition.method.neighbourhood:
         method, setting = composition.method, composition.setting
         terms = method.gap_factor(setting) * gap / step + method.initial_term(setting, squared)
         rounds = max(0, int(np.ceil(terms / epsilon)))

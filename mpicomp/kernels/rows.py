@@ -1,0 +1,13 @@
+"""Arithmetic on the rows of a block, where NumPy would need a buffer."""
+
+from __future__ import annotations
+
+from . import njit
+
+
+@njit
+def add_to_all(rows, vector):
+    """rows[j] += vector[0] for every j. NumPy's broadcasting addition allocates a buffer for that."""
+    for j in range(rows.shape[0]):
+        for c in range(rows.shape[1]):
+            rows[j, c] += vector[0, c]
