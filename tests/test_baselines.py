@@ -574,6 +574,16 @@ def test_the_same_bits_with_clients_in_small_groups(index, monkeypatch):
     assert mc.run(**options).summary["iterate_sha256"] == expected
 
 
+@pytest.mark.parametrize("index", range(14), ids=lambda i: f"{EVERYWHERE[i]['method']} {EVERYWHERE[i]['compressor']}")
+def test_a_resumed_run_equals_the_uninterrupted_one(index, tmp_path):
+    """All that a method remembers is in its declared state."""
+    options = {**COMMON, **EVERYWHERE[index], "problem": mushrooms()}
+    expected = mc.run(**options).summary["iterate_sha256"]
+    mc.run(**{**options, "rounds": 7}, out=str(tmp_path), checkpoint_every=5)
+    resumed = mc.run(**options, out=str(tmp_path), resume="auto")
+    assert resumed.summary["iterate_sha256"] == expected
+
+
 @pytest.mark.process
 def test_the_same_bits_over_mpi(mpi):
     """All baselines in one job, in both exchanges; and what the ranks keep in common is the same on all of them."""
