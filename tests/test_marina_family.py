@@ -422,6 +422,11 @@ class TestStepSizes:
             assert result.summary["step"] == pytest.approx(1 / (s.L + np.sqrt((1 - p) / p * V)))
             paper = s.L_QM + np.sqrt((1 - p) / (p * n) * (omega * s.L_QM**2 + (1 + omega) * scatter / b))
             assert result.summary["step"] >= 1 / paper * (1 - 1e-12)
+        A, p = 1 + 2 * 112 / n, b / (m + b)  # a common radius: A, B = 1 + 2d/n, 1, whatever is known of exact gradients
+        V = 2 * 112 / n * s.L_plus**2 + s.L_pm**2 + (A + 1 / n) * scatter / b
+        step = run(problem, "vr-marina", "cq:radius=common", rounds=0, batch=b).summary["step"]
+        p = min((14 + 8) / (112 * 8), p)
+        assert step == pytest.approx(1 / (s.L + np.sqrt((1 - p) / p * V)))
 
     def test_vr_marina_is_marina_where_there_are_no_samples(self):
         assert theory("vr-marina", "randk:k=3") == theory("marina", "randk:k=3")

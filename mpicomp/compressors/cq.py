@@ -159,10 +159,6 @@ class CQ(Compressor):
         """Width of a packed index."""
         return bit_length(self.lattice.symbols - 1)
 
-    def density(self, d: int, n: int = 1) -> float:
-        """The message's bits in units of a 32-bit value: (32 + N·width)/32."""
-        return min((32.0 * (self.radius == "own") + self.length(d) * self.bits_per_entry()) / 32.0, float(d))
-
     # ---- messages -----------------------------------------------------------------------------------------------
     def _correlated(self) -> bool:
         return True

@@ -8,8 +8,9 @@ from .cq import CQ
 
 @compressors.register("iq")
 class IQ(CQ):
-    """As CQ, with its options, but U_i uniform on [0, 1) and independent for each client; offsets and rotations are
-    the client's own, too.
+    """As CQ, with its options, but U_i uniform on [0, 1) and independent for each client.
+
+    Offsets and rotations are the client's own, too.
 
     Constants: ω as for CQ; own radius (A, B) = (ω/n, 0); common radius (δ²ρ², 0), since R² ≤ Σ‖a_i‖²; θ = ω/n.
 

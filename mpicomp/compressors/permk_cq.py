@@ -24,10 +24,10 @@ _ROTATION = SHIFTS + 8
 class PermKCQ(Compressor):
     """C_i(x) = m Q(x restricted to the part of client i).
 
-    [d] is cut into m parts, each held by n/m clients with correlated thresholds. The combination is named in Panferov, Demidovich, Rammal and Richtárik 2024; its definition there was not seen,
-    this is the natural reading. Client i holds part (σ(i) + r) mod m with a random permutation σ of the clients and a
-    uniform rotation r; the h clients of a part have thresholds in different strata of [0, 1), as in CQ. The radius is
-    that of the client's part.
+    [d] is cut into m parts, each held by n/m clients with correlated thresholds. The combination is named in Panferov,
+    Demidovich, Rammal and Richtárik 2024; its definition there was not seen, this is the natural reading. Client i
+    holds part (σ(i) + r) mod m with a random permutation σ of the clients and a uniform rotation r; the h clients of a
+    part have thresholds in different strata of [0, 1), as in CQ. The radius is that of the client's part.
 
     Constants [derived, tested], n = qm + s, b = ⌈d/m⌉, ω_b those of the quantizer for b coordinates: sparsification
     alone is PermK's with m in place of min(d, n), κ = m(mq(q−1) + 2qs)/(n(n−1)): (A, B) = ((m−κ)/n + (m/n) ω_b, 1 −
@@ -90,8 +90,7 @@ class PermKCQ(Compressor):
         return max(A - B - rounding + min(rounding, together), 0.0)
 
     def density(self, d: int, n: int = 1) -> float:
-        _, b = self._cut(d, n)
-        return (32.0 + b * bit_length(self.lattice.symbols - 1)) / 32.0 if b > 1 else 1.0
+        return d / self._cut(d, n)[0]
 
     def bind(self, dim, n_clients, wire_dtype=np.float64):
         wire = np.dtype(wire_dtype)

@@ -26,8 +26,9 @@ def _offset(key, element, base, spread):
 
 @njit
 def round_to_lattice(x, radius, slope, base, spread, symbols, common, key, stratum, strata, first, codes):
-    """codes[j] = q, x_j rounded to one of its two neighbours without bias. An |x_j| above `radius` is rounded to an
-    end of the lattice.
+    """codes[j] = q: x_j rounded to one of its two neighbours without bias.
+
+    An |x_j| above `radius` is rounded to an end of the lattice.
 
     Parameters
     ----------

@@ -14,8 +14,9 @@ from .marina import Marina
 
 
 class SampledMarina(Marina):
-    """MARINA whose compressed rounds ask only a sample: g^{t+1} = g^t + Σ ξ_i C_i(∇f_i(x^{t+1}) − ∇f_i(x^t)), E ξ_i =
-    1/n.
+    """MARINA whose compressed rounds ask only a sample.
+
+    g^{t+1} = g^t + Σ ξ_i C_i(∇f_i(x^{t+1}) − ∇f_i(x^t)), E ξ_i = 1/n.
 
     Parameters
     ----------
@@ -39,8 +40,7 @@ class SampledMarina(Marina):
 
 
 class CatchUp(Downlink):
-    """x^{t+1} travels only to the clients that round t+1 asks; who was not asked in round t lacks x^t and gets that,
-    too.
+    """x^{t+1} travels only to the clients that round t+1 asks; who was not asked in round t gets x^t, too.
 
     Every client that is asked thus has the two points whose gradients it must compare, and the bytes of catching up
     are counted. In a dense round x^{t+1} goes to all. The clients' points are w_i, and before_i the points before.
@@ -93,8 +93,9 @@ class CatchUp(Downlink):
 
 
 class TwoPoints:
-    """Another oracle, its differences taken between the points of a `CatchUp` downlink: clients that were silent did
-    not evaluate the older one.
+    """Another oracle, its differences taken between the points of a `CatchUp` downlink.
+
+    Clients that were silent did not evaluate the older one.
 
     Gradients of hosted clients that are not asked are evaluated, too, where they stand; nobody sees them.
 

@@ -12,6 +12,7 @@ from ..mechanisms.base import downlinks, uplinks
 from ..oracles.smoothing import Smoothing
 from ..registry import Registry, option_names, parse_spec
 from .base import Method, Parts, Setting, methods
+from .marina import default_probability
 
 WEIGHTS = ("uniform", "lipschitz")
 
@@ -84,7 +85,7 @@ def build(registry: Registry, text: str, setting: Setting, step_size: float) -> 
         raise ConfigError(f"{registry.kind} {text!r} names no compressor; write for example {name}:topk:k=10")
     if compressor is not None:
         if "p" in known and "p" not in options:
-            options["p"] = min(1.0, compressor.density(setting.dim, setting.n_clients) / setting.dim)
+            options["p"] = default_probability(compressor, setting)
         if "shift_step" in known and "shift_step" not in options:
             options["shift_step"] = 1.0 / (1.0 + compressor.omega(setting.dim, setting.n_clients))
     if "step" in known:

@@ -10,6 +10,7 @@ from ..mechanisms.marina import Marina as MarinaUplink
 from ..mechanisms.marina import MarinaP as MarinaPDownlink
 from ..oracles.smoothing import Smoothing
 from .base import Method, Parts, Setting, methods
+from .marina import default_probability
 
 
 @methods.register("m3")
@@ -49,9 +50,8 @@ class M3(Method):
 
     def probabilities(self, setting: Setting) -> tuple[float, float]:
         """(p_D, p_P)."""
-        d, n = setting.dim, setting.n_clients
         given = ((self.p_up, setting.compressor), (self.p_down, setting.downlink_compressor))
-        up, down = (min(1.0, c.density(d, n) / d) if p is None else probability(p, "m3") for p, c in given)
+        up, down = (default_probability(c, setting) if p is None else probability(p, "m3") for p, c in given)
         return up, down
 
     def momentum(self, setting: Setting) -> float:

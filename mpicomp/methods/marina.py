@@ -7,6 +7,7 @@ from math import sqrt
 
 import numpy as np
 
+from ..compressors import Compressor
 from ..errors import ConfigError
 from ..mechanisms.base import probability
 from ..mechanisms.marina import Marina as MarinaUplink
@@ -20,20 +21,23 @@ def marina_step(L: float, variance: float, p: float) -> float:
     return 1.0 / (L + sqrt((1.0 - p) / p * variance))
 
 
-def cost_ratio(setting: Setting) -> float:
-    """c: the length of a compressed message (with the scalar that a common radius needs) over that of the vector
-    itself.
-    """
-    d, n, wire = setting.dim, setting.n_clients, np.dtype(setting.wire_dtype)
-    codec = setting.compressor.bind(d, n, wire)
+def relative_length(compressor: Compressor, setting: Setting) -> float:
+    """c: the length of a message, with the scalar that a common radius needs, over a dense one's."""
+    wire = np.dtype(setting.wire_dtype)
+    codec = compressor.bind(setting.dim, setting.n_clients, wire)
     nbytes = codec.max_nbytes + (wire.itemsize if codec.agreed is not None else 0)
-    relative = nbytes / (d * wire.itemsize) if codec.fixed else setting.compressor.density(d, n) / d
-    return min(1.0, relative)
+    return min(1.0, nbytes / (setting.dim * wire.itemsize))
+
+
+def default_probability(compressor: Compressor, setting: Setting) -> float:
+    """p = ζ/d, ζ the expected number of values of a message; or c, its relative length, where that is less
+    (quantizers).
+    """
+    return min(compressor.density(setting.dim, setting.n_clients) / setting.dim, relative_length(compressor, setting))
 
 
 def cheapest_probability(step: Callable[[float], float], c: float) -> float:
-    """argmin_p (p + (1−p)c)/γ(p): the p with the fewest expected bytes for a given accuracy, T being proportional to
-    1/γ.
+    """argmin_p (p + (1−p)c)/γ(p): the fewest expected bytes for a given accuracy, T being proportional to 1/γ.
 
     >>> cheapest_probability(lambda p: 1.0, 0.01)  # nothing to be gained from dense rounds
     1e-06
@@ -45,8 +49,9 @@ def cheapest_probability(step: Callable[[float], float], c: float) -> float:
 
 @methods.register("marina")
 class Marina(Method):
-    """MARINA (Gorbunov, Burlachenko, Li and Richtárik 2021, Algorithm 1), with independent or correlated unbiased
-    compressors {C_i} ∈ U(A, B).
+    """MARINA (Gorbunov, Burlachenko, Li and Richtárik 2021, Algorithm 1).
+
+    Compressors are unbiased, independent or correlated, {C_i} ∈ U(A, B).
 
     Step size (Szlendak, Tyurin and Richtárik 2022, the theorem for {C_i} ∈ U(A, B)):
 
@@ -58,8 +63,8 @@ class Marina(Method):
     Parameters
     ----------
     p : probability of a dense round. "auto", the paper's rule: ζ/d, ζ the expected number of values of a compressed
-        message (1/n for PermK, K/d for RandK). "bits": the p with the fewest expected bytes, argmin (p + (1−p)c)/γ(p),
-        c the relative length of a compressed message (Panferov, Demidovich, Rammal and Richtárik 2024). Or a number.
+        message (1/n for PermK, K/d for RandK), or for quantizers its relative length c. "bits": the p with the fewest
+        expected bytes, argmin (p + (1−p)c)/γ(p), (Panferov, Demidovich, Rammal and Richtárik 2024). Or a number.
     """
 
     summary = "compressed gradient differences, dense with probability p"
@@ -76,7 +81,7 @@ class Marina(Method):
     # ---- what variants replace ----------------------------------------------------------------------------------
     def auto_probability(self, setting: Setting) -> float:
         """The paper's rule for p."""
-        return setting.compressor.density(setting.dim, setting.n_clients) / setting.dim
+        return default_probability(setting.compressor, setting)
 
     def variance(self, setting: Setting) -> float:
         """V."""
@@ -92,7 +97,9 @@ class Marina(Method):
         if self.p == AUTO:
             return min(1.0, self.auto_probability(setting))
         if self.p == BITS:
-            return cheapest_probability(lambda p: self.step_for(setting, p), cost_ratio(setting))
+            return cheapest_probability(
+                lambda p: self.step_for(setting, p), relative_length(setting.compressor, setting)
+            )
         return probability(float(self.p), self.name)
 
     def compose(self, setting, step_size):

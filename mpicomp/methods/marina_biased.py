@@ -9,8 +9,9 @@ from .marina import Marina
 
 
 def biased_factor(bias: float, variance: float, p: float) -> float:
-    """M² = min over 0 < s < p/(1−p) of (1−p)((1+1/s) bias + variance)/(p − (1−p)s); the minimiser is the root of a
-    quadratic equation.
+    """M² = min over 0 < s < p/(1−p) of (1−p)((1+1/s) bias + variance)/(p − (1−p)s).
+
+    The minimiser is the root of a quadratic equation.
 
     >>> biased_factor(0.0, 3.0, 0.25), biased_factor(1.0, 0.0, 0.75)
     (9.0, 1.0)
@@ -27,8 +28,7 @@ def biased_factor(bias: float, variance: float, p: float) -> float:
 
 @methods.register("marina-biased")
 class MarinaBiased(Marina):
-    """MARINA's recursion with compressors that may be biased: Top-k, sign, clipped correlated quantizers, and unbiased
-    ones.
+    """MARINA's recursion with compressors that may be biased: Top-k, sign, clipped correlated quantizers.
 
     Derived here, not quoted: let mean C_i(a_i) − mean a_i have an expectation b with ‖b‖² ≤ β mean‖a_i‖² and a
     variance ≤ A mean‖a_i‖² (`Compressor.bias_variance`; β = 1 − α, A = 0 for a contractive compressor, by Jensen; β =

@@ -14,8 +14,10 @@ from .marina import Marina
 
 @methods.register("marina-w")
 class MarinaW(Marina):
-    """MARINA whose compressed rounds ask a sample of the clients, in the weighted theory of Tyurin, Sun, Burlachenko
-    and Richtárik 2023 (weighted AB inequality, weighted Hessian variance).
+    """MARINA whose compressed rounds ask a sample of the clients.
+
+    The theory is the weighted one of Tyurin, Sun, Burlachenko and Richtárik 2023 (weighted AB inequality, weighted Hessian
+    variance).
 
     With probability p all clients send ∇f_i(x^{t+1}); else g^{t+1} = g^t + Σ ξ_i C_i(∇f_i(x^{t+1}) − ∇f_i(x^t)),
     `sampling` drawing the ξ_i. Step size:

@@ -11,8 +11,10 @@ from .marina import Marina
 
 @methods.register("vr-marina")
 class VRMarina(Marina):
-    """VR-MARINA (Gorbunov, Burlachenko, Li and Richtárik 2021, Algorithms 2 and 3): between dense rounds the compressed
-    differences are those of a minibatch of b' samples (--batch, one by default), the same at both points.
+    """VR-MARINA (Gorbunov, Burlachenko, Li and Richtárik 2021, Algorithms 2 and 3).
+
+    Between dense rounds the compressed differences are those of a minibatch of b' samples (--batch, one by default), the
+    same at both points.
 
     Finite sum: dense rounds take exact gradients. p = min{ζ/d, b'/(m+b')}, m the mean number of samples of a client,
     and
@@ -52,10 +54,12 @@ class VRMarina(Marina):
         return min(p, batch_size(setting) / ((self.sync or m) + batch_size(setting)))
 
     def variance(self, setting):
-        V = super().variance(setting)
         if not mean_samples(setting):
-            return V
-        A, _ = setting.compressor.ab(setting.dim, setting.n_clients)
+            return super().variance(setting)
+        A, B = setting.compressor.ab(
+            setting.dim, setting.n_clients
+        )  # what gradient_variance knows of exact gradients does not count
+        V = max((A - B) * setting.smoothness.L_plus**2 + B * setting.smoothness.L_pm**2, 0.0)
         return V + (A + 1.0 / setting.n_clients) * sample_constant(setting) ** 2 / batch_size(setting)
 
     def compose(self, setting, step_size):
