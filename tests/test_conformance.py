@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -44,17 +45,16 @@ def test_it_says_what_it_is(name):
     assert cls.summary and cls.formulas and cls.paper and cls.__doc__
     assert cls.needs in ("unbiased", "contractive", "any")
     pages = " ".join(path.read_text() for path in (DOCS / "methods").glob("*.md"))
-    assert f"`{name}`" in pages or f"# {name}" in pages, f"no page of docs/methods names {name}"
+    assert re.search(rf"(?<![\w+-]){re.escape(name)}(?![\w+-])", pages, re.IGNORECASE), (
+        f"no page of docs/methods names {name}"
+    )
 
 
 @pytest.mark.parametrize("name", COMPRESSORS)
 def test_a_compressor_says_what_it_is_and_what_it_writes(name):
     cls = compressors[name]
     assert cls.summary and cls.formulas and cls.__doc__
-    assert (
-        f"codec {cls.codec_id}" in (DOCS / "wire.md").read_text().lower()
-        or f"| {cls.codec_id} |" in (DOCS / "wire.md").read_text()
-    )
+    assert f"\n## {cls.codec_id} {name}\n" in (DOCS / "wire.md").read_text()
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -108,10 +108,8 @@ def test_the_theory_gives_a_step_or_says_why_not(name):
     assert result.summary["loss"] <= np.log(2.0) + 1e-9, "the loss grew under the theoretical step"
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", [name for name in METHODS if methods[name].needs == "unbiased"])
 def test_a_biased_compressor_is_refused_where_the_theory_needs_an_unbiased_one(name):
-    if methods[name].needs != "unbiased":
-        pytest.skip(f"{name} takes biased compressors")
     with pytest.raises(mc.ConfigError, match="unbiased"):
         mc.run(**{**COMMON, "method": name, "compressor": "topk:k=3", "batch": 4})
 

@@ -8,11 +8,11 @@ import pytest
 import mpicomp as mc
 from mpicomp.compressors import Codec
 from mpicomp.errors import ConfigError, TheoryError, WireError
-from mpicomp.study.estimation import mean_errors
 from mpicomp.kernels import hadamard
 from mpicomp.kernels.random import Keys, Stream, bits32, bits64, client_key, derive, permutation, uniform32
 from mpicomp.kernels.range_coder import decode_symbols, encode_symbols
 from mpicomp.mechanisms.direct import Direct
+from mpicomp.study.estimation import mean_errors
 
 RNG = np.random.default_rng
 
@@ -186,7 +186,7 @@ def test_one_bit_messages_are_what_the_documentation_says():
             gamma = float(uniform32(np.uint64(client_key(keys.private, i)), j))
             U = ((places[i] + shift) % n + gamma) / n
             y = (V[i, j] + r) / (2 * r)
-            assert bit == (U < y)
+            assert bit == (y > U)
 
 
 # ---- constants ------------------------------------------------------------------------------------------------------

@@ -117,6 +117,7 @@ class EF21PWithDCGD(Stacked):
     + const. As for DCGD, the size of the neighbourhood is left to --step.
     """
 
+    neighbourhood = True
     summary = "EF21-P for the model, compressed gradients without memory"
     formulas = "γ = min{1/(Lm), L/(2AL₊²m), √(1/(2ALL_max m T))}, m = 1+√2ξ_M [derived]"
     default_compressor = "randk:fraction=0.1"
