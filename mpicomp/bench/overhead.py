@@ -88,7 +88,9 @@ def bare_seconds(comm: Any, dim: int, rounds: int, exchange: str, dtype: str) ->
     return median_interval(walls)
 
 
-def overhead(comm: Any, dims: tuple[int, ...] = (100, 1 << 22), repeats: int = 3, dtype: str = "float32") -> list[dict[str, Any]]:
+def overhead(
+    comm: Any, dims: tuple[int, ...] = (100, 1 << 22), repeats: int = 3, dtype: str = "float32"
+) -> list[dict[str, Any]]:
     """Rounds against the bare loop, in turn `repeats` times; the medians of the repeats, on rank 0.
 
     Returns
@@ -99,9 +101,24 @@ def overhead(comm: Any, dims: tuple[int, ...] = (100, 1 << 22), repeats: int = 3
     for dim in dims:
         rounds = 2000 if dim <= 10_000 else 30
         for exchange in ("p2p", "collective"):
-            pairs = [(round_seconds(comm, dim, rounds, exchange, dtype)[0], bare_seconds(comm, dim, rounds, exchange, dtype)[0]) for _ in range(repeats)]
+            pairs = [
+                (
+                    round_seconds(comm, dim, rounds, exchange, dtype)[0],
+                    bare_seconds(comm, dim, rounds, exchange, dtype)[0],
+                )
+                for _ in range(repeats)
+            ]
             if comm.Get_rank() == 0:
                 ours, bare = (float(np.median(column)) for column in zip(*pairs, strict=True))
                 ratio = float(np.median([a / b for a, b in pairs]))
-                rows.append({"dim": dim, "exchange": exchange, "round": ours, "bare": bare, "ratio": ratio, "extra": ours - bare})
+                rows.append(
+                    {
+                        "dim": dim,
+                        "exchange": exchange,
+                        "round": ours,
+                        "bare": bare,
+                        "ratio": ratio,
+                        "extra": ours - bare,
+                    }
+                )
     return rows

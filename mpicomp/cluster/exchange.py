@@ -272,7 +272,9 @@ class Exchange(ABC):
         else:
             self._tally[:] = 0
             end = codec.encode(V, rows, clients, keys, buf, HEADER_NBYTES, self._tally)
-        write_header(buf, codec.codec_id, dtype_flag(codec.wire_dtype) | self.says, round, len(rows), end - HEADER_NBYTES)
+        write_header(
+            buf, codec.codec_id, dtype_flag(codec.wire_dtype) | self.says, round, len(rows), end - HEADER_NBYTES
+        )
         self.clock.lap(ENCODE)
         return end
 
@@ -290,12 +292,25 @@ class Exchange(ABC):
     @staticmethod
     def own_frame(codec: Codec, array: np.ndarray | None, rows: np.ndarray) -> np.ndarray | None:
         """The frame around an array that needs no encoding: dense messages of all its rows in its own dtype; None otherwise."""
-        if array is None or codec.codec_id != Identity.codec_id or codec.wire_dtype != array.dtype or len(rows) != len(array):
+        if (
+            array is None
+            or codec.codec_id != Identity.codec_id
+            or codec.wire_dtype != array.dtype
+            or len(rows) != len(array)
+        ):
             return None
         return frame_around(array)
 
     def deliver(
-        self, codec: Codec, buf: np.ndarray, nbytes: int, keys: Keys, round: int, into: np.ndarray, overwrite: bool, there: bool
+        self,
+        codec: Codec,
+        buf: np.ndarray,
+        nbytes: int,
+        keys: Keys,
+        round: int,
+        into: np.ndarray,
+        overwrite: bool,
+        there: bool,
     ) -> None:
         """A broadcast has arrived in `buf`, which (`there`) may be the frame around `into` itself."""
         if overwrite and codec.codec_id == Identity.codec_id:
