@@ -49,3 +49,8 @@ class Diana(Method):
         s, A = setting.smoothness, setting.compressor.ab(setting.dim, setting.n_clients)[0]
         largest = 1.0 / (2.0 * s.L)
         return min(largest, self.shift(setting) / (s.L_plus * sqrt(8.0 * A))) if A > 0 and s.L_plus > 0 else largest
+
+    def initial_term(self, setting, mean_squared_gradient):
+        """(4LγA/a) H⁰, with h_i⁰ = 0 and γ the theory's."""
+        s, A = setting.smoothness, setting.compressor.ab(setting.dim, setting.n_clients)[0]
+        return 4.0 * s.L * self.step_size(setting) * A / self.shift(setting) * mean_squared_gradient
