@@ -34,12 +34,21 @@ class CheckpointError(UserError):
     """A checkpoint that cannot be written or read; the message names file and remedy."""
 
 
+class ProblemError(UserError, ValueError):
+    """A user's problem returned or wrote something of a wrong shape or type; the message names the client."""
+
+
 class WireError(MpicompError, ValueError):
     """A message that is truncated, corrupted, or of another version, codec, round or length."""
 
 
 class TheoryError(UserError, ValueError):
     """No theorem covers the combination; the message proposes a safe choice."""
+
+
+def full_text(error: BaseException) -> str:
+    """The error's message and its notes, which say where it happened."""
+    return "\n  ".join([str(error), *getattr(error, "__notes__", [])])
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> ConfigError:

@@ -8,7 +8,7 @@ bytes  type  meaning
 0      u8    magic, 0xC5
 1      u8    version of the format, 1
 2      u8    codec: number of the compressor that wrote the messages (0 identity, 1 topk, ...)
-3      u8    flags: bit 0 values are float64 (else float32); bit 1 stop; bit 2 checkpoint; bit 3 please stop; others zero
+3      u8    flags: bit 0 values are float64 (else float32); bit 1 stop; bit 2 checkpoint; bit 3 please stop; bit 4 diverged; others zero
 4-7    u32   round
 8-11   u32   number of messages in the frame
 12-15  u32   number of bytes that follow the header
@@ -33,7 +33,8 @@ FLAG_FLOAT64 = 1
 FLAG_STOP = 2
 FLAG_CHECKPOINT = 4
 FLAG_REQUEST = 8  # a worker asks the server to stop; bits 1 and 2 are the server's orders, for the end of this round
-CONTROL_FLAGS = FLAG_STOP | FLAG_CHECKPOINT | FLAG_REQUEST
+FLAG_DIVERGED = 16  # goes with FLAG_STOP: the server met a number that is not finite
+CONTROL_FLAGS = FLAG_STOP | FLAG_CHECKPOINT | FLAG_REQUEST | FLAG_DIVERGED
 _KNOWN_FLAGS = FLAG_FLOAT64 | CONTROL_FLAGS
 
 _HEADER = struct.Struct("<BBBBIII")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ..errors import UserError
+from ..errors import UserError, full_text
 from ..version import __version__
 from .bench import bench
 from .compare import compare
@@ -60,7 +60,7 @@ def main() -> None:
         sys.exit(code or 0)
     except UserError as error:
         if speaks:
-            print(f"mpicomp: {error}", file=sys.stderr)
+            print(f"mpicomp: {full_text(error)}", file=sys.stderr)
         sys.exit(2)
     except typer.Abort:
         sys.exit(130)

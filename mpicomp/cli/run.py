@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -113,6 +114,7 @@ def run(
     if result.interrupted:
         raise typer.Exit(EXIT_RESUME)
     if result.summary.get("diverged"):
+        print(f"mpicomp: {result.summary['divergence']}", file=sys.stderr)
         raise typer.Exit(3)
 
 

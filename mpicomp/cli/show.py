@@ -120,7 +120,7 @@ def run_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
         ("iterate sha256", summary["iterate_sha256"][:16]),
     ]
     if summary["diverged"]:
-        rows.append(("stopped", "diverged: try a smaller --step"))
+        rows.append(("stopped", f"diverged in round {summary['rounds']}"))
     elif summary["reached_tol"]:
         rows.append(("stopped", "‖∇f‖² reached --tol"))
     return rows

@@ -13,8 +13,10 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from ..errors import ConfigError, TheoryError
+from ..errors import ConfigError, ProblemError, TheoryError
 from ..registry import Registry
+
+UNWRITTEN = -1.2345678e30  # stands in a gradient before the first call, to see that it is overwritten
 
 problems: Registry[type[Problem]] = Registry("problem", "mpicomp.problems")
 
@@ -142,7 +144,7 @@ class Problem:
         """f_i(x); x has shape (d,)."""
         raise NotImplementedError(f"{type(self).__name__} must define loss(i, x)")
 
-    def gradient(self, i: int, x: np.ndarray, out: np.ndarray) -> None:
+    def gradient(self, i: int, x: np.ndarray, out: np.ndarray) -> Any:
         """Write ∇f_i(x) into `out` (shape (d,))."""
         raise NotImplementedError(f"{type(self).__name__} must define gradient(i, x, out)")
 
@@ -150,7 +152,7 @@ class Problem:
         """How many terms f_i = (1/N_i) Σ_j f_ij has; 0 where f_i is not a finite sum (no minibatch form)."""
         return 0
 
-    def batch_gradient(self, i: int, x: np.ndarray, samples: np.ndarray, out: np.ndarray) -> None:
+    def batch_gradient(self, i: int, x: np.ndarray, samples: np.ndarray, out: np.ndarray) -> Any:
         """Write the mean of ∇f_ij(x) over j in `samples` (int64, shape (b,)) into `out`."""
         raise ConfigError(f"problem {self.name!r} has no minibatch form; use the full gradient")
 
@@ -210,6 +212,37 @@ class Problem:
         return Block(self, clients, np.dtype(dtype))
 
 
+class _client:
+    """Adds to an exception of the user's functions whose client it was; as a context it costs nothing for each client."""
+
+    client = -1
+
+    def __enter__(self) -> _client:
+        return self
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if error is not None and self.client >= 0:
+            error.add_note(f"client {self.client}")
+
+
+def _nothing_else(returned: Any, out: np.ndarray) -> None:
+    if returned is not None and returned is not out:
+        raise ProblemError(
+            f"a gradient is to be written into out, but {type(returned).__name__} was returned; "
+            "use out[:] = ..., or FunctionProblem for functions that return it"
+        )
+
+
+def _checked(returned: Any, dim: int) -> np.ndarray:
+    """What a user's gradient function returned, if it is d real numbers."""
+    array = np.asarray(returned)
+    if array.shape != (dim,) or array.dtype.kind not in "fiu":
+        raise ProblemError(
+            f"the gradient function returned {array.dtype} of shape {array.shape}; expected real numbers of shape ({dim},)"
+        )
+    return array
+
+
 class Block:
     """The clients of one rank, evaluated together. This default loops over the simple contract.
 
@@ -219,21 +252,36 @@ class Block:
 
     def __init__(self, problem: Problem, clients: np.ndarray, dtype: np.dtype):
         self.problem, self.clients, self.dtype = problem, np.asarray(clients, np.int64), dtype
+        self._writes = False  # its gradients have been seen to fill `out`
 
     def losses(self, W: np.ndarray, out: np.ndarray) -> None:
         """out[j] = f_{clients[j]}(W[j]); out is float64, shape (m,)."""
-        for j, i in enumerate(self.clients):
-            out[j] = self.problem.loss(int(i), W[j if len(W) > 1 else 0])
+        with _client() as at:
+            for j, at.client in enumerate(self.clients):
+                out[j] = self.problem.loss(int(at.client), W[j if len(W) > 1 else 0])
 
     def gradients(self, W: np.ndarray, out: np.ndarray) -> None:
         """out[j] = ∇f_{clients[j]}(W[j]); out has the block's dtype, shape (m, d)."""
-        for j, i in enumerate(self.clients):
-            self.problem.gradient(int(i), W[j if len(W) > 1 else 0], out[j])
+        if not self._writes:
+            out[:] = UNWRITTEN
+        with _client() as at:
+            for j, at.client in enumerate(self.clients):
+                row = out[j]
+                _nothing_else(self.problem.gradient(int(at.client), W[j if len(W) > 1 else 0], row), row)
+                if not self._writes and np.any(row == np.asarray(UNWRITTEN, row.dtype)):
+                    raise ProblemError(
+                        "gradient(i, x, out) left entries of out as they were; write all of them, as in out[:] = ..."
+                    )
+        self._writes = True
 
     def batch_gradients(self, W: np.ndarray, samples: np.ndarray, out: np.ndarray) -> None:
         """out[j] = mean of ∇f_{i,s}(W[j]) over s in samples[j], i = clients[j]; samples is int64, shape (m, b)."""
-        for j, i in enumerate(self.clients):
-            self.problem.batch_gradient(int(i), W[j if len(W) > 1 else 0], samples[j], out[j])
+        with _client() as at:
+            for j, at.client in enumerate(self.clients):
+                row = out[j]
+                _nothing_else(
+                    self.problem.batch_gradient(int(at.client), W[j if len(W) > 1 else 0], samples[j], row), row
+                )
 
 
 class BlockProblem(Problem):
@@ -282,7 +330,7 @@ class FunctionProblem(Problem):
         return float(self.loss_function(i, x))
 
     def gradient(self, i: int, x: np.ndarray, out: np.ndarray) -> None:
-        out[:] = self.gradient_function(i, x)
+        out[:] = _checked(self.gradient_function(i, x), self.dim)
 
     def smoothness(self) -> Smoothness:
         return self.constants if self.constants is not None else super().smoothness()

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from ..errors import UserError
+from ..errors import UserError, full_text
 
 EXIT_USER_ERROR = 2
 AGREE_SECONDS = 4.0
@@ -33,7 +33,11 @@ def guard(comm: Any) -> Iterator[None]:
         yield
     except UserError as error:
         if not _all_arrive(errors):
-            _end(comm, f"{type(error).__name__}: {error}\n(the other ranks do not see this error)", EXIT_USER_ERROR)
+            _end(
+                comm,
+                f"{type(error).__name__}: {full_text(error)}\n(the other ranks do not see this error)",
+                EXIT_USER_ERROR,
+            )
         raise
     except BaseException as error:
         code = error.code if isinstance(error, SystemExit) and isinstance(error.code, int) else 1

@@ -277,6 +277,12 @@ def resume(config: Config, session: Session, record: Any, comm: Comm | None) -> 
         record.resume(checkpoint.round, checkpoint.manifest)
 
 
+def newest(config: Config) -> Path | None:
+    """The folder of this run's newest checkpoint that has a manifest."""
+    whole = sorted(Path(config.out or ".").glob(f"{FOLDER}/round-*/checkpoint.json")) if config.out else []
+    return whole[-1].parent if whole else None
+
+
 def find(config: Config) -> tuple[Checkpoint | None, list[str]]:
     """The newest whole checkpoint of this configuration, and what a person should know about the choice."""
     auto = config.resume == "auto"

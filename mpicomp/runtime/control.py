@@ -2,7 +2,7 @@
 
 All ranks must do the same at the same round boundary. A checkpoint every R rounds needs no agreement. For the rest the server decides,
 and its downlink frames of a round carry the order for that round's end in their headers, so that no message is added; a worker that
-got a signal asks the server by a flag of its uplink frames.
+got a signal asks the server by a flag of its uplink frames. In the same way all ranks hear of a divergence that the server has met.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from types import FrameType
 from typing import Any, NamedTuple
 
 from ..cluster.exchange import Exchange
-from ..wire import FLAG_CHECKPOINT, FLAG_REQUEST, FLAG_STOP
+from ..wire import FLAG_CHECKPOINT, FLAG_DIVERGED, FLAG_REQUEST, FLAG_STOP
 from .config import Config
 
 EXIT_RESUME = 75  # EX_TEMPFAIL of sysexits.h: try again, with --resume auto
@@ -25,6 +25,7 @@ class Orders(NamedTuple):
 
     checkpoint: bool
     stop: bool
+    diverged: bool
 
 
 class Control:
@@ -77,6 +78,6 @@ class Control:
         """The orders for the end of the round that was the t-th."""
         exchange, every = self.exchange, self.config.checkpoint_every
         order = exchange.says if exchange.is_server else exchange.heard
-        stop = bool(order & FLAG_STOP)
+        stop, diverged = bool(order & FLAG_STOP), bool(order & FLAG_DIVERGED)
         checkpoint = bool(order & FLAG_CHECKPOINT) or bool(every and t % every == 0) or stop
-        return Orders(checkpoint and self.config.out is not None, stop)
+        return Orders(checkpoint and not diverged and self.config.out is not None, stop, diverged)

@@ -71,6 +71,7 @@ def run(
         wrapped = Comm(comm) if comm is not None and comm.Get_size() > 1 else None
         result = _run(config, wrapped, own, progress)
         if wrapped is not None:
+            wrapped.barrier()  # nobody ends, which a launcher may take for a failure, before the results are written
             wrapped.free()
         return result
 
@@ -101,7 +102,8 @@ def _run(config: Config, comm: Comm | None, own: dict[str, Any], progress: Progr
     warmup = time.perf_counter() - started - setup
     record = Record(config, session, comm, progress)
     resume(config, session, record, comm)
-    with Control(config, exchange) as control:
+    # NumPy need not warn of overflow: a run that diverges is stopped with a message of its own
+    with Control(config, exchange) as control, np.errstate(over="ignore", invalid="ignore"):
         rounds = _rounds(config, session, record, control, comm)
     exchange.finish()
     return conclude(config, problem, composition, session, record, rounds, {"setup": setup, "warmup": warmup}, comm)
@@ -177,6 +179,9 @@ def _rounds(config: Config, session: Session, record: Record, control: Control, 
         clock.end_round()
         t += 1
         orders = control.after_round(t)
+        if orders.diverged:
+            record.diverge(t)
+            break
         if t % every == 0 or t == config.rounds:
             stop = record.evaluate(t)
         if orders.checkpoint and not record.diverged:

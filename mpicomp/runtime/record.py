@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,7 @@ from ..cluster.comm import Comm
 from ..cluster.exchange import Exchange
 from ..cluster.ledger import Ledger, describe
 from ..problems import Problem
+from .checkpoint import newest
 from .config import Config
 from .results import Result, digest, manifest, rank_facts
 from .session import Composition, Session, complete
@@ -27,6 +29,7 @@ class Record:
         self.history: list[dict[str, Any]] = []
         self.reached = self.diverged = self.interrupted = False
         self.resumed_at = 0
+        self.divergence: str | None = None  # what a person should know of it, on the server
         self._carried = {
             "traffic": np.zeros_like(session.exchange.ledger.traffic),
             "seconds": np.zeros(len(PHASES)),
@@ -55,20 +58,54 @@ class Record:
 
     def evaluate(self, t: int) -> bool:
         """Add a row for x^t; True where the run is to stop, on all ranks alike."""
-        session, comm = self.session, self.comm
-        if comm is not None:
-            comm.purpose = "evaluation"
-        loss, norm = session.evaluate()
+        session = self.session
+        self._off_the_clock()
+        try:
+            loss, norm = session.evaluate()
+        except Exception as error:
+            error.add_note(f"in the evaluation after round {t}")
+            raise
         ranks = self.measure()
         if ranks is not None:
             self.history.append(self._row(t, loss, norm, *ranks))
             self.diverged = not np.isfinite(loss + norm)
+            if self.diverged:
+                self.divergence = self._advice(t, "f or ‖∇f‖² is not finite")
             self.reached = norm <= self.config.tol and self.config.tol > 0
             self._flag[0] = self.reached or self.diverged
             if self.progress:
                 self.progress(self.history[-1])
         session.exchange.spread(self._flag)
         return bool(self._flag[0])
+
+    def diverge(self, t: int) -> None:
+        """The server met a NaN or Inf in the t-th round: add a last row, without asking the problem at such a point, and find who began."""
+        self._off_the_clock()
+        fact = {"client": self.session.suspect(), "host": platform.node()}
+        facts = [fact] if self.comm is None else self.comm.gather_json(fact)
+        ranks = self.measure()
+        self.diverged = True
+        if ranks is None or facts is None:
+            return
+        self.history.append(self._row(t, np.nan, np.nan, *ranks))
+        if self.progress:
+            self.progress(self.history[-1])
+        names = [f"client {f['client']} (rank {r} on {f['host']})" for r, f in enumerate(facts) if f["client"] >= 0]
+        whose = f"; not finite were the gradients of {', '.join(names[:3])}" if names else "; all gradients were finite"
+        self.divergence = self._advice(t, f"the gradient estimate or the step is not finite{whose}")
+
+    def _off_the_clock(self) -> None:
+        if self.comm is not None:
+            self.comm.purpose = "evaluation"
+
+    def _advice(self, t: int, what: str) -> str:
+        last = newest(self.config)
+        kept = f"; the last good checkpoint is {last}" if last is not None else ""
+        step, compressor = self.session.optimizer.step_size, complete(self.config).compressor
+        return (
+            f"diverged in round {t}: {what}; the step size is {step:.6g}: try a smaller --step or --step theory, "
+            f"or a compressor that loses less than {compressor}{kept}"
+        )
 
     def measure(self) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
         """(traffic summed over ranks, seconds by rank and phase, round totals by rank), on the server."""
@@ -134,6 +171,7 @@ def conclude(
         "grad_norm_sq": last["grad_norm_sq"],
         "reached_tol": record.reached,
         "diverged": record.diverged,
+        "divergence": record.divergence,
         "interrupted": record.interrupted,
         "resumed_at": record.resumed_at,
         "step": session.optimizer.step_size,

@@ -18,7 +18,7 @@ from ..optimizers import optimizers
 from ..oracles import Full, Minibatch, Weighted
 from ..problems import Problem, problems
 from ..registry import default_options, option_names
-from ..wire import framed_zeros
+from ..wire import FLAG_DIVERGED, FLAG_STOP, framed_zeros
 from .config import Config, initial_point, parse_step
 
 
@@ -99,22 +99,23 @@ class Timed:
 
     def __init__(self, oracle: Any, clock: Clock):
         self.oracle, self._clock = oracle, clock
+        self.latest: Any = None  # what the last evaluation returned
 
     def move(self, points: np.ndarray, round: int) -> None:
         self.oracle.move(points, round)
 
     def value(self) -> np.ndarray:
-        result = self.oracle.value()
+        self.latest = result = self.oracle.value()
         self._clock.lap(COMPUTE)
         return result
 
     def full(self) -> np.ndarray:
-        result = self.oracle.full()
+        self.latest = result = self.oracle.full()
         self._clock.lap(COMPUTE)
         return result
 
     def difference(self) -> np.ndarray:
-        result = self.oracle.difference()
+        self.latest = result = self.oracle.difference()
         self._clock.lap(COMPUTE)
         return result
 
@@ -160,18 +161,43 @@ class Session:
 
     def round(self, t: int) -> None:
         """Round t: gradients at x^t, uplink, step to x^{t+1}, downlink (the downlink first where every rank steps by itself)."""
+        try:
+            self._round(t)
+        except Exception as error:
+            error.add_note(f"in round {t + 1}{self._hosted()}")
+            raise
+
+    def _hosted(self) -> str:
+        clients = self.exchange.clients
+        return f", on the rank of clients {clients[0]} to {clients[-1]}" if len(clients) else ""
+
+    def _round(self, t: int) -> None:
         if self.exchange.is_worker:
             self.oracle.move(self.points, t)
         g: Any = self.uplink.transmit(self.oracle if self.exchange.is_worker else None, t)
         if self.replicated:
+            self._check(g)
             g = self.downlink.transmit(g, t)
             self.optimizer.step(self.x, g)
             self.clock.lap(STEP)
             return
         if self.exchange.is_server:
             self.optimizer.step(self.x, g)
+            self._check(g)
             self.clock.lap(STEP)
         self.points = self.downlink.transmit(self.x if self.exchange.is_server else None, t)
+
+    def _check(self, g: np.ndarray) -> None:
+        """Server, before the downlink of a round: where g or x is not finite, its frames order all ranks to stop."""
+        if self.exchange.is_server and not finite(g, self.x):
+            self.exchange.says |= FLAG_STOP | FLAG_DIVERGED
+
+    def suspect(self) -> int:
+        """The first client of this rank whose last gradient has a NaN or Inf; -1 where there is none."""
+        if not self.exchange.is_worker or self.oracle.latest is None:
+            return -1
+        rows = np.flatnonzero(~np.isfinite(self.oracle.latest).all(axis=1))
+        return int(self.exchange.clients[rows[0]]) if len(rows) else -1
 
     # ---- evaluation, off the clock ------------------------------------------------------------------------------
     def evaluate(self) -> tuple[float, float]:
@@ -196,6 +222,17 @@ def _checked_weights(weights: np.ndarray, n: int) -> np.ndarray:
     if weights.shape != (n,) or not np.all(weights > 0) or abs(weights.sum() - 1) > 1e-9:
         raise ConfigError(f"weights must be {n} positive numbers that sum to one; they sum to {weights.sum():.12g}")
     return weights
+
+
+@njit
+def finite(g, x):
+    """No entry of g or x, both of shape (1, d), is NaN or Inf."""
+    bad = 0
+    for array in (g, x):
+        row = array[0]
+        for c in range(row.shape[0]):
+            bad |= not abs(row[c]) < np.inf
+    return bad == 0
 
 
 @njit
