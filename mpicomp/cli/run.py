@@ -60,6 +60,10 @@ def _options(
     time_limit: Annotated[
         float | None, Option(help="Checkpoint and stop (exit code 75) after so many seconds.")
     ] = None,
+    stall_timeout: Annotated[
+        float | None,
+        Option(help="End the job, with every rank's stack, once a round takes so many seconds; 0 never.  [0]"),
+    ] = None,
     resume: Annotated[
         str | None, Option(help="Go on from a run directory's checkpoints; auto: from --out's, if any.")
     ] = None,

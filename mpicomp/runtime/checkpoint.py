@@ -39,6 +39,7 @@ FREE = (
     "checkpoint_every",
     "checkpoint_seconds",
     "time_limit",
+    "stall_timeout",
     "resume",
 )
 

@@ -40,6 +40,7 @@ class Config:
     out : directory for the results; nothing is written where None.
     checkpoint_every, checkpoint_seconds : write a checkpoint under `out` after so many rounds or seconds; 0 never.
     time_limit : seconds after which to checkpoint and stop with exit code 75; 0 for none.
+    stall_timeout : seconds that a round or an evaluation may take before the job is ended; 0 for no limit.
     resume : go on from the checkpoints of a run directory, or "auto": from those under `out` where there are any.
     allow_unsafe : run combinations that no theory covers.
     """
@@ -69,6 +70,7 @@ class Config:
     checkpoint_every: int = 0
     checkpoint_seconds: float = 0.0
     time_limit: float = 0.0
+    stall_timeout: float = 0.0
     resume: str | None = None
     allow_unsafe: bool = False
 
@@ -129,7 +131,7 @@ class Config:
         _choice("wire_dtype", self.wire_dtype or self.dtype, DTYPES)
         _choice("exchange", self.exchange, EXCHANGES)
         least_of = {"clients": 1, "rounds": 0, "batch": 0, "eval_every": 0}
-        least_of |= {"checkpoint_every": 0, "checkpoint_seconds": 0, "time_limit": 0}
+        least_of |= {"checkpoint_every": 0, "checkpoint_seconds": 0, "time_limit": 0, "stall_timeout": 0}
         for name, least in least_of.items():
             if getattr(self, name) < least:
                 raise ConfigError(f"{name}={getattr(self, name)}: at least {least} is needed")

@@ -28,6 +28,7 @@ from .record import Progress, Record, conclude
 from .rehearsal import leaders_first, rehearse
 from .results import Result, check_directory
 from .session import Composition, Session, build_problem
+from .stall import CHECKPOINT, END, EVALUATION, ROUND, StallWatch
 
 
 def run(
@@ -103,10 +104,12 @@ def _run(config: Config, comm: Comm | None, own: dict[str, Any], progress: Progr
     record = Record(config, session, comm, progress)
     resume(config, session, record, comm)
     # NumPy need not warn of overflow: a run that diverges is stopped with a message of its own
-    with Control(config, exchange) as control, np.errstate(over="ignore", invalid="ignore"):
-        rounds = _rounds(config, session, record, control, comm)
-    exchange.finish()
-    return conclude(config, problem, composition, session, record, rounds, {"setup": setup, "warmup": warmup}, comm)
+    with StallWatch(config.stall_timeout, comm) as watch:
+        with Control(config, exchange) as control, np.errstate(over="ignore", invalid="ignore"):
+            rounds = _rounds(config, session, record, control, watch, comm)
+        exchange.finish()
+        watch.at = (END, rounds)
+        return conclude(config, problem, composition, session, record, rounds, {"setup": setup, "warmup": warmup}, comm)
 
 
 def _begin(config: Config, composition: Composition) -> dict[str, Any]:
@@ -164,16 +167,20 @@ def make_exchange(config: Config, problem: Problem, comm: Comm | None) -> Exchan
     return kind(comm, n, d, dtype, weights, Clock(comm.now, config.rounds))
 
 
-def _rounds(config: Config, session: Session, record: Record, control: Control, comm: Comm | None) -> int:
+def _rounds(
+    config: Config, session: Session, record: Record, control: Control, watch: StallWatch, comm: Comm | None
+) -> int:
     """All rounds, with evaluations and checkpoints between them; returns how many updates x has had."""
     clock = session.clock
     every = config.eval_every or max(1, config.rounds // 100)
     t = record.resumed_at
+    watch.at = (EVALUATION, t)
     stop = t == 0 and record.evaluate(0)
     while t < config.rounds and not stop:
         if comm is not None:
             comm.purpose = "round"
         control.before_round()
+        watch.at = (ROUND, t + 1)
         clock.start_round()
         session.round(t)
         clock.end_round()
@@ -183,10 +190,12 @@ def _rounds(config: Config, session: Session, record: Record, control: Control, 
             record.diverge(t)
             break
         if t % every == 0 or t == config.rounds:
+            watch.at = (EVALUATION, t)
             stop = record.evaluate(t)
         if orders.checkpoint and not record.diverged:
             if comm is not None:
                 comm.purpose = "checkpoint"
+            watch.at = (CHECKPOINT, t)
             save(session, config, t, record.saved(), comm)
         if orders.stop and t < config.rounds and not stop:
             record.interrupted = stop = True

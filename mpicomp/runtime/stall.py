@@ -1,0 +1,104 @@
+"""`--stall-timeout`: a rank that stops making progress ends the job, and every rank says where it is.
+
+A thread of each rank looks several times a second whether the rank's stage has changed; the rounds pay for one assignment each. It works
+while the rank waits in MPI, sleeps, or loops in Python. A call that never lets go of Python's lock (a compiled kernel, a C library)
+keeps the thread from running too; then `faulthandler`'s own timer, which the thread winds up each time that it looks, ends the process.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import platform
+import sys
+import threading
+import time
+import traceback
+from pathlib import Path
+from types import CodeType, FrameType, FunctionType
+from typing import Any
+
+from ..cluster.comm import Comm
+
+EXIT_STALLED = 4
+STDERR = 2
+GRACE = 1.0  # seconds in which the other ranks have their say, before the first process ends the job
+FILES = 600.0  # seconds that writing files may take beyond the time-out
+ROUND, EVALUATION, CHECKPOINT, END = (
+    "round",
+    "the evaluation after round",
+    "the checkpoint after round",
+    "the end, round",
+)
+_WAITS = Path(__file__).parent.parent / "cluster" / "comm.py"
+
+
+class StallWatch:
+    """Watches the rank that makes it; a context manager, idle where `seconds` is 0.
+
+    Parameters
+    ----------
+    seconds : the longest that a round or an evaluation may take. comm : of the run; None for one process.
+
+    Attributes
+    ----------
+    at : (stage, round), assigned by the loop whenever the rank gets on.
+    """
+
+    def __init__(self, seconds: float, comm: Comm | None):
+        self.seconds, self.at = seconds, (ROUND, 0)
+        rank, size = (0, 1) if comm is None else (comm.rank, comm.size)
+        self._who = f"rank {rank} of {size} on {platform.node()}"
+        self._watched, self._over = threading.get_ident(), threading.Event()
+        self._tick = min(seconds / 10, 0.25)
+
+    def __enter__(self) -> StallWatch:
+        if self.seconds:
+            self._wind_up()
+            watch = _named(StallWatch._watch, self._who)
+            self._thread = threading.Thread(target=watch, args=(self,), name="stall", daemon=True)
+            self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.seconds:
+            self._over.set()
+            self._thread.join()
+            faulthandler.cancel_dump_traceback_later()
+
+    def _wind_up(self) -> None:
+        faulthandler.dump_traceback_later(self.seconds + GRACE / 2, exit=True, file=STDERR)
+
+    def _watch(self) -> None:
+        seen, since = self.at, time.monotonic()
+        while not self._over.wait(self._tick):
+            self._wind_up()
+            at, now = self.at, time.monotonic()
+            if at is not seen:
+                seen, since = at, now
+            elif now - since > self.seconds + (FILES if at[0] in (CHECKPOINT, END) else 0):
+                self._end(at, now - since)
+
+    def _end(self, at: tuple[str, int], age: float) -> None:
+        """Say where this rank is and end it, and by that the job; a rank that only waits lets the others speak first."""
+        frame = sys._current_frames()[self._watched]
+        waits = Path(frame.f_code.co_filename) == _WAITS
+        doing = "waiting for another rank" if waits else f"busy in {_place(frame)}"
+        stack = "".join(traceback.format_stack(frame))
+        text = (
+            f"\nmpicomp: {self._who} has been in {at[0]} {at[1]} for {age:.1f} s, {doing}; ending the job "
+            f"(--stall-timeout {self.seconds:g})\n{stack}"
+        )
+        os.write(STDERR, text.encode())
+        time.sleep(GRACE if waits else GRACE / 2)
+        os._exit(EXIT_STALLED)
+
+
+def _place(frame: FrameType) -> str:
+    return f"{frame.f_code.co_qualname} ({Path(frame.f_code.co_filename).name}:{frame.f_lineno})"
+
+
+def _named(function: Any, file: str) -> FunctionType:
+    """The function, seeming to come from another file: `faulthandler` shows nothing of a process but its stacks' files and lines."""
+    code: CodeType = function.__code__.replace(co_filename=file)
+    return FunctionType(code, function.__globals__, function.__name__)
