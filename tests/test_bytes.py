@@ -1,20 +1,22 @@
 """The ledger against witnesses below it: what mpicomp says it handed to MPI is what MPI was handed, to the byte.
 
-With any MPI that brings a compiler wrapper, a PMPI library (`pmpi/pmpicount.c`) counts calls and bytes by function, for each run and
-purpose apart; with Open MPI, the library's own monitoring counts what was sent from whom to whom.
+With any MPI that brings a compiler wrapper, the PMPI library of `--verify-bytes` (`cluster/pmpi`) counts calls and bytes by function, for each
+run and purpose apart; with Open MPI, the library's own monitoring counts what was sent from whom to whom.
 """
 
 from __future__ import annotations
 
 import json
-import shutil
-import subprocess
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-HERE = Path(__file__).parent
+import mpicomp as mc
+from mpicomp.cluster import witness
+from mpicomp.errors import EnvironmentMismatch
+
 RANKS = 4
 EXCHANGES = ("p2p", "collective")
 PURPOSES = ("setup", "round", "evaluation")
@@ -108,23 +110,17 @@ def bytes_of(counts: Counts, *functions: str, purpose: str = "round") -> int:
     return sum(nbytes for (why, name), (_, nbytes) in counts.items() if why == purpose and name in functions)
 
 
-def build(mpi: Any, directory: Path) -> Path:
-    """The PMPI library for an MPI, built with the compiler wrapper beside its Python or its mpirun."""
-    places = f"{Path(mpi.python).parent}:{Path(mpi.launcher.program).parent}"
-    wrapper = shutil.which("mpicc", path=places)
-    if wrapper is None or not any(shutil.which(name) for name in ("gcc", "cc", "clang")):
-        pytest.skip("no C compiler, or no mpicc beside this MPI")
-    library = directory / "libpmpicount.so"
-    command = [wrapper, "-O1", "-shared", "-fPIC", "-o", library, HERE / "pmpi" / "pmpicount.c"]
-    built = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    if built.returncode:
-        pytest.skip(f"mpicc cannot build the PMPI library: {built.stderr.strip().splitlines()[-1]}")
-    return library
+def build(mpi: Any) -> Path:
+    """The PMPI library for an MPI, built with the compiler wrapper beside its Python."""
+    try:
+        return witness.build(mpi.python, mpi.is_open_mpi)
+    except EnvironmentMismatch as error:
+        pytest.skip(str(error))
 
 
 @pytest.mark.process
 def test_ledger_equals_a_pmpi_count(each_mpi, tmp_path):
-    library = build(each_mpi, tmp_path)
+    library = build(each_mpi)
     before = ["env", f"LD_PRELOAD={library}", f"PMPICOUNT={tmp_path / 'count'}"]
     ledgers = run_all(each_mpi, tmp_path, RUNS, before=before)
     counted = pmpi_counts(tmp_path)
@@ -177,3 +173,63 @@ def test_ledger_equals_open_mpis_monitoring(open_mpi, exchange, tmp_path):
     from_root = sum(collective[0][rank] - collective[rank][0] for rank in range(1, RANKS))
     gathered = sum(handed(rank, "Gather", "Gatherv") for rank in range(1, RANKS))
     assert from_root == (RANKS - 1) * handed(0, "Bcast") + handed(0, "Scatterv") + gathered > 0
+
+
+# ---- mpicomp run --verify-bytes -----------------------------------------------------------------------------------------
+RUN = ["run", "-q", "--no-table", "--verify-bytes", "--rounds", "12", "--clients", "6", "--step", "0.1"]
+LYING = """
+import sys
+from mpicomp.cluster.ledger import Ledger
+from mpicomp.cli import main
+true = Ledger.handed
+Ledger.handed = lambda self, purpose, function, nbytes: true(
+    self, purpose, function, nbytes + (purpose == "round" and function == "Isend" and self.functions[purpose, function][0] == 3))
+main()
+"""
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("exchange", EXCHANGES)
+def test_verify_bytes(each_mpi, exchange):
+    build(each_mpi)
+    argv = ["-m", "mpicomp", *RUN, "--exchange", exchange, "--method", "marina-p", "--compressor", "permk"]
+    job = each_mpi.run(RANKS, argv, NO_COLOR="1").check()
+    assert "ledger and MPI agree to the byte" in job.out
+    (total,) = re.findall(r"all MPI +(\d+) +(\d+) +(\d+) +(\d+)", job.out)
+    assert total[:2] == total[2:] and int(total[1]) > 10_000
+
+
+@pytest.mark.process
+def test_verify_bytes_finds_one_byte(mpi, tmp_path):
+    build(mpi)
+    (tmp_path / "lying.py").write_text(LYING)
+    job = mpi.run(RANKS, [tmp_path / "lying.py", *RUN])
+    assert job.code == 1 and "DIFFER" in job.out
+    assert sorted(re.findall(r"rank (\d), round Isend: the ledger has", job.err)) == ["0", "1", "2", "3"]
+
+
+@pytest.mark.process
+def test_verify_bytes_without_a_compiler_says_what_is_missing(mpi, tmp_path):
+    job = mpi.run(2, ["-m", "mpicomp", *RUN], PATH="/nowhere", XDG_CACHE_HOME=str(tmp_path))
+    assert job.code != 0 and "needs a C compiler and the MPI headers" in job.err and "Traceback" not in job.err
+
+
+def test_verify_bytes_in_one_process_is_refused():
+    with pytest.raises(mc.ConfigError, match="nothing goes through MPI"):
+        mc.run(problem="quadratic", verify_bytes=True)
+
+
+def test_a_header_of_another_mpi_is_refused(mpi, tmp_path, monkeypatch):
+    build(mpi)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with pytest.raises(EnvironmentMismatch, match="another MPI"):
+        witness.build(mpi.python, not mpi.is_open_mpi)
+
+
+def test_interface_counters(tmp_path):
+    for name, counts in (("eth0", (123, 45)), ("broken", ("x", ""))):
+        (tmp_path / name / "statistics").mkdir(parents=True)
+        for way, count in zip(("rx", "tx"), counts, strict=True):
+            (tmp_path / name / "statistics" / f"{way}_bytes").write_text(f"{count}\n")
+    assert witness.interfaces(tmp_path) == {"eth0": [123, 45]}
+    assert witness.interfaces(tmp_path / "nowhere") == {}

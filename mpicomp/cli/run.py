@@ -67,6 +67,9 @@ def _options(
     resume: Annotated[
         str | None, Option(help="Go on from a run directory's checkpoints; auto: from --out's, if any.")
     ] = None,
+    verify_bytes: Annotated[
+        bool, Option("--verify-bytes", help="Compare the ledger with an independent count of what MPI is handed.")
+    ] = False,
     allow_unsafe: Annotated[bool, Option("--allow-unsafe", help="Run combinations that no theory covers.")] = False,
     set_: Annotated[
         list[str] | None, Option("--set", metavar="KEY=VALUE", help="Any option, also problem.dim=100, method.p=0.1.")
@@ -87,7 +90,8 @@ def with_run_options(command: Callable[..., Any]) -> Callable[..., Any]:
         path, sets = given.pop("config"), tuple(given.pop("set_") or ())
         options = {p.name: given.pop(p.name) for p in shared if p.name in given}
         options["out"] = str(options["out"]) if options["out"] else None
-        options["allow_unsafe"] = options["allow_unsafe"] or None
+        for flag in ("allow_unsafe", "verify_bytes"):
+            options[flag] = options[flag] or None
         sets = (*(f"method.{k}={v}" for k in CUSTOM if (v := options.pop(k)) is not None), *sets)
         return command(Config.load(path, options, sets), **given)
 
@@ -104,10 +108,15 @@ def run(
     no_table: Annotated[bool, Option("--no-table", help="Progress, but no final table.")] = False,
 ) -> None:
     """Run one method on one problem; under mpirun or srun on all their ranks, else in this process."""
+    from ..cluster.environment import declared_size
     from ..runtime.control import EXIT_RESUME
     from ..runtime.loop import run as run_method
-    from .show import Progress, show_run
+    from .show import Progress, show_run, show_witness
 
+    if config.verify_bytes and declared_size() is not None:
+        from ..cluster.witness import require
+
+        require()
     comm = world(config.exchange)
     progress = None if quiet else Progress(config)
     result = run_method(config, comm=comm, progress=progress)
@@ -115,6 +124,11 @@ def run(
         progress.finish()
     if result.summary and not no_table:
         show_run(result.summary, config.out)
+    if result.witness is not None:
+        if result.summary:
+            show_witness(result.witness, result.summary["bytes"])
+        if not result.witness["equal"]:
+            raise typer.Exit(1)
     if result.interrupted:
         raise typer.Exit(EXIT_RESUME)
     if result.summary.get("diverged"):

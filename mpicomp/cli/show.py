@@ -126,6 +126,27 @@ def run_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
     return rows
 
 
+def show_witness(witness: dict[str, Any], traffic: dict[str, Any]) -> None:
+    """The rounds' payload and messages, the MPI calls by purpose as ledger and PMPI count them, and the hosts' interfaces."""
+    rows = []
+    for direction, counts in traffic.items():
+        for name in ("payload", "message"):
+            rows.append([f"{direction} {name}", "", f"{counts[name]}", "", ""])
+    rows.append(["downlink, each broadcast once", "", f"{traffic['downlink']['broadcast']}", "", ""])
+    for purpose, function, calls, nbytes, counted_calls, counted in witness["rows"]:
+        rows.append([f"{purpose} {function}", f"{calls}", f"{nbytes}", f"{counted_calls}", f"{counted}"])
+    sums = [str(sum(row[k] for row in witness["rows"])) for k in range(2, 6)]
+    rows.append(["all MPI", *sums])
+    for host, moved in witness["interfaces"].items():
+        for name, (received, sent) in moved.items():
+            if received or sent:
+                rows.append([f"{host} {name}, all programs", "", "", "in, out", f"{received}, {sent}"])
+    table("Bytes", ["", "ledger calls", "ledger bytes", "PMPI calls", "PMPI bytes"], rows)
+    for difference in witness["differences"]:
+        print(f"mpicomp: {difference}", file=sys.stderr)
+    print("ledger and MPI agree to the byte" if witness["equal"] else "mpicomp: ledger and MPI DIFFER")
+
+
 def show_run(summary: dict[str, Any], out: str | None) -> None:
     """The table at the end of a run; seconds by phase are the largest of any rank."""
     table("Result", ["", summary["method"]], [list(row) for row in run_rows(summary)])

@@ -40,6 +40,7 @@ FREE = (
     "checkpoint_seconds",
     "time_limit",
     "stall_timeout",
+    "verify_bytes",
     "resume",
 )
 

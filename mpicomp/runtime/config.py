@@ -42,6 +42,7 @@ class Config:
     time_limit : seconds after which to checkpoint and stop with exit code 75; 0 for none.
     stall_timeout : seconds that a round or an evaluation may take before the job is ended; 0 for no limit.
     resume : go on from the checkpoints of a run directory, or "auto": from those under `out` where there are any.
+    verify_bytes : compare the ledger with an independent count below MPI (`cluster/witness.py`).
     allow_unsafe : run combinations that no theory covers.
     """
 
@@ -72,6 +73,7 @@ class Config:
     time_limit: float = 0.0
     stall_timeout: float = 0.0
     resume: str | None = None
+    verify_bytes: bool = False
     allow_unsafe: bool = False
 
     # ---- reading ------------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from ..cluster.exchange import Exchange
 from ..cluster.ledger import Ledger
 from ..cluster.local import LocalExchange
 from ..cluster.p2p import P2PExchange
+from ..cluster.witness import WitnessedComm
 from ..compressors import Compressor
 from ..errors import ConfigError, UserError
 from ..methods import Method
@@ -69,12 +70,24 @@ def run(
         config = _with_options(config, {**options, **texts})
     own = {k: v for k, v in named.items() if v is not None and not isinstance(v, str)}
     with guard(comm):
-        wrapped = Comm(comm) if comm is not None and comm.Get_size() > 1 else None
+        wrapped = _counted(comm, config)
         result = _run(config, wrapped, own, progress)
+        if isinstance(wrapped, WitnessedComm):
+            result.witness = wrapped.verify()
         if wrapped is not None:
             wrapped.barrier()  # nobody ends, which a launcher may take for a failure, before the results are written
             wrapped.free()
         return result
+
+
+def _counted(comm: Any, config: Config) -> Comm | None:
+    if comm is not None and comm.Get_size() > 1:
+        return WitnessedComm(comm) if config.verify_bytes else Comm(comm)
+    if config.verify_bytes:
+        raise ConfigError(
+            "verify_bytes in one process: nothing goes through MPI; start several, `mpicomp launch -n 5 -- run --verify-bytes ...`"
+        )
+    return None
 
 
 def _with_options(config: Config | None, options: dict[str, Any]) -> Config:

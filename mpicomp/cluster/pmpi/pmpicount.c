@@ -3,14 +3,19 @@
  *     mpicc -O2 -shared -fPIC -o libpmpicount.so pmpicount.c
  *     PMPICOUNT=/tmp/count mpirun -n 4 env LD_PRELOAD=$PWD/libpmpicount.so python program.py
  *
- * At MPI_Finalize each rank writes PMPICOUNT.RANK, a line for each purpose and function: "purpose function calls bytes". The
- * purpose is the number last given to pmpicount_purpose. Handed over are: the buffer of a send, the root's buffer of a broadcast or
+ * `mpicomp run --verify-bytes` builds it, loads it and asks for the counts (witness.py). Where PMPICOUNT is set, each rank writes them
+ * to PMPICOUNT.RANK at MPI_Finalize, a line for each purpose and function: "purpose function calls bytes". The purpose is
+ * the number last given to pmpicount_purpose. Handed over are: the buffer of a send, the root's buffer of a broadcast or
  * scatter, each rank's contribution to a gather or a reduction, nothing for a barrier. Functions that mpicomp does not call
  * are not counted but end the program, so that nothing passes unseen.
  */
 #include <mpi.h>
 #include <stdio.h>
 #include <stdlib.h>
+
+#if defined(EXPECT_OPEN_MPI) && EXPECT_OPEN_MPI != defined(OPEN_MPI)
+#error "this mpi.h belongs to another MPI than the one that mpi4py loads"
+#endif
 
 enum function { SEND, ISEND, BCAST, GATHER, GATHERV, SCATTERV, ALLREDUCE, BARRIER, FUNCTIONS };
 enum { PURPOSES = 256 };
@@ -43,12 +48,19 @@ void pmpicount_purpose(int number)
     purpose = number;
 }
 
+int pmpicount_functions(void) { return FUNCTIONS; }
+const char *pmpicount_name(int f) { return names[f]; }
+long long pmpicount_calls(int p, int f) { return calls[p][f]; }
+long long pmpicount_bytes(int p, int f) { return bytes[p][f]; }
+
 int MPI_Finalize(void)
 {
+    if (!getenv("PMPICOUNT"))
+        return PMPI_Finalize();
     char path[4096];
     int rank;
     PMPI_Comm_rank(MPI_COMM_WORLD, &rank);
-    snprintf(path, sizeof path, "%s.%d", getenv("PMPICOUNT") ? getenv("PMPICOUNT") : "pmpicount", rank);
+    snprintf(path, sizeof path, "%s.%d", getenv("PMPICOUNT"), rank);
     FILE *file = fopen(path, "w");
     if (!file)
         abort();
