@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+import time
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -56,17 +57,33 @@ def main() -> None:
 
     speaks = not declared_rank()
     try:
-        code = app(standalone_mode=False)
-        sys.exit(code or 0)
+        code = app(standalone_mode=False) or 0
     except UserError as error:
         if speaks:
             print(f"mpicomp: {full_text(error)}", file=sys.stderr)
-        sys.exit(2)
+        code = 2
     except typer.Abort:
-        sys.exit(130)
+        code = 130
     except Exception as error:  # a usage error of the command line library has `show`; anything else is ours to see
         if not hasattr(error, "show"):
             raise
         if speaks:
             error.show()
-        sys.exit(getattr(error, "exit_code", 2))
+        code = getattr(error, "exit_code", 2)
+    leave(code)
+
+
+def leave(code: int) -> NoReturn:
+    """Exit. A launcher may end a job as soon as one process leaves with a code that is not zero (srun --kill-on-bad-exit does), and then
+    reports that it was terminated. So the code is rank 0's to give: it leaves a moment after the others, which leave with zero."""
+    from ..cluster.comm import finalize
+    from ..cluster.environment import declared_rank, declared_size
+
+    if code and (declared_size() or 1) > 1:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        if declared_rank():
+            sys.exit(0)
+        finalize()
+        time.sleep(1.0)
+    sys.exit(code)

@@ -7,6 +7,7 @@ reduction. That is also what a PMPI wrapper sees, so the two must agree to the b
 from __future__ import annotations
 
 import json
+import sys
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,15 @@ def world() -> Any:
     from mpi4py import MPI
 
     return MPI.COMM_WORLD
+
+
+def finalize() -> None:
+    """End MPI in this process, where it was started."""
+    if "mpi4py.MPI" in sys.modules:
+        from mpi4py import MPI
+
+        if MPI.Is_initialized() and not MPI.Is_finalized():
+            MPI.Finalize()
 
 
 class Comm:
