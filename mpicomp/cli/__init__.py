@@ -75,15 +75,17 @@ def main() -> None:
 
 def leave(code: int) -> NoReturn:
     """Exit. A launcher may end a job as soon as one process leaves with a code that is not zero (srun --kill-on-bad-exit does), and then
-    reports that it was terminated. So the code is rank 0's to give: it leaves a moment after the others, which leave with zero."""
+    reports that it was terminated. So the code is rank 0's to give: it leaves a moment after the others, which leave with zero. Where
+    MPI was not started, or connects nobody, all leave with the code, the silent ones last."""
     from ..cluster.comm import finalize
     from ..cluster.environment import declared_rank, declared_size
 
     if code and (declared_size() or 1) > 1:
         sys.stdout.flush()
         sys.stderr.flush()
-        if declared_rank():
-            sys.exit(0)
-        finalize()
-        time.sleep(1.0)
+        connected, first = finalize() > 1, not declared_rank()
+        if connected == first:
+            time.sleep(0.5)
+        if connected and not first:
+            code = 0
     sys.exit(code)

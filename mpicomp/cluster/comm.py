@@ -22,13 +22,17 @@ def world() -> Any:
     return MPI.COMM_WORLD
 
 
-def finalize() -> None:
-    """End MPI in this process, where it was started."""
-    if "mpi4py.MPI" in sys.modules:
-        from mpi4py import MPI
+def finalize() -> int:
+    """End MPI in this process, where it was started; returns the size that its world had, 1 where there was none."""
+    if "mpi4py.MPI" not in sys.modules:
+        return 1
+    from mpi4py import MPI
 
-        if MPI.Is_initialized() and not MPI.Is_finalized():
-            MPI.Finalize()
+    if not MPI.Is_initialized() or MPI.Is_finalized():
+        return 1
+    size: int = MPI.COMM_WORLD.Get_size()
+    MPI.Finalize()
+    return size
 
 
 class Comm:
