@@ -1,7 +1,7 @@
 """The ledger against witnesses below it: what mpicomp says it handed to MPI is what MPI was handed, to the byte.
 
-With any MPI that brings a compiler wrapper, the PMPI library of `--verify-bytes` (`cluster/pmpi`) counts calls and bytes by function, for each
-run and purpose apart; with Open MPI, the library's own monitoring counts what was sent from whom to whom.
+With any MPI that brings a compiler wrapper, the PMPI library of `--verify-bytes` (`cluster/pmpi`) counts calls and bytes by function, for
+each run and purpose apart; with Open MPI, the library's own monitoring counts what was sent from whom to whom.
 """
 
 from __future__ import annotations
