@@ -20,11 +20,18 @@ def launch(
     hosts: Annotated[str, typer.Option(help="Hosts, as a,b or a:4,b:4.")] = "",
     hostfile: Annotated[str, typer.Option(help="File of hosts, in the launcher's own format.")] = "",
     mpi_args: Annotated[str, typer.Option(help='More options for mpirun or srun, as one text: "--bind-to core".')] = "",
+    restarts: Annotated[
+        int, typer.Option(help="Start the job again after a failure, at most so often; give run --resume auto.")
+    ] = 0,
+    restart_75: Annotated[
+        bool, typer.Option("--restart-75", help="With --restarts, also after exit code 75: time limit or signal.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the command on stdout, start nothing.")] = False,
 ) -> None:
     """Start `mpicomp ARGS` on N ranks: finds mpirun, or srun in a SLURM allocation, and the options it needs here."""
     from ..cluster.environment import declared_size
     from ..cluster.launcher import become, find_launcher
+    from ..cluster.restart import supervise
     from ..errors import ConfigError
 
     if not args:
@@ -48,5 +55,7 @@ def launch(
     added = launcher.environment(root=os.geteuid() == 0)
     line = " ".join([*(f"{name}={value}" for name, value in added.items()), shlex.join(command)])
     print(line, file=sys.stdout if dry_run else sys.stderr)
+    if not dry_run and restarts > 0:
+        raise typer.Exit(supervise(command, {**os.environ, **added}, restarts, restart_75))
     if not dry_run:
         become(command, {**os.environ, **added})
