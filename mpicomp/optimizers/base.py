@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from ..kernels import njit
 from ..registry import Registry
 
 optimizers: Registry[type[Optimizer]] = Registry("optimizer", "mpicomp.optimizers")
@@ -26,7 +27,6 @@ class Optimizer:
     def start(self, x: np.ndarray, step_size: float) -> None:
         """Allocate the state, all zero. x : shape (1, d); step_size : γ."""
         self.step_size = step_size
-        self._work = np.zeros_like(x)
         for name in self.state_names:
             setattr(self, name, np.zeros_like(x))
 
@@ -34,6 +34,17 @@ class Optimizer:
         """The state arrays by name."""
         return {name: getattr(self, name) for name in self.state_names}
 
-    def step(self, x: np.ndarray, g: np.ndarray) -> None:
-        """Update x in place from the estimate g, both of shape (1, d)."""
+    def step(self, x: np.ndarray, g: np.ndarray) -> bool | None:
+        """Update x in place from the estimate g, both of shape (1, d). Returns whether the new x is finite, None where it did not look."""
         raise NotImplementedError
+
+
+@njit
+def descend(x, g, step_size):
+    """x ← x − γ g in one pass over both, shape (1, d); returns whether the new x is finite. The same bits as two passes of NumPy."""
+    bad = 0
+    for c in range(x.shape[1]):
+        value = x[0, c] - step_size * g[0, c]
+        x[0, c] = value
+        bad |= not abs(value) < np.inf
+    return bad == 0

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from ..errors import ConfigError
-from .base import Optimizer, optimizers
+from .base import Optimizer, descend, optimizers
 
 
 @optimizers.register("gd")
@@ -13,8 +11,7 @@ class GradientDescent(Optimizer):
     """x^{t+1} = x^t − γ g^t."""
 
     def step(self, x, g):
-        np.multiply(g, self.step_size, out=self._work)
-        x -= self._work
+        return descend(x, g, x.dtype.type(self.step_size))
 
 
 @optimizers.register("heavyball")
@@ -36,5 +33,4 @@ class HeavyBall(Optimizer):
     def step(self, x, g):
         self.v *= self.momentum
         self.v += g
-        np.multiply(self.v, self.step_size, out=self._work)
-        x -= self._work
+        return descend(x, self.v, x.dtype.type(self.step_size))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..errors import ConfigError, unknown
-from .base import Optimizer, optimizers
+from .base import Optimizer, descend, optimizers
 
 FUNCTIONS = ("l1", "ridge", "box")
 
@@ -33,9 +33,12 @@ class Prox(Optimizer):
             raise ConfigError(f"prox: the box from low={low} to high={high} is empty")
         self.r, self.weight, self.low, self.high = r, weight, low, high
 
+    def start(self, x, step_size):
+        super().start(x, step_size)
+        self._work = np.zeros_like(x)
+
     def step(self, x, g):
-        np.multiply(g, self.step_size, out=self._work)
-        x -= self._work
+        descend(x, g, x.dtype.type(self.step_size))
         self.apply(x, self.step_size)
 
     def apply(self, x: np.ndarray, step_size: float) -> None:

@@ -176,21 +176,22 @@ class Session:
             self.oracle.move(self.points, t)
         g: Any = self.uplink.transmit(self.oracle if self.exchange.is_worker else None, t)
         if self.replicated:
-            self._check(g)
+            if self.exchange.is_server and not finite(g, self.x):
+                self.order_stop()
             g = self.downlink.transmit(g, t)
             self.optimizer.step(self.x, g)
             self.clock.lap(STEP)
             return
         if self.exchange.is_server:
-            self.optimizer.step(self.x, g)
-            self._check(g)
+            sound = self.optimizer.step(self.x, g)
+            if not (finite(g, self.x) if sound is None else sound):
+                self.order_stop()
             self.clock.lap(STEP)
         self.points = self.downlink.transmit(self.x if self.exchange.is_server else None, t)
 
-    def _check(self, g: np.ndarray) -> None:
-        """Server, before the downlink of a round: where g or x is not finite, its frames order all ranks to stop."""
-        if self.exchange.is_server and not finite(g, self.x):
-            self.exchange.says |= FLAG_STOP | FLAG_DIVERGED
+    def order_stop(self) -> None:
+        """Server, before the downlink of a round in which g or x is not finite: its frames order all ranks to stop."""
+        self.exchange.says |= FLAG_STOP | FLAG_DIVERGED
 
     def suspect(self) -> int:
         """The first client of this rank whose last gradient has a NaN or Inf; -1 where there is none."""
