@@ -31,12 +31,13 @@ class Orders(NamedTuple):
 class Control:
     """Watches signals and clocks for one run; a context manager that puts the signal handlers back.
 
-    SIGTERM, SIGUSR1, SIGUSR2 and SIGINT ask for a checkpoint and a stop; a second SIGINT ends the process at once. In a thread other
-    than the main one signals are left alone.
+    SIGTERM, SIGUSR1, SIGUSR2 and SIGINT ask for a checkpoint and a stop; a second SIGINT, or one before the first
+    round, ends the process at once. In a thread other than the main one signals are left alone.
     """
 
-    def __init__(self, config: Config, exchange: Exchange):
-        self.config, self.exchange = config, exchange
+    def __init__(self, config: Config):
+        self.config = config
+        self.exchange: Any = None  # until `attach`
         self._asked = False
         self._before: dict[int, Any] = {}
         self._start = self._last = time.monotonic()
@@ -52,10 +53,13 @@ class Control:
     def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
-        self.exchange.says = 0
+
+    def attach(self, exchange: Exchange) -> None:
+        """From now on orders travel in the frames of this exchange; a signal that came before is not lost."""
+        self.exchange = exchange
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if self._asked and number == signal.SIGINT:
+        if number == signal.SIGINT and (self._asked or self.exchange is None):
             raise KeyboardInterrupt
         self._asked = True
 

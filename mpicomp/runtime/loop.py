@@ -69,9 +69,9 @@ def run(
     if config is None or options or texts:
         config = _with_options(config, {**options, **texts})
     own = {k: v for k, v in named.items() if v is not None and not isinstance(v, str)}
-    with guard(comm):
+    with guard(comm), Control(config) as control:
         wrapped = _counted(comm, config)
-        result = _run(config, wrapped, own, progress)
+        result = _run(config, wrapped, own, progress, control)
         if isinstance(wrapped, WitnessedComm):
             result.witness = wrapped.verify()
         if wrapped is not None:
@@ -102,7 +102,7 @@ def _with_options(config: Config | None, options: dict[str, Any]) -> Config:
     return fresh
 
 
-def _run(config: Config, comm: Comm | None, own: dict[str, Any], progress: Progress | None) -> Result:
+def _run(config: Config, comm: Comm | None, own: dict[str, Any], progress: Progress | None, control: Control) -> Result:
     started = time.perf_counter()
     problem = own.get("problem") or leaders_first(comm, lambda: build_problem(config))
     composition = Composition(config, problem, own.get("method"), own.get("compressor"))
@@ -118,7 +118,8 @@ def _run(config: Config, comm: Comm | None, own: dict[str, Any], progress: Progr
     resume(config, session, record, comm)
     # NumPy need not warn of overflow: a run that diverges is stopped with a message of its own
     with StallWatch(config.stall_timeout, comm) as watch:
-        with Control(config, exchange) as control, np.errstate(over="ignore", invalid="ignore"):
+        control.attach(exchange)
+        with np.errstate(over="ignore", invalid="ignore"):
             rounds = _rounds(config, session, record, control, watch, comm)
         exchange.finish()
         watch.at = (END, rounds)
