@@ -185,3 +185,23 @@ def test_a_wrong_shape_names_rank_host_round_and_client(mpi, tmp_path):
     job = mpi.run(4, [tmp_path / "spoilt.py", "shape", "p2p"], timeout=45)
     assert job.code == 1 and f"rank 2 of 4 on {platform.node()} failed" in job.err
     assert "client 3" in job.err and re.search(r"in round \d+, on the rank of clients 2 to 3", job.err)
+
+
+@pytest.mark.process
+def test_a_divergence_ends_with_3_and_a_hint(each_mpi, tmp_path):
+    problem = [
+        "--problem",
+        "quadratic",
+        "--set",
+        "problem.dim=20",
+        "--clients",
+        "6",
+        "--init",
+        "ones",
+        "--step",
+        "1e30",
+    ]
+    options = ["--method", "gd", "--rounds", "100000", "--checkpoint-every", "2", "-q", "--no-table", "--out", tmp_path]
+    job = each_mpi.run(3, ["-m", "mpicomp", "run", *problem, *options], timeout=45)
+    assert job.code == 3 and job.err.count("diverged in round 11") == 1 and "all gradients were finite" in job.err
+    assert "try a smaller --step" in job.err and "the last good checkpoint is" in job.err and "Traceback" not in job.err

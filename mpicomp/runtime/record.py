@@ -102,10 +102,8 @@ class Record:
         last = newest(self.config)
         kept = f"; the last good checkpoint is {last}" if last is not None else ""
         step, compressor = self.session.optimizer.step_size, complete(self.config).compressor
-        return (
-            f"diverged in round {t}: {what}; the step size is {step:.6g}: try a smaller --step or --step theory, "
-            f"or a compressor that loses less than {compressor}{kept}"
-        )
+        milder = f", or a compressor that loses less than {compressor}" if compressor != "identity" else ""
+        return f"diverged in round {t}: {what}; the step size is {step:.6g}: try a smaller --step or --step theory{milder}{kept}"
 
     def measure(self) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
         """(traffic summed over ranks, seconds by rank and phase, round totals by rank), on the server."""
