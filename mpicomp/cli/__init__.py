@@ -77,10 +77,11 @@ def leave(code: int) -> NoReturn:
     """Exit. A launcher may end a job as soon as one process leaves with a code that is not zero (srun --kill-on-bad-exit does), and then
     reports that it was terminated. So the code is rank 0's to give: it leaves a moment after the others, which leave with zero. Where
     MPI was not started, or connects nobody, all leave with the code, the silent ones last."""
-    from ..cluster.comm import finalize
     from ..cluster.environment import declared_rank, declared_size
 
     if code and (declared_size() or 1) > 1:
+        from ..cluster.comm import finalize
+
         sys.stdout.flush()
         sys.stderr.flush()
         connected, first = finalize() > 1, not declared_rank()
