@@ -50,9 +50,9 @@ def _encode(V, rows, clients, shared, private, buf, pos, tally, wire, levels, wi
     for j in range(rows.shape[0]):
         x, key = V[rows[j]], client_key(private, clients[j])
         for first in range(0, d, CHUNK):
-            chunk = x[first : first + CHUNK]
-            round_to_grid(chunk, wire.dtype.type(1), levels, key, first, codes)
-            pack(codes, first, chunk.shape[0], d, width, buf, pos, top)
+            last = min(first + CHUNK, d)
+            round_to_grid(x, first, last, wire.dtype.type(1), levels, key, codes, 0)
+            pack(codes, first, last - first, d, width, buf, pos, top)
         pos += packed_nbytes(d, width)
     tally[0] += 8 * packed_nbytes(d, width) * rows.shape[0]
     tally[1] += d * width * rows.shape[0]

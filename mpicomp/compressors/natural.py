@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from ..kernels import njit
-from ..kernels.bits import CHUNK, pack, packed_nbytes, padding_is_zero, unpack
-from ..kernels.random import bits32, client_key
+from ..kernels.bits import CHUNK, mantissa_of, pack_top, packed_nbytes, padding_is_zero, unpack_top
+from ..kernels.lanes import bits_of, float_of
+from ..kernels.random import client_key, draw32, next32, state32
 from ..kernels.status import BAD_PADDING, TRUNCATED
 from .base import Codec, Compressor, compressors
 
@@ -38,37 +39,34 @@ class Natural(Compressor):
         wire = np.dtype(wire_dtype)
         mantissa = np.finfo(wire).nmant
         width = 8 * wire.itemsize - mantissa
-        values = np.empty(CHUNK, wire)
-        bits = values.view(np.uint32 if wire.itemsize == 4 else np.uint64)
-        args = width, mantissa, values, bits, np.empty(CHUNK, np.uint16), np.empty(CHUNK, np.uint8)
+        args = np.empty(0, f"u{wire.itemsize}"), np.empty(CHUNK, np.uint8)
         max_nbytes = packed_nbytes(dim, width)
         return Codec(self, self.codec_id, dim, n_clients, wire, max_nbytes, _encode, _decode, args, fixed=True)
 
 
 @njit
-def _encode(
-    V, rows, clients, shared, private, buf, pos, tally, wire, width, mantissa, values, bits, codes, top
-):  # fmt: skip
-    d = V.shape[1]
-    exponents = (1 << (width - 1)) - 1  # the exponent field of infinity and NaN
+def _encode(V, rows, clients, shared, private, buf, pos, tally, wire, words, top):
+    d, word, mantissa = V.shape[1], words.dtype.type, mantissa_of(wire)
+    width = 8 * wire.itemsize - mantissa
+    magnitude, largest = word(word(-1) >> word(1)), word(((1 << (width - 1)) - 2) << mantissa)
     for j in range(rows.shape[0]):
         x, key = V[rows[j]], client_key(private, clients[j])
         for first in range(0, d, CHUNK):
             chunk = x[first : first + CHUNK]
             count = chunk.shape[0]
+            low = buf[pos + first : pos + first + count]
+            state = state32(key, first)
             for i in range(count):
-                values[i] = chunk[i]
-            for i in range(count):
-                field = np.int64(bits[i] >> mantissa)
+                bits = bits_of(wire.dtype.type(chunk[i]))
                 # as many random bits as the mantissa has; where it has more than 32, at its upper end
-                draw = (
-                    np.int64(bits32(key, first + i)) << 20 if mantissa > 32 else np.int64(bits32(key, first + i)) >> 9
-                )
-                fraction = np.int64(bits[i]) & ((1 << mantissa) - 1)
-                exponent = field & exponents
-                carry = (fraction + draw) >> mantissa
-                codes[i] = field + (carry if exponent < exponents - 1 else 0)
-            pack(codes, first, count, d, width, buf, pos, top)
+                draw = word(draw32(key, state))
+                draw = word(draw << word(20) if mantissa > 32 else draw >> word(9))
+                # the largest power of two stays, and so do infinity and NaN
+                field = word(bits + draw if word(bits & magnitude) < largest else bits)
+                low[i] = np.uint8(field >> word(mantissa))
+                top[i] = np.uint8(field >> word(mantissa + 8))
+                state = next32(state)
+            pack_top(top, first, count, d, width, buf, pos)
         pos += packed_nbytes(d, width)
     tally[0] += 8 * packed_nbytes(d, width) * rows.shape[0]
     tally[1] += d * width * rows.shape[0]
@@ -76,11 +74,10 @@ def _encode(
 
 
 @njit
-def _decode(
-    buf, pos, end, rows, clients, weights, shared, private, out, wire, width, mantissa, values, bits, codes, top
-):  # fmt: skip
-    d = out.shape[1]
-    exponents = (1 << (width - 1)) - 1
+def _decode(buf, pos, end, rows, clients, weights, shared, private, out, wire, words, top):
+    d, word, mantissa = out.shape[1], words.dtype.type, mantissa_of(wire)
+    width = 8 * wire.itemsize - mantissa
+    infinity = word(((1 << (width - 1)) - 1) << mantissa)
     for j in range(rows.shape[0]):
         if pos + packed_nbytes(d, width) > end:
             return TRUNCATED
@@ -90,12 +87,12 @@ def _decode(
         for first in range(0, d, CHUNK):
             chunk = out[rows[j], first : first + CHUNK]
             count = chunk.shape[0]
-            unpack(buf, pos, first, count, d, width, codes, top)
+            low = buf[pos + first : pos + first + count]
+            unpack_top(buf, pos, first, count, d, width, top)
             for i in range(count):
-                field = np.int64(codes[i])
+                field = word(word(low[i]) << word(mantissa) | word(top[i]) << word(mantissa + 8))
                 # a set mantissa bit makes NaN of what would be infinity
-                bits[i] = (field << mantissa) + (field & exponents == exponents)
-            for i in range(count):
-                chunk[i] += weight * values[i]
+                bits = word(field | word(1)) if word(field & infinity) == infinity else field
+                chunk[i] += weight * float_of(bits)
         pos += packed_nbytes(d, width)
     return pos

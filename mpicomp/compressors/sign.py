@@ -6,7 +6,7 @@ import numpy as np
 
 from ..errors import ConfigError, TheoryError
 from ..kernels import njit
-from ..kernels.bits import CHUNK, pack, packed_nbytes, padding_is_zero, unpack
+from ..kernels.bits import CHUNK, pack_top, packed_nbytes, padding_is_zero, unpack_top
 from ..kernels.quantize import LANES, add_magnitudes
 from ..kernels.status import BAD_PADDING, TRUNCATED
 from .base import Codec, Compressor, compressors
@@ -54,7 +54,7 @@ class Sign(Compressor):
         max_nbytes = _scale_nbytes(_ORDERS[self.norm], wire.itemsize) + packed_nbytes(dim, 1)
         if max_nbytes >= dim * wire.itemsize:
             return Identity().bind(dim, n_clients, wire)
-        args = _ORDERS[self.norm], np.empty(LANES), np.empty(CHUNK, np.uint8), np.empty(CHUNK, np.uint8)
+        args = _ORDERS[self.norm], np.empty(LANES), np.empty(CHUNK, np.uint8)
         return Codec(self, self.codec_id, dim, n_clients, wire, max_nbytes, _encode, _decode, args, fixed=True)
 
 
@@ -64,7 +64,7 @@ def _scale_nbytes(order, itemsize):
 
 
 @njit
-def _encode(V, rows, clients, shared, private, buf, pos, tally, wire, order, lanes, negative, top):
+def _encode(V, rows, clients, shared, private, buf, pos, tally, wire, order, lanes, negative):
     d, head = V.shape[1], _scale_nbytes(order, wire.itemsize)
     nbytes = head + packed_nbytes(d, 1)
     for j in range(rows.shape[0]):
@@ -76,7 +76,7 @@ def _encode(V, rows, clients, shared, private, buf, pos, tally, wire, order, lan
                 add_magnitudes(chunk, order, lanes)
             for i in range(chunk.shape[0]):
                 negative[i] = chunk[i] < 0
-            pack(negative, first, chunk.shape[0], d, 1, buf, pos + head, top)
+            pack_top(negative, first, chunk.shape[0], d, 1, buf, pos + head)
         if order > 0:
             scale = lanes.sum() / d
             buf[pos : pos + head].view(wire.dtype)[0] = scale if order == 1 else np.sqrt(scale)
@@ -87,7 +87,7 @@ def _encode(V, rows, clients, shared, private, buf, pos, tally, wire, order, lan
 
 
 @njit
-def _decode(buf, pos, end, rows, clients, weights, shared, private, out, wire, order, lanes, negative, top):
+def _decode(buf, pos, end, rows, clients, weights, shared, private, out, wire, order, lanes, negative):
     d, head = out.shape[1], _scale_nbytes(order, wire.itemsize)
     for j in range(rows.shape[0]):
         bits = pos + head
@@ -99,9 +99,10 @@ def _decode(buf, pos, end, rows, clients, weights, shared, private, out, wire, o
         plus = weights[j]
         if order > 0:
             plus *= buf[pos:bits].view(wire.dtype)[0]
+        acc = out[rows[j]]
         for first in range(0, d, CHUNK):
-            chunk = out[rows[j], first : first + CHUNK]
-            unpack(buf, bits, first, chunk.shape[0], d, 1, negative, top)
+            chunk = acc[first : first + CHUNK]
+            unpack_top(buf, bits, first, chunk.shape[0], d, 1, negative)
             for i in range(chunk.shape[0]):
                 chunk[i] += -plus if negative[i] else plus
         pos = stop

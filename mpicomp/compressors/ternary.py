@@ -73,12 +73,12 @@ def _encode(V, rows, clients, shared, private, buf, pos, tally, wire, own, lanes
             buf[pos : pos + wire.itemsize].view(wire.dtype)[0] = unit
             pos += wire.itemsize
         for first in range(0, d, codes.shape[0]):
-            chunk = x[first : first + codes.shape[0]]
+            last = min(first + codes.shape[0], d)
             if np.isfinite(unit):
-                round_to_grid(chunk, unit, 1, key, first, codes)
+                round_to_grid(x, first, last, unit, 1, key, codes, 0)
             else:
                 codes[:] = 1
-            pos = pack_trits(codes, chunk.shape[0], buf, pos)
+            pos = pack_trits(codes, last - first, buf, pos)
     tally += 8 * (pos - begin)
     return pos
 

@@ -14,12 +14,17 @@ from numba import types
 from numba.extending import overload
 
 from . import njit
+from .lanes import load_word, nonzero_bytes, store_word
 
 CHUNK = 2048
 
 _EVEN_BYTES = np.uint64(0x00FF00FF00FF00FF)
 _EVEN_PAIRS = np.uint64(0x0000FFFF0000FFFF)
 _LOW_HALF = np.uint64(0x00000000FFFFFFFF)
+_GATHER = np.uint64(0x0102040810204080)
+_SCATTER = np.uint64(0x0002040810204081)
+_SEVEN_BITS = np.uint64(0x7F)
+_LOWEST_BITS = np.uint64(0x0101010101010101)
 
 
 def unsigned(x: np.ndarray) -> np.ndarray:
@@ -32,6 +37,18 @@ def _unsigned(x):
     if x.dtype == types.float32:
         return lambda x: x.view(np.uint32)
     return lambda x: x.view(np.uint64)
+
+
+def mantissa_of(x: np.ndarray) -> int:
+    """Number of mantissa bits of the numbers in a floating-point array."""
+    return 23 if x.dtype == np.float32 else 52
+
+
+@overload(mantissa_of)
+def _mantissa_of(x):  # a constant in the compiled kernel, so that shifts by it are vectorised
+    if x.dtype == types.float32:
+        return lambda x: 23
+    return lambda x: 52
 
 
 @njit
@@ -66,27 +83,27 @@ def pack(fields, first, count, total, width, buf, pos, top):
     """
     planes = width >> 3
     for p in range(planes):
-        start = pos + p * total + first
-        plane = buf[start : start + count]
-        for i in range(count):
-            plane[i] = fields[i] >> (8 * p) & 255
+        _take_byte(fields, p, count, buf, pos + p * total + first)
+    if width & 7:
+        _take_byte(fields, planes, count, top, 0)
+        pack_top(top, first, count, total, width, buf, pos)
+
+
+@njit
+def pack_top(top, first, count, total, width, buf, pos):
+    """The part of `pack` that writes the remaining bits, width mod 8 > 0, of the fields; `top` holds them and is changed."""
     rest = width & 7
-    if rest:
-        for i in range(count):
-            top[i] = fields[i] >> (8 * planes)
-        top[count : (count + 7) & ~7] = 0
-        start = pos + planes * total + ((first * rest) >> 3)
-        _squeeze(top.view(np.uint64), rest, buf[start : start + packed_nbytes(count, rest)])
+    for i in range(count, (count + 7) & ~7):
+        top[i] = 0
+    squeeze(top, rest, buf, pos + (width >> 3) * total + ((first * rest) >> 3), packed_nbytes(count, rest))
 
 
 @njit
 def unpack(buf, pos, first, count, total, width, fields, top):
     """Read back what `pack` wrote into `fields`. The caller has checked that the packed array lies inside `buf`."""
     planes = width >> 3
-    rest = width & 7
-    if rest:
-        start = pos + planes * total + ((first * rest) >> 3)
-        _spread(buf[start : start + packed_nbytes(count, rest)], rest, top.view(np.uint64))
+    if width & 7:
+        unpack_top(buf, pos, first, count, total, width, top)
         for i in range(count):
             fields[i] = top[i]
     else:
@@ -96,6 +113,13 @@ def unpack(buf, pos, first, count, total, width, fields, top):
         plane = buf[start : start + count]
         for i in range(count):
             fields[i] = (fields[i] << 8) | plane[i]
+
+
+@njit
+def unpack_top(buf, pos, first, count, total, width, top):
+    """Read back what `pack_top` wrote into `top`."""
+    rest = width & 7
+    spread(buf, pos + (width >> 3) * total + ((first * rest) >> 3), packed_nbytes(count, rest), rest, top)
 
 
 @njit
@@ -117,17 +141,47 @@ def unpack_all(buf, pos, total, width, fields, top):
 
 
 @njit
-def _squeeze(words, width, out):
-    """Eight bytes that hold `width` < 8 bits each become `width` bytes: neighbours move together, then pairs, then halves."""
-    groups = out.shape[0] // width
-    for g in range(groups):
-        x = _squeeze_word(words[g], np.uint64(width))
-        for b in range(width):
-            out[g * width + b] = np.uint8((x >> np.uint64(8 * b)) & np.uint64(255))
-    if groups * width < out.shape[0]:
-        x = _squeeze_word(words[groups], np.uint64(width))
-        for b in range(groups * width, out.shape[0]):
-            out[b] = np.uint8((x >> np.uint64(8 * (b - groups * width))) & np.uint64(255))
+def _take_byte(fields, number, count, buf, pos):
+    """buf[pos + i] = byte `number` of fields[i]; the first one in a loop of its own, which has less to do."""
+    out = buf[pos : pos + count]
+    if number == 0:
+        for i in range(count):
+            out[i] = np.uint8(fields[i])
+    else:
+        for i in range(count):
+            out[i] = np.uint8(fields[i] >> (8 * number))
+
+
+@njit
+def squeeze(top, width, buf, pos, nbytes):
+    """Bytes that hold `width` < 8 bits each become a string of bits, `nbytes` bytes of `buf` from `pos` on; `top` is changed.
+
+    `top` has whole groups of eight. The loops of one, two and four bits do the same as the general one in a form that is vectorised.
+    The slice is taken here: one that is passed on costs two atomic additions, as much as packing a hundred fields.
+    """
+    out = buf[pos : pos + nbytes]
+    if width == 1:
+        for i in range(nbytes >> 3):
+            store_word(out, 8 * i, nonzero_bytes(top, 64 * i))
+        for i in range(nbytes & ~7, nbytes):  # the product moves the lowest bit of byte b to bit 56 + b
+            out[i] = np.uint8((load_word(top, 8 * i, np.uint64) * _GATHER) >> np.uint64(56))
+    elif width == 2:
+        for i in range(nbytes):
+            x = load_word(top, 4 * i, np.uint32)
+            out[i] = np.uint8(x | x >> np.uint32(6) | x >> np.uint32(12) | x >> np.uint32(18))
+    elif width == 4:
+        for i in range(nbytes):
+            x = load_word(top, 2 * i, np.uint16)
+            out[i] = np.uint8(x | x >> np.uint16(4))
+    else:
+        for g in range((nbytes + width - 1) // width):
+            store_word(top, 8 * g, _squeeze_word(load_word(top, 8 * g, np.uint64), np.uint64(width)))
+        whole = 0  # groups that are written as eight bytes, of which the next group overwrites the last ones
+        while whole * width + 8 <= nbytes:
+            store_word(out, whole * width, load_word(top, 8 * whole, np.uint64))
+            whole += 1
+        for i in range(whole * width, nbytes):
+            out[i] = top[8 * (i // width) + i % width]
 
 
 @njit
@@ -138,19 +192,34 @@ def _squeeze_word(x, width):
 
 
 @njit
-def _spread(packed, width, words):
-    """The inverse of `_squeeze`."""
-    groups = packed.shape[0] // width
-    for g in range(groups):
-        x = np.uint64(0)
-        for b in range(width):
-            x |= np.uint64(packed[g * width + b]) << np.uint64(8 * b)
-        words[g] = _spread_word(x, np.uint64(width))
-    if groups * width < packed.shape[0]:
-        x = np.uint64(0)
-        for b in range(groups * width, packed.shape[0]):
-            x |= np.uint64(packed[b]) << np.uint64(8 * (b - groups * width))
-        words[groups] = _spread_word(x, np.uint64(width))
+def spread(buf, pos, nbytes, width, top):
+    """The inverse of `squeeze`."""
+    packed = buf[pos : pos + nbytes]
+    if width == 1:
+        for i in range(nbytes):  # seven bits do not meet in the product; the eighth goes by itself
+            eight = np.uint64(packed[i])
+            low = ((eight & _SEVEN_BITS) * _SCATTER) & _LOWEST_BITS
+            store_word(top, 8 * i, low | (eight >> np.uint64(7)) << np.uint64(56))
+    elif width == 2:
+        for i in range(nbytes):
+            four = np.uint32(packed[i])
+            four = np.uint32(four | four << np.uint32(6) | four << np.uint32(12) | four << np.uint32(18))
+            store_word(top, 4 * i, np.uint32(four & np.uint32(0x03030303)))
+    elif width == 4:
+        for i in range(nbytes):
+            two = np.uint16(packed[i])
+            store_word(top, 2 * i, np.uint16((two | two << np.uint16(4)) & np.uint16(0x0F0F)))
+    else:
+        groups, whole = (nbytes + width - 1) // width, 0
+        while whole * width + 8 <= nbytes:
+            store_word(top, 8 * whole, load_word(packed, whole * width, np.uint64))
+            whole += 1
+        for i in range(8 * whole, 8 * groups):
+            top[i] = 0
+        for i in range(whole * width, nbytes):
+            top[8 * (i // width) + i % width] = packed[i]
+        for g in range(groups):
+            store_word(top, 8 * g, _spread_word(load_word(top, 8 * g, np.uint64), np.uint64(width)))
 
 
 @njit

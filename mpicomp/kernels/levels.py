@@ -6,8 +6,9 @@ import numpy as np
 
 from . import njit
 from .bits import CHUNK, pack, packed_nbytes, padding_is_zero, unpack
+from .lanes import fetch, next_above
 from .quantize import norm, round_to_grid
-from .select import argmax_magnitude
+from .select import max_magnitude
 from .status import BAD_PADDING, BAD_VALUE, TRUNCATED
 
 TRITS = 5  # in a byte: 3⁵ = 243
@@ -16,11 +17,25 @@ TRITS = 5  # in a byte: 3⁵ = 243
 @njit
 def unit_of(x, levels, use_max, lanes, wire):
     """‖x‖/s, the distance between levels, in the wire dtype and rounded up, so that no entry is above level s; NaN if not finite."""
-    size = np.float64(abs(x[argmax_magnitude(x)])) if use_max else norm(x, 2, lanes)
+    return _unit(np.float64(max_magnitude(x)) if use_max else norm(x, 2, lanes), levels, wire)
+
+
+@njit
+def _unit(size, levels, wire):
     unit = wire.dtype.type(size / levels)
     if np.float64(unit) * levels < size:
-        unit = wire.dtype.type(np.nextafter(unit, wire.dtype.type(np.inf)))
+        unit = next_above(unit)
     return unit if np.isfinite(unit) else wire.dtype.type(np.nan)
+
+
+@njit
+def _largest_of(x, start, stop):  # the slice is taken here: one that is passed on costs two atomic additions
+    return np.float64(max_magnitude(x[start:stop]))
+
+
+@njit
+def _length_of(x, start, stop, lanes):
+    return norm(x[start:stop], 2, lanes)
 
 
 @njit
@@ -34,19 +49,21 @@ def write_levels(x, levels, width, bucket, use_max, key, buf, pos, wire, lanes, 
     d = x.shape[0]
     buckets = (d + bucket - 1) // bucket
     units = buf[pos : pos + buckets * wire.itemsize].view(wire.dtype)
-    for b in range(buckets):
-        units[b] = unit_of(x[b * bucket : (b + 1) * bucket], levels, use_max, lanes, wire)
     pos += buckets * wire.itemsize
     for first in range(0, d, CHUNK):
         last, start = min(first + CHUNK, d), first
         while start < last:
             b = start // bucket
             stop = min((b + 1) * bucket, last)
-            part = codes[start - first : stop - first]
+            if start == b * bucket:  # now, so that the bucket is still in the cache when it is rounded
+                end = min(start + bucket, d)
+                size = _largest_of(x, start, end) if use_max else _length_of(x, start, end, lanes)
+                units[b] = _unit(size, levels, wire)
+            fetch(x, stop, stop + (stop - start))
             if np.isfinite(units[b]):
-                round_to_grid(x[start:stop], units[b], levels, key, start, part)
+                round_to_grid(x, start, stop, units[b], levels, key, codes, start - first)
             else:
-                part[:] = levels
+                codes[start - first : stop - first] = levels
             start = stop
         pack(codes, first, last - first, d, width, buf, pos, top)
     return pos + packed_nbytes(d, width)
@@ -66,16 +83,25 @@ def add_levels(buf, pos, end, acc, weight, levels, width, bucket, wire, codes, t
     for first in range(0, d, CHUNK):
         last, start = min(first + CHUNK, d), first
         unpack(buf, packed, first, last - first, d, width, codes, top)
-        if codes[: last - first].max() > 2 * levels:
+        if any_above(codes[: last - first], 2 * levels):
             return BAD_VALUE
         while start < last:
             b = start // bucket
             stop = min((b + 1) * bucket, last)
             target, part, unit = acc[start:stop], codes[start - first : stop - first], units[b]
             for i in range(stop - start):
-                target[i] += weight * (unit * wire.dtype.type(np.int32(part[i]) - np.int32(levels)))
+                target[i] += weight * (unit * (wire.dtype.type(np.int32(part[i])) - wire.dtype.type(levels)))
             start = stop
     return packed + packed_nbytes(d, width)
+
+
+@njit
+def any_above(codes, limit):
+    """Whether one of the unsigned integers is above `limit`; all are looked at, which is faster than stopping."""
+    above, limit = False, codes.dtype.type(limit)
+    for i in range(codes.shape[0]):
+        above |= codes[i] > limit
+    return above
 
 
 @njit

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from . import njit
-from .random import uniform32
+from .lanes import bits_of
+from .random import draw32, fraction32, next32, state32
 
 LANES = 64
 
@@ -40,14 +41,24 @@ def norm(x, order, lanes):
 
 
 @njit
-def round_to_grid(x, unit, levels, key, first, codes):
-    """codes[j] = q + levels, where q is x_j / unit rounded to one of its two neighbours in −levels..levels, without bias.
+def round_to_grid(x, start, stop, unit, levels, key, codes, at):
+    """codes[at + j − start] = q + levels, where q is x_j / unit rounded to one of its two neighbours in −levels..levels, without bias.
 
-    Element j uses the random number `first + j` of `key`. `unit` is finite; zero stands for a vector of zeros.
+    For start <= j < stop. Element j uses the random number j of `key`. `unit` is finite; zero stands for a vector of zeros.
     """
     divisor = unit if unit > 0 else unit + x.dtype.type(1)
-    for j in range(x.shape[0]):
-        ratio = x[j] / divisor
+    limit = np.float32(levels) + x.dtype.type(0) * divisor  # a floating-point number of the quotients' type
+    integer = np.float32(levels + 2**23)
+    state = state32(key, start)
+    x, codes = (
+        x[start:stop],
+        codes[at : at + stop - start],
+    )  # here: a slice that is passed on costs two atomic additions
+    for i in range(x.shape[0]):
+        ratio = x[i] / divisor
         below = np.floor(ratio)
-        q = np.int32(below) + np.int32(uniform32(key, first + j) < ratio - below)
-        codes[j] = min(max(q, -levels), levels) + levels
+        q = below + np.float32(1) if fraction32(draw32(key, state)) < ratio - below else below
+        q = q if q > -limit else -limit
+        q = q if q < limit else limit
+        codes[i] = bits_of(np.float32(q) + integer)  # whose low bits are q + levels: faster than a conversion
+        state = next32(state)

@@ -10,6 +10,7 @@ import numpy as np
 
 from . import njit
 from .bits import unsigned
+from .lanes import bits_of, float_of
 
 _PEAK = 512  # entries whose maximum is taken at once by `argmax_magnitude`
 
@@ -74,6 +75,15 @@ def argmax_magnitude(x):
             while bits.dtype.type(bits[index] & mask) != best:
                 index += 1
     return index
+
+
+@njit
+def max_magnitude(x):
+    """The largest |x_j|; NaN counts as the largest."""
+    peak = bits_of(abs(x[0]))
+    for i in range(x.shape[0]):
+        peak = max(peak, bits_of(abs(x[i])))
+    return float_of(peak)
 
 
 @njit
