@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from ..kernels import njit
-from ..kernels.bits import CHUNK, bit_length, packed_nbytes
+from ..kernels.bits import CHUNK, bit_length, packed_nbytes, unsigned
 from ..kernels.indices import FIXED, choose_coding, read_indices, write_indices
+from ..kernels.lanes import float_of
 from ..kernels.select import candidate_capacity, largest
 from ..kernels.status import BAD_COUNT, BAD_MODE, TRUNCATED
 from .base import Codec, Compressor, compressors, count_of
@@ -83,8 +84,9 @@ def _encode(V, rows, clients, shared, private, buf, pos, tally, wire, k, indices
         pos = write_indices(indices, count, d, coding, buf, pos, fields, top)
         nbytes = count * wire.itemsize
         values = buf[pos : pos + nbytes].view(wire.dtype)
+        word = unsigned(x).dtype.type
         for i in range(count):
-            values[i] = x[indices[i]]
+            values[i] = float_of(word(keys[i]))
         pos += nbytes
         tally[0] += 8 * (pos - start)
         tally[1] += 8 * nbytes

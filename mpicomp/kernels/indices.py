@@ -13,6 +13,7 @@ import numpy as np
 
 from . import njit
 from .bits import bit_length, pack_all, packed_nbytes, padding_is_zero, unpack_all
+from .lanes import load_word, store_word, trailing_zeros
 from .status import BAD_INDEX, BAD_PADDING, TRUNCATED
 
 FIXED = 32  # index coding "fixed width"; 0 to 31 are the low widths l of gaps
@@ -46,21 +47,33 @@ def write_indices(indices, count, dim, coding, buf, pos, fields, top):
         for i in range(count):
             fields[i] = indices[i]
         return pack_all(fields, count, bit_length(dim - 1), buf, pos, top)
-    next_index = 0
     low = (1 << coding) - 1
-    for i in range(count):
-        fields[i] = (indices[i] - next_index) & low
-        next_index = indices[i] + 1
+    if count > 0:
+        fields[0] = indices[0] & low
+    later, earlier = indices[1:count], indices[: max(count - 1, 0)]
+    for i in range(later.shape[0]):
+        fields[i + 1] = (later[i] - earlier[i] - 1) & low
     bit = 8 * pos + count * coding
-    pos = pack_all(fields, count, coding, buf, pos, top)
-    end = (bit + _unary_bits(indices, count, coding) + 7) >> 3
-    buf[pos:end] = 0
-    next_index = 0
+    pack_all(fields, count, coding, buf, pos, top)
+    return _write_high_parts(indices, count, coding, buf, bit)
+
+
+@njit
+def _write_high_parts(indices, count, coding, buf, bit):
+    """Write the unary high parts of the gaps from bit number `bit` of `buf` on, 64 bits at a time; returns the position after them."""
+    byte, offset, next_index = bit >> 3, bit & 7, 0
+    word = np.uint64(buf[byte]) if offset else np.uint64(0)
     for i in range(count):
-        bit += (indices[i] - next_index) >> coding
-        buf[bit >> 3] |= np.uint8(1 << (bit & 7))
+        offset += (indices[i] - next_index) >> coding
         next_index = indices[i] + 1
-        bit += 1
+        while offset >= 64:
+            store_word(buf, byte, word)
+            byte, offset, word = byte + 8, offset - 64, np.uint64(0)
+        word |= np.uint64(1) << np.uint64(offset)
+        offset += 1
+    end = byte + ((offset + 7) >> 3)
+    for b in range(byte, end):
+        buf[b] = np.uint8(word >> np.uint64(8 * (b - byte)))
     return end
 
 
@@ -89,27 +102,40 @@ def read_indices(buf, pos, end, count, dim, coding, indices, fields, top):
 @njit
 def _add_high_parts(buf, bit, limit, count, dim, coding, indices, fields):
     """Join the low parts of the gaps in `fields` with the unary high parts, which begin at `bit` and end before `limit`."""
-    next_index = 0
+    end, byte, next_index = limit >> 3, bit >> 3, 0
+    word = _word_before(buf, byte, end) >> np.uint64(bit & 7) << np.uint64(bit & 7)
     for i in range(count):
-        begin = bit
-        while bit < limit and not (buf[bit >> 3] >> (bit & 7)) & 1:
-            bit += 1
-        if bit == limit:
-            return TRUNCATED
-        index = next_index + ((bit - begin) << coding) + np.int64(fields[i])
+        while word == 0:
+            byte += 8
+            if byte >= end:
+                return TRUNCATED
+            word = _word_before(buf, byte, end)
+        one = 8 * byte + trailing_zeros(word)
+        word &= word - np.uint64(1)  # without its lowest one
+        index = next_index + ((one - bit) << coding) + np.int64(fields[i])
         if index >= dim:
             return BAD_INDEX
         indices[i] = index
-        next_index = index + 1
-        bit += 1
+        next_index, bit = index + 1, one + 1
     return (bit + 7) >> 3 if padding_is_zero(buf, bit) else BAD_PADDING
+
+
+@njit
+def _word_before(buf, byte, end):
+    """Eight bytes of `buf` from `byte` on; zeros for those at `end` and after."""
+    if byte + 8 <= end:
+        return load_word(buf, byte, np.uint64)
+    word = np.uint64(0)
+    for b in range(byte, end):
+        word |= np.uint64(buf[b]) << np.uint64(8 * (b - byte))
+    return word
 
 
 @njit
 def _unary_bits(indices, count, low_width):
     """Length of the unary high parts: a one for each index and, in zeros, the gaps without their low bits."""
-    bits, next_index = count, 0
-    for i in range(count):
-        bits += (indices[i] - next_index) >> low_width
-        next_index = indices[i] + 1
+    bits = count + (indices[0] >> low_width)
+    later, earlier = indices[1:count], indices[: count - 1]
+    for i in range(later.shape[0]):
+        bits += (later[i] - earlier[i] - 1) >> low_width
     return bits

@@ -9,9 +9,10 @@ from __future__ import annotations
 import numpy as np
 
 from . import njit
-from .bits import unsigned
-from .lanes import bits_of, float_of
+from .bits import bit_length, unsigned
+from .lanes import bits_of, fetch, float_of, load_word, nonzero_bytes, store_word, trailing_zeros
 
+_BLOCK = 64  # entries that `_collect` looks at together
 _PEAK = 512  # entries whose maximum is taken at once by `argmax_magnitude`
 
 
@@ -24,7 +25,7 @@ def _sample_size(dim):
 def candidate_capacity(dim: int, k: int) -> int:
     """Room for the candidates of a selection of k among dim: more than a well-guessed threshold ever lets through."""
     sample = _sample_size(dim)
-    return max(min(dim, 2 * k + 16 * (dim // sample) + 64), sample) + 8
+    return max(min(dim, 2 * k + 16 * (dim // sample) + 64), sample) + _BLOCK
 
 
 @njit
@@ -37,7 +38,7 @@ def largest(x, k, indices, keys, bins, reached):
     Parameters
     ----------
     x : float32 or float64, shape (d,).
-    indices : int64, keys : uint64, both of shape (candidate_capacity(d, k),); the first receives the result.
+    indices : int64, keys : uint64, both of shape (candidate_capacity(d, k),); they receive the result and the bits of its entries.
     bins : scratch, int64, shape (256,); reached : scratch, uint8, shape (2048,).
 
     Returns
@@ -48,6 +49,7 @@ def largest(x, k, indices, keys, bins, reached):
     mask = np.uint64(bits.dtype.type(-1) >> bits.dtype.type(1))
     if k == 1:
         indices[0] = argmax_magnitude(x)
+        keys[0] = bits[indices[0]]
         return 1 if np.uint64(bits[indices[0]]) & mask else 0
     d = x.shape[0]
     if d > 1024 and 2 * k < d:
@@ -55,7 +57,7 @@ def largest(x, k, indices, keys, bins, reached):
         found = _collect(bits, threshold, mask, indices, keys, bins, reached)
         if found >= k or (found >= 0 and threshold == 1):
             return _keep_largest(found, k, mask, indices, keys, bins)
-    return _search_all(bits, k, mask, indices, bins)
+    return _search_all(bits, k, mask, indices, keys, bins)
 
 
 @njit
@@ -88,25 +90,33 @@ def max_magnitude(x):
 
 @njit
 def _kth_largest(bits, count, k, mask, bins):
-    """(t, ties) such that the entries above t and `ties` of those equal to t are the k largest of the first `count`."""
-    prefix, known = np.uint64(0), np.uint64(0)
-    byte, shift = np.uint64(255), np.uint64(8 * bits.itemsize)
+    """(t, ties) such that the entries above t and `ties` of those equal to t are the k largest of the first `count`.
+
+    Radix selection, eight bits at a time, of what the magnitudes are above the least one: beginning with the first bit in which they
+    differ at all.
+    """
+    least, most = np.uint64(bits[0]) & mask, np.uint64(0)
+    for i in range(count):
+        key = np.uint64(bits[i]) & mask
+        least, most = min(least, key), max(most, key)
+    prefix, known, byte = np.uint64(0), np.uint64(0), np.uint64(255)
+    shift = bit_length(most - least)
     while shift > 0:
-        shift -= np.uint64(8)
+        shift = max(shift - 8, 0)
         bins[:] = 0
         for i in range(count):
-            key = np.uint64(bits[i]) & mask
+            key = (np.uint64(bits[i]) & mask) - least
             if key & known == prefix:
-                bins[np.int64((key >> shift) & byte)] += 1
+                bins[np.int64((key >> np.uint64(shift)) & byte)] += 1
         digit = 255
         while bins[digit] < k:
             k -= bins[digit]
             digit -= 1
-        prefix |= np.uint64(digit) << shift
-        known |= byte << shift
+        prefix |= np.uint64(digit) << np.uint64(shift)
+        known |= byte << np.uint64(shift)
         if bins[digit] == k:
             break  # all that begin like this are taken, and t is not above any of them
-    return prefix, k
+    return least + prefix, k
 
 
 @njit
@@ -122,32 +132,36 @@ def _guess(bits, k, mask, keys, bins):
 
 
 @njit
-def _collect(bits, threshold, mask, indices, keys, groups, reached):
+def _collect(bits, threshold, mask, indices, keys, listed, reached):
     """Store the entries that reach the threshold, in order; returns how many, or -1 where there is no room for them.
 
-    A chunk is compared at once, then the groups of eight with such an entry are listed, then their entries: no branch depends
-    on the data, so that none is mispredicted. `groups` (int64) and `reached` (uint8, 8 times as many) are scratch.
+    A chunk is compared at once, then the blocks of 64 with such an entry are listed without a branch, which the processor would
+    often guess wrong, and then their entries. `listed` (int64) and `reached` (uint8, shape (2048,)) are scratch.
     """
     low, bound = bits.dtype.type(mask), bits.dtype.type(threshold)
-    words = reached.view(np.uint64)
-    found, limit = 0, indices.shape[0] - 8
+    found, limit = 0, indices.shape[0] - _BLOCK
     for first in range(0, bits.shape[0], reached.shape[0]):
         chunk = bits[first : first + reached.shape[0]]
         for i in range(chunk.shape[0]):
             reached[i] = bits.dtype.type(chunk[i] & low) >= bound
-        reached[chunk.shape[0] :] = 0
-        listed = 0
-        for group in range(words.shape[0]):
-            groups[listed] = group
-            listed += words[group] != 0
-        for g in range(listed):
+        for i in range(chunk.shape[0], reached.shape[0]):
+            reached[i] = 0
+        blocks = 0
+        for start in range(0, reached.shape[0], _BLOCK):
+            listed[blocks] = start
+            blocks += nonzero_bytes(reached, start) != 0
+        fetch(bits, first + reached.shape[0], first + 2 * reached.shape[0])
+        for block in range(blocks):
             if found > limit:
                 return -1
-            for i in range(8 * groups[g], 8 * groups[g] + 8):
-                indices[found] = first + i
-                found += reached[i]
-    for i in range(found):
-        keys[i] = np.uint64(bits[indices[i]]) & mask
+            start = listed[block]
+            word = nonzero_bytes(reached, start)
+            while word != 0:
+                index = first + start + trailing_zeros(word)
+                store_word(indices, 8 * found, index)  # as an array's item it would be checked for a negative index
+                store_word(keys, 8 * found, np.uint64(load_word(bits, index * bits.itemsize, bits.dtype.type)))
+                found += 1
+                word &= word - np.uint64(1)  # without its lowest one
     return found
 
 
@@ -159,16 +173,16 @@ def _keep_largest(found, k, mask, indices, keys, bins):
     threshold, ties = _kth_largest(keys, found, k, mask, bins)
     kept = 0
     for i in range(found):
-        equal = keys[i] == threshold
-        if keys[i] > threshold or (equal and ties > 0):
-            ties -= equal
-            indices[kept] = indices[i]
-            kept += 1
+        index, key = indices[i], keys[i]
+        equal = (key & mask) == threshold
+        indices[kept], keys[kept] = index, key
+        kept += (key & mask) > threshold or (equal and ties > 0)
+        ties -= equal
     return kept
 
 
 @njit
-def _search_all(bits, k, mask, indices, bins):
+def _search_all(bits, k, mask, indices, keys, bins):
     """Select without candidates: radix selection over all entries, then one pass that stores the result."""
     d = bits.shape[0]
     threshold, ties = _kth_largest(bits, d, k, mask, bins)
@@ -180,6 +194,6 @@ def _search_all(bits, k, mask, indices, bins):
         equal = key == threshold
         if key > threshold or (equal and ties > 0):
             ties -= equal
-            indices[kept] = i
+            indices[kept], keys[kept] = i, bits[i]
             kept += 1
     return kept
