@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
 from .run import with_run_options, world
 
-bench = typer.Typer(no_args_is_help=True, help="Measure: rounds per second of any run.")
+bench = typer.Typer(no_args_is_help=True, help="Measure: rounds per second of any run, the overhead of a round.")
 
 
 @bench.callback()
@@ -42,3 +42,29 @@ def bench_round(config: Any) -> None:
     ]
     label = f"{config.method_spec} on {config.problem}, {result.summary['clients']} clients on {result.summary['ranks']} ranks"
     table(label, ["", "measured"], rows)
+
+
+@bench.command("overhead")
+def bench_overhead(repeats: Annotated[int, typer.Option(help="Pairs of runs, ours and bare, in turn.")] = 5) -> None:
+    """A round with the identity compressor against a bare mpi4py loop that moves the same buffers (under mpirun, 2 ranks or more)."""
+    from ..bench.overhead import overhead
+    from ..errors import ConfigError
+    from .show import seconds, table
+
+    comm = world("auto")
+    if comm is None or comm.Get_size() < 2:
+        raise ConfigError("bench overhead needs at least 2 ranks: mpicomp launch -n 2 -- bench overhead")
+    rows = [
+        [
+            f"{r['dim']:,}",
+            r["exchange"],
+            seconds(r["round"]),
+            seconds(r["bare"]),
+            f"{r['ratio']:.2f}",
+            f"{1e6 * r['extra']:+.1f} µs",
+        ]
+        for r in overhead(comm, repeats=repeats)
+    ]
+    if rows:
+        header = ["d (float32)", "exchange", "round", "bare mpi4py", "ratio", "difference"]
+        table(f"Overhead of a round, {comm.Get_size()} ranks, medians of {repeats} pairs", header, rows)
