@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..kernels import njit
+from ..kernels import lean
 from ..kernels.bits import CHUNK, mantissa_of, pack_top, packed_nbytes, padding_is_zero, unpack_top
 from ..kernels.lanes import bits_of, float_of
 from ..kernels.random import client_key, draw32, next32, state32
@@ -44,7 +44,7 @@ class Natural(Compressor):
         return Codec(self, self.codec_id, dim, n_clients, wire, max_nbytes, _encode, _decode, args, fixed=True)
 
 
-@njit
+@lean
 def _encode(V, rows, clients, shared, private, buf, pos, tally, wire, words, top):
     d, word, mantissa = V.shape[1], words.dtype.type, mantissa_of(wire)
     width = 8 * wire.itemsize - mantissa
@@ -73,7 +73,7 @@ def _encode(V, rows, clients, shared, private, buf, pos, tally, wire, words, top
     return pos
 
 
-@njit
+@lean
 def _decode(buf, pos, end, rows, clients, weights, shared, private, out, wire, words, top):
     d, word, mantissa = out.shape[1], words.dtype.type, mantissa_of(wire)
     width = 8 * wire.itemsize - mantissa

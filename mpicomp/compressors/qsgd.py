@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from ..errors import ConfigError
-from ..kernels import njit
+from ..kernels import lean
 from ..kernels.bits import CHUNK, bit_length, packed_nbytes
 from ..kernels.levels import add_levels, write_levels
 from ..kernels.quantize import LANES
@@ -80,7 +80,7 @@ class QSGD(Compressor):
         return Codec(self, self.codec_id, dim, n_clients, wire, max_nbytes, _encode, _decode, args, fixed=True)
 
 
-@njit
+@lean
 def _encode(
     V, rows, clients, shared, private, buf, pos, tally, wire, levels, width, bucket, use_max, lanes, codes, top
 ):  # fmt: skip
@@ -93,7 +93,7 @@ def _encode(
     return pos
 
 
-@njit
+@lean
 def _decode(
     buf, pos, end, rows, clients, weights, shared, private, out, wire, levels, width, bucket, use_max, lanes, codes, top
 ):  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..errors import ConfigError, TheoryError
-from ..kernels import njit
+from ..kernels import lean
 from ..kernels.bits import CHUNK, pack_top, packed_nbytes, padding_is_zero, unpack_top
 from ..kernels.quantize import LANES, add_magnitudes
 from ..kernels.status import BAD_PADDING, TRUNCATED
@@ -58,12 +58,12 @@ class Sign(Compressor):
         return Codec(self, self.codec_id, dim, n_clients, wire, max_nbytes, _encode, _decode, args, fixed=True)
 
 
-@njit
+@lean
 def _scale_nbytes(order, itemsize):
     return itemsize if order > 0 else 0
 
 
-@njit
+@lean
 def _encode(V, rows, clients, shared, private, buf, pos, tally, wire, order, lanes, negative):
     d, head = V.shape[1], _scale_nbytes(order, wire.itemsize)
     nbytes = head + packed_nbytes(d, 1)
@@ -86,7 +86,7 @@ def _encode(V, rows, clients, shared, private, buf, pos, tally, wire, order, lan
     return pos
 
 
-@njit
+@lean
 def _decode(buf, pos, end, rows, clients, weights, shared, private, out, wire, order, lanes, negative):
     d, head = out.shape[1], _scale_nbytes(order, wire.itemsize)
     for j in range(rows.shape[0]):

@@ -13,7 +13,7 @@ import numpy as np
 from numba import types
 from numba.extending import overload
 
-from . import njit
+from . import lean
 from .lanes import load_word, nonzero_bytes, store_word
 
 CHUNK = 2048
@@ -51,7 +51,7 @@ def _mantissa_of(x):  # a constant in the compiled kernel, so that shifts by it 
     return lambda x: 52
 
 
-@njit
+@lean
 def bit_length(n):
     """Number of binary digits of n >= 0: the smallest w with n < 2**w."""
     width = 0
@@ -60,19 +60,19 @@ def bit_length(n):
     return width
 
 
-@njit
+@lean
 def packed_nbytes(total, width):
     """Bytes that `total` fields of `width` bits take."""
     return (total * width + 7) >> 3
 
 
-@njit
+@lean
 def padding_is_zero(buf, bit):
     """Whether the bits from number `bit` of `buf` to the end of its byte are zero."""
     return bit & 7 == 0 or buf[bit >> 3] >> (bit & 7) == 0
 
 
-@njit
+@lean
 def pack(fields, first, count, total, width, buf, pos, top):
     """Write fields `first` to `first + count` of a packed array of `total` fields that starts at `pos`.
 
@@ -89,7 +89,7 @@ def pack(fields, first, count, total, width, buf, pos, top):
         pack_top(top, first, count, total, width, buf, pos)
 
 
-@njit
+@lean
 def pack_top(top, first, count, total, width, buf, pos):
     """The part of `pack` that writes the remaining bits, width mod 8 > 0, of the fields; `top` holds them and is changed."""
     rest = width & 7
@@ -98,16 +98,19 @@ def pack_top(top, first, count, total, width, buf, pos):
     squeeze(top, rest, buf, pos + (width >> 3) * total + ((first * rest) >> 3), packed_nbytes(count, rest))
 
 
-@njit
+@lean
 def unpack(buf, pos, first, count, total, width, fields, top):
     """Read back what `pack` wrote into `fields`. The caller has checked that the packed array lies inside `buf`."""
     planes = width >> 3
-    if width & 7:
+    if width & 7 or width == 0:
         unpack_top(buf, pos, first, count, total, width, top)
         for i in range(count):
             fields[i] = top[i]
     else:
-        fields[:count] = 0
+        planes -= 1
+        plane = buf[pos + planes * total + first : pos + planes * total + first + count]
+        for i in range(count):
+            fields[i] = plane[i]
     for p in range(planes - 1, -1, -1):
         start = pos + p * total + first
         plane = buf[start : start + count]
@@ -115,14 +118,14 @@ def unpack(buf, pos, first, count, total, width, fields, top):
             fields[i] = (fields[i] << 8) | plane[i]
 
 
-@njit
+@lean
 def unpack_top(buf, pos, first, count, total, width, top):
     """Read back what `pack_top` wrote into `top`."""
     rest = width & 7
     spread(buf, pos + (width >> 3) * total + ((first * rest) >> 3), packed_nbytes(count, rest), rest, top)
 
 
-@njit
+@lean
 def pack_all(fields, total, width, buf, pos, top):
     """Write all fields of a packed array; returns the position after it."""
     for first in range(0, total, CHUNK):
@@ -131,7 +134,7 @@ def pack_all(fields, total, width, buf, pos, top):
     return pos + packed_nbytes(total, width)
 
 
-@njit
+@lean
 def unpack_all(buf, pos, total, width, fields, top):
     """Read all fields of a packed array; returns the position after it."""
     for first in range(0, total, CHUNK):
@@ -140,7 +143,7 @@ def unpack_all(buf, pos, total, width, fields, top):
     return pos + packed_nbytes(total, width)
 
 
-@njit
+@lean
 def _take_byte(fields, number, count, buf, pos):
     """buf[pos + i] = byte `number` of fields[i]; the first one in a loop of its own, which has less to do."""
     out = buf[pos : pos + count]
@@ -152,7 +155,7 @@ def _take_byte(fields, number, count, buf, pos):
             out[i] = np.uint8(fields[i] >> (8 * number))
 
 
-@njit
+@lean
 def squeeze(top, width, buf, pos, nbytes):
     """Bytes that hold `width` < 8 bits each become a string of bits, `nbytes` bytes of `buf` from `pos` on; `top` is changed.
 
@@ -184,18 +187,20 @@ def squeeze(top, width, buf, pos, nbytes):
             out[i] = top[8 * (i // width) + i % width]
 
 
-@njit
+@lean
 def _squeeze_word(x, width):
     x = (x & _EVEN_BYTES) | (((x >> np.uint64(8)) & _EVEN_BYTES) << width)
     x = (x & _EVEN_PAIRS) | (((x >> np.uint64(16)) & _EVEN_PAIRS) << (width + width))
     return (x & _LOW_HALF) | ((x >> np.uint64(32)) << (np.uint64(4) * width))
 
 
-@njit
+@lean
 def spread(buf, pos, nbytes, width, top):
     """The inverse of `squeeze`."""
     packed = buf[pos : pos + nbytes]
-    if width == 1:
+    if width == 0:
+        top[:] = 0
+    elif width == 1:
         for i in range(nbytes):  # seven bits do not meet in the product; the eighth goes by itself
             eight = np.uint64(packed[i])
             low = ((eight & _SEVEN_BITS) * _SCATTER) & _LOWEST_BITS
@@ -222,7 +227,7 @@ def spread(buf, pos, nbytes, width, top):
             store_word(top, 8 * g, _spread_word(load_word(top, 8 * g, np.uint64), np.uint64(width)))
 
 
-@njit
+@lean
 def _spread_word(x, width):
     one = np.uint64(1)
     halves = (one << (np.uint64(4) * width)) - one

@@ -17,8 +17,9 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from . import njit
+from . import lean
 
+LANES = 64  # partial sums of a norm
 _CACHE_LINE = 64  # bytes
 
 
@@ -96,7 +97,7 @@ def load_word(typing: Any, array: Any, byte: Any, word: Any) -> Any:
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         kind = context.get_value_type(word.instance_type)
-        return builder.load(_address(context, builder, signature, args, kind), align=1)
+        return builder.load(_address(context, builder, signature.args, args, kind), align=1)
 
     return word.instance_type(array, types.intp, word), generate
 
@@ -106,7 +107,7 @@ def store_word(typing: Any, array: Any, byte: Any, word: Any) -> Any:
     """Write the number `word` into the bytes of a contiguous array from `byte` on. The caller has checked that they are there."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        builder.store(args[2], _address(context, builder, signature, args, args[2].type), align=1)
+        builder.store(args[2], _address(context, builder, signature.args, args, args[2].type), align=1)
 
     return types.void(array, types.intp, word), generate
 
@@ -117,15 +118,45 @@ def nonzero_bytes(typing: Any, array: Any, byte: Any) -> Any:
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         kind = ir.VectorType(ir.IntType(8), 64)
-        block = builder.load(_address(context, builder, signature, args, kind), align=1)
+        block = builder.load(_address(context, builder, signature.args, args, kind), align=1)
         return builder.bitcast(builder.icmp_unsigned("!=", block, ir.Constant(kind, None)), ir.IntType(64))
 
     return types.uint64(array, types.intp), generate
 
 
-def _address(context: Any, builder: Any, signature: Any, args: Any, kind: ir.Type) -> Any:
+def _add_blocks(square: bool) -> Callable[..., Any]:
+    def add_blocks(typing: Any, x: Any, blocks: Any, lanes: Any) -> Any:
+        """lanes[l] += |x_j|, or x_j², for j = l, l + n, …, (blocks − 1)n + l with n = LANES; all sums stay in registers meanwhile."""
+
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            zero, size = ir.Constant(ir.IntType(64), 0), x.dtype.bitwidth // 8 * LANES
+            wide = ir.VectorType(ir.DoubleType(), LANES)
+            kind = wide if x.dtype == types.float64 else ir.VectorType(ir.FloatType(), LANES)
+            address = _address(context, builder, [signature.args[2]], [args[2], zero], wide)
+            sums = cgutils.alloca_once_value(builder, builder.load(address, align=1))
+            with cgutils.for_range(builder, args[1]) as loop:
+                byte = builder.mul(loop.index, ir.Constant(loop.index.type, size))
+                block = builder.load(_address(context, builder, signature.args, [args[0], byte], kind), align=1)
+                block = block if kind == wide else builder.fpext(block, wide)
+                if square:
+                    block = builder.fmul(block, block)
+                else:
+                    name, kind_of_abs = f"llvm.fabs.v{LANES}f64", ir.FunctionType(wide, [wide])
+                    block = builder.call(cgutils.get_or_insert_function(builder.module, kind_of_abs, name), [block])
+                builder.store(builder.fadd(builder.load(sums), block), sums)
+            builder.store(builder.load(sums), address, align=1)
+
+        return types.void(x, types.intp, lanes), generate
+
+    return _intrinsic(add_blocks)
+
+
+add_absolute_blocks, add_square_blocks = _add_blocks(False), _add_blocks(True)
+
+
+def _address(context: Any, builder: Any, kinds: Any, args: Any, kind: ir.Type) -> Any:
     """A pointer to a `kind` in the array that is the first argument, as many bytes after its beginning as the second says."""
-    array = context.make_array(signature.args[0])(context, builder, args[0])
+    array = context.make_array(kinds[0])(context, builder, args[0])
     start = builder.bitcast(array.data, ir.IntType(8).as_pointer())
     return builder.bitcast(builder.gep(start, [args[1]]), kind.as_pointer())
 
@@ -135,7 +166,7 @@ def _fetch(typing: Any, array: Any, byte: Any) -> Any:
     """Have the cache line with that byte of a contiguous array brought from memory, if there is one; returns at once."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        address = _address(context, builder, signature, args, ir.IntType(8))
+        address = _address(context, builder, signature.args, args, ir.IntType(8))
         i32 = ir.IntType(32)
         kind = ir.FunctionType(ir.VoidType(), [address.type, i32, i32, i32])
         prefetch = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
@@ -144,7 +175,7 @@ def _fetch(typing: Any, array: Any, byte: Any) -> Any:
     return types.void(array, types.intp), generate
 
 
-@njit
+@lean
 def fetch(x, start, stop):
     """Have x[start:stop] brought from memory while other work is done; what lies behind the array's end does no harm."""
     for byte in range(start * x.itemsize, stop * x.itemsize, _CACHE_LINE):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from . import njit
+from . import lean
 from .bits import CHUNK, pack, packed_nbytes, padding_is_zero, unpack
 from .lanes import fetch, next_above
 from .quantize import norm, round_to_grid
@@ -14,13 +14,13 @@ from .status import BAD_PADDING, BAD_VALUE, TRUNCATED
 TRITS = 5  # in a byte: 3⁵ = 243
 
 
-@njit
+@lean
 def unit_of(x, levels, use_max, lanes, wire):
     """‖x‖/s, the distance between levels, in the wire dtype and rounded up, so that no entry is above level s; NaN if not finite."""
     return _unit(np.float64(max_magnitude(x)) if use_max else norm(x, 2, lanes), levels, wire)
 
 
-@njit
+@lean
 def _unit(size, levels, wire):
     unit = wire.dtype.type(size / levels)
     if np.float64(unit) * levels < size:
@@ -28,17 +28,17 @@ def _unit(size, levels, wire):
     return unit if np.isfinite(unit) else wire.dtype.type(np.nan)
 
 
-@njit
+@lean
 def _largest_of(x, start, stop):  # the slice is taken here: one that is passed on costs two atomic additions
     return np.float64(max_magnitude(x[start:stop]))
 
 
-@njit
+@lean
 def _length_of(x, start, stop, lanes):
     return norm(x[start:stop], 2, lanes)
 
 
-@njit
+@lean
 def write_levels(x, levels, width, bucket, use_max, key, buf, pos, wire, lanes, codes, top):
     """Write the units of all buckets of x, and its entries as fields of `width` bits; returns the position after them.
 
@@ -46,7 +46,10 @@ def write_levels(x, levels, width, bucket, use_max, key, buf, pos, wire, lanes, 
     ----------
     lanes : scratch, float64, shape (LANES,); codes : scratch, uint16, shape (CHUNK,); top : scratch, uint8, shape (CHUNK,).
     """
-    d = x.shape[0]
+    d, cut = (
+        x.shape[0],
+        not (use_max and wire.itemsize == 4),
+    )  # of a float32 and s < 2**15 the product s · unit is exact in `_unit`
     buckets = (d + bucket - 1) // bucket
     units = buf[pos : pos + buckets * wire.itemsize].view(wire.dtype)
     pos += buckets * wire.itemsize
@@ -61,15 +64,16 @@ def write_levels(x, levels, width, bucket, use_max, key, buf, pos, wire, lanes, 
                 units[b] = _unit(size, levels, wire)
             fetch(x, stop, stop + (stop - start))
             if np.isfinite(units[b]):
-                round_to_grid(x, start, stop, units[b], levels, key, codes, start - first)
+                round_to_grid(x, start, stop, units[b], levels, key, codes, start - first, cut)
             else:
-                codes[start - first : stop - first] = levels
+                for i in range(start - first, stop - first):
+                    codes[i] = levels
             start = stop
         pack(codes, first, last - first, d, width, buf, pos, top)
     return pos + packed_nbytes(d, width)
 
 
-@njit
+@lean
 def add_levels(buf, pos, end, acc, weight, levels, width, bucket, wire, codes, top):
     """acc += weight · (what `write_levels` wrote at `pos`); returns the position after it, or a negative code."""
     d = acc.shape[0]
@@ -95,7 +99,7 @@ def add_levels(buf, pos, end, acc, weight, levels, width, bucket, wire, codes, t
     return packed + packed_nbytes(d, width)
 
 
-@njit
+@lean
 def any_above(codes, limit):
     """Whether one of the unsigned integers is above `limit`; all are looked at, which is faster than stopping."""
     above, limit = False, codes.dtype.type(limit)
@@ -104,13 +108,13 @@ def any_above(codes, limit):
     return above
 
 
-@njit
+@lean
 def trits_nbytes(count):
     """Bytes that `count` trits take."""
     return (count + TRITS - 1) // TRITS
 
 
-@njit
+@lean
 def pack_trits(codes, count, buf, pos):
     """Write codes (0, 1 or 2), five to a byte, the first one the least significant digit; returns the position after them."""
     for first in range(0, count, TRITS):
@@ -122,7 +126,7 @@ def pack_trits(codes, count, buf, pos):
     return pos
 
 
-@njit
+@lean
 def unpack_trits(buf, pos, count, codes):
     """Read back what `pack_trits` wrote; returns the position after it, or BAD_VALUE for a byte that holds no such digits."""
     for first in range(0, count, TRITS):

@@ -4,34 +4,29 @@ from __future__ import annotations
 
 import numpy as np
 
-from . import njit
-from .lanes import bits_of
+from . import lean
+from .lanes import LANES, add_absolute_blocks, add_square_blocks, bits_of
 from .random import draw32, fraction32, next32, state32
 
-LANES = 64
 
-
-@njit
+@lean
 def add_magnitudes(x, order, lanes):
     """Add |x_j| (order 1) or x_j² (order 2) to partial sums: lane l takes j = l, l + LANES, ... (float64, (LANES,)).
 
     Many sums instead of one let the processor add several numbers at once, in an order that does not depend on which processor.
     """
-    whole = x.shape[0] - x.shape[0] % LANES
-    for start in range(0, whole, LANES):
-        block = x[start : start + LANES]
-        if order == 1:
-            for lane in range(LANES):
-                lanes[lane] += np.float64(abs(block[lane]))
-        else:
-            for lane in range(LANES):
-                lanes[lane] += np.float64(block[lane]) * np.float64(block[lane])
+    blocks = x.shape[0] // LANES
+    whole = blocks * LANES
+    if order == 1:
+        add_absolute_blocks(x, blocks, lanes)
+    else:
+        add_square_blocks(x, blocks, lanes)
     for j in range(whole, x.shape[0]):
         magnitude = np.float64(abs(x[j]))
         lanes[j - whole] += magnitude if order == 1 else magnitude * magnitude
 
 
-@njit
+@lean
 def norm(x, order, lanes):
     """‖x‖₁ (order 1) or ‖x‖₂ (order 2) as a float64; NaN or infinity where an entry is."""
     lanes[:] = 0.0
@@ -40,11 +35,12 @@ def norm(x, order, lanes):
     return total if order == 1 else np.sqrt(total)
 
 
-@njit
-def round_to_grid(x, start, stop, unit, levels, key, codes, at):
+@lean
+def round_to_grid(x, start, stop, unit, levels, key, codes, at, cut=True):
     """codes[at + j − start] = q + levels, where q is x_j / unit rounded to one of its two neighbours in −levels..levels, without bias.
 
-    For start <= j < stop. Element j uses the random number j of `key`. `unit` is finite; zero stands for a vector of zeros.
+    For start <= j < stop. Element j uses the random number j of `key`. `unit` is finite; zero stands for a vector of zeros. What is
+    beyond the levels is cut off, unless the caller knows (cut=False) that |x_j| <= levels · unit without any rounding.
     """
     divisor = unit if unit > 0 else unit + x.dtype.type(1)
     limit = np.float32(levels) + x.dtype.type(0) * divisor  # a floating-point number of the quotients' type
@@ -58,7 +54,8 @@ def round_to_grid(x, start, stop, unit, levels, key, codes, at):
         ratio = x[i] / divisor
         below = np.floor(ratio)
         q = below + np.float32(1) if fraction32(draw32(key, state)) < ratio - below else below
-        q = q if q > -limit else -limit
-        q = q if q < limit else limit
+        if cut:
+            q = q if q > -limit else -limit
+            q = q if q < limit else limit
         codes[i] = bits_of(np.float32(q) + integer)  # whose low bits are q + levels: faster than a conversion
         state = next32(state)

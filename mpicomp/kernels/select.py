@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from . import njit
+from . import lean, njit
 from .bits import bit_length, unsigned
 from .lanes import bits_of, fetch, float_of, load_word, nonzero_bytes, store_word, trailing_zeros
 
@@ -79,7 +79,7 @@ def argmax_magnitude(x):
     return index
 
 
-@njit
+@lean
 def max_magnitude(x):
     """The largest |x_j|; NaN counts as the largest."""
     peak = bits_of(abs(x[0]))
