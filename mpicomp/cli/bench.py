@@ -8,7 +8,10 @@ import typer
 
 from .run import with_run_options, world
 
-bench = typer.Typer(no_args_is_help=True, help="Measure: rounds per second of any run, the overhead of a round.")
+bench = typer.Typer(
+    no_args_is_help=True,
+    help="Measure: rounds per second of any run, the overhead of a round, compressors against memory.",
+)
 
 
 @bench.callback()
@@ -68,3 +71,51 @@ def bench_overhead(repeats: Annotated[int, typer.Option(help="Pairs of runs, our
     if rows:
         header = ["d (float32)", "exchange", "round", "bare mpi4py", "ratio", "difference"]
         table(f"Overhead of a round, {comm.Get_size()} ranks, medians of {repeats} pairs", header, rows)
+
+
+@bench.command("compressors")
+def bench_compressors(
+    dim: Annotated[list[int] | None, typer.Option(help="Dimension; may be repeated. Default: 2^22 and 2^24.")] = None,
+    spec: Annotated[list[str] | None, typer.Option(help="Compressor, such as qsgd:bits=4; may be repeated.")] = None,
+    dtype: Annotated[str, typer.Option(help="float32 or float64.")] = "float32",
+    repeats: Annotated[int, typer.Option(help="How often each is timed.")] = 30,
+    threads: Annotated[int, typer.Option(help="Vectors handled at once.")] = 1,
+    json: Annotated[bool, typer.Option("--json", help="Print all figures, with intervals, as JSON.")] = False,
+) -> None:
+    """Encode, and decode and add up, one vector: against copying it, against a dense sum, and against NumPy and torch."""
+    from ..bench.compressors import DIMS, SPECS
+    from ..bench.compressors import bench_compressors as measure
+    from ..errors import ConfigError
+    from .show import seconds, table
+
+    if dtype not in ("float32", "float64"):
+        raise ConfigError(f"bench compressors: --dtype={dtype!r} must be float32 or float64")
+    if min([*(dim or ()), repeats, threads]) < 1:
+        raise ConfigError("bench compressors: --dim, --repeats and --threads must be at least 1")
+    found = measure(dim or DIMS, spec or SPECS, dtype, repeats, threads)
+    if json:
+        import json as text
+
+        print(text.dumps(found, indent=1))
+        return
+    for d in dict.fromkeys(r["dim"] for r in found):
+        here = [r for r in found if r["dim"] == d]
+        rows = [
+            [
+                r["spec"],
+                f"{r['payload_bits']:.3g}",
+                seconds(r["encode"][0]),
+                f"{r['encode_rate'] / 1e9:.3g}",
+                _ratio(r["encode_ratio"]),
+                seconds(r["decode"][0]) if r["decode"] else "",
+                _ratio(r["decode_ratio"]) if r["decode"] else "",
+            ]
+            for r in here
+        ]
+        header = ["", "bits/entry", "encode", "GB/s", "× memcpy [95 %]", "decode, add", "× dense add [95 %]"]
+        ceilings = f"memcpy {seconds(here[0]['memcpy'][0])}, dense add {seconds(here[0]['add'][0])}"
+        table(f"d = {d:,}, {dtype}, {threads} at once; {ceilings}; medians of {repeats}", header, rows)
+
+
+def _ratio(interval: tuple[float, float, float]) -> str:
+    return "{:.2f} [{:.2f}, {:.2f}]".format(*interval)

@@ -1,0 +1,44 @@
+"""Benchmarks return what they promise; how fast anything is, is no test."""
+
+import json
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from mpicomp.bench.compressors import bench_compressors
+from mpicomp.cli import app
+from mpicomp.errors import ConfigError
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_bench_compressors_measures_all_it_is_asked_for(threads):
+    specs = ["sign", "topk:fraction=0.01", "cq:norm=max"]
+    rows = bench_compressors([700, 1000], specs, "float64", repeats=3, threads=threads)
+    ours = [r for r in rows if r["kind"] == "ours"]
+    assert [(r["dim"], r["spec"]) for r in ours] == [(d, s) for d in (700, 1000) for s in specs]
+    assert {r["dim"] for r in rows if r["kind"] == "against"} == {700, 1000}
+    for r in rows:
+        for name in ("encode", "memcpy", "encode_ratio", *(("decode", "add", "decode_ratio") if r in ours else ())):
+            median, low, high = r[name]
+            assert 0 < low <= median <= high and np.isfinite(high)
+    assert ours[0]["payload_bits"] == 1 + 64 / 700 + 4 / 700  # a scale, and 88 bytes of signs for 700
+    assert 64 / 100 < ours[1]["payload_bits"] < 64 / 100 + 12 / 100
+
+
+def test_bench_compressors_as_a_command():
+    def invoke(*options):
+        return (
+            CliRunner()
+            .invoke(app, ["bench", "compressors", *options], catch_exceptions=False, standalone_mode=False)
+            .output
+        )
+
+    options = ["--dim", "1000", "--dim", "2000", "--spec", "natural", "--repeats", "2"]
+    text = invoke(*options)
+    assert text.count("natural") == 2 and "d = 2,000" in text and "argpartition" in text
+    rows = json.loads(invoke(*options, "--dtype", "float64", "--json"))
+    assert {(r["dim"], r["dtype"]) for r in rows} == {(1000, "float64"), (2000, "float64")}
+    for wrong in (["--dtype", "float16"], ["--repeats", "0"]):
+        with pytest.raises(ConfigError, match=r"bench compressors: --"):
+            invoke(*wrong)
