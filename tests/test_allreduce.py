@@ -85,7 +85,7 @@ def test_every_rank_has_the_same_model(comm):
     [
         ({"method": "ef21", "compressor": "topk:k=3"}, "cannot carry topk:k=3"),
         (
-            {"method": "marina-p", "compressor": "identity", "method_options": {"p": 0.2}},
+            {"method": "pp-marina", "compressor": "identity", "allow_unsafe": True},
             "sends each client a message of its own",
         ),
         ({"method": "terngrad"}, "needs every client's vector"),
