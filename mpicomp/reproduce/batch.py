@@ -1,4 +1,6 @@
-"""Several runs one after the other in one MPI job, so that starting processes and compiling are paid once: python -m mpicomp.reproduce.batch DIR...
+"""Several runs one after the other in one MPI job, so that starting processes is paid once.
+
+usage: python -m mpicomp.reproduce.batch DIR...
 
 Each directory holds a `wanted.toml`, and its results go beside it. Started by `Desk.over_mpi` on all ranks of the job.
 """

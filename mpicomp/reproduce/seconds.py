@@ -1,4 +1,4 @@
-"""Two questions for every study, asked of its runs over MPI: are they the runs of one process, and is the winner in bits the winner in time?"""
+"""Two questions to the runs over MPI of every study: are they those of one process, and is the winner in bits the winner in time?"""
 
 from __future__ import annotations
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from itertools import pairwise
+from typing import Any, ClassVar
 
 from ...study.compare import Stored, common_target
 from ..axes import at_target, column, message_bytes, rounds, up_bits
@@ -73,9 +74,11 @@ def compare(curves: dict[str, Stored], n: int, s: float) -> list[Row]:
     ]
 
 
-def ratio(evidence: Evidence, column: str, more: str, less: str, n: int, s: float) -> float:
-    """How many times as much of `column` the method `more` took as `less`, at (n, s)."""
-    return evidence.value("grid", column, method=more, n=n, s=s) / evidence.value("grid", column, method=less, n=n, s=s)
+def ratio(evidence: Evidence, counted: str, more: str, less: str, n: int, s: float) -> float:
+    """How many times as much of `counted` the method `more` took as `less`, at (n, s)."""
+    return evidence.value("grid", counted, method=more, n=n, s=s) / evidence.value(
+        "grid", counted, method=less, n=n, s=s
+    )
 
 
 def axes_of(evidence: Evidence) -> tuple[list[int], list[float]]:
@@ -103,7 +106,7 @@ def judge_growth(evidence: Evidence) -> Verdict:
     clients, noises = axes_of(evidence)
     gains = [ratio(evidence, "up_bits", "MARINA RandK", "MARINA PermK", n, noises[0]) for n in clients]
     said = ", ".join(f"{gain:.2f} at n = {n} (√n = {n**0.5:.1f})" for n, gain in zip(clients, gains, strict=True))
-    return Verdict.of([b > a for a, b in zip(gains, gains[1:], strict=False)], f"RandK/PermK bits: {said}")
+    return Verdict.of([b > a for a, b in pairwise(gains)], f"RandK/PermK bits: {said}")
 
 
 def judge_gradient_descent(evidence: Evidence) -> Verdict:
@@ -173,9 +176,9 @@ def draw_gain(evidence: Evidence, figure: Any) -> None:
     clients, noises = axes_of(evidence)
     titles = {"up_bits": "uplink bits as the paper counts", "message_bytes": "all bytes, both directions"}
     panels = figure.subplots(1, 2, sharey=True)
-    for ax, (column, title) in zip(panels, titles.items(), strict=True):
+    for ax, (counted, title) in zip(panels, titles.items(), strict=True):
         for i, s in enumerate(noises):
-            gains = [ratio(evidence, column, "MARINA RandK", "MARINA PermK", n, s) for n in clients]
+            gains = [ratio(evidence, counted, "MARINA RandK", "MARINA PermK", n, s) for n in clients]
             series(ax, clients, gains, f"s = {s:g}", i)
         ax.set_xscale("log")
         ax.set_yscale("log")
@@ -191,7 +194,7 @@ class PermKStudy(Study):
 
     summary = "n × heterogeneity: MARINA with PermK, with RandK, EF21 with TopK"
     paper = "Szlendak, Tyurin and Richtárik 2022, Permutation compressors (arXiv 2110.03300)"
-    sizes = {
+    sizes: ClassVar = {
         "small": Size(
             100, 1e-4, {10: 3000, 100: 3000, 400: 3000}, (0.0, 0.1, 0.8), tuple(2.0**j for j in range(8)), 10
         ),
