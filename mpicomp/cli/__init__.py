@@ -17,6 +17,7 @@ from .lab import lab
 from .launch import launch
 from .listing import list_parts
 from .quickstart import quickstart
+from .reproduce import reproduce
 from .run import run
 from .theory import theory
 
@@ -34,6 +35,7 @@ app.command("list")(list_parts)
 app.command("theory")(theory)
 app.command("compare")(compare)
 app.command("quickstart")(quickstart)
+app.command("reproduce")(reproduce)
 app.add_typer(bench, name="bench")
 app.add_typer(lab, name="lab")
 
