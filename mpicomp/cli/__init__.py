@@ -17,6 +17,7 @@ from .launch import launch
 from .listing import list_parts
 from .quickstart import quickstart
 from .run import run
+from .scale import scale
 from .theory import theory
 
 app = typer.Typer(
@@ -33,6 +34,7 @@ app.command("list")(list_parts)
 app.command("theory")(theory)
 app.command("compare")(compare)
 app.command("quickstart")(quickstart)
+app.command("scale")(scale)
 app.add_typer(bench, name="bench")
 
 

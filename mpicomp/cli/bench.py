@@ -73,24 +73,6 @@ def bench_overhead(repeats: Annotated[int, typer.Option(help="Pairs of runs, our
         table(f"Overhead of a round, {comm.Get_size()} ranks, medians of {repeats} pairs", header, rows)
 
 
-@bench.command("allreduce")
-@with_run_options
-def bench_allreduce(config: Any) -> None:
-    """Gradient descent by dense Allreduce, all ranks alike and no server: the baseline of studies. Writes what a run writes."""
-    from ..bench.allreduce import allreduce
-    from ..errors import ConfigError
-    from .show import show_run
-
-    comm = world("auto")
-    if comm is None or comm.Get_size() < 2:
-        raise ConfigError("bench allreduce needs at least 2 ranks: mpicomp launch -n 2 -- bench allreduce")
-    result = allreduce(config, comm)
-    if result.summary:
-        show_run(result.summary, config.out)
-    if result.summary.get("diverged"):
-        raise typer.Exit(3)
-
-
 @bench.command("compressors")
 def bench_compressors(
     dim: Annotated[list[int] | None, typer.Option(help="Dimension; may be repeated. Default: 2^22 and 2^24.")] = None,

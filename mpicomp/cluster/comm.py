@@ -113,11 +113,6 @@ class Comm:
         self.ledger.handed(self.purpose, "Allreduce", values.nbytes)
         self._comm.Allreduce(self._mpi.IN_PLACE, values, self._mpi.MAX)
 
-    def allreduce_sum(self, values: np.ndarray) -> None:
-        """Elementwise sum over all ranks, in place (float32 or float64)."""
-        self.ledger.handed(self.purpose, "Allreduce", values.nbytes)
-        self._comm.Allreduce(self._mpi.IN_PLACE, values, self._mpi.SUM)
-
     def barrier(self) -> None:
         """Wait for all ranks."""
         self.ledger.handed(self.purpose, "Barrier", 0)
