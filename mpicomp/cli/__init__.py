@@ -16,6 +16,7 @@ from .doctor import doctor
 from .launch import launch
 from .listing import list_parts
 from .quickstart import quickstart
+from .report import report
 from .run import run
 from .scale import scale
 from .theory import theory
@@ -35,6 +36,7 @@ app.command("theory")(theory)
 app.command("compare")(compare)
 app.command("quickstart")(quickstart)
 app.command("scale")(scale)
+app.command("report")(report)
 app.add_typer(bench, name="bench")
 
 

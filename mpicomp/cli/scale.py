@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -38,6 +40,7 @@ def scale(
     if out is None:
         raise ConfigError("give --out DIR, where the cells are kept")
     open_study(loaded, study.read_text(), out)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the cell that runs is taken down too
     with alone(out, task, tasks):
         runner = make_runner(loaded, [host for host in hosts.split(",") if host])
         walk = Walk(loaded, out, cells, lambda line: print(line, flush=True))
@@ -47,6 +50,8 @@ def scale(
         finally:
             runner.close()
     if walk.failed:
-        print(f"{len(walk.failed)} of {len(cells)} cells failed; their cell.json and log.txt say why, --retry-failed runs them again")
+        print(
+            f"{len(walk.failed)} of {len(cells)} cells failed; their cell.json and log.txt say why, --retry-failed runs them again"
+        )
         raise typer.Exit(1)
     print(f"all {len(cells)} cells are finished; `mpicomp report {out}` makes the page")

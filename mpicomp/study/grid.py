@@ -73,10 +73,7 @@ class Cell:
         """Its directory's name: placement, exchange and link to read, the key to be unique."""
         where = f"{self.nodes}x{self.per_node}" if self.nodes else f"w{self.workers}"
         readable = [self.baseline or self.options.get("method", "run").partition(":")[0], where]
-        readable += [
-            *([self.options["exchange"]] if self.baseline != "allreduce" else []),
-            *([self.link] if self.link else []),
-        ]
+        readable += [part for part in (self.options["exchange"], self.link) if part not in ("", self.baseline)]
         return f"{'-'.join(readable)}-{self.key[:8]}-r{self.repetition}"
 
     def to_dict(self) -> dict[str, Any]:
@@ -170,7 +167,7 @@ class Study:
             options["clients"] = at["clients"] * workers if self.mode == "weak" else at["clients"]
         if at["dim"] is not None:
             options["problem"] = {**_table(options.get("problem")), "dim": at["dim"]}
-        options["exchange"] = "collective" if baseline == "allreduce" else at["exchange"] or "p2p"
+        options["exchange"] = "allreduce" if baseline == "allreduce" else at["exchange"] or "p2p"
         return Cell(
             options, baseline, nodes, per_node if nodes else 0, workers, at["link"] or "", self.delay_ms, repetition
         )
@@ -189,7 +186,9 @@ class Study:
         if not self.methods and not self.baselines:
             raise ConfigError(f"{source}: nothing to run; add [[methods]] tables or baselines")
         if ("workers" in self.grid) == ("nodes" in self.grid):
-            raise ConfigError(f"{source}: [grid] needs either workers = [1, 2, 4] or nodes = [2, 4, 8] with per_node = [1]")
+            raise ConfigError(
+                f"{source}: [grid] needs either workers = [1, 2, 4] or nodes = [2, 4, 8] with per_node = [1]"
+            )
         if "per_node" in self.grid and "nodes" not in self.grid:
             raise ConfigError(f"{source}: per_node counts ranks on each node, so [grid] nodes is needed too")
         if self.runner == "lab" and "nodes" not in self.grid:
@@ -203,7 +202,9 @@ class Study:
             if not getattr(self, name) >= least:
                 raise ConfigError(f"{source}: {name}={getattr(self, name)}: at least {least} is needed")
         if not 0 <= self.warmup < 1:
-            raise ConfigError(f"{source}: warmup={self.warmup}, the share of rounds left out, must be at least 0 and below 1")
+            raise ConfigError(
+                f"{source}: warmup={self.warmup}, the share of rounds left out, must be at least 0 and below 1"
+            )
         self._validate_cells(source)
 
     def _validate_cells(self, source: str) -> None:
@@ -272,7 +273,7 @@ def _choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
 
 
 def _check_type(source: str, key: str, value: Any, annotation: Any) -> None:
-    kinds = {"str": str, "int": int, "float": (int, float), "dict": dict, "list": list}
+    kinds: dict[str, Any] = {"str": str, "int": int, "float": (int, float), "dict": dict, "list": list}
     wanted = kinds[str(annotation).partition("[")[0]]
     if not isinstance(value, wanted) or isinstance(value, bool):
         raise ConfigError(f"{source}: {key}={value!r} should be of type {annotation}")

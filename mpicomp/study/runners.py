@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from ..cluster.launcher import Launcher, find_launcher, physical_cores
+from ..cluster.launcher import find_launcher, physical_cores
 from ..errors import ConfigError
 from .grid import Cell, Study
 
@@ -94,7 +94,7 @@ class LabRunner:
     """
 
     def __init__(self, delay_ms: float = 0.0):
-        from ..cluster.netlab import NetworkLab
+        from ..lab import NetworkLab
 
         self._kind, self._delay = NetworkLab, delay_ms
         self._lab: Any = None

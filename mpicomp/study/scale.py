@@ -117,10 +117,10 @@ class Walk:
             "runner": runner.facts(), "machine": here(), "mpicomp": __version__, "started": _now(),
         }  # fmt: skip
         write_record(where, record)
-        command = ["bench", "allreduce"] if cell.baseline == "allreduce" else ["run", "-q", "--no-table"]
         start = time.monotonic()
         try:
-            outcome = runner.run(cell, python_command(*command, str(where / "config.toml")), self.study.timeout)
+            command = python_command("run", "-q", "--no-table", str(where / "config.toml"))
+            outcome = runner.run(cell, command, self.study.timeout)
         except UserError as error:
             outcome = Outcome(2, time.monotonic() - start, f"mpicomp: {error}", [])
         record |= _verdict(outcome, where, self.study.timeout)
@@ -182,7 +182,9 @@ def read_record(where: Path) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
-        raise DataError(f"{where / 'cell.json'} is not the record of a cell: {error}; remove {where} to run it again") from None
+        raise DataError(
+            f"{where / 'cell.json'} is not the record of a cell: {error}; remove {where} to run it again"
+        ) from None
 
 
 def write_record(where: Path, record: dict[str, Any]) -> None:
