@@ -13,6 +13,7 @@ from ..version import __version__
 from .bench import bench
 from .compare import compare
 from .doctor import doctor
+from .lab import lab
 from .launch import launch
 from .listing import list_parts
 from .quickstart import quickstart
@@ -38,6 +39,7 @@ app.command("quickstart")(quickstart)
 app.command("scale")(scale)
 app.command("report")(report)
 app.add_typer(bench, name="bench")
+app.add_typer(lab, name="lab")
 
 
 def _version(wanted: bool) -> None:
