@@ -16,4 +16,6 @@ def report(
     from ..study.page import write_report
 
     written = write_report(directory, out)
-    print(f"{written.page}: {len(written.figures)} figures, {len(written.tables)} tables, {written.page.stat().st_size / 1e6:.2f} MB")
+    print(
+        f"{written.page}: {len(written.figures)} figures, {len(written.tables)} tables, {written.page.stat().st_size / 1e6:.2f} MB"
+    )

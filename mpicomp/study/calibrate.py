@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -87,8 +86,8 @@ def fit(observations: Sequence[Observation], resamples: int = RESAMPLES, seed: i
 def _fit(observations: Sequence[Observation]) -> Model:
     labels = sorted({o.shape.label for o in observations})
 
-    def rate(parts: Iterable[tuple[float, float]]) -> float:
-        """Least squares through the origin in relative terms: the median of seconds/units, which one odd cell does not move."""
+    def rate(parts: Iterable[Sequence[float]]) -> float:
+        """The median of seconds/units, which one odd cell does not move."""
         ratios = [seconds / units for seconds, units in parts if units > 0]
         return float(np.median(ratios)) if ratios else 0.0
 
@@ -104,9 +103,7 @@ def _fit(observations: Sequence[Observation]) -> Model:
 
     model = Model(
         rate((o.compute, local(o)) for o in observations),
-        rate(
-            (o.step, o.shape.dim * (o.shape.sharing if o.shape.exchange == "allreduce" else 1.0)) for o in observations
-        ),
+        rate((o.step, o.shape.dim * (o.shape.sharing if o.shape.exchange == "allreduce" else 1)) for o in observations),
         by_label(lambda o: (o.encode, local(o))),
         by_label(lambda o: (o.decode, at_server(o))),
         dict.fromkeys(COMMUNICATION, 0.0),
@@ -198,7 +195,7 @@ class Miss:
 def validate(observations: Sequence[Observation]) -> list[Miss]:
     """Leave out every number of workers, and every link speed, in turn; calibrate from the others; predict what was left out."""
     found = []
-    kinds: list[tuple[str, Callable[[Shape], Any]]] = [
+    kinds: list[tuple[str, Callable[[Shape], float]]] = [
         ("workers", lambda s: s.workers),
         ("link", lambda s: s.rate),
     ]

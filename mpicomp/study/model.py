@@ -12,6 +12,7 @@ import json
 import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+
 from ..errors import DataError
 
 COMMUNICATION = ("constant", "frame", "byte", "wire")

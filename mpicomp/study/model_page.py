@@ -99,12 +99,16 @@ class Section:
             if not own:
                 continue
             name = {"workers": "number of workers left out", "link": "link speed left out"}[kind]
-            scatter.plot([m.measured for m in own], [m.predicted for m in own], marker, color=colour, markersize=4, label=name)
+            scatter.plot(
+                [m.measured for m in own], [m.predicted for m in own], marker, color=colour, markersize=4, label=name
+            )
             ordered = np.sort([100 * abs(m.error) for m in own])
             errors.step(ordered, np.arange(1, len(own) + 1) / len(own) * 100, where="post", color=colour, label=name)
         scatter.set(xscale="log", yscale="log", xlabel="measured, seconds a round", ylabel="predicted, seconds a round")
         errors.axvline(15, color=GREY, linestyle=":", linewidth=1)
-        errors.set(xlabel="error, % of the measured time", ylabel="configurations within, %", ylim=(0, 102), xlim=(0, None))
+        errors.set(
+            xlabel="error, % of the measured time", ylabel="configurations within, %", ylim=(0, 102), xlim=(0, None)
+        )
         for line in (scatter.xaxis, scatter.yaxis):
             line.set_major_formatter(lambda value, _: seconds(value))
             line.set_minor_formatter(lambda value, _: "")

@@ -78,7 +78,9 @@ def write_report(directory: str | Path, out: str | Path | None = None) -> Report
     tables = all_tables(results) | (predicted.tables() if predicted is not None else {})
     for name, table in tables.items():
         table.write_csv(where / f"{name}.csv")
-    answers = check(Evidence(results, predicted.misses if predicted is not None else [], [name for name, *_ in inlined]))
+    answers = check(
+        Evidence(results, predicted.misses if predicted is not None else [], [name for name, *_ in inlined])
+    )
     blocks = [
         _header(results),
         *_warnings(results),
@@ -93,7 +95,7 @@ def write_report(directory: str | Path, out: str | Path | None = None) -> Report
         _setup(results),
         *_unfinished(results),
         '<footer><h2 id="rules">The twelve rules of Hoefler and Belli (2015)</h2>',
-        '<p>T. Hoefler and R. Belli, “Scientific benchmarking of parallel computing systems”, SC ’15. Each is answered from the cells above.</p>',
+        "<p>T. Hoefler and R. Belli, “Scientific benchmarking of parallel computing systems”, SC ’15. Each is answered from the cells above.</p>",
         '<ol class="rules">',
         *(
             f'<li>{escape(a.rule)}: <span class="verdict{" notmet" if a.verdict == "not met" else ""}">{a.verdict}</span>; {escape(a.why)}.</li>'
@@ -138,9 +140,16 @@ def _warnings(results: Results) -> list[str]:
             count[state] = count.get(state, 0) + 1
         said = ", ".join(f"{n} {state}" for state, n in sorted(count.items()))
         found.append(f"This study is not complete: {said}. They are listed below; no figure or table includes them.")
-    states = sorted({str(run.manifest["mpicomp"]) + (f" ({run.manifest['git'][:12]})" if run.manifest["git"] else "") for run in results.runs})
+    states = sorted(
+        {
+            str(run.manifest["mpicomp"]) + (f" ({run.manifest['git'][:12]})" if run.manifest["git"] else "")
+            for run in results.runs
+        }
+    )
     if len(states) > 1:
-        found.append(f"The cells were made by different versions of the program: {', '.join(states)}. Compare them with care.")
+        found.append(
+            f"The cells were made by different versions of the program: {', '.join(states)}. Compare them with care."
+        )
     places = sorted({run.record["machine"]["processor"] for run in results.runs})
     if len(places) > 1:
         found.append(f"The cells were measured on different processors: {', '.join(places)}.")
@@ -163,7 +172,14 @@ def _figure(name: str, svg: str, caption: str) -> str:
 def _table(table: Table) -> str:
     def row(cells: Sequence[str], tag: str) -> str:
         kinds = ["t" if k < table.text_columns else "" for k in range(len(cells))]
-        return "<tr>" + "".join(f"<{tag}{f' class={kind}' if kind else ''}>{escape(c)}</{tag}>" for c, kind in zip(cells, kinds, strict=True)) + "</tr>"
+        return (
+            "<tr>"
+            + "".join(
+                f"<{tag}{f' class={kind}' if kind else ''}>{escape(c)}</{tag}>"
+                for c, kind in zip(cells, kinds, strict=True)
+            )
+            + "</tr>"
+        )
 
     body = "\n".join(row(r, "td") for r in table.rows)
     return (
@@ -173,7 +189,9 @@ def _table(table: Table) -> str:
 
 
 def _setup(results: Results) -> str:
-    rows = "\n".join(f'<tr><td class="t">{escape(k)}</td><td class="wrap">{escape(v)}</td></tr>' for k, v in setup_rows(results))
+    rows = "\n".join(
+        f'<tr><td class="t">{escape(k)}</td><td class="wrap">{escape(v)}</td></tr>' for k, v in setup_rows(results)
+    )
     return f'<div class="scroll"><table><tbody>\n{rows}\n</tbody></table></div>'
 
 

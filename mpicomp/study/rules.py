@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .calibrate import Miss
 from .cells import ENOUGH, Group, Results
-from .model import Miss
 from .units import seconds
 
 HOLDS, NOT_MET, NOT_APPLICABLE = "holds", "not met", "not applicable"
@@ -53,7 +53,9 @@ def _base_case(e: Evidence) -> tuple[str, str]:
 
 def _subset(e: Evidence) -> tuple[str, str]:
     idle = [
-        run for run in e.results.runs if not run.record["runner"]["shared"] and run.record["runner"]["cores"] > len(run.ranks)
+        run
+        for run in e.results.runs
+        if not run.record["runner"]["shared"] and run.record["runner"]["cores"] > len(run.ranks)
     ]
     crowded = [run for run in e.results.runs if _ranks_on_machine(run) > run.record["runner"]["cores"]]
     facts = "no standard benchmark suite is claimed; the problem is named above"
@@ -88,15 +90,31 @@ def _ratios(e: Evidence) -> tuple[str, str]:
 def _intervals(e: Evidence) -> tuple[str, str]:
     few = [g for g in e.results.groups if not g.seconds.enough]
     same = all(
-        len({run.stored.summary["iterate_sha256"] for run in g.runs}) == 1 for g in e.results.groups if g.exchange != "allreduce"
+        len({run.stored.summary["iterate_sha256"] for run in g.runs}) == 1
+        for g in e.results.groups
+        if g.exchange != "allreduce"
     )
-    bits = "iterates and bytes are deterministic: equal in all repetitions (Allreduce apart)" if same else "iterates differed between repetitions"
+    bits = (
+        "iterates and bytes are deterministic: equal in all repetitions (Allreduce apart)"
+        if same
+        else "iterates differed between repetitions"
+    )
     blocks = min((g.seconds.samples for g in e.results.groups), default=0)
     if few:
-        return NOT_MET, f"{len(few)} of {len(e.results.groups)} configurations have fewer than {ENOUGH} timed blocks, so only their range is given; {bits}"
+        return (
+            NOT_MET,
+            f"{len(few)} of {len(e.results.groups)} configurations have fewer than {ENOUGH} timed blocks, so only their range is given; {bits}",
+        )
     repeated = min((len(g.runs) for g in e.results.groups), default=0)
-    rest = "" if repeated >= ENOUGH else f", but with {repeated} repetitions at least, between runs only the range is given"
-    return HOLDS, f"times are not deterministic: 95 % intervals of medians over at least {blocks} timed blocks{rest}; {bits}"
+    rest = (
+        ""
+        if repeated >= ENOUGH
+        else f", but with {repeated} repetitions at least, between runs only the range is given"
+    )
+    return (
+        HOLDS,
+        f"times are not deterministic: 95 % intervals of medians over at least {blocks} timed blocks{rest}; {bits}",
+    )
 
 
 def _normality(e: Evidence) -> tuple[str, str]:
@@ -115,7 +133,9 @@ def _skewness(group: Group) -> float:
 
 
 def _comparison(e: Evidence) -> tuple[str, str]:
-    pairs = [(g, dense) for g in e.results.groups if (dense := e.results.dense_beside(g)) is not None and dense is not g]
+    pairs = [
+        (g, dense) for g in e.results.groups if (dense := e.results.dense_beside(g)) is not None and dense is not g
+    ]
     if not pairs:
         return NOT_APPLICABLE, "there is no dense baseline to compare with"
     told = sum(a.distinguishable(b) for a, b in pairs)
@@ -139,9 +159,7 @@ def _centre(e: Evidence) -> tuple[str, str]:
 def _factors(e: Evidence) -> tuple[str, str]:
     git = {run.manifest["git"] for run in e.results.runs}
     hosts = {run.record["machine"]["host"] for run in e.results.runs}
-    said = (
-        "grid, seed, order, machine, libraries and versions are above; every cell keeps its configuration, which `mpicomp run` takes again"
-    )
+    said = "grid, seed, order, machine, libraries and versions are above; every cell keeps its configuration, which `mpicomp run` takes again"
     if len(git) > 1:
         return NOT_MET, f"{said}; but the cells come from {len(git)} states of the sources"
     if None in git:
@@ -166,7 +184,9 @@ def _bounds(e: Evidence) -> tuple[str, str]:
         shown.append("dense Allreduce stands beside every method")
     if e.misses:
         shown.append("the cost model says what links and work allow")
-    return (HOLDS, "; ".join(shown)) if shown else (NOT_MET, "one placement and no baseline, so there is no bound to draw")
+    return (
+        (HOLDS, "; ".join(shown)) if shown else (NOT_MET, "one placement and no baseline, so there is no bound to draw")
+    )
 
 
 def _plots(e: Evidence) -> tuple[str, str]:

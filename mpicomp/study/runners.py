@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,12 +23,14 @@ _GRACE = 10.0  # seconds between asking a job to end and killing it
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a cell's job ended: exit code, wall seconds from start to end, and what it printed."""
+    """How a cell's job ended: exit code, wall seconds from start to end, what it printed, and in the lab what each node's interface moved,
+    start-up and evaluations included."""
 
     code: int
     seconds: float
     output: str
     command: list[str]
+    interfaces: dict[str, dict[str, int]] = field(default_factory=dict)
 
 
 class Runner(Protocol):
@@ -113,7 +115,8 @@ class LabRunner:
         else:
             self._lab.set_rate(rate)
         done = self._lab.run(list(argv), per_node=cell.per_node, timeout=timeout)
-        return Outcome(done.code, done.seconds, done.stdout + done.stderr, list(argv))
+        moved = {node: traffic._asdict() for node, traffic in done.interfaces.items()}
+        return Outcome(done.code, done.seconds, done.stdout + done.stderr, list(argv), moved)
 
     def close(self) -> None:
         if self._lab is not None:

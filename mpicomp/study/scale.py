@@ -159,6 +159,8 @@ def _verdict(outcome: Outcome, where: Path, timeout: float) -> dict[str, Any]:
     """What the job's end says of the cell. A run that diverged is a result: its seconds and bytes are real."""
     (where / "log.txt").write_text(outcome.output)
     verdict = {"finished": _now(), "seconds": outcome.seconds, "code": outcome.code, "command": outcome.command}
+    if outcome.interfaces:
+        verdict["interfaces"] = outcome.interfaces
     if outcome.code in (0, EXIT_DIVERGED) and (where / "summary.json").exists():
         return {**verdict, "state": DONE}
     tail = outcome.output.strip()[-_TAIL:]

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Sequence
 from typing import Any
 
 from ..errors import UserError
 
-# Okabe and Ito 2008, "Color universal design"; yellow last, since it is faint on white.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+# Okabe and Ito 2008, "Color universal design"; their black is the dense baseline's, their yellow, faint on white, is left out.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+MARKERS = ("o", "^", "D", "v", "P", "X", "*")
 LINES = ("-", "--", "-.", ":")
 GREY = "#767676"
+BASELINE_STYLE = {
+    "dense": {"color": "#000000", "marker": "s", "linestyle": "-"},
+    "allreduce": {"color": "#000000", "marker": "s", "markerfacecolor": "white", "linestyle": "--"},
+    "bfloat16": {"color": GREY, "marker": "s", "linestyle": "-"},
+}
 
 
 class MissingExtra(UserError):
@@ -48,16 +52,27 @@ def pyplot() -> Any:
 
 
 class Look:
-    """Colour, marker and line style of each label, the same in all figures of a report."""
+    """Colour, marker and line style of each label, the same in all figures of a report; baselines always look alike.
 
-    def __init__(self, labels: Sequence[str]):
-        self._index = {label: k for k, label in enumerate(labels)}
+    Parameters
+    ----------
+    labels : each label with the name of its baseline, "" for a method.
+    """
 
-    def __call__(self, label: str, line: bool = True) -> dict[str, Any]:
-        """Keyword arguments for matplotlib; beyond eight labels line styles change too."""
+    def __init__(self, labels: dict[str, str]):
+        self._baseline = labels
+        self._index = {label: k for k, label in enumerate(label for label, baseline in labels.items() if not baseline)}
+
+    def __call__(self, label: str) -> dict[str, Any]:
+        """Keyword arguments for matplotlib; beyond the colours line styles change too."""
+        if self._baseline[label]:
+            return BASELINE_STYLE[self._baseline[label]]
         k = self._index[label]
-        own = {"color": COLOURS[k % len(COLOURS)], "marker": MARKERS[(k + k // len(COLOURS)) % len(MARKERS)]}
-        return {**own, "linestyle": LINES[k // len(COLOURS) % len(LINES)]} if line else own
+        return {
+            "color": COLOURS[k % len(COLOURS)],
+            "marker": MARKERS[k % len(MARKERS)],
+            "linestyle": LINES[k // len(COLOURS) % len(LINES)],
+        }
 
 
 def svg_text(figure: Any, prefix: str) -> str:

@@ -30,7 +30,12 @@ class Table:
 
 def all_tables(results: Results) -> dict[str, Table]:
     """Every table that the results can fill, by name."""
-    tables = {"rounds": rounds(results), "target": to_target(results), "bytes": traffic(results), "phases": phases(results)}
+    tables = {
+        "rounds": rounds(results),
+        "target": to_target(results),
+        "bytes": traffic(results),
+        "phases": phases(results),
+    }
     return {name: table for name, table in tables.items() if table.rows}
 
 
@@ -45,7 +50,10 @@ def _place_header(results: Results) -> str:
 
 def ordered(results: Results) -> list[Group]:
     """By condition and placement, baselines first."""
-    return sorted(results.groups, key=lambda g: (g.dim, g.cell.link, g.places, g.clients, g.cell.baseline == "", g.label, g.exchange))
+    return sorted(
+        results.groups,
+        key=lambda g: (g.dim, g.cell.link, g.places, g.clients, g.cell.baseline == "", g.label, g.exchange),
+    )
 
 
 def _keys(results: Results) -> tuple[list[str], list[list[str]]]:
@@ -67,8 +75,21 @@ def rounds(results: Results) -> Table:
     header, keys = _keys(results)
     rows = []
     for key, g in zip(keys, ordered(results), strict=True):
-        spread = f"{seconds(min(g.repetition_medians))} … {seconds(max(g.repetition_medians))}" if len(g.runs) > 1 else "one run"
-        rows.append([*key, interval(g.seconds, seconds), seconds(g.p95), spread, against_dense(results, g), f"{100 * results.efficiency(g):.0f} %"])
+        spread = (
+            f"{seconds(min(g.repetition_medians))} … {seconds(max(g.repetition_medians))}"
+            if len(g.runs) > 1
+            else "one run"
+        )
+        rows.append(
+            [
+                *key,
+                interval(g.seconds, seconds),
+                seconds(g.p95),
+                spread,
+                against_dense(results, g),
+                f"{100 * results.efficiency(g):.0f} %",
+            ]
+        )
     return Table(
         "Seconds a round",
         "Largest of any rank; median over timed blocks of rounds of all repetitions, with its 95 % interval by order statistics, and the "
@@ -106,7 +127,16 @@ def to_target(results: Results) -> Table:
             rows.append([*key, f"not in {g.runs[0].rounds:,}", *[""] * 4])
         else:
             up, down = (found[f"{way}_message"].median for way in ("uplink", "downlink"))  # type: ignore[union-attr]
-            rows.append([*key, f"{found['round'].median:,.0f}", interval(found["seconds_total"], seconds), size(up), size(down), size(up + down)])
+            rows.append(
+                [
+                    *key,
+                    f"{found['round'].median:,.0f}",
+                    interval(found["seconds_total"], seconds),
+                    size(up),
+                    size(down),
+                    size(up + down),
+                ]
+            )
     return Table(
         f"To ‖∇f‖² ≤ {results.target:.3g}",
         "Until the first evaluation that is at or below the target; medians over the repetitions, with their range where there are fewer than "
@@ -126,7 +156,11 @@ def traffic(results: Results) -> Table:
         payload = g.per_round("uplink_payload") + g.per_round("downlink_payload")
         away = up * g.runs[0].inter_node("uplink") + down * g.runs[0].inter_node("downlink")
         dense = results.dense_beside(g)
-        saved = "" if dense is None or dense is g else f"{(up + down) / (dense.bytes('uplink') + dense.bytes('downlink')):.3g}×"
+        saved = (
+            ""
+            if dense is None or dense is g
+            else f"{(up + down) / (dense.bytes('uplink') + dense.bytes('downlink')):.3g}×"
+        )
         rows.append([*key, size(up), size(down), size(up + down - payload), size(up + down - away), size(away), saved])
     return Table(
         "Bytes a round",
@@ -200,5 +234,7 @@ def _facts(problem: dict) -> str:
 
 
 def _loads(results: Results) -> str:
-    loads = sorted(run.record["machine"]["load"] for run in results.runs if run.record["machine"].get("load") is not None)
+    loads = sorted(
+        run.record["machine"]["load"] for run in results.runs if run.record["machine"].get("load") is not None
+    )
     return f"{loads[0]:.1f} to {loads[-1]:.1f}, median {loads[len(loads) // 2]:.1f}" if loads else "unknown"
