@@ -18,6 +18,7 @@ from .launch import launch
 from .listing import list_parts
 from .quickstart import quickstart
 from .report import report
+from .reproduce import reproduce
 from .run import run
 from .scale import scale
 from .theory import theory
@@ -38,6 +39,7 @@ app.command("compare")(compare)
 app.command("quickstart")(quickstart)
 app.command("scale")(scale)
 app.command("report")(report)
+app.command("reproduce")(reproduce)
 app.add_typer(bench, name="bench")
 app.add_typer(lab, name="lab")
 
