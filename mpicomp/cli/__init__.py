@@ -16,6 +16,7 @@ from .doctor import doctor
 from .lab import lab
 from .launch import launch
 from .listing import list_parts
+from .model import model
 from .quickstart import quickstart
 from .report import report
 from .reproduce import reproduce
@@ -42,6 +43,7 @@ app.command("report")(report)
 app.command("reproduce")(reproduce)
 app.add_typer(bench, name="bench")
 app.add_typer(lab, name="lab")
+app.add_typer(model, name="model")
 
 
 def _version(wanted: bool) -> None:

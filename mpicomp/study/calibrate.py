@@ -69,24 +69,35 @@ def _observation(group: Group) -> Observation:
 
 
 def fit(observations: Sequence[Observation], resamples: int = RESAMPLES, seed: int = 0) -> Model:
-    """Calibrate a model; intervals by resampling the configurations."""
+    """Calibrate a model; its intervals come from resampled configurations."""
+    return resample(observations, resamples, seed)[0]
+
+
+def resample(
+    observations: Sequence[Observation], resamples: int = RESAMPLES, seed: int = 0
+) -> tuple[Model, list[Model]]:
+    """The model of all configurations, with intervals, and one for each bootstrap sample of them."""
     model = _fit(observations)
+    labels = {o.shape.label for o in observations}
     rng = np.random.default_rng(seed)
-    draws: dict[str, list[float]] = {}
-    for _ in range(resamples):
+    ensemble: list[Model] = []
+    while len(ensemble) < resamples:
         picked = [observations[k] for k in rng.integers(0, len(observations), len(observations))]
-        for name, value in flat(_fit(picked)).items():
-            draws.setdefault(name, []).append(value)
+        missing = labels - {o.shape.label for o in picked}  # every method keeps at least one configuration
+        ensemble.append(_fit([*picked, *(o for o in observations if o.shape.label in missing)]))
+    rates = [flat(m) for m in ensemble]
     model.intervals = {
-        name: (float(np.percentile(values, 2.5)), float(np.percentile(values, 97.5))) for name, values in draws.items()
+        name: (float(np.percentile(values, 2.5)), float(np.percentile(values, 97.5)))
+        for name in flat(model)
+        for values in ([r[name] for r in rates],)
     }
-    return model
+    return model, ensemble
 
 
 def _fit(observations: Sequence[Observation]) -> Model:
     labels = sorted({o.shape.label for o in observations})
 
-    def rate(parts: Iterable[Sequence[float]]) -> float:
+    def rate(parts: Iterable[tuple[float, float]]) -> float:
         """The median of seconds/units, which one odd cell does not move."""
         ratios = [seconds / units for seconds, units in parts if units > 0]
         return float(np.median(ratios)) if ratios else 0.0
@@ -147,7 +158,7 @@ def _nnls(A: np.ndarray, b: np.ndarray) -> np.ndarray:
     for _ in range(10 * k):
         slope = A.T @ (b - A @ x)
         slope[free] = -np.inf
-        if free.all() or slope.max() <= 1e-10 * max(np.linalg.norm(b), 1e-300):
+        if free.all() or slope.max() <= 1e-10 * max(float(np.linalg.norm(b)), 1e-300):
             break
         free[np.argmax(slope)] = True
         while True:

@@ -24,7 +24,7 @@ ENOUGH = 6  # with fewer samples the range does not hold the median with 95 %
 
 @dataclass(frozen=True)
 class Interval:
-    """Median and its 95 % interval by order statistics; with fewer than six samples the interval is their range, which holds it more rarely."""
+    """Median and its 95 % interval by order statistics; with fewer than six samples their range, which holds it more rarely."""
 
     median: float
     low: float
@@ -52,7 +52,7 @@ class Measured:
 
     Attributes
     ----------
-    record : its cell.json. stored : its run's summary and rows. ranks : what the manifest has of each rank. warmup : share of rounds left out.
+    record : its cell.json. stored, manifest : what its run wrote. warmup : leading share of the rounds that is left out.
     """
 
     cell: Cell
@@ -127,7 +127,7 @@ class Measured:
         return float(np.mean(workers) if ranks == "workers" else np.max(workers))
 
     def inter_node(self, direction: str) -> float:
-        """Share of a direction's bytes that goes between hosts: of the workers' messages, by what each handed to MPI (up) or received (down).
+        """Share of a direction's bytes that goes between hosts, by what each worker handed to MPI (up) or received (down).
 
         Downlinks are taken to be as large for each worker, which broadcasts are.
         """
@@ -236,7 +236,7 @@ class Results:
 
     Attributes
     ----------
-    groups : configurations with a finished repetition, by label and placement. unfinished : (cell's name, state, reason) of all other cells.
+    groups : configurations with a finished repetition. unfinished : (name, state, reason) of all other cells.
     """
 
     directory: Path
@@ -283,7 +283,7 @@ class Results:
 
     @cached_property
     def target(self) -> float:
-        """‖∇f‖² that time and bytes are taken to: the study's, or the smallest that every configuration reached; NaN where there is none."""
+        """‖∇f‖² that time and bytes are taken to: the study's, or the smallest that all reached; NaN where there is none."""
         if self.study.target > 0:
             return self.study.target
         reached = [min(row["grad_norm_sq"] for row in run.stored.rows) for run in self.runs if not run.diverged]

@@ -34,7 +34,7 @@ class Cell:
 
     Attributes
     ----------
-    options : what `mpicomp run` is given, as in its TOML files. baseline : "dense", "allreduce" or "bfloat16"; "" for a method of the study.
+    options : what `mpicomp run` is given, as in its TOML files. baseline : one of BASELINES; "" for a method of the study.
     nodes, per_node : placement; nodes = 0 where ranks are just started on this machine. workers : ranks that are not the server.
     link : rate of each node's link such as "100mbit"; "" for whatever there is. delay_ms : one way, of the emulated network.
     repetition : 0, 1, ...

@@ -3,7 +3,7 @@
     T = c + w + α F + δ H + β B + 8 N/r       (docs/studies.md has the terms and their assumptions)
 
 w is the work on the critical path (compute, encode, decode, step, each with a rate of its own), F the frames that pass the server one
-after another, H the one-way delays δ in a row, B the bytes through the busiest rank and N those of them that cross the busiest link, of r bit/s.
+after another, H the one-way delays δ in a row, B the bytes through the busiest rank, N those of them that cross its link of r bit/s.
 """
 
 from __future__ import annotations
@@ -12,8 +12,6 @@ import json
 import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-
-from ..errors import DataError
 
 COMMUNICATION = ("constant", "frame", "byte", "wire")
 _SMALL_MESSAGE = 12288  # MPICH's MPI_Bcast changes from a binomial tree to scatter and allgather here ...
@@ -121,10 +119,14 @@ class Model:
     def work(self, shape: Shape) -> float:
         """w, seconds: the busiest worker's gradients and messages, then the server's sum and step."""
         entries = shape.busiest * shape.dim
-        local = shape.sharing * entries * (self.compute + self.encode.get(shape.label, 0.0))
+        return shape.sharing * entries * (self.compute + self.encode.get(shape.label, 0.0)) + self.at_server(shape)
+
+    def at_server(self, shape: Shape) -> float:
+        """Seconds in which the server decodes, adds up and takes the step; with Allreduce every rank does, for its own clients."""
+        decode = self.decode.get(shape.label, 0.0)
         if shape.exchange == "allreduce":
-            return local + shape.sharing * shape.dim * (self.step + shape.busiest * self.decode.get(shape.label, 0.0))
-        return local + shape.clients * shape.dim * self.decode.get(shape.label, 0.0) + shape.dim * self.step
+            return shape.sharing * shape.dim * (self.step + shape.busiest * decode)
+        return shape.dim * (self.step + shape.clients * decode)
 
     def affine(self, shape: Shape) -> tuple[float, float]:
         """(seconds that no link speed changes, seconds of the wire at the shape's rate); their sum is the round."""
@@ -140,16 +142,3 @@ class Model:
     def save(self, path: Path) -> None:
         """As JSON."""
         path.write_text(json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n")
-
-    @classmethod
-    def load(cls, path: Path) -> Model:
-        """Read what `save` wrote.
-
-        Raises
-        ------
-        DataError : there is none, or the file is another.
-        """
-        try:
-            return cls(**json.loads(path.read_text()))
-        except (OSError, ValueError, TypeError) as error:
-            raise DataError(f"{path} does not hold a cost model: {error}; `mpicomp model fit DIR` makes it") from None

@@ -46,7 +46,8 @@ class Section:
         """What the reader must know before the figure."""
         fitted = np.array([abs(self.model.seconds(o.shape) / o.total - 1) for o in self.observations])
         said = (
-            "T = c + w + αF + δH + βB + 8N/r: constant, work on the critical path, frames, delays, bytes through the busiest rank, bytes across "
+            "T = c + w + αF + δH + βB + 8N/r: constant, work on the critical path, frames, delays, bytes through the "
+            "busiest rank, bytes across "
             f"the busiest link (docs/studies.md). Calibrated on {len(self.observations)} configurations, which it meets within "
             f"{100 * np.median(fitted):.1f} % (median)."
         )
@@ -55,7 +56,8 @@ class Section:
             if errors:
                 said += (
                     f" On {len(errors)} configurations with {what} that were left out of the calibration, the median error is "
-                    f"{100 * np.median(errors):.1f} %, nine in ten are within {100 * np.percentile(errors, 90):.0f} %, the largest is {100 * max(errors):.0f} %."
+                    f"{100 * np.median(errors):.1f} %, nine in ten are within {100 * np.percentile(errors, 90):.0f} %, "
+                    f"the largest is {100 * max(errors):.0f} %."
                 )
         if not self.misses:
             said += " There are fewer than three numbers of workers and three link speeds, so nothing could be left out to check it."

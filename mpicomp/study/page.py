@@ -95,10 +95,12 @@ def write_report(directory: str | Path, out: str | Path | None = None) -> Report
         _setup(results),
         *_unfinished(results),
         '<footer><h2 id="rules">The twelve rules of Hoefler and Belli (2015)</h2>',
-        "<p>T. Hoefler and R. Belli, “Scientific benchmarking of parallel computing systems”, SC ’15. Each is answered from the cells above.</p>",
+        "<p>T. Hoefler and R. Belli, “Scientific benchmarking of parallel computing systems”, SC ’15. Each is "
+        "answered from the cells above.</p>",
         '<ol class="rules">',
         *(
-            f'<li>{escape(a.rule)}: <span class="verdict{" notmet" if a.verdict == "not met" else ""}">{a.verdict}</span>; {escape(a.why)}.</li>'
+            f"<li>{escape(a.rule)}: <span "
+            f'class="verdict{" notmet" if a.verdict == "not met" else ""}">{a.verdict}</span>; {escape(a.why)}.</li>'
             for a in answers
         ),
         "</ol></footer>",
@@ -115,7 +117,8 @@ def _first_reason(results: Results) -> str:
 
 def _document(title: str, body: str) -> str:
     return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<meta name="viewport" '
+        'content="width=device-width, initial-scale=1">\n'
         f"<title>{escape(title)} · mpicomp</title>\n<style>{CSS}</style>\n</head>\n<body>\n{body}\n</body>\n</html>\n"
     )
 
@@ -159,14 +162,17 @@ def _warnings(results: Results) -> list[str]:
     shared = [run for run in results.runs if run.record["runner"]["shared"]]
     if shared:
         found.append(
-            f"The nodes are emulated: network namespaces of one machine that share its {shared[0].record['runner']['cores']} cores. What the links "
+            "The nodes are emulated: network namespaces of one machine that share its "
+            f"{shared[0].record['runner']['cores']} cores. What the links "
             "decide is as on real nodes; what computing decides is not."
         )
     return [f'<p class="warning">{escape(text)}</p>' for text in found]
 
 
 def _figure(name: str, svg: str, caption: str) -> str:
-    return f'<figure id="figure-{name}" role="img" aria-label="{escape(caption[:120], quote=True)}">\n{svg}\n<figcaption>{escape(caption)}</figcaption></figure>'
+    label = escape(caption[:120], quote=True)
+    opening = f'<figure id="figure-{name}" role="img" aria-label="{label}">'
+    return f"{opening}\n{svg}\n<figcaption>{escape(caption)}</figcaption></figure>"
 
 
 def _table(table: Table) -> str:
@@ -183,7 +189,8 @@ def _table(table: Table) -> str:
 
     body = "\n".join(row(r, "td") for r in table.rows)
     return (
-        f'<h3>{escape(table.title)}</h3>\n<p class="note">{escape(table.note)}</p>\n<div class="scroll"><table><thead>{row(table.header, "th")}</thead>'
+        f'<h3>{escape(table.title)}</h3>\n<p class="note">{escape(table.note)}</p>\n<div '
+        f'class="scroll"><table><thead>{row(table.header, "th")}</thead>'
         f"<tbody>\n{body}\n</tbody></table></div>"
     )
 
@@ -204,5 +211,6 @@ def _unfinished(results: Results) -> list[str]:
     )
     return [
         "<h3>Cells without a result</h3>",
-        f'<div class="scroll"><table><thead><tr><th class="t">cell</th><th class="t">state</th><th class="t">why</th></tr></thead><tbody>\n{rows}\n</tbody></table></div>',
+        '<div class="scroll"><table><thead><tr><th class="t">cell</th><th class="t">state</th><th '
+        f'class="t">why</th></tr></thead><tbody>\n{rows}\n</tbody></table></div>',
     ]

@@ -46,7 +46,8 @@ def _base_case(e: Evidence) -> tuple[str, str]:
     several = f"{fewest.processors} ranks that compute" if fewest.processors > 1 else "one rank that computes"
     kind = "a parallel run with a server process, not the best serial program"
     return HOLDS, (
-        f"efficiency is against each method's own smallest placement ({several} at least), {kind}; its absolute seconds are in the same table "
+        f"efficiency is against each method's own smallest placement ({several} at least), {kind}; its absolute "
+        "seconds are in the same table "
         f"(dense: {', '.join(seconds(g.seconds.median) for g in bases.values() if g.cell.baseline == 'dense') or 'not run'} a round)"
     )
 
@@ -60,7 +61,10 @@ def _subset(e: Evidence) -> tuple[str, str]:
     crowded = [run for run in e.results.runs if _ranks_on_machine(run) > run.record["runner"]["cores"]]
     facts = "no standard benchmark suite is claimed; the problem is named above"
     if crowded:
-        facts += f"; in {len(crowded)} of {len(e.results.runs)} cells more ranks than cores ran on a machine, so seconds include waiting for a core"
+        facts += (
+            f"; in {len(crowded)} of {len(e.results.runs)} cells more ranks than cores ran on a machine, "
+            "so seconds include waiting for a core"
+        )
     if idle:
         facts += f"; in {len(idle)} cells some cores stayed idle, since the grid asks for few ranks there"
     return HOLDS, facts
@@ -73,7 +77,8 @@ def _ranks_on_machine(run) -> int:
 
 def _means(e: Evidence) -> tuple[str, str]:
     return HOLDS, (
-        "costs (seconds, bytes) are summarised by medians; the arithmetic mean serves for costs only (rounds within a timed block, phases); "
+        "costs (seconds, bytes) are summarised by medians; the arithmetic mean serves for costs only (rounds within a "
+        "timed block, phases); "
         "no mean of rates is formed"
     )
 
@@ -103,7 +108,8 @@ def _intervals(e: Evidence) -> tuple[str, str]:
     if few:
         return (
             NOT_MET,
-            f"{len(few)} of {len(e.results.groups)} configurations have fewer than {ENOUGH} timed blocks, so only their range is given; {bits}",
+            f"{len(few)} of {len(e.results.groups)} configurations have fewer than {ENOUGH} timed blocks, so only "
+            f"their range is given; {bits}",
         )
     repeated = min((len(g.runs) for g in e.results.groups), default=0)
     rest = (
@@ -140,7 +146,10 @@ def _comparison(e: Evidence) -> tuple[str, str]:
         return NOT_APPLICABLE, "there is no dense baseline to compare with"
     told = sum(a.distinguishable(b) for a, b in pairs)
     single = sum(len(a.runs) < 2 or len(b.runs) < 2 for a, b in pairs)
-    said = f"by intervals that do not overlap, and repetitions' medians that do not either: {told} of {len(pairs)} comparisons with dense tell the two apart"
+    said = (
+        "by intervals that do not overlap, and repetitions' medians that do not either: "
+        f"{told} of {len(pairs)} comparisons with dense tell the two apart"
+    )
     if single:
         return NOT_MET, f"{said}; but {single} rest on a single run, which says nothing of the variation between runs"
     return HOLDS, said
@@ -151,7 +160,8 @@ def _centre(e: Evidence) -> tuple[str, str]:
     if not tails:
         return NOT_APPLICABLE, "nothing was measured"
     return HOLDS, (
-        f"a synchronous run pays for every slow round, so beside the median the 95th percentile stands: {min(tails):.2f} to {max(tails):.2f} times "
+        "a synchronous run pays for every slow round, so beside the median the 95th percentile stands: "
+        f"{min(tails):.2f} to {max(tails):.2f} times "
         "the median here; time to the target is the sum over all rounds"
     )
 
@@ -159,7 +169,10 @@ def _centre(e: Evidence) -> tuple[str, str]:
 def _factors(e: Evidence) -> tuple[str, str]:
     git = {run.manifest["git"] for run in e.results.runs}
     hosts = {run.record["machine"]["host"] for run in e.results.runs}
-    said = "grid, seed, order, machine, libraries and versions are above; every cell keeps its configuration, which `mpicomp run` takes again"
+    said = (
+        "grid, seed, order, machine, libraries and versions are above; every cell keeps its configuration, which "
+        "`mpicomp run` takes again"
+    )
     if len(git) > 1:
         return NOT_MET, f"{said}; but the cells come from {len(git)} states of the sources"
     if None in git:
@@ -171,7 +184,8 @@ def _factors(e: Evidence) -> tuple[str, str]:
 
 def _parallel_time(e: Evidence) -> tuple[str, str]:
     return HOLDS, (
-        "every rank reads MPI.Wtime around each phase and round; rounds synchronise by their own messages, no barrier is added; totals are the "
+        "every rank reads MPI.Wtime around each phase and round; rounds synchronise by their own messages, no barrier "
+        "is added; totals are the "
         "largest of any rank, and the median is taken over blocks of rounds between evaluations, which are off the clock"
     )
 
@@ -193,7 +207,8 @@ def _plots(e: Evidence) -> tuple[str, str]:
     if not e.figures:
         return NOT_APPLICABLE, "no figure could be drawn from these cells"
     return HOLDS, (
-        "lines join placements of one method only to show a trend, and the caption says so; computed curves are named as such; measured points "
+        "lines join placements of one method only to show a trend, and the caption says so; computed curves are named "
+        "as such; measured points "
         "have markers and, for seconds a round, interval bars"
     )
 

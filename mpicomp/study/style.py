@@ -42,7 +42,8 @@ def pyplot() -> Any:
 
     plt.rcParams.update(
         {
-            "font.size": 9, "axes.titlesize": 9.5, "axes.labelsize": 9, "legend.fontsize": 8.5, "xtick.labelsize": 8.5, "ytick.labelsize": 8.5,
+            "font.size": 9, "axes.titlesize": 9.5, "axes.labelsize": 9, "legend.fontsize": 8.5,
+            "xtick.labelsize": 8.5, "ytick.labelsize": 8.5,
             "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.color": "#e4e4e4", "grid.linewidth": 0.6,
             "axes.axisbelow": True, "lines.linewidth": 1.5, "lines.markersize": 5, "svg.fonttype": "path", "svg.hashsalt": "mpicomp",
             "figure.dpi": 100, "savefig.dpi": 150,

@@ -139,7 +139,8 @@ def to_target(results: Results) -> Table:
             )
     return Table(
         f"To ‖∇f‖² ≤ {results.target:.3g}",
-        "Until the first evaluation that is at or below the target; medians over the repetitions, with their range where there are fewer than "
+        "Until the first evaluation that is at or below the target; medians over the repetitions, with their range "
+        "where there are fewer than "
         "six. Bytes are what MPI was handed, headers and indices included.",
         [*header, "rounds", "seconds [range]", "bytes up", "bytes down", "bytes"],
         rows,
@@ -164,7 +165,8 @@ def traffic(results: Results) -> Table:
         rows.append([*key, size(up), size(down), size(up + down - payload), size(up + down - away), size(away), saved])
     return Table(
         "Bytes a round",
-        "Handed to MPI, after the warm-up; a broadcast counts once for each receiver. `between hosts` are messages of ranks on other hosts than "
+        "Handed to MPI, after the warm-up; a broadcast counts once for each receiver. `between hosts` are messages of "
+        "ranks on other hosts than "
         "the server's; how a library's collective routes them on is its own. With Allreduce `up` is what the ranks contribute.",
         [*header, "up", "down", "of which headers", "within a host", "between hosts", "of dense"],
         rows,
@@ -222,9 +224,9 @@ def setup_rows(results: Results) -> list[tuple[str, str]]:
         ("precision", of([f"{r.stored.summary['dtype']}, {r.stored.summary['wire_dtype']} on the wire" for r in runs])),
         ("SLURM jobs", of([m["slurm"].get("SLURM_JOB_ID", "") for m in first]).replace("unknown", "none")),
         ("load when cells started", _loads(results)),
-        ("measured", f"{min((r.record['started'] for r in runs), default='')} to {max((r.record['finished'] for r in runs), default='')} (UTC)"),
+        ("measured", f"{min(r.record['started'] for r in runs)} to {max(r.record['finished'] for r in runs)} (UTC)"),
         ("repetitions, order", f"{study.repetitions}, random order by key, seed {study.seed}"),
-        ("warm-up left out", f"kernels compiled and rehearsed before the clock starts; then the first {100 * study.warmup:.0f} % of the rounds"),
+        ("warm-up left out", f"compiling and a rehearsal, before the clock starts; then the first {100 * study.warmup:.0f} % of the rounds"),
     ]  # fmt: skip
 
 
