@@ -226,7 +226,7 @@ def setup_rows(results: Results) -> list[tuple[str, str]]:
         ("load when cells started", _loads(results)),
         ("measured", f"{min(r.record['started'] for r in runs)} to {max(r.record['finished'] for r in runs)} (UTC)"),
         ("repetitions, order", f"{study.repetitions}, random order by key, seed {study.seed}"),
-        ("warm-up left out", f"compiling and a rehearsal, before the clock starts; then the first {100 * study.warmup:.0f} % of the rounds"),
+        ("warm-up left out", f"compiling and a rehearsal, off the clock; then the first {100 * study.warmup:.0f} % of the rounds"),
     ]  # fmt: skip
 
 
