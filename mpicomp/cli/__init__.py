@@ -18,6 +18,7 @@ from .listing import list_parts
 from .quickstart import quickstart
 from .run import run
 from .theory import theory
+from .warmup import warmup
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -28,6 +29,7 @@ app = typer.Typer(
 )
 app.command("run")(run)
 app.command("launch", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(launch)
+app.command("warmup")(warmup)
 app.command("doctor")(doctor)
 app.command("list")(list_parts)
 app.command("theory")(theory)

@@ -13,7 +13,7 @@ import os
 import platform
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 
 def cache_directory() -> Path:
@@ -106,7 +106,20 @@ def shared(kernel: Any) -> Any:
     return kernel
 
 
-def cache_use() -> tuple[int, int]:
-    """(kernels loaded from the cache, kernels compiled) by this process, each signature by itself."""
-    stats = [kernel.stats for kernel in _kernels]
-    return sum(sum(s.cache_hits.values()) for s in stats), sum(sum(s.cache_misses.values()) for s in stats)
+class Use(NamedTuple):
+    """How often this process loaded and compiled a kernel, each signature by itself."""
+
+    module: str
+    kernel: str
+    loaded: int
+    compiled: int
+
+
+def cache_use() -> list[Use]:
+    """The kernels that this process has called so far."""
+    uses = []
+    for kernel in _kernels:
+        hits, misses = (sum(counts.values()) for counts in kernel.stats[1:])
+        if hits or misses:
+            uses.append(Use(kernel.py_func.__module__, kernel.py_func.__name__, hits, misses))
+    return uses
