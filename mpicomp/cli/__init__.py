@@ -10,6 +10,7 @@ import typer
 
 from ..errors import UserError, full_text
 from ..version import __version__
+from . import bench_start  # noqa: F401 - adds its command
 from .bench import bench
 from .compare import compare
 from .doctor import doctor
@@ -20,6 +21,7 @@ from .quickstart import quickstart
 from .reproduce import reproduce
 from .run import run
 from .theory import theory
+from .warmup import warmup
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -30,6 +32,7 @@ app = typer.Typer(
 )
 app.command("run")(run)
 app.command("launch", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(launch)
+app.command("warmup")(warmup)
 app.command("doctor")(doctor)
 app.command("list")(list_parts)
 app.command("theory")(theory)

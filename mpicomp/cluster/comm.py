@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from typing import Any
 
 import numpy as np
@@ -122,6 +123,15 @@ class Comm:
         """Wait for all ranks."""
         self.ledger.handed(self.purpose, "Barrier", 0)
         self._comm.Barrier()
+
+    def meet(self) -> None:
+        """Wait for all ranks, asleep: for the set-up, where others may still need the processors that a waiting MPI call keeps busy.
+
+        Nothing is handed over, so nothing is entered in the ledger.
+        """
+        request = self._comm.Ibarrier()
+        while not request.Test():
+            time.sleep(0.001)
 
     def bcast_json(self, value: Any, root: int = 0) -> Any:
         """Broadcast a JSON value from `root`: its length, then its text."""

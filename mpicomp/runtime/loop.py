@@ -27,7 +27,7 @@ from .checkpoint import resume, save
 from .config import Config
 from .control import Control
 from .record import Progress, Record, conclude
-from .rehearsal import leaders_first, rehearse
+from .rehearsal import rehearse
 from .results import Result, check_directory
 from .session import Composition, Session, build_problem
 from .stall import CHECKPOINT, END, EVALUATION, ROUND, StallWatch
@@ -105,15 +105,15 @@ def _with_options(config: Config | None, options: dict[str, Any]) -> Config:
 
 def _run(config: Config, comm: Comm | None, own: dict[str, Any], progress: Progress | None, control: Control) -> Result:
     started = time.perf_counter()
-    problem = own.get("problem") or leaders_first(comm, lambda: build_problem(config))
+    problem = own.get("problem") or build_problem(config)
     composition = Composition(config, problem, own.get("method"), own.get("compressor"))
     step_size = _agree(comm, config, composition)
     exchange = make_exchange(config, problem, comm)
     session = Session(config, problem, composition.parts(step_size), exchange, step_size)
     setup = time.perf_counter() - started
-    leaders_first(comm, lambda: rehearse(config, problem, composition, step_size))
+    rehearse(config, problem, composition, step_size)
     if comm is not None:
-        comm.barrier()
+        comm.meet()
     warmup = time.perf_counter() - started - setup
     record = Record(config, session, comm, progress)
     resume(config, session, record, comm)
@@ -151,6 +151,7 @@ def _agree(comm: Comm | None, config: Config, composition: Composition) -> float
             answer = {"config": fingerprint, **_begin(config, composition)}
         except UserError as error:
             answer = {"error": str(error)}
+    comm.meet()  # rank 0 may be computing the constants
     answer = comm.bcast_json(answer)
     if "error" in answer:
         raise ConfigError(answer["error"])
