@@ -83,17 +83,21 @@ def main() -> None:
 def leave(code: int) -> NoReturn:
     """Exit. A launcher may end a job as soon as one process leaves with a code that is not zero (srun --kill-on-bad-exit does), and then
     reports that it was terminated. So the code is rank 0's to give: it leaves a moment after the others, which leave with zero. Where
-    MPI was not started, or connects nobody, all leave with the code, the silent ones last."""
+    MPI was not started, or connects nobody, all leave with the code, the silent ones last. Where ranks may have died, MPI is ended here
+    in any case: it is not waited for without end."""
     from ..cluster.environment import declared_rank, declared_size
 
-    if code and (declared_size() or 1) > 1:
+    if (declared_size() or 1) > 1:
         from ..cluster.comm import finalize
+        from ..cluster.recovery import supported
 
-        sys.stdout.flush()
-        sys.stderr.flush()
-        connected, first = finalize() > 1, not declared_rank()
-        if connected == first:
-            time.sleep(0.5)
-        if connected and not first:
-            code = 0
+        if code or supported():
+            sys.stdout.flush()
+            sys.stderr.flush()
+            first = not declared_rank()
+            connected = finalize(code if first else 0) > 1
+            if connected == first:
+                time.sleep(0.5)
+            if connected and not first:
+                code = 0
     sys.exit(code)

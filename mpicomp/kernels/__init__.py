@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
-from numba.core.codegen import get_host_cpu_features
-
 from .cache import cache_directory, numba, shared
 
 
@@ -19,6 +17,8 @@ def _widen_vectors() -> None:
 
     LLVM takes 256 bits for all of Intel's; the kernels are then up to 1.5 times slower. A user's own choice of features wins.
     """
+    from numba.core.codegen import get_host_cpu_features  # Numba is to be imported after the cache's directory is named
+
     config: Any = numba.config
     if config.CPU_NAME is None and config.CPU_FEATURES is None:
         features = get_host_cpu_features()
