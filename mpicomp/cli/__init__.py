@@ -13,6 +13,7 @@ from ..version import __version__
 from .bench import bench
 from .compare import compare
 from .doctor import doctor
+from .lab import lab
 from .launch import launch
 from .listing import list_parts
 from .quickstart import quickstart
@@ -36,6 +37,7 @@ app.command("compare")(compare)
 app.command("quickstart")(quickstart)
 app.command("reproduce")(reproduce)
 app.add_typer(bench, name="bench")
+app.add_typer(lab, name="lab")
 
 
 def _version(wanted: bool) -> None:

@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 
+from ..cluster.allreduce import AllreduceExchange
 from ..cluster.clock import Clock
 from ..cluster.collective import CollectiveExchange
 from ..cluster.comm import Comm
 from ..cluster.exchange import Exchange
 from ..cluster.ledger import Ledger
 from ..cluster.local import LocalExchange
-from ..cluster.p2p import P2PExchange
+from ..cluster.p2p import MPIExchange, P2PExchange
 from ..cluster.witness import WitnessedComm
 from ..compressors import Compressor
 from ..errors import ConfigError, UserError
@@ -162,6 +163,14 @@ def _agree(comm: Comm | None, config: Config, composition: Composition) -> float
     return answer["step"]
 
 
+_OVER_MPI: dict[str, type[MPIExchange]] = {
+    "auto": P2PExchange,
+    "p2p": P2PExchange,
+    "collective": CollectiveExchange,
+    "allreduce": AllreduceExchange,
+}
+
+
 def make_exchange(config: Config, problem: Problem, comm: Comm | None) -> Exchange:
     """The configured exchange.
 
@@ -177,8 +186,7 @@ def make_exchange(config: Config, problem: Problem, comm: Comm | None) -> Exchan
         raise ConfigError(
             f"--exchange local runs in one process, but {comm.size} were started; use p2p or collective, or start one"
         )
-    kind = CollectiveExchange if config.exchange == "collective" else P2PExchange
-    return kind(comm, n, d, dtype, weights, Clock(comm.now, config.rounds))
+    return _OVER_MPI[config.exchange](comm, n, d, dtype, weights, Clock(comm.now, config.rounds))
 
 
 def _rounds(
