@@ -7,6 +7,7 @@ import gzip
 import hashlib
 import importlib.util
 import lzma
+import zipfile
 from itertools import pairwise
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mpicomp.data import DATA_SETS, SparseRows, load, parse_libsvm, partition_rows, partitions, read_libsvm
+from mpicomp.data import DATA_SETS, SparseRows, images, load, parse_libsvm, partition_rows, partitions, read_libsvm
 from mpicomp.data.sets import FILES
 from mpicomp.errors import ConfigError, DataError
 
@@ -29,14 +30,22 @@ def test_shipped_set_is_what_the_registry_says(name):
     assert hashlib.sha256(lzma.decompress((FILES / f"{name}.svm.xz").read_bytes())).hexdigest() == expected.sha256
     rows = load(name)
     assert (len(rows.labels), rows.features) == (expected.rows, expected.features)
-    assert set(rows.labels) == {-1.0, 1.0}
-    assert set(rows.values) == {1.0}
+    images = expected.shape is not None
+    assert set(rows.labels) == (set(range(10)) if images else {-1.0, 1.0})
+    assert set(rows.values) == (set(range(1, 17)) if images else {1.0})
     assert rows.indices.max() < expected.features
 
 
 def test_notice_credits_the_sources():
     notice = (FILES / "NOTICE").read_text()
-    for credit in ("Becker, B. & Kohavi, R. (1996)", "Schlimmer", "CC BY 4.0", "10.24432/C5XW20", "10.24432/C5959T"):
+    for credit in (
+        "Becker, B. & Kohavi, R. (1996)",
+        "Schlimmer",
+        "CC BY 4.0",
+        "10.24432/C5XW20",
+        "10.24432/C5959T",
+        "10.24432/C50P49",
+    ):
         assert credit in notice
 
 
@@ -323,12 +332,16 @@ def test_every_partition_says_what_it_does():
 
 
 # ---- the builder --------------------------------------------------------------------------------------------------
-@pytest.fixture(scope="module")
-def build_data():
-    spec = importlib.util.spec_from_file_location("build_data", ROOT / "scripts" / "build_data.py")
+def script(name: str):
+    spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def build_data():
+    return script("build_data")
 
 
 def shipped_lines(name: str) -> list[str]:
@@ -362,3 +375,31 @@ def test_builder_writes_mushrooms_again(build_data, tmp_path, capsys):
     source.write_text("\n".join(records[1:]))
     with pytest.raises(SystemExit, match="not written"):
         build_data.main(["--mushroom", str(source), "--out", str(tmp_path)])
+
+
+def test_builder_writes_the_digits_and_refuses_other_content(tmp_path):
+    build_images = script("build_images")
+    pixels, labels = images("digits")
+    text = "".join(
+        ",".join(map(str, [*(16 * image).astype(int).ravel(), label])) + "\n"
+        for image, label in zip(pixels, labels, strict=True)
+    )
+    content = gzip.compress(text.encode())
+    assert list(build_images.digit_rows(content)) == shipped_lines("digits")
+    wheel = tmp_path / "other.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr(build_images.MEMBERS["digits"][0], content)
+    with pytest.raises(SystemExit, match="nothing is written"):
+        build_images.main(["--scikit-learn", str(wheel), "--out", str(tmp_path)])
+    assert not (tmp_path / "digits.svm.xz").exists()
+
+
+def test_images_are_pixels_in_the_unit_interval():
+    pixels, labels = images("digits")
+    assert pixels.shape == (1797, 8, 8) and pixels.min() == 0 and pixels.max() == 1
+    assert np.bincount(labels).tolist() == [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]
+    zero = pixels[labels == 0].mean(axis=0)
+    assert zero[3:5, 3:5].max() < 0.4 < zero[3, 5]  # a ring: dark inside
+    for name in ("mushrooms", "nothing"):
+        with pytest.raises(DataError, match="not a set of images; known: digits"):
+            images(name)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from ..study.compare import Cost, Stored
+from .study import Row
 
 BITS = 8.0
 
@@ -47,6 +48,25 @@ def down_bits(stored: Stored) -> np.ndarray:
     return paper_bits(stored, "downlink")
 
 
+def both_bits(stored: Stored) -> np.ndarray:
+    """`paper_bits` of both directions: what each client receives and sends where it has a machine of its own."""
+    return up_bits(stored) + down_bits(stored)
+
+
 def rounds(stored: Stored) -> np.ndarray:
     """Rounds."""
     return column(stored, "round")
+
+
+def costs(stored: Stored, target: float) -> Row:
+    """What a run took to ‖∇f‖² ≤ target, by all axes but time; infinite where it does not get there."""
+    axes = {
+        "rounds": rounds,
+        "up_bits": up_bits,
+        "down_bits": down_bits,
+        "both_bits": both_bits,
+        "message_bytes": message_bytes,
+    }
+    return {"target": target, "step": stored.summary["step"]} | {
+        k: at_target(stored, a, target) for k, a in axes.items()
+    }

@@ -101,10 +101,10 @@ def draw_honest(paper_axis: Callable[[Stored], np.ndarray], label: str) -> Calla
         rows = evidence.tables[TABLE]
         lines = [Line(row["method"], evidence.curves[row["curve"]], i) for i, row in enumerate(rows)]
         panels = figure.subplots(1, 2 + len(SPEEDS), sharey=True)
-        convergence(panels[0], lines, paper_axis, label)
-        convergence(panels[1], lines, message_bytes, "bytes sent, both directions")
+        convergence(panels[0], lines, paper_axis, label, logarithmic=True)
+        convergence(panels[1], lines, message_bytes, "bytes sent, both directions", logarithmic=True)
         for ax, (speed, bits_per_second) in zip(panels[2:], SPEEDS.items(), strict=True):
-            convergence(ax, lines, seconds_at(bits_per_second), f"seconds at {speed}")
+            convergence(ax, lines, seconds_at(bits_per_second), f"seconds at {speed}", logarithmic=True)
         for ax in panels:
             ax.label_outer()
         shared_legend(figure, panels[0], columns=len(lines))
