@@ -16,7 +16,7 @@ PACKAGE = ROOT / "mpicomp"
 FLOORS = {
     "version": 0, "errors": 0, "registry": 1, "kernels": 1, "wire": 2, "compressors": 3, "data": 3, "problems": 4,
     "participation": 4, "mechanisms": 5, "oracles": 5, "optimizers": 5, "cluster": 6, "methods": 7, "runtime": 8, "api": 8,
-    "study": 9, "bench": 9, "estimation": 9, "cli": 10, "__main__": 11, "__init__": 11,
+    "study": 9, "bench": 9, "estimation": 9, "reproduce": 10, "cli": 11, "__main__": 12, "__init__": 12,
 }  # fmt: skip
 MAY_NAME_MPI4PY = {"cluster", "bench", "runtime/results.py"}
 

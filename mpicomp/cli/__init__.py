@@ -16,6 +16,7 @@ from .doctor import doctor
 from .launch import launch
 from .listing import list_parts
 from .quickstart import quickstart
+from .reproduce import reproduce
 from .run import run
 from .theory import theory
 
@@ -33,6 +34,7 @@ app.command("list")(list_parts)
 app.command("theory")(theory)
 app.command("compare")(compare)
 app.command("quickstart")(quickstart)
+app.command("reproduce")(reproduce)
 app.add_typer(bench, name="bench")
 
 
