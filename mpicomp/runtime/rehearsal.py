@@ -31,6 +31,7 @@ def rehearse(config: Config, problem: Problem, composition: Composition, step_si
     for t in range(ROUNDS):
         session.round(t)
     session.evaluate()
+    session.measure()
 
 
 class _RehearsalLink(Link):
