@@ -20,6 +20,7 @@ from .listing import list_parts
 from .quickstart import quickstart
 from .reproduce import reproduce
 from .run import run
+from .slurm import slurm
 from .theory import theory
 from .warmup import warmup
 
@@ -41,6 +42,7 @@ app.command("quickstart")(quickstart)
 app.command("reproduce")(reproduce)
 app.add_typer(bench, name="bench")
 app.add_typer(lab, name="lab")
+app.add_typer(slurm, name="slurm")
 
 
 def _version(wanted: bool) -> None:

@@ -81,12 +81,12 @@ class SlurmLab:
     def __init__(self, nodes: int = 4, cpus: int = 2, rate: str | None = None, delay_ms: float = 0.0):
         if cpus < 1:
             raise ConfigError(f"{cpus} CPUs on a node are not possible; allowed: 1 or more")
-        missing = [name for name in DAEMONS if shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin") is None]
+        missing = [
+            name for name in DAEMONS if shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin") is None
+        ]
         if missing or os.geteuid():
             why = f"{', '.join(missing)} not found" if missing else "it needs root"
-            raise LabError(
-                f"no SLURM lab: {why}; as root: apt-get install -y --no-install-recommends slurm-wlm munge"
-            )
+            raise LabError(f"no SLURM lab: {why}; as root: apt-get install -y --no-install-recommends slurm-wlm munge")
         self.network = NetworkLab(nodes, rate, delay_ms)
         try:
             self._start(cpus)
@@ -114,20 +114,26 @@ class SlurmLab:
     def _start(self, cpus: int) -> None:
         nodes, munge, shared = self.network.nodes, f"{HOME}/munge", f"{SHELF}/slurm"
         # a plugin is named so that slurmd looks for no cgroups, of which it uses none
-        self._on(1, f"""
+        self._on(
+            1,
+            f"""
             mkdir {shared}; cd {shared}
             printf '%s' {shlex.quote(configuration(nodes, cpus))} >slurm.conf
             echo CgroupPlugin=cgroup/v1 >cgroup.conf
             mkdir munge; head -c 128 /dev/urandom >munge/key; chmod 600 munge/key
-        """)
+        """,
+        )
         for k in range(1, nodes + 1):
-            self._on(k, f"""
+            self._on(
+                k,
+                f"""
                 cp -r {shared} {HOME}; mkdir {HOME}/state
                 munged --force --num-threads=2 --key-file={munge}/key --socket={munge}/socket --pid-file={munge}/pid \\
                     --log-file={munge}/log --seed-file={munge}/seed
                 {"slurmctld -i" if k == 1 else ""}
                 slurmd -N node{k}
-            """)
+            """,
+            )
         deadline = time.monotonic() + _PATIENCE
         while self._on(1, "sinfo -h -N -t idle -o %N").split() != [f"node{k}" for k in range(1, nodes + 1)]:
             if time.monotonic() > deadline:
