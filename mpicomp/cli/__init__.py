@@ -10,14 +10,18 @@ import typer
 
 from ..errors import UserError, full_text
 from ..version import __version__
+from . import bench_start  # noqa: F401 - adds its command
 from .bench import bench
 from .compare import compare
 from .doctor import doctor
+from .lab import lab
 from .launch import launch
 from .listing import list_parts
 from .quickstart import quickstart
+from .reproduce import reproduce
 from .run import run
 from .theory import theory
+from .warmup import warmup
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -28,12 +32,15 @@ app = typer.Typer(
 )
 app.command("run")(run)
 app.command("launch", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(launch)
+app.command("warmup")(warmup)
 app.command("doctor")(doctor)
 app.command("list")(list_parts)
 app.command("theory")(theory)
 app.command("compare")(compare)
 app.command("quickstart")(quickstart)
+app.command("reproduce")(reproduce)
 app.add_typer(bench, name="bench")
+app.add_typer(lab, name="lab")
 
 
 def _version(wanted: bool) -> None:

@@ -10,6 +10,7 @@ import json
 import os
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -122,6 +123,11 @@ class Comm:
         source = [send, (counts, displacements), self._mpi.BYTE] if self.rank == root else None
         self._comm.Scatterv(source, [recv, recv.nbytes, self._mpi.BYTE], root)
 
+    def allreduce_sum(self, values: np.ndarray) -> None:
+        """Sum over all ranks, in place (float32 or float64); the order of the additions is the MPI library's."""
+        self.ledger.handed(self.purpose, "Allreduce", values.nbytes)
+        self._comm.Allreduce(self._mpi.IN_PLACE, values, self._mpi.SUM)
+
     def allreduce_max(self, values: np.ndarray) -> None:
         """Elementwise maximum over all ranks, in place (float64)."""
         self.ledger.handed(self.purpose, "Allreduce", values.nbytes)
@@ -131,6 +137,15 @@ class Comm:
         """Wait for all ranks."""
         self.ledger.handed(self.purpose, "Barrier", 0)
         self._comm.Barrier()
+
+    def meet(self) -> None:
+        """Wait for all ranks, asleep: for the set-up, where others may still need the processors that a waiting MPI call keeps busy.
+
+        Nothing is handed over, so nothing is entered in the ledger.
+        """
+        request = self._comm.Ibarrier()
+        while not request.Test():
+            time.sleep(0.001)
 
     def bcast_json(self, value: Any, root: int = 0) -> Any:
         """Broadcast a JSON value from `root`: its length, then its text."""

@@ -16,7 +16,7 @@ from ..errors import ConfigError, unknown
 from ..registry import format_spec, parse_spec, parse_value
 
 DTYPES = ("float32", "float64")
-EXCHANGES = ("auto", "p2p", "collective", "local")
+EXCHANGES = ("auto", "p2p", "collective", "allreduce", "local")
 _TABLES = {"method": "method_options", "problem": "problem_options", "optimizer": "optimizer_options"}
 
 
@@ -36,7 +36,7 @@ class Config:
     step : "theory", "theory*FACTOR", or a number.
     init : x⁰: "zero", "ones", "normal:SEED", or "paper" for the problem's own.
     dtype, wire_dtype : of the computation, and of the values that travel (as dtype where None).
-    exchange : "p2p", "collective", "local", or "auto" (p2p over several processes, local in one).
+    exchange : "p2p", "collective", "allreduce" (dense sums, no server), "local", or "auto" (p2p over several processes, local in one).
     seed : of everything random. eval_every : rounds between evaluations, 0 for about a hundred in all.
     out : directory for the results; nothing is written where None.
     checkpoint_every, checkpoint_seconds : write a checkpoint under `out` after so many rounds or seconds; 0 never.

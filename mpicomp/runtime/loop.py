@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 
+from ..cluster.allreduce import AllreduceExchange
 from ..cluster.clock import Clock
 from ..cluster.collective import CollectiveExchange
 from ..cluster.comm import Comm
 from ..cluster.exchange import Exchange
 from ..cluster.ledger import Ledger
 from ..cluster.local import LocalExchange
-from ..cluster.p2p import P2PExchange
+from ..cluster.p2p import MPIExchange, P2PExchange
 from ..cluster.recovery import OnFailure
 from ..cluster.witness import WitnessedComm
 from ..compressors import Compressor
@@ -27,7 +28,7 @@ from .checkpoint import resume, save
 from .config import Config
 from .control import Control
 from .record import Progress, Record, conclude
-from .rehearsal import leaders_first, rehearse
+from .rehearsal import rehearse
 from .results import Result, check_directory
 from .session import Composition, Session, build_problem
 from .stall import CHECKPOINT, END, EVALUATION, ROUND, StallWatch
@@ -117,16 +118,16 @@ def _run(
 ) -> Result:
     started = time.perf_counter()
     staged = stage.config(config)
-    problem = stage.problem(own.get("problem") or leaders_first(comm, lambda: build_problem(config)))
+    problem = stage.problem(own.get("problem") or build_problem(config))
     composition = Composition(staged, problem, own.get("method"), own.get("compressor"))
     step_size = _agree(comm, staged, composition)
     exchange = make_exchange(config, problem, comm)
     start = None if stage.x is None else np.array(stage.x)
     session = Session(staged, problem, composition.parts(step_size), exchange, step_size, start)
     setup = time.perf_counter() - started
-    leaders_first(comm, lambda: rehearse(staged, problem, composition, step_size))
+    rehearse(staged, problem, composition, step_size)
     if comm is not None:
-        comm.barrier()
+        comm.meet()
     warmup = time.perf_counter() - started - setup
     record = Record(config, session, comm, progress, stage, seen)
     resume(staged, session, record, comm)
@@ -164,6 +165,7 @@ def _agree(comm: Comm | None, config: Config, composition: Composition) -> float
             answer = {"config": fingerprint, **_begin(config, composition)}
         except UserError as error:
             answer = {"error": str(error)}
+    comm.meet()  # rank 0 may be computing the constants
     answer = comm.bcast_json(answer)
     if "error" in answer:
         raise ConfigError(answer["error"])
@@ -174,6 +176,14 @@ def _agree(comm: Comm | None, config: Config, composition: Composition) -> float
     if answer["smoothness"] is not None:
         composition.setting.smoothness = Smoothness.from_dict(answer["smoothness"])
     return answer["step"]
+
+
+_OVER_MPI: dict[str, type[MPIExchange]] = {
+    "auto": P2PExchange,
+    "p2p": P2PExchange,
+    "collective": CollectiveExchange,
+    "allreduce": AllreduceExchange,
+}
 
 
 def make_exchange(config: Config, problem: Problem, comm: Comm | None) -> Exchange:
@@ -191,8 +201,7 @@ def make_exchange(config: Config, problem: Problem, comm: Comm | None) -> Exchan
         raise ConfigError(
             f"--exchange local runs in one process, but {comm.size} were started; use p2p or collective, or start one"
         )
-    kind = CollectiveExchange if config.exchange == "collective" else P2PExchange
-    return kind(comm, n, d, dtype, weights, Clock(comm.now, config.rounds))
+    return _OVER_MPI[config.exchange](comm, n, d, dtype, weights, Clock(comm.now, config.rounds))
 
 
 def _rounds(

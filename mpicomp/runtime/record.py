@@ -82,12 +82,13 @@ class Record:
         self._off_the_clock()
         try:
             loss, norm = session.evaluate()
+            measures = session.measure()
         except Exception as error:
             error.add_note(f"in the evaluation after round {t}")
             raise
         ranks = self.measure()
         if ranks is not None:
-            self.history.append(self._row(t, loss, norm, *ranks))
+            self.history.append(self._row(t, loss, norm, measures, *ranks))
             self.diverged = not np.isfinite(loss + norm)
             if self.diverged:
                 self.divergence = self._advice(t, "f or ‖∇f‖² is not finite")
@@ -109,7 +110,8 @@ class Record:
         self.diverged = True
         if ranks is None or facts is None:
             return
-        self.history.append(self._row(t, np.nan, np.nan, *ranks))
+        unknown = dict.fromkeys(self.session.problem.measures, np.nan)
+        self.history.append(self._row(t, np.nan, np.nan, unknown, *ranks))
         if self.progress:
             self.progress(self.history[-1])
         names = [f"client {f['client']} (rank {r} on {f['host']})" for r, f in enumerate(facts) if f["client"] >= 0]
@@ -143,10 +145,16 @@ class Record:
 
     @staticmethod
     def _row(
-        t: int, loss: float, norm: float, traffic: np.ndarray, seconds: np.ndarray, totals: np.ndarray
+        t: int,
+        loss: float,
+        norm: float,
+        measures: dict[str, float],
+        traffic: np.ndarray,
+        seconds: np.ndarray,
+        totals: np.ndarray,
     ) -> dict[str, Any]:
         bytes_by = describe(traffic)
-        row: dict[str, Any] = {"round": t, "loss": loss, "grad_norm_sq": norm}
+        row: dict[str, Any] = {"round": t, "loss": loss, "grad_norm_sq": norm, **measures}
         for direction, counts in bytes_by.items():
             for name in ("payload", "header", "message", "values_only"):
                 row[f"{direction}_{name}"] = counts[name]
@@ -194,6 +202,7 @@ def conclude(
         "dim": problem.dim,
         "loss": last["loss"],
         "grad_norm_sq": last["grad_norm_sq"],
+        "measures": {name: last[name] for name in problem.measures},
         "reached_tol": record.reached,
         "diverged": record.diverged,
         "divergence": record.divergence,

@@ -142,7 +142,7 @@ class Session:
         step_size: float,
         start: np.ndarray | None = None,
     ):
-        self.exchange, self.clock = exchange, exchange.clock
+        self.problem, self.exchange, self.clock = problem, exchange, exchange.clock
         dtype, wire = np.dtype(config.dtype), config.wire_dtype or config.dtype
         self.uplink, self.downlink, self.optimizer = parts.uplink, parts.downlink, parts.optimizer
         self.replicated = self.downlink.mirrored = parts.replicated
@@ -223,6 +223,12 @@ class Session:
         vector /= self.exchange.n_clients
         with np.errstate(over="ignore", invalid="ignore"):  # the loop says that a run diverges, in its own words
             return float(vector[0]), float(np.dot(vector[1:], vector[1:]))
+
+    def measure(self) -> dict[str, float]:
+        """What the problem has to tell of the server's model beside these two, by name; empty on other ranks."""
+        if not self.exchange.is_server:
+            return {}
+        return dict(zip(self.problem.measures, map(float, self.problem.measure(self.x[0])), strict=True))
 
     def _add_evaluation(self, x: np.ndarray, vector: np.ndarray) -> None:
         m = len(self.exchange.clients)
