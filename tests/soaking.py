@@ -141,6 +141,11 @@ class Case:
         """The checkpoints that are whole, the oldest first."""
         return sorted(self.folder.glob("checkpoints/*/checkpoint.json"))
 
+    def writing(self) -> bool:
+        """A checkpoint is begun and not whole."""
+        folders = sorted(self.folder.glob("checkpoints/round-*"))
+        return bool(folders) and not (folders[-1] / "checkpoint.json").exists()
+
 
 def typed(options: dict[str, str]) -> dict[str, object]:
     """The options in their types."""
@@ -210,7 +215,7 @@ FAULTS: dict[str, tuple[Callable[[Case, Job], None], list[str]]] = {
     "SIGKILL of all ranks": (kill_all, []),
     "SIGKILL while a checkpoint is written": (kill_writing, []),
     "a signal to one rank": (ask, []),
-    "SIGSTOP of one rank": (freeze, ["--stall-timeout", "4"]),
+    "SIGSTOP of one rank": (freeze, ["--stall-timeout", "4", "--checkpoint-every", "60"]),
 }
 
 
@@ -284,7 +289,13 @@ def disturb(case: Case, mpi: MpiHere, tally: Tally) -> None:
     if begun:
         fault(case, job)
     late, start = job.process.poll() is not None, time.monotonic()
-    code, said = job.end(END_SECONDS + (4 if more else 0))
+    try:
+        code, said = job.end(END_SECONDS + (4 if more else 0))
+    except Loss:
+        if fault is not freeze or not case.writing():
+            raise
+        tally.faults["SIGSTOP in a checkpoint (ten minutes' grace, not waited for)"] += 1
+        return
     tally.codes[code] += 1
     tally.segments += sum(path.exists() for path in job.segments)
     if late or code == 0:
