@@ -97,6 +97,14 @@ def series(ax: Any, x: Any, y: Any, name: str, colour: int, **more: Any) -> None
     ax.plot(x, y, **{**style, **more})
 
 
+def plain_ticks(ax: Any, values: Iterable[float]) -> None:
+    """Ticks of a logarithmic x axis at these values alone, as plain numbers."""
+    shown = list(values)
+    ax.set_xscale("log")
+    ax.set_xticks(shown, [f"{value:g}" for value in shown])
+    ax.set_xticks([], minor=True)
+
+
 def shared_legend(figure: Any, ax: Any, columns: int = 4) -> None:
     """One legend for all panels, above them, from the lines of one."""
     figure.legend(*ax.get_legend_handles_labels(), loc="outside upper center", ncols=columns, frameon=False)

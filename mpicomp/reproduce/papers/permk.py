@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from ...study.compare import Stored, common_target
 from ..axes import column, costs, up_bits
-from ..drawing import Line, convergence, series, shared_legend
+from ..drawing import Line, convergence, plain_ticks, series, shared_legend
 from ..seconds import draw_honest, measure_seconds, same_bits_claim, seconds_claim
 from ..study import Claim, Evidence, Figure, Row, Study, Verdict, papers
 
@@ -169,8 +169,10 @@ def draw_gain(evidence: Evidence, figure: Any) -> None:
         for i, s in enumerate(noises):
             gains = [ratio(evidence, counted, "MARINA RandK", "MARINA PermK", n, s) for n in clients]
             series(ax, clients, gains, f"s = {s:g}", i)
-        ax.set_xscale("log")
+        plain_ticks(ax, clients)
         ax.set_yscale("log")
+        ax.yaxis.set_major_formatter("{x:g}")
+        ax.yaxis.set_minor_formatter("{x:g}")
         ax.set_title(title)
         ax.set_xlabel("clients n")
     panels[0].set_ylabel("RandK / PermK")
