@@ -73,6 +73,7 @@ def run_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
         ("rounds", f"{summary['rounds']}"),
         ("loss", f"{summary['loss']:.9g}"),
         ("‖∇f‖²", f"{summary['grad_norm_sq']:.4g}"),
+        *((name, f"{value:.4g}") for name, value in summary.get("measures", {}).items()),
         ("bytes up (payload)", f"{size(up['message'])} ({size(up['payload'])})"),
         ("bytes down (payload)", f"{size(down['message'])} ({size(down['payload'])})"),
         ("bytes total", size(up["message"] + down["message"])),
