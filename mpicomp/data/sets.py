@@ -53,6 +53,20 @@ DATA_SETS = {
         "UCI Adult (1996), test part, LIBSVM's coding",
         "0c3135eb9b9d83a4fa007d6e1a3b719f029db78884dafd5a46a4d7eeb4c2b018",
     ),
+    "news4": DataSet(
+        9630,
+        1000,
+        "topic of a newsgroup's article (comp 0, rec 1, sci 2, talk 3), which words occur in it",
+        "UCI Twenty Newsgroups (1999), training part by date, 16 of its groups",
+        "1c693719accdf5f98a15be05bcffedb52d7d59ec4e84b76c4e3cbf2886b3f877",
+    ),
+    "news4.t": DataSet(
+        6421,
+        1000,
+        "the same as news4",
+        "UCI Twenty Newsgroups (1999), test part by date",
+        "36a86edcc11ceeb4610c4ab930ba39d8de6a7c1ee43f3374d01f1759c9e667b3",
+    ),
     "digits": DataSet(
         1797,
         64,
