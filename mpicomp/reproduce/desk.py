@@ -90,10 +90,10 @@ class Desk:
     def tune(
         self, label: str, factors: Iterable[float], target: float = 0.0, theory: bool = True, **options: Any
     ) -> Stored:
-        """The best of the steps theory·factor, or of the factors themselves without `theory`: the fewest rounds to ‖∇f‖² ≤ target, or else the smallest ‖∇f‖² at the end.
+        """The best of the steps theory·factor, or of the factors themselves without `theory`.
 
-        Factors are tried in the order given, until `PATIENCE` of them in a row were no better than the best. Only the best is kept in
-        the evidence; its configuration says which step it is.
+        Best is the fewest rounds to ‖∇f‖² ≤ target, or else the smallest ‖∇f‖² at the end. Factors are tried in the order given, until
+        `PATIENCE` of them in a row were no better than the best. Only the best is kept in the evidence; its configuration has the step.
         """
         best: tuple[float, float] = (float("inf"), float("inf"))
         worse = 0
