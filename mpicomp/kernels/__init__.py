@@ -38,7 +38,6 @@ if not numba.config.CACHE_DIR:  # type: ignore[attr-defined]
     numba.config.CACHE_DIR = os.environ["NUMBA_CACHE_DIR"]  # type: ignore[attr-defined]
 
 
-
 def _widen_vectors() -> None:
     """Vectors of 512 bits where the processor has them and does not slow down for them (Intel since Ice Lake).
 
