@@ -50,6 +50,10 @@ class WireError(MpicompError, ValueError):
     """A message that is truncated, corrupted, or of another version, codec, round or length."""
 
 
+class RankFailure(MpicompError):
+    """MPI reports that a rank has died, or that another one has met that."""
+
+
 class TheoryError(UserError, ValueError):
     """No theorem covers the combination; the message proposes a safe choice."""
 
