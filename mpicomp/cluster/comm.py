@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -140,6 +141,19 @@ class Comm:
         return [json.loads(buf[a : a + n].tobytes()) for a, n in zip(starts, lengths, strict=True)]
 
     # ---- the rest -----------------------------------------------------------------------------------------------
+    @cached_property
+    def nodes(self) -> np.ndarray:
+        """The node of each rank, by the lowest rank that is on it; int64, shape (size,). The first use is collective."""
+        node = self.node()
+        here, everybody = node.Get_group(), self._comm.Get_group()
+        lowest = min(here.Translate_ranks(range(node.Get_size()), everybody))
+        for handle in (here, everybody, node):
+            handle.Free()
+        nodes = np.zeros(self.size, np.int64)
+        self.gather(np.array([lowest]), nodes if self.rank == 0 else None)
+        self.bcast(nodes)
+        return nodes
+
     def node(self) -> Any:
         """The mpi4py communicator of the ranks that share this rank's memory."""
         return self._comm.Split_type(self._mpi.COMM_TYPE_SHARED)

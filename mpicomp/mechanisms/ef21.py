@@ -70,7 +70,7 @@ class EF21P(Downlink):
     Gruntkowska, Tyurin and Richtárik 2023, Algorithm 1.
     """
 
-    server_state = ("w",)
+    common_state = ("w",)
 
     def __init__(self, compressor: Compressor):
         self.compressor = compressor
@@ -86,7 +86,7 @@ class EF21P(Downlink):
         link = self.link
         delta = None
         if link.is_server:
-            delta = link.scratch("model delta", 1)
-            np.subtract(x, self.w, out=delta)  # x − w
+            delta = link.server_scratch("model delta", 1)
+            np.subtract(x, self.w[:, link.served], out=delta)  # x − w
         link.broadcast(self.codec, delta, round, self.w)  # w ← w + p
         return self.w

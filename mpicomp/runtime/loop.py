@@ -9,13 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..cluster.clock import Clock
-from ..cluster.collective import CollectiveExchange
 from ..cluster.comm import Comm
-from ..cluster.exchange import Exchange
-from ..cluster.ledger import Ledger
-from ..cluster.local import LocalExchange
-from ..cluster.p2p import P2PExchange
 from ..cluster.witness import WitnessedComm
 from ..compressors import Compressor
 from ..errors import ConfigError, UserError
@@ -25,6 +19,7 @@ from .abort import guard
 from .checkpoint import resume, save
 from .config import Config
 from .control import Control
+from .exchanges import make_exchange, rehearsal_exchange
 from .record import Progress, Record, conclude
 from .rehearsal import leaders_first, rehearse
 from .results import Result, check_directory
@@ -107,10 +102,11 @@ def _run(config: Config, comm: Comm | None, own: dict[str, Any], progress: Progr
     problem = own.get("problem") or leaders_first(comm, lambda: build_problem(config))
     composition = Composition(config, problem, own.get("method"), own.get("compressor"))
     step_size = _agree(comm, config, composition)
-    exchange = make_exchange(config, problem, comm)
+    exchange = make_exchange(config, problem, composition, comm)
     session = Session(config, problem, composition.parts(step_size), exchange, step_size)
     setup = time.perf_counter() - started
-    leaders_first(comm, lambda: rehearse(config, problem, composition, step_size))
+    practice = rehearsal_exchange(config, problem, composition, comm)
+    leaders_first(comm, lambda: rehearse(config, problem, composition, step_size, practice))
     if comm is not None:
         comm.barrier()
     warmup = time.perf_counter() - started - setup
@@ -160,25 +156,6 @@ def _agree(comm: Comm | None, config: Config, composition: Composition) -> float
     if answer["smoothness"] is not None:
         composition.setting.smoothness = Smoothness.from_dict(answer["smoothness"])
     return answer["step"]
-
-
-def make_exchange(config: Config, problem: Problem, comm: Comm | None) -> Exchange:
-    """The configured exchange.
-
-    Raises
-    ------
-    ConfigError : `local` over several processes, or more workers than clients.
-    """
-    n, d, dtype = problem.n_clients, problem.dim, np.dtype(config.dtype)
-    weights = np.full(n, 1.0 / n)
-    if comm is None:
-        return LocalExchange(n, d, dtype, weights, Ledger(), Clock(time.perf_counter, config.rounds))
-    if config.exchange == "local":
-        raise ConfigError(
-            f"--exchange local runs in one process, but {comm.size} were started; use p2p or collective, or start one"
-        )
-    kind = CollectiveExchange if config.exchange == "collective" else P2PExchange
-    return kind(comm, n, d, dtype, weights, Clock(comm.now, config.rounds))
 
 
 def _rounds(

@@ -125,7 +125,7 @@ class Session:
 
     Attributes
     ----------
-    x : the model, shape (1, d): on the server; with a replicated optimizer on every rank.
+    x : the model, shape (1, served_dim), on the server; with a replicated optimizer shape (1, d), on every rank.
     points : where this rank's clients are, shape (1, d) or (m, d).
     """
 
@@ -139,8 +139,12 @@ class Session:
         start = (
             problem.paper_start() if config.init == "paper" else initial_point(config.init, problem.dim, config.seed)
         )
-        self.x = framed_zeros((1, problem.dim), dtype)
-        self.x[0] = start
+        whole = framed_zeros((1, problem.dim), dtype)
+        whole[0] = start
+        self.x = whole
+        if exchange.served_dim < problem.dim and not self.replicated:
+            self.x = framed_zeros((1, exchange.served_dim), dtype)
+            self.x[:] = whole[:, exchange.served]
         self.optimizer.start(self.x, step_size)
         self.uplink.start(Link(exchange, config.seed, wire, True, parts.participation))
         self.downlink.start(Link(exchange, config.seed, wire, False, parts.participation))
@@ -154,7 +158,7 @@ class Session:
             if parts.oracle is not None:
                 oracle = parts.oracle(oracle)
             self.oracle = Timed(oracle, self.clock)
-        tracked = np.zeros_like(self.x) if self.replicated else self.x
+        tracked = np.zeros_like(whole) if self.replicated else whole
         self.points: Any = self.downlink.begin(tracked)
         if self.replicated:
             self.points = self.x
@@ -202,8 +206,8 @@ class Session:
 
     # ---- evaluation, off the clock ------------------------------------------------------------------------------
     def evaluate(self) -> tuple[float, float]:
-        """f(x) and ‖∇f(x)‖² at the server's model, the same bits for any placement; meaningful on the server."""
-        x = np.array(self.x)
+        """f(x) and ‖∇f(x)‖² at the server's model, the same bits for any placement; meaningful on the rank that leads."""
+        x = np.array(self.exchange.assemble(self.x))
         self.exchange.spread(x)
         vector = np.zeros(1 + x.shape[1])
         self.exchange.chain(vector, lambda v: self._add_evaluation(x, v))
