@@ -30,6 +30,10 @@ class EnvironmentMismatch(UserError, RuntimeError):
     """The MPI world is not the one that the launcher meant to start."""
 
 
+class LabError(UserError, RuntimeError):
+    """A network lab that this machine or user cannot have, or that is not there; the message has the remedy."""
+
+
 class CheckpointError(UserError):
     """A checkpoint that cannot be written or read; the message names file and remedy."""
 

@@ -13,9 +13,11 @@ from ..version import __version__
 from .bench import bench
 from .compare import compare
 from .doctor import doctor
+from .lab import lab
 from .launch import launch
 from .listing import list_parts
 from .quickstart import quickstart
+from .reproduce import reproduce
 from .run import run
 from .theory import theory
 
@@ -33,7 +35,9 @@ app.command("list")(list_parts)
 app.command("theory")(theory)
 app.command("compare")(compare)
 app.command("quickstart")(quickstart)
+app.command("reproduce")(reproduce)
 app.add_typer(bench, name="bench")
+app.add_typer(lab, name="lab")
 
 
 def _version(wanted: bool) -> None:

@@ -46,7 +46,10 @@ def _options(
     dtype: Annotated[str | None, Option(help="Of the computation: float32 or float64.  [float64]")] = None,
     wire_dtype: Annotated[str | None, Option(help="Of the values that travel.  [as --dtype]")] = None,
     exchange: Annotated[
-        str | None, Option(help="p2p, collective, sharded, hierarchical, hierarchical:sum, local, or auto.  [auto]")
+        str | None,
+        Option(
+            help="p2p, collective, sharded, hierarchical, hierarchical:sum, allreduce (dense), local, or auto.  [auto]"
+        ),
     ] = None,
     seed: Annotated[int | None, Option(help="Of everything random.  [0]")] = None,
     eval_every: Annotated[

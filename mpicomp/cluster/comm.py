@@ -109,6 +109,11 @@ class Comm:
         source = [send, (counts, displacements), self._mpi.BYTE] if self.rank == root else None
         self._comm.Scatterv(source, [recv, recv.nbytes, self._mpi.BYTE], root)
 
+    def allreduce_sum(self, values: np.ndarray) -> None:
+        """Sum over all ranks, in place (float32 or float64); the order of the additions is the MPI library's."""
+        self.ledger.handed(self.purpose, "Allreduce", values.nbytes)
+        self._comm.Allreduce(self._mpi.IN_PLACE, values, self._mpi.SUM)
+
     def allreduce_max(self, values: np.ndarray) -> None:
         """Elementwise maximum over all ranks, in place (float64)."""
         self.ledger.handed(self.purpose, "Allreduce", values.nbytes)

@@ -19,7 +19,7 @@ TAG_UP, TAG_DOWN, TAG_EVALUATION = 1, 2, 3
 class MPIExchange(Exchange):
     """What the exchanges over MPI share: evaluation, which is off the clock and entered in the ledger apart from the rounds."""
 
-    place = staticmethod(Placement.star)
+    place = staticmethod(Placement.star)  # which rank hosts whom
 
     def __init__(self, comm: Comm, n_clients: int, dim: int, dtype: Any, weights: np.ndarray, clock: Clock):
         super().__init__(self.place(n_clients, comm.size), comm.rank, dim, dtype, weights, comm.ledger, clock)

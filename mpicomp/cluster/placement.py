@@ -46,10 +46,10 @@ class Placement:
 
     @classmethod
     def everywhere(cls, n_clients: int, size: int) -> Placement:
-        """All ranks share the clients.
+        """All ranks share the clients, rank 0 too.
 
-        >>> Placement.everywhere(10, 3).first
-        array([ 0,  3,  6, 10])
+        >>> Placement.everywhere(10, 4).first
+        array([ 0,  2,  5,  7, 10])
 
         Raises
         ------
@@ -57,8 +57,8 @@ class Placement:
         """
         if n_clients < size:
             raise ConfigError(
-                f"{n_clients} clients cannot be spread over {size} ranks, each of which must host at least one with --exchange sharded; "
-                f"start at most {n_clients} ranks or raise --clients to {size} or more"
+                f"{n_clients} clients cannot be spread over {size} ranks that all host clients; start at most {n_clients} ranks or raise "
+                f"--clients to {size} or more"
             )
         return cls(n_clients, (np.arange(size + 1) * n_clients // size).astype(np.int64))
 

@@ -18,14 +18,16 @@ def cache_directory() -> Path:
     """Where compiled kernels are kept: a directory for each host and each state of the kernels' sources.
 
     Two hosts with different processors never write the same index. And Numba looks only at the file of the function that it loads:
-    where a kernel changes, those that call it in other files would go on with its old machine code.
+    where a kernel changes, those that call it in other files would go on with its old machine code. The nodes of a network lab have
+    host names of their own, but are one machine, which MPICOMP_CACHE_HOST names.
     """
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     checked = os.environ.get("NUMBA_BOUNDSCHECK", "")  # with array bounds checked it is other code
     package, digest = Path(__file__).parent.parent, hashlib.sha256(checked.encode())
     for path in sorted([*package.glob("kernels/*.py"), *package.glob("compressors/*.py")]):
         digest.update(path.read_bytes())
-    return base / "mpicomp" / "numba" / (platform.node() or "host") / digest.hexdigest()[:16]
+    host = os.environ.get("MPICOMP_CACHE_HOST") or platform.node() or "host"
+    return base / "mpicomp" / "numba" / host / digest.hexdigest()[:16]
 
 
 # Numba reads the variable when it is first imported. A user's own setting wins.

@@ -221,12 +221,12 @@ class Checkpoint:
 
     def _columns(self, name: str, served: slice) -> np.ndarray:
         """The saved columns of a slice, put together from those who served parts of it."""
-        pieces = [self._shard(0)[name][:, :0]]
+        pieces, first = [self._shard(0)[name][:, :0]], served.start
         for rank, shard in enumerate(self.manifest["shards"]):
             lo, hi = shard["served"]
-            first, last = max(lo, served.start), min(hi, served.stop)
-            if first < last:
-                pieces.append(self._shard(rank)[name][:, first - lo : last - lo])
+            if lo <= first < min(hi, served.stop):
+                pieces.append(self._shard(rank)[name][:, first - lo : served.stop - lo])
+                first = hi
         return np.concatenate(pieces, axis=1)
 
     def _worker_rows(self, session: Session, name: str) -> np.ndarray:

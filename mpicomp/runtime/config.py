@@ -15,7 +15,7 @@ from ..errors import ConfigError, unknown
 from ..registry import format_spec, parse_spec, parse_value
 
 DTYPES = ("float32", "float64")
-EXCHANGES = ("auto", "p2p", "collective", "sharded", "hierarchical", "hierarchical:sum", "local")
+EXCHANGES = ("auto", "p2p", "collective", "sharded", "hierarchical", "hierarchical:sum", "allreduce", "local")
 _TABLES = {"method": "method_options", "problem": "problem_options", "optimizer": "optimizer_options"}
 
 
@@ -35,8 +35,8 @@ class Config:
     step : "theory", "theory*FACTOR", or a number.
     init : x⁰: "zero", "ones", "normal:SEED", or "paper" for the problem's own.
     dtype, wire_dtype : of the computation, and of the values that travel (as dtype where None).
-    exchange : "p2p", "collective", "sharded", "hierarchical", "hierarchical:sum", "local", or "auto" (p2p over several processes, local in
-        one); docs/exchanges.md says which one when.
+    exchange : "p2p", "collective", "sharded", "hierarchical", "hierarchical:sum", "allreduce" (dense sums, no server), "local", or "auto"
+        (p2p over several processes, local in one); docs/exchanges.md says which one when.
     seed : of everything random. eval_every : rounds between evaluations, 0 for about a hundred in all.
     out : directory for the results; nothing is written where None.
     checkpoint_every, checkpoint_seconds : write a checkpoint under `out` after so many rounds or seconds; 0 never.

@@ -6,18 +6,26 @@ import time
 
 import numpy as np
 
+from ..cluster.allreduce import AllreduceExchange
 from ..cluster.clock import Clock
 from ..cluster.collective import CollectiveExchange
 from ..cluster.comm import Comm
 from ..cluster.exchange import Exchange
 from ..cluster.ledger import Ledger
 from ..cluster.local import LocalExchange
-from ..cluster.p2p import P2PExchange
+from ..cluster.p2p import MPIExchange, P2PExchange
 from ..cluster.sharded import LocalShardedExchange, ShardedExchange, alignment_of
 from ..errors import ConfigError
 from ..problems import Problem
 from .config import Config
 from .session import Composition
+
+_OVER_MPI: dict[str, type[MPIExchange]] = {
+    "auto": P2PExchange,
+    "p2p": P2PExchange,
+    "collective": CollectiveExchange,
+    "allreduce": AllreduceExchange,
+}
 
 
 def make_exchange(config: Config, problem: Problem, composition: Composition, comm: Comm | None) -> Exchange:
@@ -38,8 +46,7 @@ def make_exchange(config: Config, problem: Problem, composition: Composition, co
     clock = Clock(comm.now, config.rounds)
     if config.exchange == "sharded":
         return ShardedExchange(comm, n, d, dtype, weights, clock, _alignment(config, problem, composition))
-    kind = CollectiveExchange if config.exchange == "collective" else P2PExchange
-    return kind(comm, n, d, dtype, weights, clock)
+    return _OVER_MPI[config.exchange](comm, n, d, dtype, weights, clock)
 
 
 def rehearsal_exchange(config: Config, problem: Problem, composition: Composition, comm: Comm | None) -> Exchange:
