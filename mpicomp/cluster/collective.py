@@ -79,7 +79,7 @@ class CollectiveExchange(MPIExchange):
             self.record_downlink(nbytes, 1, self.to_workers, self.n_clients)
         if not codec.fixed:  # the header first: it says how much follows
             self.comm.bcast(buf[:HEADER_NBYTES])
-            nbytes = HEADER_NBYTES + _declared_length(buf, capacity)
+            nbytes = HEADER_NBYTES + declared_length(buf, capacity)
             self.comm.bcast(buf[HEADER_NBYTES:nbytes])
         else:
             self.comm.bcast(buf[:nbytes])
@@ -115,7 +115,7 @@ class CollectiveExchange(MPIExchange):
             self.absorb(codec, frame, nbytes, groups[self.rank][0], keys, round, into)
 
 
-def _declared_length(buf: np.ndarray, capacity: int) -> int:
+def declared_length(buf: np.ndarray, capacity: int) -> int:
     """The length that a frame's header declares, checked against the room there is."""
     declared = int(buf[12:16].view(np.uint32)[0])
     read_header(buf, HEADER_NBYTES + min(declared, capacity - HEADER_NBYTES))

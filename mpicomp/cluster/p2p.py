@@ -116,7 +116,7 @@ class P2PExchange(MPIExchange):
             self.clock.lap(WAIT)
             self.deliver(codec, buf, nbytes, keys, round, into, overwrite, own is not None)
             return
-        self.finish()
+        self._complete()
         own = self.own_frame(codec, v, group.rows)
         buf = self.buffer(("broadcast",), capacity) if own is None else own
         nbytes = self.write_frame(codec, v, group.rows, group.clients, keys, round, buf, own is not None)
@@ -127,7 +127,7 @@ class P2PExchange(MPIExchange):
         if into is not None:
             self.deliver(codec, buf, nbytes, keys, round, into, overwrite, False)
         if own is not None:
-            self.finish()
+            self._complete()
 
     def scatter(self, codec, v, keys, round, into, mirror=None, active=None):
         plan = self.plan(codec)
@@ -150,6 +150,10 @@ class P2PExchange(MPIExchange):
                     self.clock.lap(SEND)
 
     def finish(self):
+        self._complete()
+
+    def _complete(self) -> None:
+        """Wait until everything that was sent has left."""
         for request in self._pending.values():
             self.comm.wait(request)
         self._pending.clear()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 
@@ -11,20 +13,23 @@ from ..cluster.clock import Clock
 from ..cluster.collective import CollectiveExchange
 from ..cluster.comm import Comm
 from ..cluster.exchange import Exchange
+from ..cluster.hierarchical import HierarchicalExchange, LocalSummingExchange
 from ..cluster.ledger import Ledger
 from ..cluster.local import LocalExchange
-from ..cluster.p2p import MPIExchange, P2PExchange
+from ..cluster.p2p import P2PExchange
 from ..cluster.sharded import LocalShardedExchange, ShardedExchange, alignment_of
 from ..errors import ConfigError
 from ..problems import Problem
 from .config import Config
 from .session import Composition
 
-_OVER_MPI: dict[str, type[MPIExchange]] = {
+_OVER_MPI: dict[str, Callable[..., Exchange]] = {
     "auto": P2PExchange,
     "p2p": P2PExchange,
     "collective": CollectiveExchange,
     "allreduce": AllreduceExchange,
+    "hierarchical": HierarchicalExchange,
+    "hierarchical:sum": partial(HierarchicalExchange, summed=True),
 }
 
 
@@ -55,7 +60,8 @@ def rehearsal_exchange(config: Config, problem: Problem, composition: Compositio
     if comm is not None and config.exchange == "sharded":
         alignment = _alignment(config, problem, composition)
         return LocalShardedExchange(n, d, dtype, clients=clients, servers=comm.size, alignment=alignment)
-    return LocalExchange(n, d, dtype, clients=clients)
+    kind = LocalSummingExchange if comm is not None and config.exchange == "hierarchical:sum" else LocalExchange
+    return kind(n, d, dtype, clients=clients)
 
 
 def _alignment(config: Config, problem: Problem, composition: Composition) -> int:

@@ -77,7 +77,8 @@ def run(
 
 def _counted(comm: Any, config: Config) -> Comm | None:
     if comm is not None and comm.Get_size() > 1:
-        return WitnessedComm(comm) if config.verify_bytes else Comm(comm)
+        by_node = config.exchange.startswith("hierarchical")
+        return WitnessedComm(comm, by_node) if config.verify_bytes else Comm(comm, by_node=by_node)
     if config.verify_bytes:
         raise ConfigError(
             "verify_bytes in one process: nothing goes through MPI; start several, `mpicomp launch -n 5 -- run --verify-bytes ...`"
