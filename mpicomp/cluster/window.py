@@ -27,7 +27,8 @@ class Window:
         self.nbytes = nbytes
         self._window = MPI.Win.Allocate_shared(max(nbytes, 1), 1, comm=node)
         self._window.Lock_all(MPI.MODE_NOCHECK)
-        self.parts = [np.frombuffer(self._window.Shared_query(rank)[0], np.uint8) for rank in range(node.Get_size())]
+        memory: list[Any] = [self._window.Shared_query(rank)[0] for rank in range(node.Get_size())]
+        self.parts = [np.frombuffer(part, np.uint8) for part in memory]
 
     def sync(self) -> None:
         """What this rank wrote before can be seen by the others, and what they wrote before by this one."""
