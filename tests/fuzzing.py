@@ -141,7 +141,7 @@ class PartTarget(Target):
 
 
 def targets() -> list[Target]:
-    """Every codec of the golden frames, ef21+'s flag, and a user's compressor, in both wire precisions; and the parts of what can be cut."""
+    """Every codec of the golden frames, ef21+'s flag, and a user's compressor, in both wire precisions; and parts."""
     spec = importlib.util.spec_from_file_location("golden_generate", GOLDEN)
     assert spec is not None and spec.loader is not None
     golden = importlib.util.module_from_spec(spec)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -36,7 +37,7 @@ def encoded(codec: Codec, V: np.ndarray) -> np.ndarray:
 
 def cut(codec: Codec, message: np.ndarray, bounds: np.ndarray) -> list[np.ndarray]:
     """The parts of all clients' messages, by slice; what lies beside them is untouched."""
-    room = max(N * codec.part(lo, hi).max_nbytes for lo, hi in zip(bounds[:-1], bounds[1:], strict=True))
+    room = max(N * codec.part(lo, hi).max_nbytes for lo, hi in pairwise(bounds))
     out, first = np.full((len(bounds) - 1) * (room + 1), 0xAB, np.uint8), np.arange(len(bounds) - 1) * (room + 1)
     places = first.copy()
     end = codec.cut(message, 0, np.arange(N), KEYS, bounds, out, places)

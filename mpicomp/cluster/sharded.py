@@ -202,6 +202,8 @@ class ShardedExchange(Slicing, MPIExchange):
         if codec.whole:  # every rank has it
             buf = self.buffer(("broadcast",), frame_capacity(codec))
             nbytes = self.write_frame(codec, v, group.rows, group.clients, keys, round, buf)
+            if self.leads:
+                self.ledger.traffic[DOWNLINK, VALUE_BITS] += self._tally[1] * self.n_clients
             self.deliver(codec, buf, nbytes, keys, round, into, overwrite, False)
             return
         readers = [self.reader(codec, s) for s in range(self.placement.size)]
