@@ -68,10 +68,10 @@ def test_links_in_tc_words() -> None:
 def test_shaping_is_at_both_ends_and_the_delay_at_one() -> None:
     assert shape([7], Link(1e9, 1e-3)).splitlines() == [
         "tc qdisc del dev port1 root 2>/dev/null || :",
-        "tc qdisc add dev port1 root handle 2: tbf rate 1000000000bit burst 31250 latency 300ms",
+        "tc qdisc add dev port1 root handle 2: tbf rate 1000000000bit burst 125000 latency 300ms",
         "nsenter -t 7 -n tc qdisc del dev eth0 root 2>/dev/null || :",
         "nsenter -t 7 -n tc qdisc add dev eth0 root handle 1: netem delay 1000us limit 1000000",
-        "nsenter -t 7 -n tc qdisc add dev eth0 parent 1:1 handle 2: tbf rate 1000000000bit burst 31250 latency 300ms",
+        "nsenter -t 7 -n tc qdisc add dev eth0 parent 1:1 handle 2: tbf rate 1000000000bit burst 125000 latency 300ms",
     ]
     assert [line for line in shape([7, 8], Link()).splitlines() if "add" in line] == []
 

@@ -72,6 +72,10 @@ def _options(
     resume: Annotated[
         str | None, Option(help="Go on from a run directory's checkpoints; auto: from --out's, if any.")
     ] = None,
+    on_failure: Annotated[
+        str | None,
+        Option(help="A rank dies: stop; restart:N the job; continue:rehost or continue:drop its clients.  [stop]"),
+    ] = None,
     verify_bytes: Annotated[
         bool, Option("--verify-bytes", help="Compare the ledger with an independent count of what MPI is handed.")
     ] = False,

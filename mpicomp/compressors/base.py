@@ -89,6 +89,17 @@ class Cutting(NamedTuple):
     separable: bool = False
 
 
+class Difference(NamedTuple):
+    """The vectors V − state, not formed: for codecs that form them as they encode (`Codec.takes_difference`).
+
+    V, state : shape (m, dim), of one dtype, C-contiguous. work : of the same shape and dtype, scratch.
+    """
+
+    V: np.ndarray
+    state: np.ndarray
+    work: np.ndarray
+
+
 class Codec:
     """A compressor bound to a dimension, a number of clients and a wire dtype: all that is needed to write and read messages.
 
@@ -109,6 +120,8 @@ class Codec:
     fixed : every message has exactly max_nbytes bytes (so that collectives need no lengths).
     agreed : float64, shape (1,): a number that all ends must know before messages are written or read, the largest of what `measure` finds
         for the round's vectors; None where there is none. `Link` sees to it.
+    difference_kernel : jitted `f(V, state, work, rows, …)`, the rest as for `encode_kernel`; writes the messages of V − state, the same to
+        the bit, in fewer passes over memory; None where there is none.
     measure : f(V, rows, clients, keys) -> float64 array, a number that the wire dtype holds for each message that `encode` would write.
     cutting : how messages are cut into slices; None where they cannot be.
     whole : its vectors (of another dimension than the model) are not cut: every server has all of them. `Link` sets it.
@@ -129,13 +142,14 @@ class Codec:
         fixed: bool = False,
         agreed: np.ndarray | None = None,
         measure: Callable[..., np.ndarray] | None = None,
+        difference_kernel: Callable[..., int] | None = None,
         cutting: Cutting | None = None,
     ):
         self.agreed, self.measure, self.cutting, self.whole = agreed, measure, cutting, False
         self.compressor, self.codec_id = compressor, codec_id
         self.dim, self.n_clients, self.wire_dtype = dim, n_clients, np.dtype(wire_dtype)
         self.max_nbytes, self.scale, self.fixed = max_nbytes, scale, fixed
-        self._encode, self._decode = encode_kernel, decode_kernel
+        self._encode, self._decode, self._encode_difference = encode_kernel, decode_kernel, difference_kernel
         self.args = (np.empty(0, self.wire_dtype), *args)
 
     def scaled(self, scale: float) -> Codec:
@@ -162,9 +176,14 @@ class Codec:
             buf, pos, clients, keys.shared, keys.private, bounds, out, places, *self.cutting.args
         )
 
+    @property
+    def takes_difference(self) -> bool:
+        """`encode` takes a Difference."""
+        return self._encode_difference is not None
+
     def encode(
         self,
-        V: np.ndarray,
+        V: np.ndarray | Difference,
         rows: np.ndarray,
         clients: np.ndarray,
         keys: Keys,
@@ -176,10 +195,14 @@ class Codec:
 
         Parameters
         ----------
-        V : float32 or float64, shape (m, dim), C-contiguous; rows, clients : int64, shape (r,).
+        V : float32 or float64, shape (m, dim), C-contiguous, or a Difference; rows, clients : int64, shape (r,).
         buf : uint8 with room for r * max_nbytes from `pos` on; tally : int64, shape (2,), added to.
         """
-        return self._encode(V, rows, clients, keys.shared, keys.private, buf, pos, tally, *self.args)
+        rest = rows, clients, keys.shared, keys.private, buf, pos, tally, *self.args
+        if isinstance(V, Difference):
+            assert self._encode_difference is not None, f"{self!r} takes no Difference"
+            return self._encode_difference(*V, *rest)
+        return self._encode(V, *rest)
 
     def decode_add(
         self,

@@ -8,7 +8,7 @@ from ..kernels import njit
 from ..kernels.bits import CHUNK, bit_length, packed_nbytes, unsigned
 from ..kernels.indices import FIXED, choose_coding, read_indices, write_indices
 from ..kernels.lanes import float_of
-from ..kernels.select import candidate_capacity, largest
+from ..kernels.select import candidate_capacity, largest, largest_difference
 from ..kernels.status import BAD_COUNT, BAD_MODE, TRUNCATED
 from .base import Codec, Compressor, Cutting, compressors, count_of
 from .identity import Identity
@@ -72,26 +72,44 @@ class TopK(Compressor):
             return 1 + count_nbytes + packed_nbytes(most, bit_length(max(width - 1, 0))) + most * wire.itemsize
 
         cutting = Cutting(_cut, (np.empty(0, wire), *args), part_nbytes)
-        return Codec(self, self.codec_id, dim, n_clients, wire, max_nbytes, _encode, _decode, args, cutting=cutting)
+        return Codec(
+            self, self.codec_id, dim, n_clients, wire, max_nbytes, _encode, _decode, args, cutting=cutting,
+            difference_kernel=_encode_difference,
+        )  # fmt: skip
 
 
 @njit
 def _encode(V, rows, clients, shared, private, buf, pos, tally, wire, k, indices, keys, fields, bins, top):
-    d = V.shape[1]
     for j in range(rows.shape[0]):
-        x, start = V[rows[j]], pos
-        count = largest(x, k, indices, keys, bins, top)
-        coding = choose_coding(indices, count, d)
-        pos = _write_head(coding, count, k, buf, pos)
-        pos = write_indices(indices, count, d, coding, buf, pos, fields, top)
-        nbytes = count * wire.itemsize
-        values = buf[pos : pos + nbytes].view(wire.dtype)
-        word = unsigned(x).dtype.type
-        for i in range(count):
-            values[i] = float_of(word(keys[i]))
-        pos += nbytes
-        tally[0] += 8 * (pos - start)
-        tally[1] += 8 * nbytes
+        count = largest(V[rows[j]], k, indices, keys, bins, top)
+        pos = _write(V[rows[j]], count, buf, pos, tally, wire, k, indices, keys, fields, top)
+    return pos
+
+
+@njit
+def _encode_difference(
+    V, state, work, rows, clients, shared, private, buf, pos, tally, wire, k, indices, keys, fields, bins, top
+):  # fmt: skip
+    for j in range(rows.shape[0]):
+        count = largest_difference(V[rows[j]], state[rows[j]], work[rows[j]], k, indices, keys, bins, top)
+        pos = _write(V[rows[j]], count, buf, pos, tally, wire, k, indices, keys, fields, top)
+    return pos
+
+
+@njit
+def _write(x, count, buf, pos, tally, wire, k, indices, keys, fields, top):
+    """The message of `count` entries, in x's dtype, of which `indices` and `keys` hold the places and the bits."""
+    d, start, coding = x.shape[0], pos, choose_coding(indices, count, x.shape[0])
+    pos = _write_head(coding, count, k, buf, pos)
+    pos = write_indices(indices, count, d, coding, buf, pos, fields, top)
+    nbytes = count * wire.itemsize
+    values = buf[pos : pos + nbytes].view(wire.dtype)
+    word = unsigned(x).dtype.type
+    for i in range(count):
+        values[i] = float_of(word(keys[i]))
+    pos += nbytes
+    tally[0] += 8 * (pos - start)
+    tally[1] += 8 * nbytes
     return pos
 
 

@@ -19,8 +19,8 @@ from .namespaces import NETWORK
 BRIDGE, SWITCH = "bridge", "switch"
 DEVICE = "eth0"
 _UNITS = {"bit": 1, "kbit": 10**3, "mbit": 10**6, "gbit": 10**9, "tbit": 10**12}
-# A bucket lets one burst pass at full speed, so it is kept small: a quarter of a millisecond, and two packets.
-_BURST_SECONDS, _BURST_BYTES = 0.25e-3, 3100
+# A bucket lets one burst pass at full speed, so it is kept small: a millisecond, at least two packets. Less is not kept up at 1 Gbit/s.
+_BURST_SECONDS, _BURST_BYTES = 1e-3, 3100
 
 
 @dataclass(frozen=True)
@@ -66,9 +66,7 @@ def bridge(pids: Sequence[int]) -> str:
 def switch(program: Path, pids: Sequence[int]) -> str:
     """Wire the nodes to the switch program; it returns to the shell when all taps are there, and stays behind."""
     start = shlex.join([str(program), "/dev/shm/control", *map(str, pids)])
-    return _script(
-        ["mkfifo /dev/shm/control", f"{start} </dev/null >/dev/null 2>/dev/shm/switch.log", *addresses(pids)]
-    )
+    return _script(["mkfifo /dev/shm/control", start, *addresses(pids)])
 
 
 def unwire(pids: Sequence[int]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from ..cluster.native import cached, compile_first
 from ..errors import LabError
 
 SOURCE = Path(__file__).parent / "switch.c"
+TAPS = "/dev/net/tun"
 
 
 def build() -> Path:
@@ -17,8 +19,12 @@ def build() -> Path:
 
     Raises
     ------
-    LabError : there is no C compiler, or it failed.
+    LabError : there is no C compiler, or it failed, or the user may not open taps.
     """
+    if not os.access(TAPS, os.R_OK | os.W_OK):
+        raise LabError(
+            f"a delay needs tc's netem, which this kernel lacks, or {TAPS}, which this user may not open. Be root, or take delay 0"
+        )
     program = cached("lab", f"switch-{hashlib.sha256(SOURCE.read_bytes()).hexdigest()[:16]}")
     compilers = filter(None, map(shutil.which, ("cc", "gcc", "clang")))
     reasons = compile_first(program, [[compiler, "-O2", str(SOURCE)] for compiler in compilers])

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 import numpy as np
 
 from ..compressors import Codec, Compressor
+from ..compressors.base import Difference
 from ..compressors.identity import Identity
 from ..errors import ConfigError
 from ..kernels.random import Keys, Stream, derive, downlink_keys, uniform64, uplink_keys
@@ -122,6 +123,13 @@ class Link:
         factors = self.exchange.factors(self.hosted, codec.scale)
         codec.decode_add(buf, 0, end, rows, self.exchange.clients, factors, keys, out)
         return out
+
+    def difference(self, codec: Codec, V: np.ndarray, state: np.ndarray, name: str) -> np.ndarray | Difference:
+        """V − state for a codec to encode: formed while it encodes, where it can, else before, in the scratch space of that name."""
+        work = self._array(name, *V.shape)
+        if codec.takes_difference:
+            return Difference(V, state, work)
+        return np.subtract(V, state, out=work)
 
     # The exchange's calls with this link's keys.
     def gather(self, codec: Codec, V, round: int, total, into=None, into_scale: float = 1.0, **how: Any) -> None:

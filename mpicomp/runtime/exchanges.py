@@ -54,13 +54,13 @@ def make_exchange(config: Config, problem: Problem, composition: Composition, co
     return _OVER_MPI[config.exchange](comm, n, d, dtype, weights, clock)
 
 
-def rehearsal_exchange(config: Config, problem: Problem, composition: Composition, comm: Comm | None) -> Exchange:
-    """An exchange of this process alone, with two clients, that calls the kernels which the configured one will call."""
+def rehearsal_exchange(config: Config, problem: Problem, composition: Composition, ranks: int) -> Exchange:
+    """An exchange of this process alone, with two clients, that calls the kernels which the configured one will call on so many ranks."""
     n, d, dtype, clients = problem.n_clients, problem.dim, np.dtype(config.dtype), np.arange(min(2, problem.n_clients))
-    if comm is not None and config.exchange == "sharded":
+    if ranks > 1 and config.exchange == "sharded":
         alignment = _alignment(config, problem, composition)
-        return LocalShardedExchange(n, d, dtype, clients=clients, servers=comm.size, alignment=alignment)
-    kind = LocalSummingExchange if comm is not None and config.exchange == "hierarchical:sum" else LocalExchange
+        return LocalShardedExchange(n, d, dtype, clients=clients, servers=ranks, alignment=alignment)
+    kind = LocalSummingExchange if ranks > 1 and config.exchange == "hierarchical:sum" else LocalExchange
     return kind(n, d, dtype, clients=clients)
 
 

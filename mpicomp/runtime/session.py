@@ -123,22 +123,36 @@ class Timed:
 class Session:
     """The state of a run on one rank.
 
+    Parameters
+    ----------
+    start : x⁰, shape (d,), in place of the configured one.
+
     Attributes
     ----------
     x : the model, shape (1, served_dim), on the server; with a replicated optimizer shape (1, d), on every rank.
     points : where this rank's clients are, shape (1, d) or (m, d).
+    evaluated : the model of the last evaluation, shape (1, d).
     """
 
-    def __init__(self, config: Config, problem: Problem, parts: Parts, exchange: Exchange, step_size: float):
-        self.exchange, self.clock = exchange, exchange.clock
+    def __init__(
+        self,
+        config: Config,
+        problem: Problem,
+        parts: Parts,
+        exchange: Exchange,
+        step_size: float,
+        start: np.ndarray | None = None,
+    ):
+        self.problem, self.exchange, self.clock = problem, exchange, exchange.clock
         dtype, wire = np.dtype(config.dtype), config.wire_dtype or config.dtype
         self.uplink, self.downlink, self.optimizer = parts.uplink, parts.downlink, parts.optimizer
         self.replicated = self.downlink.mirrored = parts.replicated
         if parts.weights is not None:
             exchange.weights = _checked_weights(parts.weights, problem.n_clients)
-        start = (
-            problem.paper_start() if config.init == "paper" else initial_point(config.init, problem.dim, config.seed)
-        )
+        if start is None and config.init == "paper":
+            start = problem.paper_start()
+        elif start is None:
+            start = initial_point(config.init, problem.dim, config.seed)
         whole = framed_zeros((1, problem.dim), dtype)
         whole[0] = start
         self.x = whole
@@ -209,11 +223,18 @@ class Session:
         """f(x) and ‖∇f(x)‖² at the server's model, the same bits for any placement; meaningful on the rank that leads."""
         x = np.array(self.exchange.assemble(self.x))
         self.exchange.spread(x)
+        self.evaluated = x
         vector = np.zeros(1 + x.shape[1])
         self.exchange.chain(vector, lambda v: self._add_evaluation(x, v))
         vector /= self.exchange.n_clients
         with np.errstate(over="ignore", invalid="ignore"):  # the loop says that a run diverges, in its own words
             return float(vector[0]), float(np.dot(vector[1:], vector[1:]))
+
+    def measure(self) -> dict[str, float]:
+        """What the problem has to tell of the model just evaluated beside these two, by name; empty on ranks that do not lead."""
+        if not self.exchange.leads:
+            return {}
+        return dict(zip(self.problem.measures, map(float, self.problem.measure(self.evaluated[0])), strict=True))
 
     def _add_evaluation(self, x: np.ndarray, vector: np.ndarray) -> None:
         m = len(self.exchange.clients)
