@@ -11,6 +11,7 @@ from typing import Any, TypeVar, cast
 
 from .cache import cache_directory, numba, shared
 
+
 def _widen_vectors() -> None:
     """Vectors of 512 bits where the processor has them and does not slow down for them (Intel since Ice Lake).
 
