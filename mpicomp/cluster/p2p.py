@@ -18,8 +18,10 @@ TAG_UP, TAG_DOWN, TAG_EVALUATION = 1, 2, 3
 class MPIExchange(Exchange):
     """What the exchanges over MPI share: evaluation, which is off the clock and entered in the ledger apart from the rounds."""
 
+    place = staticmethod(Placement.star)  # which rank hosts whom
+
     def __init__(self, comm: Comm, n_clients: int, dim: int, dtype: Any, weights: np.ndarray, clock: Clock):
-        super().__init__(Placement.star(n_clients, comm.size), comm.rank, dim, dtype, weights, comm.ledger, clock)
+        super().__init__(self.place(n_clients, comm.size), comm.rank, dim, dtype, weights, comm.ledger, clock)
         self.comm = comm
 
     def spread(self, x):
@@ -36,7 +38,7 @@ class MPIExchange(Exchange):
             comm.recv(vector, last, TAG_EVALUATION)
 
     def collect(self, row):
-        rows = np.empty((self.placement.size, len(row))) if self.is_server else None
+        rows = np.empty((self.placement.size, len(row))) if self.rank == 0 else None
         self.comm.gather(row, rows)
         return rows
 

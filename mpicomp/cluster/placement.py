@@ -45,6 +45,24 @@ class Placement:
         return cls(n_clients, np.concatenate([[0], np.arange(workers + 1) * n_clients // workers]).astype(np.int64))
 
     @classmethod
+    def everywhere(cls, n_clients: int, size: int) -> Placement:
+        """All ranks share the clients, rank 0 too.
+
+        >>> Placement.everywhere(10, 4).first
+        array([ 0,  2,  5,  7, 10])
+
+        Raises
+        ------
+        ConfigError : fewer clients than ranks.
+        """
+        if n_clients < size:
+            raise ConfigError(
+                f"{n_clients} clients cannot be spread over {size} ranks that all host clients; start at most {n_clients} ranks or raise "
+                f"--clients to {size} or more"
+            )
+        return cls(n_clients, (np.arange(size + 1) * n_clients // size).astype(np.int64))
+
+    @classmethod
     def single(cls, n_clients: int) -> Placement:
         """One process is the server and hosts everybody."""
         if n_clients < 1:

@@ -6,7 +6,7 @@ import numpy as np
 
 from ..kernels import lean
 from ..kernels.bits import CHUNK, mantissa_of, pack_top, packed_nbytes, padding_is_zero, unpack_top
-from ..kernels.lanes import bits_of, float_of
+from ..kernels.lanes import AHEAD, PIECE, bits_of, fetch, float_of
 from ..kernels.random import client_key, draw32, next32, state32
 from ..kernels.status import BAD_PADDING, TRUNCATED
 from .base import Codec, Compressor, compressors
@@ -52,20 +52,23 @@ def _encode(V, rows, clients, shared, private, buf, pos, tally, wire, words, top
     for j in range(rows.shape[0]):
         x, key = V[rows[j]], client_key(private, clients[j])
         for first in range(0, d, CHUNK):
-            chunk = x[first : first + CHUNK]
-            count = chunk.shape[0]
-            low = buf[pos + first : pos + first + count]
-            state = state32(key, first)
-            for i in range(count):
-                bits = bits_of(wire.dtype.type(chunk[i]))
-                # as many random bits as the mantissa has; where it has more than 32, at its upper end
-                draw = word(draw32(key, state))
-                draw = word(draw << word(20) if mantissa > 32 else draw >> word(9))
-                # the largest power of two stays, and so do infinity and NaN
-                field = word(bits + draw if word(bits & magnitude) < largest else bits)
-                low[i] = np.uint8(field >> word(mantissa))
-                top[i] = np.uint8(field >> word(mantissa + 8))
-                state = next32(state)
+            count = min(CHUNK, d - first)
+            for start in range(first, first + count, PIECE):
+                fetch(x, start + AHEAD, start + AHEAD + PIECE)
+                piece = x[start : min(start + PIECE, first + count)]
+                low = buf[pos + start : pos + start + piece.shape[0]]
+                high = top[start - first : start - first + piece.shape[0]]
+                state = state32(key, start)
+                for i in range(piece.shape[0]):
+                    bits = bits_of(wire.dtype.type(piece[i]))
+                    # as many random bits as the mantissa has; where it has more than 32, at its upper end
+                    draw = word(draw32(key, state))
+                    draw = word(draw << word(20) if mantissa > 32 else draw >> word(9))
+                    # the largest power of two stays, and so do infinity and NaN
+                    field = word(bits + draw if word(bits & magnitude) < largest else bits)
+                    low[i] = np.uint8(field >> word(mantissa))
+                    high[i] = np.uint8(field >> word(mantissa + 8))
+                    state = next32(state)
             pack_top(top, first, count, d, width, buf, pos)
         pos += packed_nbytes(d, width)
     tally[0] += 8 * packed_nbytes(d, width) * rows.shape[0]

@@ -6,8 +6,8 @@ import numpy as np
 
 from ..errors import ConfigError, TheoryError
 from ..kernels import lean
-from ..kernels.bits import CHUNK, pack_top, packed_nbytes, padding_is_zero, unpack_top
-from ..kernels.quantize import LANES, add_magnitudes
+from ..kernels.bits import CHUNK, packed_nbytes, padding_is_zero, unpack_top
+from ..kernels.quantize import LANES, write_signs
 from ..kernels.status import BAD_PADDING, TRUNCATED
 from .base import Codec, Compressor, compressors
 from .identity import Identity
@@ -70,13 +70,7 @@ def _encode(V, rows, clients, shared, private, buf, pos, tally, wire, order, lan
     for j in range(rows.shape[0]):
         x = V[rows[j]]
         lanes[:] = 0.0
-        for first in range(0, d, CHUNK):
-            chunk = x[first : first + CHUNK]
-            if order > 0:
-                add_magnitudes(chunk, order, lanes)
-            for i in range(chunk.shape[0]):
-                negative[i] = chunk[i] < 0
-            pack_top(negative, first, chunk.shape[0], d, 1, buf, pos + head)
+        write_signs(x, order, lanes, buf, pos + head)
         if order > 0:
             scale = lanes.sum() / d
             buf[pos : pos + head].view(wire.dtype)[0] = scale if order == 1 else np.sqrt(scale)

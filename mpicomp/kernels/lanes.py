@@ -20,6 +20,8 @@ from numba.extending import intrinsic
 from . import lean
 
 LANES = 64  # partial sums of a norm
+AHEAD = 2048  # entries: what is that far away is on its way from memory while an array is passed through,
+PIECE = 256  # so many at a time
 _CACHE_LINE = 64  # bytes
 
 
@@ -124,34 +126,47 @@ def nonzero_bytes(typing: Any, array: Any, byte: Any) -> Any:
     return types.uint64(array, types.intp), generate
 
 
-def _add_blocks(square: bool) -> Callable[..., Any]:
-    def add_blocks(typing: Any, x: Any, blocks: Any, lanes: Any) -> Any:
-        """lanes[l] += |x_j|, or x_j², for j = l, l + n, …, (blocks − 1)n + l with n = LANES; all sums stay in registers meanwhile."""
+def _norm_blocks(order: int) -> Callable[..., Any]:
+    def norm_blocks(typing: Any, x: Any, blocks: Any, lanes: Any, signs: Any, pos: Any) -> Any:
+        """lanes[l] += |x_j|, or x_j², for j = l, l + n, …, (blocks − 1)n + l with n = LANES; all sums stay in registers meanwhile.
+
+        Where `signs` is an array and not None, bit j from its byte `pos` on says whether x_j < 0.
+        """
+        size, packed = x.dtype.bitwidth // 8 * LANES, signs != types.none
 
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            zero, size = ir.Constant(ir.IntType(64), 0), x.dtype.bitwidth // 8 * LANES
-            wide = ir.VectorType(ir.DoubleType(), LANES)
+            i64, wide = ir.IntType(64), ir.VectorType(ir.DoubleType(), LANES)
             kind = wide if x.dtype == types.float64 else ir.VectorType(ir.FloatType(), LANES)
-            address = _address(context, builder, [signature.args[2]], [args[2], zero], wide)
+            address = _address(context, builder, [signature.args[2]], [args[2], i64(0)], wide)
             sums = cgutils.alloca_once_value(builder, builder.load(address, align=1))
             with cgutils.for_range(builder, args[1]) as loop:
-                byte = builder.mul(loop.index, ir.Constant(loop.index.type, size))
+                byte = builder.mul(loop.index, i64(size))
+                for line in range(0, size, _CACHE_LINE) if packed else ():
+                    ahead = builder.add(byte, i64(AHEAD * size // LANES + line))
+                    _prefetch(builder, _address(context, builder, signature.args, [args[0], ahead], ir.IntType(8)))
                 block = builder.load(_address(context, builder, signature.args, [args[0], byte], kind), align=1)
-                block = block if kind == wide else builder.fpext(block, wide)
-                if square:
-                    block = builder.fmul(block, block)
-                else:
-                    name, kind_of_abs = f"llvm.fabs.v{LANES}f64", ir.FunctionType(wide, [wide])
-                    block = builder.call(cgutils.get_or_insert_function(builder.module, kind_of_abs, name), [block])
-                builder.store(builder.fadd(builder.load(sums), block), sums)
+                if packed:
+                    below = builder.fcmp_ordered("<", block, ir.Constant(kind, None))
+                    at = builder.add(args[4], builder.mul(loop.index, i64(LANES // 8)))
+                    word = _address(context, builder, signature.args[3:], [args[3], at], i64)
+                    builder.store(builder.bitcast(below, i64), word, align=1)
+                if order:
+                    block = block if kind == wide else builder.fpext(block, wide)
+                    power = builder.fmul(block, block) if order == 2 else _absolute(builder, block, wide)
+                    builder.store(builder.fadd(builder.load(sums), power), sums)
             builder.store(builder.load(sums), address, align=1)
 
-        return types.void(x, types.intp, lanes), generate
+        return types.void(x, types.intp, lanes, signs, types.intp), generate
 
-    return _intrinsic(add_blocks)
+    return _intrinsic(norm_blocks)
 
 
-add_absolute_blocks, add_square_blocks = _add_blocks(False), _add_blocks(True)
+signs_of_blocks, add_absolute_blocks, add_square_blocks = (_norm_blocks(order) for order in range(3))
+
+
+def _absolute(builder: Any, block: Any, kind: ir.VectorType) -> Any:
+    function = ir.FunctionType(kind, [kind])
+    return builder.call(cgutils.get_or_insert_function(builder.module, function, f"llvm.fabs.v{LANES}f64"), [block])
 
 
 def _address(context: Any, builder: Any, kinds: Any, args: Any, kind: ir.Type) -> Any:
@@ -161,16 +176,19 @@ def _address(context: Any, builder: Any, kinds: Any, args: Any, kind: ir.Type) -
     return builder.bitcast(builder.gep(start, [args[1]]), kind.as_pointer())
 
 
+def _prefetch(builder: Any, address: Any) -> None:
+    i32 = ir.IntType(32)
+    kind = ir.FunctionType(ir.VoidType(), [address.type, i32, i32, i32])
+    prefetch = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
+    builder.call(prefetch, [address, i32(0), i32(3), i32(1)])  # to read, into the nearest cache, data
+
+
 @_intrinsic
 def _fetch(typing: Any, array: Any, byte: Any) -> Any:
     """Have the cache line with that byte of a contiguous array brought from memory, if there is one; returns at once."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        address = _address(context, builder, signature.args, args, ir.IntType(8))
-        i32 = ir.IntType(32)
-        kind = ir.FunctionType(ir.VoidType(), [address.type, i32, i32, i32])
-        prefetch = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
-        builder.call(prefetch, [address, i32(0), i32(3), i32(1)])  # to read, into the nearest cache, data
+        _prefetch(builder, _address(context, builder, signature.args, args, ir.IntType(8)))
 
     return types.void(array, types.intp), generate
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from . import lean
-from .bits import CHUNK, pack, packed_nbytes, padding_is_zero, unpack
-from .lanes import fetch, next_above
+from .bits import CHUNK, pack, pack_top, packed_nbytes, padding_is_zero, unpack
+from .lanes import AHEAD, fetch, next_above
 from .quantize import norm, round_to_grid
 from .select import max_magnitude
 from .status import BAD_PADDING, BAD_VALUE, TRUNCATED
@@ -62,15 +62,29 @@ def write_levels(x, levels, width, bucket, use_max, key, buf, pos, wire, lanes, 
                 end = min(start + bucket, d)
                 size = _largest_of(x, start, end) if use_max else _length_of(x, start, end, lanes)
                 units[b] = _unit(size, levels, wire)
-            fetch(x, stop, stop + (stop - start))
-            if np.isfinite(units[b]):
-                round_to_grid(x, start, stop, units[b], levels, key, codes, start - first, cut)
+            fetch(x, start + AHEAD, stop + AHEAD)
+            if width == 8:
+                _write_codes(x, start, stop, units[b], levels, key, buf, pos + start, cut)
+            elif width < 8:
+                _write_codes(x, start, stop, units[b], levels, key, top, start - first, cut)
             else:
-                for i in range(start - first, stop - first):
-                    codes[i] = levels
+                _write_codes(x, start, stop, units[b], levels, key, codes, start - first, cut)
             start = stop
-        pack(codes, first, last - first, d, width, buf, pos, top)
+        if width < 8:
+            pack_top(top, first, last - first, d, width, buf, pos)
+        elif width > 8:
+            pack(codes, first, last - first, d, width, buf, pos, top)
     return pos + packed_nbytes(d, width)
+
+
+@lean
+def _write_codes(x, start, stop, unit, levels, key, codes, at, cut):
+    """`round_to_grid`, or the code of zero where the unit is not finite."""
+    if np.isfinite(unit):
+        round_to_grid(x, start, stop, unit, levels, key, codes, at, cut)
+    else:
+        for i in range(at, at + stop - start):
+            codes[i] = levels
 
 
 @lean

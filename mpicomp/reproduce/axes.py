@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from ..study.compare import Cost, Stored
+from .study import Row
 
 BITS = 8.0
 
@@ -31,6 +32,11 @@ def seconds_at(bits_per_second: float) -> Callable[[Stored], np.ndarray]:
     return lambda stored: np.array([Cost.of(row).seconds_at(bits_per_second) for row in stored.rows])
 
 
+def seconds_taken(stored: Stored) -> np.ndarray:
+    """Seconds that the rounds took where they ran."""
+    return column(stored, "seconds_total")
+
+
 def at_target(stored: Stored, axis: Callable[[Stored], np.ndarray], target: float) -> float:
     """The axis' value at the first row with ‖∇f‖² ≤ target, infinite where the run does not get there."""
     there = np.flatnonzero(column(stored, "grad_norm_sq") <= target)
@@ -47,6 +53,25 @@ def down_bits(stored: Stored) -> np.ndarray:
     return paper_bits(stored, "downlink")
 
 
+def both_bits(stored: Stored) -> np.ndarray:
+    """`paper_bits` of both directions: what each client receives and sends where it has a machine of its own."""
+    return up_bits(stored) + down_bits(stored)
+
+
 def rounds(stored: Stored) -> np.ndarray:
     """Rounds."""
     return column(stored, "round")
+
+
+def costs(stored: Stored, target: float) -> Row:
+    """What a run took to ‖∇f‖² ≤ target, by all axes but time; infinite where it does not get there."""
+    axes = {
+        "rounds": rounds,
+        "up_bits": up_bits,
+        "down_bits": down_bits,
+        "both_bits": both_bits,
+        "message_bytes": message_bytes,
+    }
+    return {"target": target, "step": stored.summary["step"]} | {
+        k: at_target(stored, a, target) for k, a in axes.items()
+    }

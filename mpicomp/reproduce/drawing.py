@@ -13,8 +13,8 @@ from .axes import column
 from .study import Evidence, Figure
 
 # Okabe and Ito 2008, "Color Universal Design", without yellow, which is too light for lines
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#888888")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 STYLE: dict[Any, Any] = {
     "font.size": 9,
     "axes.titlesize": 9.5,
@@ -26,9 +26,11 @@ STYLE: dict[Any, Any] = {
     "grid.linewidth": 0.6,
     "lines.linewidth": 1.5,
     "lines.markersize": 4.5,
+    "svg.fonttype": "none",
     "svg.hashsalt": "mpicomp",  # the same figure gives the same file
 }
 MARKS = 6  # markers on a curve
+POINTS = 120  # and points, so that the files stay small
 
 
 class Line(NamedTuple):
@@ -69,19 +71,32 @@ def save(figures: Iterable[Figure], evidence: Evidence, directory: Path) -> list
 
 
 def convergence(
-    ax: Any, lines: Iterable[Line], axis: Callable[[Stored], np.ndarray], label: str, target: float | None = None
+    ax: Any, lines: Iterable[Line], axis: Callable[[Stored], np.ndarray], label: str, logarithmic: bool = False
 ) -> None:
-    """‖∇f(x)‖² on a logarithmic scale over `axis`, whose `label` names the unit."""
+    """‖∇f(x)‖² on a logarithmic scale over `axis`, whose `label` names the unit; without x⁰ where `axis` is logarithmic, too."""
     for line in lines:
         x, y = axis(line.stored), column(line.stored, "grad_norm_sq")
-        shown = np.isfinite(y)
+        shown = thinned(np.flatnonzero(np.isfinite(y) & ((x > 0) | (not logarithmic))), logarithmic)
         series(ax, x[shown], y[shown], line.name, line.colour)
-    if target is not None:
-        ax.axhline(target, color="#888888", linewidth=0.8, linestyle=":")
     ax.set_yscale("log")
     ax.set_xlabel(label)
     ax.set_ylabel("‖∇f(x)‖²")
-    ax.ticklabel_format(axis="x", style="sci", scilimits=(-2, 4), useMathText=True)
+    if logarithmic:
+        ax.set_xscale("log")
+    else:
+        ax.ticklabel_format(axis="x", style="sci", scilimits=(-2, 4), useMathText=True)
+
+
+def thinned(points: np.ndarray, logarithmic: bool) -> np.ndarray:
+    """At most about POINTS of the points, evenly spaced, or evenly in the logarithm of their number.
+
+    >>> len(thinned(np.arange(10000), False)), len(thinned(np.arange(5), True))
+    (120, 5)
+    """
+    if len(points) <= POINTS:
+        return points
+    places = np.geomspace(1, len(points), POINTS) - 1 if logarithmic else np.linspace(0, len(points) - 1, POINTS)
+    return points[np.unique(places.round().astype(np.int64))]
 
 
 def series(ax: Any, x: Any, y: Any, name: str, colour: int, **more: Any) -> None:
@@ -93,6 +108,14 @@ def series(ax: Any, x: Any, y: Any, name: str, colour: int, **more: Any) -> None
         "label": name,
     }
     ax.plot(x, y, **{**style, **more})
+
+
+def plain_ticks(ax: Any, values: Iterable[float]) -> None:
+    """Ticks of a logarithmic x axis at these values alone, as plain numbers."""
+    shown = list(values)
+    ax.set_xscale("log")
+    ax.set_xticks(shown, [f"{value:g}" for value in shown])
+    ax.set_xticks([], minor=True)
 
 
 def shared_legend(figure: Any, ax: Any, columns: int = 4) -> None:

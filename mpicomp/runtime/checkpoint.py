@@ -40,6 +40,7 @@ FREE = (
     "checkpoint_seconds",
     "time_limit",
     "stall_timeout",
+    "on_failure",
     "verify_bytes",
     "resume",
 )

@@ -68,7 +68,8 @@ class Control:
         exchange, now = self.exchange, time.monotonic()
         exchange.says = 0
         if exchange.is_server:
-            limit, seconds = self.config.time_limit, self.config.checkpoint_seconds
+            # of several servers only one looks at its clock, so that the others do not order the same a round later
+            limit, seconds = (self.config.time_limit, self.config.checkpoint_seconds) if exchange.rank == 0 else (0, 0)
             if self._asked or exchange.heard & FLAG_REQUEST or (limit and now - self._start >= limit):
                 exchange.says |= FLAG_STOP
             if seconds and now - self._last >= seconds:

@@ -17,15 +17,30 @@ from .checkpoint import newest
 from .config import Config
 from .results import Result, digest, manifest, rank_facts
 from .session import Composition, Session, complete
+from .survival import Snapshot, Stage
 
 Progress = Callable[[dict[str, Any]], None]
 
 
 class Record:
-    """Evaluations: off the clock, and entered in the ledger apart from the rounds."""
+    """Evaluations: off the clock, and entered in the ledger apart from the rounds.
 
-    def __init__(self, config: Config, session: Session, comm: Comm | None, progress: Progress | None):
+    Parameters
+    ----------
+    stage : where this attempt at the run begins. seen : kept up to date with the last evaluation, on the server.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        session: Session,
+        comm: Comm | None,
+        progress: Progress | None,
+        stage: Stage,
+        seen: Snapshot,
+    ):
         self.config, self.session, self.comm, self.progress = config, session, comm, progress
+        self.stage, self._seen = stage, seen
         self.history: list[dict[str, Any]] = []
         self.reached = self.diverged = self.interrupted = False
         self.resumed_at = 0
@@ -36,6 +51,9 @@ class Record:
             "total": 0.0,
         }
         self._flag = np.zeros(1)
+        seen.n_clients = session.exchange.n_clients
+        if stage.saved is not None:
+            self.resume(stage.since, stage.saved)
 
     def resume(self, t: int, saved: dict[str, Any]) -> None:
         """Go on after round t from what `saved()` gave to a checkpoint."""
@@ -46,15 +64,17 @@ class Record:
             "seconds": np.array(totals["seconds"]),
             "total": totals["total"],
         }
+        self._see(t, totals)
+
+    def _see(self, t: int, totals: dict[str, Any]) -> None:
+        seen = self._seen
+        seen.round, seen.x = t, self.session.x[0].copy()
+        seen.saved = {"history": list(self.history), "totals": totals}
 
     def saved(self) -> dict[str, Any]:
         """History and totals for a checkpoint; complete on rank 0."""
         measured = self.measure()
-        if measured is None:
-            return {}
-        traffic, seconds, totals = measured
-        sums = {"traffic": traffic.tolist(), "seconds": seconds.max(axis=0).tolist(), "total": float(totals.max())}
-        return {"history": self.history, "totals": sums}
+        return {} if measured is None else {"history": self.history, "totals": _sums(*measured)}
 
     def evaluate(self, t: int) -> bool:
         """Add a row for x^t; True where the run is to stop, on all ranks alike."""
@@ -72,6 +92,8 @@ class Record:
             self.diverged = not np.isfinite(loss + norm)
             if self.diverged:
                 self.divergence = self._advice(t, "f or ‖∇f‖² is not finite")
+            else:
+                self._see(t, _sums(*ranks))
             self.reached = norm <= self.config.tol and self.config.tol > 0
             self._flag[0] = self.reached or self.diverged
             if self.progress:
@@ -142,6 +164,11 @@ class Record:
         return row
 
 
+def _sums(traffic: np.ndarray, seconds: np.ndarray, totals: np.ndarray) -> dict[str, Any]:
+    """What `Record.measure` found, in JSON types and without the single ranks."""
+    return {"traffic": traffic.tolist(), "seconds": seconds.max(axis=0).tolist(), "total": float(totals.max())}
+
+
 def conclude(
     config: Config,
     problem: Problem,
@@ -181,6 +208,7 @@ def conclude(
         "divergence": record.divergence,
         "interrupted": record.interrupted,
         "resumed_at": record.resumed_at,
+        "losses": record.stage.losses,
         "step": session.optimizer.step_size,
         "dtype": config.dtype,
         "wire_dtype": config.wire_dtype or config.dtype,

@@ -123,22 +123,35 @@ class Timed:
 class Session:
     """The state of a run on one rank.
 
+    Parameters
+    ----------
+    start : x⁰, shape (d,), in place of the configured one.
+
     Attributes
     ----------
     x : the model, shape (1, d): on the server; with a replicated optimizer on every rank.
     points : where this rank's clients are, shape (1, d) or (m, d).
     """
 
-    def __init__(self, config: Config, problem: Problem, parts: Parts, exchange: Exchange, step_size: float):
+    def __init__(
+        self,
+        config: Config,
+        problem: Problem,
+        parts: Parts,
+        exchange: Exchange,
+        step_size: float,
+        start: np.ndarray | None = None,
+    ):
         self.problem, self.exchange, self.clock = problem, exchange, exchange.clock
         dtype, wire = np.dtype(config.dtype), config.wire_dtype or config.dtype
         self.uplink, self.downlink, self.optimizer = parts.uplink, parts.downlink, parts.optimizer
         self.replicated = self.downlink.mirrored = parts.replicated
         if parts.weights is not None:
             exchange.weights = _checked_weights(parts.weights, problem.n_clients)
-        start = (
-            problem.paper_start() if config.init == "paper" else initial_point(config.init, problem.dim, config.seed)
-        )
+        if start is None and config.init == "paper":
+            start = problem.paper_start()
+        elif start is None:
+            start = initial_point(config.init, problem.dim, config.seed)
         self.x = framed_zeros((1, problem.dim), dtype)
         self.x[0] = start
         self.optimizer.start(self.x, step_size)
