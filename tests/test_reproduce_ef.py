@@ -10,7 +10,7 @@ import pytest
 from mpicomp.data import load
 from mpicomp.reproduce import generated
 from mpicomp.reproduce.desk import Desk
-from mpicomp.reproduce.networks import at_accuracy, best_step, final
+from mpicomp.reproduce.networks import at_accuracy, final
 from mpicomp.reproduce.papers import cd_adam, dq_sgd, ef21_w
 from mpicomp.reproduce.report import judge
 from mpicomp.reproduce.study import FAILS, HOLDS, IN_PART, Evidence, papers
@@ -160,10 +160,10 @@ def test_verdicts_of_dq_sgd():
 
 
 # ---- what they share --------------------------------------------------------------------------------------------------
-def test_best_step_keeps_the_best_only(tmp_path):
+def test_tuning_by_a_cost_keeps_the_best_only(tmp_path):
     desk = Desk(tmp_path)
     options = {"problem": {"name": "quadratic", "dim": 8, "reg": 0.1}, "clients": 3, "rounds": 30, "method": "gd"}
-    best = best_step(desk, "run", (0.01, 0.5, 0.1), lambda stored: final(stored, "loss"), **options)
+    best = desk.tune("run", (0.01, 0.5, 0.1), theory=False, cost=lambda stored: final(stored, "loss"), **options)
     assert best.summary["step"] == 0.5
     assert list(desk.evidence.curves) == ["run"]
 

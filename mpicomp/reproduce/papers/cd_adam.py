@@ -10,7 +10,7 @@ import numpy as np
 from ...study.compare import Stored, common_target
 from ..axes import at_target, column, message_bytes, rounds, up_bits
 from ..drawing import Line, convergence, shared_legend
-from ..networks import accuracy, best_step, final, finite, inaccuracy
+from ..networks import accuracy, final, finite, inaccuracy
 from ..seconds import draw_honest, measure_seconds, same_bits_claim, seconds_claim
 from ..study import Claim, Evidence, Figure, Row, Study, Verdict, papers
 
@@ -208,7 +208,7 @@ class CDAdamStudy(Study):
         for compressor in COMPRESSORS:
             for method, name in METHODS.items():
                 more = {"method": name, **compressed(method, compressor), **options}
-                stored = best_step(desk, label(method, data, compressor), size.steps, level, **more)
+                stored = desk.tune(label(method, data, compressor), size.steps, theory=False, cost=level, **more)
                 target = CLOSE * float(column(stored, "grad_norm_sq")[0])
                 rows.append(
                     {
@@ -227,8 +227,8 @@ class CDAdamStudy(Study):
     @staticmethod
     def measure_network(desk, size: Size, method: str) -> Row:
         """One method on the network, with signs; the step falls at T/2 and at 3T/4."""
-        stored = best_step(
-            desk, f"{method} network", size.network_steps, inaccuracy,
+        stored = desk.tune(
+            f"{method} network", size.network_steps, theory=False, cost=inaccuracy,
             method={"name": METHODS[method], "schedule": "steps"}, **compressed(method, "sign"),
             problem={"name": "mlp", "hidden": size.hidden}, data=desk.data(size.images), partition="shuffled", clients=size.workers,
             batch=size.batch, rounds=size.network_rounds, eval_every=max(1, size.network_rounds // 40), init="paper",

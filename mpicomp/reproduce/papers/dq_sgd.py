@@ -11,7 +11,7 @@ import numpy as np
 from ...study.compare import Stored
 from ..axes import column, message_bytes, rounds, seconds_at, up_bits
 from ..drawing import Line, series, shared_legend
-from ..networks import accuracy, at_accuracy, best_step, final, inaccuracy
+from ..networks import accuracy, at_accuracy, final, inaccuracy
 from ..seconds import SPEEDS, TABLE, same_bits_claim, seconds_claim
 from ..study import Claim, Evidence, Figure, Row, Study, Verdict, papers
 
@@ -302,6 +302,6 @@ class DQSGDStudy(Study):
         runs = []
         for seed in range(seeds):
             options = {**OPTIONS[method], **task.options(desk, seed)}
-            runs.append(best_step(desk, label(method, task.data, seed), steps, inaccuracy, **options))
+            runs.append(desk.tune(label(method, task.data, seed), steps, theory=False, cost=inaccuracy, **options))
             steps = (runs[0].summary["step"],)
         return runs
