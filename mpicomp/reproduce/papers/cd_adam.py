@@ -162,9 +162,9 @@ class CDAdamStudy(Study):
     summary = "CD-Adam against error feedback, naive compression, 1-bit Adam and AMSGrad"
     paper = "Wang, Lin and Chen 2022, CD-Adam (arXiv 2111.00705)"
     sizes: ClassVar = {
-        "small": Size(("mushrooms",), 1500, (1e-2, 1e-3), "digits", 32, 8, 16, 800, (1e-2, 3e-3)),
+        "small": Size(("mushrooms",), 1500, (3e-2, 1e-2, 3e-3), "digits", 32, 8, 16, 800, (1e-2, 3e-3)),
         "paper": Size(
-            ("phishing", "mushrooms", "a9a"), 3000, (1e-1, 1e-2, 1e-3), "mnist5k", 64, 8, 32, 1500, (1e-2, 3e-3, 1e-3)
+            ("phishing", "mushrooms", "a9a"), 2000, (3e-2, 1e-2, 3e-3), "mnist5k", 32, 8, 16, 1000, (1e-2, 3e-3)
         ),
     }
     claims = (

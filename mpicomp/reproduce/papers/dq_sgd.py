@@ -52,7 +52,7 @@ class Task:
             "clients": 8,
             "batch": self.batch,
             "rounds": self.rounds,
-            "eval_every": max(1, self.rounds // 50),
+            "eval_every": max(1, self.rounds // 25),
             "init": "paper",
             "dtype": "float32",
             "seed": seed,
@@ -256,10 +256,10 @@ class DQSGDStudy(Study):
         "small": Size((Task("news4", 16, 8, 600, 0.5, (3e-3, 1e-3)), Task("digits", 32, 8, 600, 0.2, (3e-3, 1e-3))), 2),
         "paper": Size(
             (
-                Task("news4", 32, 16, 2000, 0.5, (3e-3, 1e-3, 3e-4)),
-                Task("mnist5k", 64, 16, 1500, 0.2, (3e-3, 1e-3, 3e-4)),
+                Task("news4", 32, 16, 1000, 0.5, (3e-3, 1e-3, 3e-4)),
+                Task("mnist5k", 32, 16, 1000, 0.2, (3e-3, 1e-3, 3e-4)),
             ),
-            3,
+            2,
         ),
     }
     claims = (
