@@ -7,6 +7,7 @@ import numpy as np
 from ..errors import ConfigError
 from ..kernels import njit
 from ..kernels.random import below, bits64, permutation
+from ..kernels.rows import copy_slice
 from ..kernels.status import TRUNCATED
 from .base import Codec, Compressor, compressors
 from .identity import Identity
@@ -106,7 +107,7 @@ def _encode(V, rows, clients, shared, private, buf, pos, tally, wire, n, uniform
             for i in range(count):
                 values[i] = x[coordinates[first + i]]
         else:
-            values[:] = x[first : first + count]
+            copy_slice(x, first, first + count, values, 0)
         pos += nbytes
     tally += 8 * (pos - begin)
     return pos

@@ -7,6 +7,7 @@ import numpy as np
 from ..errors import ConfigError
 from ..kernels import njit
 from ..kernels.random import below, client_key
+from ..kernels.rows import copy_slice
 from ..kernels.status import TRUNCATED
 from .base import Codec, Compressor, compressors, count_of
 from .identity import Identity
@@ -115,8 +116,8 @@ def _encode_window(V, rows, clients, shared, private, buf, pos, tally, wire, sam
         head = min(k, d - start)
         x = V[rows[j]]
         values = buf[pos : pos + nbytes].view(wire.dtype)
-        values[:head] = x[start : start + head]
-        values[head:] = x[: k - head]
+        copy_slice(x, start, start + head, values, 0)
+        copy_slice(x, 0, k - head, values, head)
         pos += nbytes
     tally += 8 * nbytes * rows.shape[0]
     return pos
