@@ -106,7 +106,7 @@ def bench_compressors(
         print(text.dumps(found, indent=1))
         return
     for d in dict.fromkeys(r["dim"] for r in found):
-        here = [r for r in found if r["dim"] == d]
+        here = [r for r in found if r["dim"] == d and r["kind"] != "operation"]
         rows = [
             [
                 r["spec"],
@@ -122,6 +122,20 @@ def bench_compressors(
         header = ["", "bits/entry", "encode", "GB/s", "× memcpy [95 %]", "decode, add", "× dense add [95 %]"]
         ceilings = f"memcpy {seconds(here[0]['memcpy'][0])}, dense add {seconds(here[0]['add'][0])}"
         table(f"d = {d:,}, {dtype}, {threads} at once; {ceilings}; medians of {repeats}", header, rows)
+        operations = [
+            [r["operation"], seconds(r["seconds"][0]), r["ceiling"], seconds(r["ceiling_seconds"][0]), _ratio(r["ratio"]), _rest(r)]
+            for r in found
+            if r["dim"] == d and r["kind"] == "operation"
+        ]  # fmt: skip
+        if operations:
+            table(f"d = {d:,}, {dtype}: steps", ["", "takes", "ceiling", "takes", "ratio [95 %]", ""], operations)
+
+
+def _rest(row: dict[str, Any]) -> str:
+    """What an operation has besides its times."""
+    if "indices_rate" not in row:
+        return ""
+    return f"{row['indices_rate'] / 1e6:.0f} M/s, {row['bits_per_index']:.2f} bits each, entropy {row['entropy']:.2f}"
 
 
 def _ratio(interval: tuple[float, float, float]) -> str:
