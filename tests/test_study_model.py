@@ -23,7 +23,7 @@ from mpicomp.study.predict import Place, predict
 
 TRUE = Model(
     compute=2e-9, step=1e-9, encode={"dense": 1e-10, "small": 3e-9}, decode={"dense": 5e-10, "small": 2e-9},
-    communication={"constant": 4e-4, "frame": 2e-5, "within": 1e-10, "between": 3e-10, "wire": 1.05}, links_set=True,
+    communication={"constant": 4e-4, "frame": 2e-5, "hop": 5e-5, "within": 1e-10, "between": 3e-10, "wire": 1.05}, links_set=True,
 )  # fmt: skip
 
 

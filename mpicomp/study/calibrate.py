@@ -123,9 +123,9 @@ def _fit(observations: Sequence[Observation]) -> Model:
     )
     rows, rest = [], []
     for o in observations:
-        frames, delays, _ = o.shape.traffic
-        rows.append(np.array([1.0, frames, *o.shape.levels, o.shape.wire_seconds]) / o.total)
-        rest.append((o.total - model.work(o.shape) - delays * o.shape.delay) / o.total)
+        frames, hops, _ = o.shape.traffic
+        rows.append(np.array([1.0, frames, hops, *o.shape.levels, o.shape.wire_seconds]) / o.total)
+        rest.append((o.total - model.work(o.shape) - hops * o.shape.delay) / o.total)
     found = nonnegative(np.array(rows), np.array(rest))
     model.communication = dict(zip(COMMUNICATION, found.tolist(), strict=True))
     if not model.links_set:

@@ -13,9 +13,11 @@ import numpy as np
 
 from ..cluster.clock import PHASES, median_interval
 from ..errors import DataError
+from ..lab.links import Link
 from .compare import Stored
 from .grid import Cell, Study
 from .scale import DONE, RUNNING, read_record
+from .units import rate
 
 NOT_STARTED = "not started"
 DIRECTIONS = ("uplink", "downlink")
@@ -181,6 +183,16 @@ class Group:
         return self.cell.nodes or self.cell.workers
 
     @property
+    def link_rate(self) -> float:
+        """bit/s of each node's link; infinite where no rate was set."""
+        return Link.of(self.cell.link or None, 0).rate or float("inf")
+
+    @property
+    def link_text(self) -> str:
+        """The same in words, "" where none was set."""
+        return rate(self.link_rate) if self.cell.link else ""
+
+    @property
     def processors(self) -> int:
         """Ranks that compute gradients: the workers, with Allreduce all ranks."""
         return sum(1 for rank in self.runs[0].ranks if rank["clients"])
@@ -188,7 +200,7 @@ class Group:
     @property
     def condition(self) -> tuple[Any, ...]:
         """What else than placement and n sets it apart from the group's other conditions: d, exchange, link, ranks per node."""
-        return (self.dim, self.exchange, self.cell.link, self.cell.per_node)
+        return (self.dim, self.exchange, self.link_rate, self.cell.per_node)
 
     @cached_property
     def seconds(self) -> Interval:

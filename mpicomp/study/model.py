@@ -1,9 +1,10 @@
 """The cost model of a round.
 
-    T = c + w + α F + δ H + β₁ B₁ + β₂ B₂ + η 8 B₂/r       (docs/studies.md has the terms and their assumptions)
+    T = c + w + α F + (λ + δ) H + β₁ B₁ + β₂ B₂ + η 8 B₂/r       (docs/studies.md has the terms and their assumptions)
 
 w is the work on the critical path (compute, encode, decode, step, each with a rate of its own), F the frames that pass the server one
-after another, H the one-way delays δ in a row, B₁ and B₂ the bytes through the busiest rank within its node and over its link of r bit/s.
+after another, H the steps that wait for one another, δ the links' one-way delay, B₁ and B₂ the bytes through the busiest rank within
+its node and over its link of r bit/s.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-COMMUNICATION = ("constant", "frame", "within", "between", "wire")
+COMMUNICATION = ("constant", "frame", "hop", "within", "between", "wire")
 _SMALL_MESSAGE = 12288  # MPICH's MPI_Bcast changes from a binomial tree to scatter and allgather here ...
 _SMALL_WORLD = 8  # ... unless there are fewer ranks than this
 _SMALL_SUM = 2048  # MPICH's MPI_Allreduce changes from recursive doubling to reduce-scatter and allgather
@@ -69,7 +70,7 @@ class Shape:
 
     @property
     def traffic(self) -> tuple[float, float, float]:
-        """(frames one after another, delays in a row, bytes one after another through the busiest rank)."""
+        """(frames one after another, steps that wait for one another, bytes one after another through the busiest rank)."""
         P, b = self.ranks, self.down
         steps = math.ceil(math.log2(P))
         if self.exchange == "allreduce":
@@ -108,7 +109,8 @@ class Model:
     ----------
     compute : seconds for each client and entry of its gradient. step : seconds for each entry of the model.
     encode, decode : seconds for each client and entry, by label.
-    communication : seconds by COMMUNICATION: of a round, a frame, a byte within a node and between nodes, a nominal second of the link.
+    communication : seconds by COMMUNICATION: of a round, a frame, a step, a byte within a node and between nodes, a nominal second
+        of the link.
     links_set : the links had a known rate; if not, what they cost is in `between`, and `wire` is 1.
     intervals : 95 % bootstrap interval of each of them by name, `encode LABEL` and so on. cells : how many configurations it stands on.
     """
@@ -139,10 +141,10 @@ class Model:
 
         A rate that is asked about takes the place of links of unknown rate; an infinite one leaves everything as it was measured.
         """
-        frames, delays, _ = shape.traffic
+        frames, hops, _ = shape.traffic
         within, between = shape.levels
         c = self.communication
-        fixed = c["constant"] + c["frame"] * frames + delays * shape.delay + c["within"] * within
+        fixed = c["constant"] + c["frame"] * frames + (c["hop"] + shape.delay) * hops + c["within"] * within
         if self.links_set or math.isinf(shape.rate):
             fixed += c["between"] * between
         return self.work(shape) + fixed, c["wire"] * shape.wire_seconds
