@@ -28,6 +28,8 @@ BOTH = {
     "EF21-P + DCGD": ("ef21-p+dcgd", "randk:k={k}", "topk:k={k}"),
     "M3": ("m3", "randk:k={k}", "permk"),
 }
+EVERY = 5  # rounds between evaluations: the best methods need few rounds
+FACTORS = tuple(4.0**j for j in range(9))
 PERMK, SAME = "MARINA-P PermK", "MARINA-P SameRandK"
 
 
@@ -65,7 +67,7 @@ class Size:
             "init": "paper",
             "wire_dtype": "float32",
             "rounds": self.rounds[n],
-            "eval_every": max(1, self.rounds[n] // 200),
+            "eval_every": EVERY,
         }
 
 
@@ -232,12 +234,12 @@ class MarinaPM3(Study):
     paper = "Gruntkowska, Tyurin and Richtárik 2024, MARINA-P and M3 (arXiv 2402.06412)"
     sizes: ClassVar = {
         "small": Size(
-            300, 1e-3, 0.1, {10: 6000, 100: 4000, 1000: 2000}, 1e-4, tuple(4.0**j for j in range(8)), (0.0, 0.1, 0.5), 100,
-            10, 600, tuple(2.0**-j for j in range(8, 2, -1)), 100,
+            300, 1e-3, 0.1, {10: 3000, 30: 6000, 100: 12000}, 1e-3, FACTORS, (0.0, 0.1, 0.5), 30, 10, 600,
+            tuple(2.0**-j for j in range(8, 2, -1)), 30,
         ),
         "paper": Size(
-            300, 1e-4, 0.1, {10: 60000, 100: 30000, 1000: 10000}, 1e-5, tuple(2.0**j for j in range(16)), (0.0, 0.05, 0.1, 0.2, 0.8), 100,
-            100, 3000, tuple(2.0**-j for j in range(9, 0, -1)), 100,
+            300, 1e-3, 0.1, {10: 6000, 100: 12000, 1000: 2000}, 1e-3, FACTORS, (0.0, 0.1, 0.2, 0.8), 100, 100, 1500,
+            tuple(2.0**-j for j in range(8, 1, -1)), 100,
         ),
     }  # fmt: skip
     claims = (
