@@ -128,22 +128,10 @@ class Measured:
         workers = [s for s, rank in zip(seconds, self.ranks, strict=True) if rank["clients"]]
         return float(np.mean(workers) if ranks == "workers" else np.max(workers))
 
-    def inter_node(self, direction: str) -> float:
-        """Share of a direction's bytes that goes between hosts, by what each worker handed to MPI (up) or received (down).
-
-        Downlinks are taken to be as large for each worker, which broadcasts are.
-        """
-        hosts = [rank["host"] for rank in self.ranks]
-        weights = [1.0] * len(hosts)
-        if direction == "uplink":
-            weights = [_handed(rank) for rank in self.ranks]
-        total = sum(weights[1:])
-        away = sum(w for w, host in zip(weights[1:], hosts[1:], strict=True) if host != hosts[0])
-        return away / total if total else 0.0
-
-
-def _handed(rank: dict[str, Any]) -> float:
-    return sum(nbytes for name, (_, nbytes) in rank["mpi_calls"].items() if name.startswith("round "))
+    def level(self, name: str) -> float:
+        """Share of all bytes of the rounds at a level of `cluster.ledger.LEVELS`: shared memory, within a node, between nodes."""
+        counts = self.stored.summary["bytes"].values()
+        return sum(c[name] for c in counts) / max(sum(c["message"] for c in counts), 1)
 
 
 @dataclass

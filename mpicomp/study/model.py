@@ -19,6 +19,8 @@ _SMALL_MESSAGE = 12288  # MPICH's MPI_Bcast changes from a binomial tree to scat
 _SMALL_WORLD = 8  # ... unless there are fewer ranks than this
 _SMALL_SUM = 2048  # MPICH's MPI_Allreduce changes from recursive doubling to reduce-scatter and allgather
 UNLIMITED = math.inf
+SERVERLESS = ("allreduce", "sharded")  # every rank hosts clients and serves
+MODELLED = ("p2p", "collective", *SERVERLESS)
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class Shape:
     @property
     def busiest(self) -> float:
         """Clients of the busiest rank; with Allreduce rank 0 hosts some too."""
-        return math.ceil(self.clients / (self.workers + (self.exchange == "allreduce")))
+        return math.ceil(self.clients / (self.workers + (self.exchange in SERVERLESS)))
 
     @property
     def ranks(self) -> int:
@@ -76,12 +78,12 @@ class Shape:
         if self.exchange == "allreduce":
             b = self.up / P
             full = 2 ** math.floor(math.log2(P))
-            fold = (
-                0.0 if full == P else 2.0 * b
-            )  # the ranks beyond a power of two hand theirs over, and get the sum back
+            fold = 0.0 if full == P else 2.0 * b  # ranks beyond a power of two hand theirs over, and get the sum back
             if b <= _SMALL_SUM:
                 return steps, steps, fold + b * math.log2(full)
             return 2 * steps, 2 * steps, fold + 2 * b * (full - 1) / full
+        if self.exchange == "sharded":  # parts to and from everybody, both ways at once
+            return 2 * self.workers * self.frames, 2, self.up / P * (P - 1) / P + b
         if self.exchange == "collective":
             if b < _SMALL_MESSAGE or P < _SMALL_WORLD:
                 return self.workers + steps, 1 + steps, self.up + steps * b
@@ -91,7 +93,7 @@ class Shape:
     @property
     def levels(self) -> tuple[float, float]:
         """Bytes one after another through the busiest rank: (within its node, over its link). A collective's all count as the latter."""
-        share = self.away if self.exchange == "p2p" else float(self.nodes > 1)
+        share = self.away if self.exchange in ("p2p", "sharded") else float(self.nodes > 1)
         moved = self.traffic[2]
         return (1 - share) * moved, share * moved
 
@@ -130,11 +132,13 @@ class Model:
         return shape.sharing * entries * (self.compute + self.encode.get(shape.label, 0.0)) + self.at_server(shape)
 
     def at_server(self, shape: Shape) -> float:
-        """Seconds in which the server decodes, adds up and takes the step; with Allreduce every rank does, for its own clients."""
+        """Seconds in which the server decodes, adds up and takes the step; with Allreduce every rank does that for its own clients, in
+        a sharded exchange for its slice."""
         decode = self.decode.get(shape.label, 0.0)
         if shape.exchange == "allreduce":
             return shape.sharing * shape.dim * (self.step + shape.busiest * decode)
-        return shape.dim * (self.step + shape.clients * decode)
+        alone = shape.dim * (self.step + shape.clients * decode)
+        return shape.sharing * alone / shape.ranks if shape.exchange == "sharded" else alone
 
     def affine(self, shape: Shape) -> tuple[float, float]:
         """(seconds that no link speed changes, seconds of the wire at the shape's rate); their sum is the round.

@@ -39,9 +39,9 @@ class Section:
     @classmethod
     def of(cls, results: Results) -> Section | None:
         """Calibrate on all cells; None where they are too few."""
-        if len([g for g in results.groups if not any(run.diverged for run in g.runs)]) < LEAST:
-            return None
         observations = observe(results)
+        if len(observations) < LEAST:
+            return None
         return cls(observations, fit(observations), validate(observations))
 
     def text(self) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..cluster.clock import PHASES
+from ..cluster.ledger import LEVELS
 from .cells import Group, Interval, Results, phases_of
 from .units import seconds, size
 
@@ -156,20 +157,19 @@ def traffic(results: Results) -> Table:
     for key, g in zip(keys, ordered(results), strict=True):
         up, down = g.bytes("uplink"), g.bytes("downlink")
         payload = g.per_round("uplink_payload") + g.per_round("downlink_payload")
-        away = up * g.runs[0].inter_node("uplink") + down * g.runs[0].inter_node("downlink")
+        levels = [size((up + down) * g.runs[0].level(level)) for level in LEVELS]
         dense = results.dense_beside(g)
         saved = (
             ""
             if dense is None or dense is g
             else f"{(up + down) / (dense.bytes('uplink') + dense.bytes('downlink')):.3g}×"
         )
-        rows.append([*key, size(up), size(down), size(up + down - payload), size(up + down - away), size(away), saved])
+        rows.append([*key, size(up), size(down), size(up + down - payload), *levels, saved])
     return Table(
         "Bytes a round",
-        "Handed to MPI, after the warm-up; a broadcast counts once for each receiver. `between hosts` are messages of "
-        "ranks on other hosts than "
-        "the server's; how a library's collective routes them on is its own. With Allreduce `up` is what the ranks contribute.",
-        [*header, "up", "down", "of which headers", "within a host", "between hosts", "of dense"],
+        "After the warm-up; a broadcast counts once for each receiver. What stays in shared memory is not handed to MPI; how a library's "
+        "collective routes the rest on is its own. With Allreduce `up` is what the ranks contribute.",
+        [*header, "up", "down", "of which headers", "shared memory", "within nodes", "between nodes", "of dense"],
         rows,
         len(header),
     )
