@@ -121,6 +121,32 @@ def test_one_rank_fails_under_open_mpi(open_mpi, tmp_path, case):
     check(open_mpi, tmp_path, *CASES[case])
 
 
+EARLY = """
+import os, signal, sys, time
+if (os.environ.get("PMI_RANK") or os.environ.get("OMPI_COMM_WORLD_RANK")) == "1":
+    print(f"failing at {time.time()}", flush=True)
+    if sys.argv[1] == "raise":
+        raise ImportError("no such library on this node")
+    if sys.argv[1] == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    os._exit(3)
+from mpi4py import MPI
+import mpicomp as mc
+mc.run(comm=MPI.COMM_WORLD, problem="quadratic", method="gd", clients=6, rounds=10)
+print("the run is over", flush=True)
+"""
+
+
+@pytest.mark.parametrize("how", ["raise", "exit", "kill"])
+def test_a_rank_that_fails_before_mpi_starts(each_mpi, tmp_path, how):
+    (tmp_path / "early.py").write_text(EARLY)
+    job = each_mpi.run(3, [tmp_path / "early.py", how], timeout=45)
+    ended = time.time()
+    moment = float(re.findall(r"failing at ([\d.]+)", job.out)[0])
+    assert job.code != 0 and "the run is over" not in job.out and ended - moment < SOON
+    assert how != "raise" or "no such library on this node" in job.err
+
+
 RUN = ["-m", "mpicomp", "run", "--clients", "3", "--problem", "quadratic", "--rounds", "5"]
 
 
