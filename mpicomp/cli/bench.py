@@ -140,3 +140,38 @@ def _rest(row: dict[str, Any]) -> str:
 
 def _ratio(interval: tuple[float, float, float]) -> str:
     return "{:.2f} [{:.2f}, {:.2f}]".format(*interval)
+
+
+@bench.command("wire")
+def bench_wire(
+    device: Annotated[str, typer.Option(help="The network interface of rank 0 whose bytes are read.")] = "eth0",
+) -> None:
+    """Bytes of a network interface against bytes handed to MPI, for messages of 64 B to 16 MiB from rank 0 to rank 1 on another host."""
+    from ..bench.wire import wire
+    from .show import table
+
+    rows = [
+        [
+            f"{r['size']:,}",
+            f"{r['messages']:,}",
+            f"{r['mpi']:,}",
+            f"{r['sent']:,}",
+            f"{100 * (r['sent'] / r['mpi'] - 1):+.2f} %",
+            f"{(r['sent'] - r['mpi']) / r['messages']:.0f}",
+            f"{r['packets'] / r['messages']:.2f}",
+            f"{r['received'] / r['messages']:.0f}",
+        ]
+        for r in wire(world("auto"), device)
+    ]
+    if rows:
+        header = [
+            "size",
+            "messages",
+            "MPI bytes",
+            f"{device} sent",
+            "more",
+            "a message",
+            "packets a message",
+            "received a message",
+        ]
+        table("What the network adds", header, rows)
