@@ -84,7 +84,8 @@ def write_cell(where: Path, cell: Cell, n: Numbers) -> None:
     (where / "summary.json").write_text(json.dumps(summary))
     (where / "manifest.json").write_text(json.dumps(manifest))
     record = {
-        "state": DONE, "cell": cell.to_dict(), "key": cell.key, "label": cell.label, "seconds": total, "started": "2026-01-01", "finished": "2026-01-02",
+        "state": DONE, "cell": cell.to_dict(), "key": cell.key, "label": cell.label, "seconds": total,
+        "started": "2026-01-01", "finished": "2026-01-02",
         "runner": {"name": "test", "cores": 64, "shared": False}, "machine": {"host": "here", "processor": "test", "cpus": 64, "load": 0.1},
     }  # fmt: skip
     write_record(where, record)

@@ -156,12 +156,18 @@ def walk_over(tmp_path, text=FILE, cells=None):
 def test_finished_cells_are_kept_failed_ones_too_and_interrupted_ones_run_again(tmp_path):
     walk, _ = walk_over(tmp_path)
     bad = walk.cells[3].name
-    first = Pretender(lambda cell: 1 if cell.name == bad else KeyboardInterrupt() if cell.name == walk.cells[6].name else 0)
+    first = Pretender(
+        lambda cell: 1 if cell.name == bad else KeyboardInterrupt() if cell.name == walk.cells[6].name else 0
+    )
     with pytest.raises(KeyboardInterrupt):
         walk.run(first)
     assert read_record(walk.directory(walk.cells[6]))["state"] == RUNNING
     record = read_record(walk.directory(walk.cells[3]))
-    assert record["state"] == FAILED and record["reason"] == "exit code 1: no such thing" and "Traceback" in record["output"]
+    assert (
+        record["state"] == FAILED
+        and record["reason"] == "exit code 1: no such thing"
+        and "Traceback" in record["output"]
+    )
 
     again, lines = walk_over(tmp_path)
     second = Pretender()
@@ -231,7 +237,9 @@ def test_the_interval_holds_the_truth_about_as_often_as_it_says():
 # ---- processes and the command line ---------------------------------------------------------------------------------
 def test_a_job_that_takes_too_long_is_ended(tmp_path):
     start = time.monotonic()
-    outcome = run_job([sys.executable, "-c", "print('up', flush=True); import time; time.sleep(60)"], dict(os.environ), 2)
+    outcome = run_job(
+        [sys.executable, "-c", "print('up', flush=True); import time; time.sleep(60)"], dict(os.environ), 2
+    )
     assert outcome.code == TIMED_OUT and time.monotonic() - start < 15
 
 

@@ -39,7 +39,9 @@ def model_fit(directory: Directory) -> None:
 def model_predict(
     directory: Directory,
     nodes: Annotated[list[int], Option(help="Number of nodes; may be repeated.")],
-    link: Annotated[list[str], Option(help="Speed of each node's link, as 25gbit; may be repeated.")],
+    link: Annotated[
+        list[str] | None, Option(help="Speed of each node's link, as 25gbit; may be repeated.  [as they were measured]")
+    ] = None,
     per_node: Annotated[int, Option(help="Ranks on each node.")] = 1,
     delay: Annotated[
         float, Option(help="One way between two nodes, milliseconds; 0.001 in a cluster, 20 in a WAN.")
@@ -61,8 +63,8 @@ def model_predict(
         return "" if speed is None else "any" if speed == float("inf") else rate(speed)
 
     for count in nodes:
-        for speed in link:
-            wire = Link.of(speed, delay)
+        for speed in link or [""]:
+            wire = Link.of(speed or None, delay)
             n = clients or max(measured, count * per_node)
             rows = [
                 [
@@ -75,7 +77,7 @@ def model_predict(
                     f"{100 * p.server_work:.0f} %",
                     pays_below(p.break_even),
                 ]
-                for p in predict(results, Place(count, per_node, wire.rate, wire.delay, n, dim, cores))
+                for p in predict(results, Place(count, per_node, wire.rate or float("inf"), wire.delay, n, dim, cores))
             ]
             header = [
                 "",
@@ -86,5 +88,6 @@ def model_predict(
                 "server's work",
                 "beats dense below",
             ]
-            table(f"{count:,} nodes × {per_node}, {rate(wire.rate)}, {delay:g} ms, n = {n:,}", header, rows)
+            links = rate(wire.rate) if wire.rate else "links as measured"
+            table(f"{count:,} nodes × {per_node}, {links}, {delay:g} ms, n = {n:,}", header, rows)
     print("Extrapolated from the study's cells; docs/studies.md has the formulas and what they assume.")

@@ -91,11 +91,18 @@ class Desk:
         return stored
 
     def tune(
-        self, label: str, factors: Iterable[float], target: float = 0.0, theory: bool = True, **options: Any
+        self,
+        label: str,
+        factors: Iterable[float],
+        target: float = 0.0,
+        theory: bool = True,
+        cost: Callable[[Stored], float] | None = None,
+        **options: Any,
     ) -> Stored:
         """The best of the steps theory·factor, or of the factors themselves without `theory`.
 
-        Best is the fewest rounds to ‖∇f‖² ≤ target, or else the smallest ‖∇f‖² at the end. Factors are tried in the order given, until
+        Best is the fewest rounds to ‖∇f‖² ≤ target, or else the smallest ‖∇f‖² at the end; or the smallest `cost`, a finite number or
+        infinity, where that is given. Factors are tried in the order given, until
         `PATIENCE` of them in a row were no better than the best. Only the best is kept in the evidence; its configuration has the step.
         """
         best: tuple[float, float] = (float("inf"), float("inf"))
@@ -103,7 +110,7 @@ class Desk:
         for factor in factors:
             step = f"theory*{factor:g}" if theory else f"{factor:g}"
             stored = self._in_process(f"{label} x{factor:g}", {**options, "step": step, "tol": target})
-            rank = _quality(stored, target)
+            rank = _quality(stored, target) if cost is None else (cost(stored), 0.0)
             if rank < best:
                 best, worse, self.evidence.curves[label] = rank, 0, stored
             else:

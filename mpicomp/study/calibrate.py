@@ -118,15 +118,18 @@ def _fit(observations: Sequence[Observation]) -> Model:
         by_label(lambda o: (o.encode, local(o))),
         by_label(lambda o: (o.decode, at_server(o))),
         dict.fromkeys(COMMUNICATION, 0.0),
+        links_set=any(o.shape.wire_seconds for o in observations),
         cells=len(observations),
     )
     rows, rest = [], []
     for o in observations:
-        frames, delays, moved = o.shape.traffic
-        rows.append(np.array([1.0, frames, moved, o.shape.wire_seconds]) / o.total)
+        frames, delays, _ = o.shape.traffic
+        rows.append(np.array([1.0, frames, *o.shape.levels, o.shape.wire_seconds]) / o.total)
         rest.append((o.total - model.work(o.shape) - delays * o.shape.delay) / o.total)
     found = nonnegative(np.array(rows), np.array(rest))
     model.communication = dict(zip(COMMUNICATION, found.tolist(), strict=True))
+    if not model.links_set:
+        model.communication["wire"] = 1.0
     return model
 
 

@@ -1,9 +1,9 @@
 """The cost model of a round.
 
-    T = c + w + α F + δ H + β B + 8 N/r       (docs/studies.md has the terms and their assumptions)
+    T = c + w + α F + δ H + β₁ B₁ + β₂ B₂ + η 8 B₂/r       (docs/studies.md has the terms and their assumptions)
 
 w is the work on the critical path (compute, encode, decode, step, each with a rate of its own), F the frames that pass the server one
-after another, H the one-way delays δ in a row, B the bytes through the busiest rank, N those of them that cross its link of r bit/s.
+after another, H the one-way delays δ in a row, B₁ and B₂ the bytes through the busiest rank within its node and over its link of r bit/s.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-COMMUNICATION = ("constant", "frame", "byte", "wire")
+COMMUNICATION = ("constant", "frame", "within", "between", "wire")
 _SMALL_MESSAGE = 12288  # MPICH's MPI_Bcast changes from a binomial tree to scatter and allgather here ...
 _SMALL_WORLD = 8  # ... unless there are fewer ranks than this
 _SMALL_SUM = 2048  # MPICH's MPI_Allreduce changes from recursive doubling to reduce-scatter and allgather
@@ -88,12 +88,16 @@ class Shape:
         return 2 * self.workers * self.frames, 2, self.up + self.workers * b
 
     @property
-    def wire_seconds(self) -> float:
-        """8 N/r: what the busiest link needs for the bytes that cross it, at its nominal rate."""
-        if not self.per_node or math.isinf(self.rate):
-            return 0.0
+    def levels(self) -> tuple[float, float]:
+        """Bytes one after another through the busiest rank: (within its node, over its link). A collective's all count as the latter."""
         share = self.away if self.exchange == "p2p" else float(self.nodes > 1)
-        return 8 * share * self.traffic[2] / self.rate
+        moved = self.traffic[2]
+        return (1 - share) * moved, share * moved
+
+    @property
+    def wire_seconds(self) -> float:
+        """8 B₂/r: what the busiest link needs for the bytes that cross it, at its nominal rate."""
+        return 0.0 if math.isinf(self.rate) else 8 * self.levels[1] / self.rate
 
 
 @dataclass
@@ -104,7 +108,8 @@ class Model:
     ----------
     compute : seconds for each client and entry of its gradient. step : seconds for each entry of the model.
     encode, decode : seconds for each client and entry, by label.
-    communication : seconds by COMMUNICATION: of a round, of a frame, of a byte through a rank, and of the nominal wire second.
+    communication : seconds by COMMUNICATION: of a round, a frame, a byte within a node and between nodes, a nominal second of the link.
+    links_set : the links had a known rate; if not, what they cost is in `between`, and `wire` is 1.
     intervals : 95 % bootstrap interval of each of them by name, `encode LABEL` and so on. cells : how many configurations it stands on.
     """
 
@@ -113,6 +118,7 @@ class Model:
     encode: dict[str, float]
     decode: dict[str, float]
     communication: dict[str, float]
+    links_set: bool
     intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
     cells: int = 0
 
@@ -129,10 +135,16 @@ class Model:
         return shape.dim * (self.step + shape.clients * decode)
 
     def affine(self, shape: Shape) -> tuple[float, float]:
-        """(seconds that no link speed changes, seconds of the wire at the shape's rate); their sum is the round."""
-        frames, delays, moved = shape.traffic
+        """(seconds that no link speed changes, seconds of the wire at the shape's rate); their sum is the round.
+
+        A rate that is asked about takes the place of links of unknown rate; an infinite one leaves everything as it was measured.
+        """
+        frames, delays, _ = shape.traffic
+        within, between = shape.levels
         c = self.communication
-        fixed = c["constant"] + c["frame"] * frames + delays * shape.delay + c["byte"] * moved
+        fixed = c["constant"] + c["frame"] * frames + delays * shape.delay + c["within"] * within
+        if self.links_set or math.isinf(shape.rate):
+            fixed += c["between"] * between
         return self.work(shape) + fixed, c["wire"] * shape.wire_seconds
 
     def seconds(self, shape: Shape) -> float:

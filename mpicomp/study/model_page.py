@@ -46,9 +46,9 @@ class Section:
         """What the reader must know before the figure."""
         fitted = np.array([abs(self.model.seconds(o.shape) / o.total - 1) for o in self.observations])
         said = (
-            "T = c + w + αF + δH + βB + 8N/r: constant, work on the critical path, frames, delays, bytes through the "
-            "busiest rank, bytes across "
-            f"the busiest link (docs/studies.md). Calibrated on {len(self.observations)} configurations, which it meets within "
+            "T = c + w + αF + δH + β₁B₁ + β₂B₂ + η8B₂/r: constant, work on the critical path, frames, delays, bytes through the "
+            f"busiest rank within its node and over its link (docs/studies.md). Calibrated on {len(self.observations)} "
+            "configurations, which it meets within "
             f"{100 * np.median(fitted):.1f} % (median)."
         )
         for kind, what in (("workers", "numbers of workers"), ("link", "link speeds")):

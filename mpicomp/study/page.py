@@ -12,7 +12,7 @@ from . import model_page
 from .cells import Results
 from .plots import all_figures
 from .rules import Evidence, check
-from .style import pyplot, svg_text
+from .style import inline, pyplot, save
 from .tables import Table, all_tables, setup_rows
 from .units import seconds
 
@@ -71,9 +71,7 @@ def write_report(directory: str | Path, out: str | Path | None = None) -> Report
         figures += predicted.figures(plt)
     inlined = []
     for k, (name, figure, caption) in enumerate(figures):
-        for kind in ("png", "svg"):
-            figure.savefig(where / f"{name}.{kind}", metadata={"Date": None} if kind == "svg" else None)
-        inlined.append((name, svg_text(figure, f"f{k}"), caption))
+        inlined.append((name, inline(save(figure, where / name), f"f{k}"), caption))
         plt.close(figure)
     tables = all_tables(results) | (predicted.tables() if predicted is not None else {})
     for name, table in tables.items():

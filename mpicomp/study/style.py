@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
@@ -76,15 +77,17 @@ class Look:
         }
 
 
-def svg_text(figure: Any, prefix: str) -> str:
-    """The figure as an SVG element for an HTML page: no XML header, no outside names, ids of its own."""
+def save(figure: Any, path: Path) -> str:
+    """Write the figure beside `path` as PNG and SVG, the same bytes each time; returns the SVG."""
     file = io.StringIO()
     figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
-    return inline(file.getvalue(), prefix)
+    path.with_suffix(".svg").write_text(file.getvalue(), encoding="utf-8")
+    figure.savefig(path.with_suffix(".png"))
+    return file.getvalue()
 
 
 def inline(svg: str, prefix: str) -> str:
-    """An SVG file's text made part of a page: ids get a prefix, since several figures share the page.
+    """An SVG file's text made part of a page: no XML header, no outside names; ids get a prefix, since several figures share the page.
 
     >>> inline('<?xml version="1.0"?><svg><path id="a"/><use xlink:href="#a"/></svg>', "f1")
     '<svg><path id="f1-a"/><use href="#f1-a"/></svg>'
