@@ -17,9 +17,13 @@ from .doctor import doctor
 from .lab import lab
 from .launch import launch
 from .listing import list_parts
+from .model import model
 from .quickstart import quickstart
+from .report import report
 from .reproduce import reproduce
 from .run import run
+from .scale import scale
+from .slurm import slurm
 from .theory import theory
 from .warmup import warmup
 
@@ -38,9 +42,13 @@ app.command("list")(list_parts)
 app.command("theory")(theory)
 app.command("compare")(compare)
 app.command("quickstart")(quickstart)
+app.command("scale")(scale)
+app.command("report")(report)
 app.command("reproduce")(reproduce)
 app.add_typer(bench, name="bench")
 app.add_typer(lab, name="lab")
+app.add_typer(slurm, name="slurm")
+app.add_typer(model, name="model")
 
 
 def _version(wanted: bool) -> None:
