@@ -14,7 +14,7 @@ import typer
 
 from ..errors import UserError, full_text
 from ..version import __version__
-from . import bench_start  # noqa: F401 - adds its command
+from . import bench_network, bench_start, bench_target  # noqa: F401 - they add their commands
 from .bench import bench
 from .compare import compare
 from .doctor import doctor
