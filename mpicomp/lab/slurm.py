@@ -15,7 +15,7 @@ from types import TracebackType
 
 from ..errors import ConfigError, LabError
 from .namespaces import NETWORK, SHELF
-from .network import NetworkLab
+from .network import MPICH_BY_TCP, NetworkLab
 
 HOME = "/dev/shm/slurm"  # on each node
 CONF = f"{HOME}/slurm.conf"
@@ -24,13 +24,13 @@ _PATIENCE = 30.0  # seconds until all nodes are idle
 _MEMORY = 1000  # MB that each node is said to have; nothing enforces it
 
 # NoInAddrAny: daemons listen on the address of their node.
-# cred_expire: a job that was requeued waits so long, 120 s by default.
+# cred_expire: a job that was requeued waits so many seconds, by default 120; 10 is the least.
 _SETTINGS = f"""\
 ClusterName=lab
 SlurmctldHost=node1({NETWORK}.0.1)
 SlurmUser=root
 AuthType=auth/munge
-AuthInfo=socket={HOME}/munge/socket,cred_expire=1
+AuthInfo=socket={HOME}/munge/socket,cred_expire=10
 CommunicationParameters=NoCtldInAddrAny,NoInAddrAny
 StateSaveLocation={HOME}/state
 SlurmctldPidFile={HOME}/slurmctld.pid
@@ -108,8 +108,8 @@ class SlurmLab:
 
     def command(self, argv: Sequence[str]) -> list[str]:
         """The command that runs `argv` on node1, where sbatch, squeue and srun know this SLURM."""
-        named = f"MPICOMP_CACHE_HOST={os.uname().nodename}"
-        return self.network.spaces.command(["env", f"SLURM_CONF={CONF}", named, *argv], node=1)
+        variables = {"SLURM_CONF": CONF, "MPICOMP_CACHE_HOST": os.uname().nodename, **MPICH_BY_TCP}
+        return self.network.spaces.command(["env", *(f"{k}={v}" for k, v in variables.items()), *argv], node=1)
 
     def _start(self, cpus: int) -> None:
         nodes, munge, shared = self.network.nodes, f"{HOME}/munge", f"{SHELF}/slurm"

@@ -18,12 +18,13 @@ from ..data import DATA_SETS
 from ..errors import ConfigError, DataError, LabError, MpicompError
 from ..lab import NetworkLab
 from ..runtime.config import Config
+from ..runtime.control import EXIT_RESUME
 from ..runtime.loop import run
 from ..runtime.results import check_directory
 from ..study.compare import Stored
 from ..version import __version__
-from .batch import WANTED
-from .study import Evidence, Row
+from .batch import WANTED, wanted
+from .study import Evidence, Interrupted, Row
 
 ENDINGS = ("", ".libsvm", ".svm", ".txt", ".svm.xz", ".xz", ".gz", ".bz2")
 SAME_BITS = "same-bits"  # table of the runs that were made in this process and over MPI
@@ -88,11 +89,18 @@ class Desk:
         return stored
 
     def tune(
-        self, label: str, factors: Iterable[float], target: float = 0.0, theory: bool = True, **options: Any
+        self,
+        label: str,
+        factors: Iterable[float],
+        target: float = 0.0,
+        theory: bool = True,
+        cost: Callable[[Stored], float] | None = None,
+        **options: Any,
     ) -> Stored:
         """The best of the steps theory·factor, or of the factors themselves without `theory`.
 
-        Best is the fewest rounds to ‖∇f‖² ≤ target, or else the smallest ‖∇f‖² at the end. Factors are tried in the order given, until
+        Best is the fewest rounds to ‖∇f‖² ≤ target, or else the smallest ‖∇f‖² at the end; or the smallest `cost`, a finite number or
+        infinity, where that is given. Factors are tried in the order given, until
         `PATIENCE` of them in a row were no better than the best. Only the best is kept in the evidence; its configuration has the step.
         """
         best: tuple[float, float] = (float("inf"), float("inf"))
@@ -100,7 +108,7 @@ class Desk:
         for factor in factors:
             step = f"theory*{factor:g}" if theory else f"{factor:g}"
             stored = self._in_process(f"{label} x{factor:g}", {**options, "step": step, "tol": target})
-            rank = _quality(stored, target)
+            rank = _quality(stored, target) if cost is None else (cost(stored), 0.0)
             if rank < best:
                 best, worse, self.evidence.curves[label] = rank, 0, stored
             else:
@@ -163,9 +171,8 @@ class Desk:
         directory = self._place(label, options, "1")
         if not _finished(directory):
             self.say(label)
-            config = Config.load(directory / WANTED)
-            config.out = str(directory)
-            run(config)
+            if run(wanted(directory)).interrupted:
+                raise Interrupted(f"stopped by a signal in the run {label!r}; the same command goes on from there")
         return Stored.load(directory)
 
     def _place(self, label: str, options: dict[str, Any], where: str) -> Path:
@@ -187,6 +194,8 @@ class Desk:
             assert job.stdout is not None
             for line in job.stdout:
                 self.say(f"  {line.rstrip()}")
+        if job.returncode == EXIT_RESUME:
+            raise Interrupted("stopped by a signal in a run over MPI; the same command goes on from there")
         if job.returncode:
             raise MpicompError(f"a job over MPI ended with exit code {job.returncode}: {' '.join(command[:4])} ...")
 
@@ -224,7 +233,8 @@ def _quality(stored: Stored, target: float) -> tuple[float, float]:
 
 
 def _finished(directory: Path) -> bool:
-    return (directory / "summary.json").exists()
+    summary = directory / "summary.json"
+    return summary.exists() and not json.loads(summary.read_text())["interrupted"]
 
 
 def _slug(label: str) -> str:

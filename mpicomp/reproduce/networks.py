@@ -1,4 +1,4 @@
-"""What the studies that train networks share: steps tried by number, accuracy as the goal."""
+"""What the studies that train networks share: accuracy as the goal."""
 
 from __future__ import annotations
 
@@ -9,23 +9,9 @@ import numpy as np
 
 from ..study.compare import Stored
 from .axes import column
-from .desk import Desk
 from .drawing import Line, series
 
 LAST = 5  # evaluations that the accuracy at the end is the mean of
-
-
-def best_step(
-    desk: Desk, label: str, steps: Iterable[float], cost: Callable[[Stored], float], **options: Any
-) -> Stored:
-    """The run, of one for each step, that costs least; kept in the evidence under `label`. A cost may be infinite, not NaN."""
-    curves = desk.evidence.curves
-    found: dict[float, Stored] = {}
-    for step in steps:
-        desk.run(f"{label} γ={step:g}", step=f"{step:g}", **options)
-        found[step] = curves.pop(f"{label} γ={step:g}")
-    curves[label] = found[min(found, key=lambda step: cost(found[step]))]
-    return curves[label]
 
 
 def finite(value: float) -> float:

@@ -1,7 +1,7 @@
 """Batch scripts, as a pure function of their options. `jobs/*.sbatch` are what it writes for the defaults.
 
 The batch shell hears of the time limit ahead of it (`--signal=B:USR1`) and passes it on: to the ranks of a run by SIGUSR1, upon which they
-write a checkpoint and exit with code 75; to a walk over a study's cells by SIGTERM, upon which it ends the cell that runs. Then the job puts
+write a checkpoint and exit with code 75; to a walk over a study's cells by SIGTERM, upon which it ends the running cell. The job then puts
 itself back into the queue. It exits with its command's code: else SLURM would call any job completed.
 """
 

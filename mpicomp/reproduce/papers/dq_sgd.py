@@ -11,7 +11,7 @@ import numpy as np
 from ...study.compare import Stored
 from ..axes import column, message_bytes, rounds, seconds_at, up_bits
 from ..drawing import Line, series, shared_legend
-from ..networks import accuracy, at_accuracy, best_step, final, inaccuracy
+from ..networks import accuracy, at_accuracy, final, inaccuracy
 from ..seconds import SPEEDS, TABLE, same_bits_claim, seconds_claim
 from ..study import Claim, Evidence, Figure, Row, Study, Verdict, papers
 
@@ -52,7 +52,7 @@ class Task:
             "clients": 8,
             "batch": self.batch,
             "rounds": self.rounds,
-            "eval_every": max(1, self.rounds // 50),
+            "eval_every": max(1, self.rounds // 25),
             "init": "paper",
             "dtype": "float32",
             "seed": seed,
@@ -256,10 +256,10 @@ class DQSGDStudy(Study):
         "small": Size((Task("news4", 16, 8, 600, 0.5, (3e-3, 1e-3)), Task("digits", 32, 8, 600, 0.2, (3e-3, 1e-3))), 2),
         "paper": Size(
             (
-                Task("news4", 32, 16, 2000, 0.5, (3e-3, 1e-3, 3e-4)),
-                Task("mnist5k", 64, 16, 1500, 0.2, (3e-3, 1e-3, 3e-4)),
+                Task("news4", 32, 16, 1000, 0.5, (3e-3, 1e-3, 3e-4)),
+                Task("mnist5k", 32, 16, 1000, 0.2, (3e-3, 1e-3, 3e-4)),
             ),
-            3,
+            2,
         ),
     }
     claims = (
@@ -302,6 +302,6 @@ class DQSGDStudy(Study):
         runs = []
         for seed in range(seeds):
             options = {**OPTIONS[method], **task.options(desk, seed)}
-            runs.append(best_step(desk, label(method, task.data, seed), steps, inaccuracy, **options))
+            runs.append(desk.tune(label(method, task.data, seed), steps, theory=False, cost=inaccuracy, **options))
             steps = (runs[0].summary["step"],)
         return runs
