@@ -30,6 +30,14 @@ class EnvironmentMismatch(UserError, RuntimeError):
     """The MPI world is not the one that the launcher meant to start."""
 
 
+class LabError(UserError, RuntimeError):
+    """A network lab that this machine or user cannot have, or that is not there; the message has the remedy."""
+
+
+class SlurmError(UserError, RuntimeError):
+    """SLURM is not here, or refuses; in its own words."""
+
+
 class CheckpointError(UserError):
     """A checkpoint that cannot be written or read; the message names file and remedy."""
 
@@ -40,6 +48,10 @@ class ProblemError(UserError, ValueError):
 
 class WireError(MpicompError, ValueError):
     """A message that is truncated, corrupted, or of another version, codec, round or length."""
+
+
+class RankFailure(MpicompError):
+    """MPI reports that a rank has died, or that another one has met that."""
 
 
 class TheoryError(UserError, ValueError):

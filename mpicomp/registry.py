@@ -7,6 +7,7 @@ options is written `name:option=value,option=value`, for instance `topk:k=10` or
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import inspect
 import pkgutil
 from collections.abc import Callable, Iterator
@@ -24,7 +25,8 @@ class Registry(Generic[T]):
     Parameters
     ----------
     kind : what the registry holds, in the singular ("compressor"); used in messages and for the entry point group.
-    package : its modules register the built-in parts; they are imported when a name is first looked up. A new part is a new file.
+    package : its modules register the built-in parts; a name that is a module's own loads that module alone, any other all of them. A new
+        part is a new file.
     """
 
     def __init__(self, kind: str, package: str):
@@ -32,6 +34,7 @@ class Registry(Generic[T]):
         self._package = package
         self._classes: dict[str, T] = {}
         self._loaded = False
+        self._modules: set[str] = set()  # looked for by name
 
     def register(self, name: str) -> Callable[[T], T]:
         """Class decorator: make the class known under `name` (also stored as its attribute `name`)."""
@@ -58,20 +61,28 @@ class Registry(Generic[T]):
             if entry.name not in self._classes:
                 self.register(entry.name)(entry.load())
 
+    def _find(self, name: str) -> bool:
+        """Whether the name is known, once what may register it is loaded: its own module, or else everything."""
+        module = f"{self._package}.{name.replace('-', '_')}"
+        if not self._loaded and module not in self._modules and name.replace("-", "_").isidentifier():
+            self._modules.add(module)
+            if importlib.util.find_spec(module) is not None:
+                importlib.import_module(module)
+        if name not in self._classes:
+            self._load()
+        return name in self._classes
+
     def __iter__(self) -> Iterator[str]:
         self._load()
         return iter(sorted(self._classes))
 
     def __contains__(self, name: object) -> bool:
-        self._load()
-        return name in self._classes
+        return isinstance(name, str) and self._find(name)
 
     def __getitem__(self, name: str) -> T:
-        self._load()
-        try:
-            return self._classes[name]
-        except KeyError:
-            raise unknown(self.kind, name, self._classes) from None
+        if not self._find(name):
+            raise unknown(self.kind, name, self._classes)
+        return self._classes[name]
 
     def create(self, text: str, /, **extra: Any) -> Any:
         """Build the part that `text` describes.

@@ -16,7 +16,7 @@ PACKAGE = ROOT / "mpicomp"
 FLOORS = {
     "version": 0, "errors": 0, "registry": 1, "kernels": 1, "wire": 2, "compressors": 3, "data": 3, "problems": 4,
     "participation": 4, "mechanisms": 5, "oracles": 5, "optimizers": 5, "cluster": 6, "methods": 7, "runtime": 8, "api": 8,
-    "study": 9, "bench": 9, "estimation": 9, "cli": 10, "__main__": 11, "__init__": 11,
+    "lab": 9, "slurm": 9, "study": 10, "bench": 10, "estimation": 10, "reproduce": 11, "cli": 12, "__main__": 13, "__init__": 13,
 }  # fmt: skip
 MAY_NAME_MPI4PY = {"cluster", "bench", "runtime/results.py"}
 
@@ -63,7 +63,7 @@ def test_only_the_cluster_knows_mpi(path):
 
 def test_kernels_need_only_numpy_and_numba():
     allowed = {"numpy", "numba", "mpicomp", "__future__", "enum", "typing", "functools", "math", "collections"}
-    allowed |= {"os", "platform", "pathlib", "hashlib"}  # for the place of the cache
+    allowed |= {"os", "platform", "pathlib", "hashlib", "fcntl"}  # for the place of the cache
     allowed |= {"llvmlite"}  # Numba's own, for instructions that Python has no word for
     for path in (PACKAGE / "kernels").glob("*.py"):
         assert {name.split(".")[0] for name in imports(path)} <= allowed, path

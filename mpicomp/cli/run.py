@@ -45,7 +45,12 @@ def _options(
     init: Annotated[str | None, Option(help="x⁰: zero, ones, normal:SEED, or paper.  [zero]")] = None,
     dtype: Annotated[str | None, Option(help="Of the computation: float32 or float64.  [float64]")] = None,
     wire_dtype: Annotated[str | None, Option(help="Of the values that travel.  [as --dtype]")] = None,
-    exchange: Annotated[str | None, Option(help="p2p, collective, local, or auto.  [auto]")] = None,
+    exchange: Annotated[
+        str | None,
+        Option(
+            help="p2p, collective, sharded, hierarchical, hierarchical:sum, allreduce (dense), local, or auto.  [auto]"
+        ),
+    ] = None,
     seed: Annotated[int | None, Option(help="Of everything random.  [0]")] = None,
     eval_every: Annotated[
         int | None, Option(help="Rounds between evaluations; 0 for about a hundred in all.  [0]")
@@ -66,6 +71,10 @@ def _options(
     ] = None,
     resume: Annotated[
         str | None, Option(help="Go on from a run directory's checkpoints; auto: from --out's, if any.")
+    ] = None,
+    on_failure: Annotated[
+        str | None,
+        Option(help="A rank dies: stop; restart:N the job; continue:rehost or continue:drop its clients.  [stop]"),
     ] = None,
     verify_bytes: Annotated[
         bool, Option("--verify-bytes", help="Compare the ledger with an independent count of what MPI is handed.")
@@ -146,7 +155,7 @@ def world(exchange: str = "auto") -> Any:
     from ..cluster.environment import check_world, declared_size
 
     if declared_size() is None:
-        if exchange in ("p2p", "collective"):
+        if exchange not in ("auto", "local"):
             print(
                 f"mpicomp: one process, so --exchange {exchange} runs in-process; `mpicomp launch -n 5 -- run ...` starts five"
             )

@@ -7,12 +7,21 @@ reduction. That is also what a PMPI wrapper sees, so the two must agree to the b
 from __future__ import annotations
 
 import json
+import os
 import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
+from ..errors import RankFailure
 from .ledger import Ledger
+
+FINALIZE_SECONDS = 5.0
 
 
 def world() -> Any:
@@ -22,8 +31,11 @@ def world() -> Any:
     return MPI.COMM_WORLD
 
 
-def finalize() -> int:
-    """End MPI in this process, where it was started; returns the size that its world had, 1 where there was none."""
+def finalize(code: int) -> int:
+    """End MPI in this process, where it was started; returns the size that its world had, 1 where there was none.
+
+    Where ranks have died, MPI may wait for ever: after FINALIZE_SECONDS the process ends, with the exit code `code`.
+    """
     if "mpi4py.MPI" not in sys.modules:
         return 1
     from mpi4py import MPI
@@ -31,7 +43,11 @@ def finalize() -> int:
     if not MPI.Is_initialized() or MPI.Is_finalized():
         return 1
     size: int = MPI.COMM_WORLD.Get_size()
+    patience = threading.Timer(FINALIZE_SECONDS, os._exit, [code])
+    patience.daemon = True
+    patience.start()
     MPI.Finalize()
+    patience.cancel()
     return size
 
 
@@ -42,15 +58,16 @@ class Comm:
     ----------
     comm : an mpi4py communicator; it is duplicated, so that no message of the caller's can meet ours.
     ledger : where the bytes are entered.
+    by_node : number the ranks anew, so that those of a node are consecutive; rank 0 stays rank 0.
     """
 
-    def __init__(self, comm: Any, ledger: Ledger | None = None):
+    def __init__(self, comm: Any, ledger: Ledger | None = None, by_node: bool = False):
         from mpi4py import MPI
 
         self._mpi = MPI
-        self._comm = comm.Dup()
-        self.rank: int = comm.Get_rank()
-        self.size: int = comm.Get_size()
+        self._comm = comm.Split(0, _lowest(comm) * comm.Get_size() + comm.Get_rank()) if by_node else comm.Dup()
+        self.rank: int = self._comm.Get_rank()
+        self.size: int = self._comm.Get_size()
         self.ledger = ledger or Ledger()
         self.purpose = "setup"
         self.now = MPI.Wtime
@@ -108,6 +125,11 @@ class Comm:
         source = [send, (counts, displacements), self._mpi.BYTE] if self.rank == root else None
         self._comm.Scatterv(source, [recv, recv.nbytes, self._mpi.BYTE], root)
 
+    def allreduce_sum(self, values: np.ndarray) -> None:
+        """Sum over all ranks, in place (float32 or float64); the order of the additions is the MPI library's."""
+        self.ledger.handed(self.purpose, "Allreduce", values.nbytes)
+        self._comm.Allreduce(self._mpi.IN_PLACE, values, self._mpi.SUM)
+
     def allreduce_max(self, values: np.ndarray) -> None:
         """Elementwise maximum over all ranks, in place (float64)."""
         self.ledger.handed(self.purpose, "Allreduce", values.nbytes)
@@ -117,6 +139,15 @@ class Comm:
         """Wait for all ranks."""
         self.ledger.handed(self.purpose, "Barrier", 0)
         self._comm.Barrier()
+
+    def meet(self) -> None:
+        """Wait for all ranks, asleep: for the set-up, where others may still need the processors that a waiting MPI call keeps busy.
+
+        Nothing is handed over, so nothing is entered in the ledger.
+        """
+        request = self._comm.Ibarrier()
+        while not request.Test():
+            time.sleep(0.001)
 
     def bcast_json(self, value: Any, root: int = 0) -> Any:
         """Broadcast a JSON value from `root`: its length, then its text."""
@@ -140,10 +171,42 @@ class Comm:
         return [json.loads(buf[a : a + n].tobytes()) for a, n in zip(starts, lengths, strict=True)]
 
     # ---- the rest -----------------------------------------------------------------------------------------------
+    @cached_property
+    def nodes(self) -> np.ndarray:
+        """The node of each rank, by the lowest rank that is on it; int64, shape (size,). The first use is collective."""
+        nodes = np.zeros(self.size, np.int64)
+        self.gather(np.array([_lowest(self._comm)]), nodes if self.rank == 0 else None)
+        self.bcast(nodes)
+        return nodes
+
     def node(self) -> Any:
         """The mpi4py communicator of the ranks that share this rank's memory."""
         return self._comm.Split_type(self._mpi.COMM_TYPE_SHARED)
 
+    @contextmanager
+    def failures(self) -> Iterator[None]:
+        """Errors of MPI in here are raised as RankFailure. (Most libraries end the job instead of reporting any.)"""
+        try:
+            yield
+        except self._mpi.Exception as error:
+            raise RankFailure(str(error)) from error
+
+    def revoke(self) -> None:
+        """Every call of any rank on this communicator, also one that is under way, fails from now on."""
+        self._comm.Revoke()
+
     def free(self) -> None:
         """Give the duplicate back."""
         self._comm.Free()
+
+
+def _lowest(comm: Any) -> int:
+    """The lowest rank of a communicator that shares this one's memory."""
+    from mpi4py import MPI
+
+    node = comm.Split_type(MPI.COMM_TYPE_SHARED)
+    here, everybody = node.Get_group(), comm.Get_group()
+    lowest = min(here.Translate_ranks(list(range(node.Get_size())), everybody))
+    for handle in (here, everybody, node):
+        handle.Free()
+    return lowest

@@ -1,4 +1,4 @@
-"""Which rank hosts which clients: consecutive clients, as evenly as possible, on ranks 1, 2, ... in order."""
+"""Which rank hosts which clients: consecutive ones, as evenly as possible, in the order of ranks; and which serves which coordinates."""
 
 from __future__ import annotations
 
@@ -45,6 +45,24 @@ class Placement:
         return cls(n_clients, np.concatenate([[0], np.arange(workers + 1) * n_clients // workers]).astype(np.int64))
 
     @classmethod
+    def everywhere(cls, n_clients: int, size: int) -> Placement:
+        """All ranks share the clients, rank 0 too.
+
+        >>> Placement.everywhere(10, 4).first
+        array([ 0,  2,  5,  7, 10])
+
+        Raises
+        ------
+        ConfigError : fewer clients than ranks.
+        """
+        if n_clients < size:
+            raise ConfigError(
+                f"{n_clients} clients cannot be spread over {size} ranks that all host clients; start at most {n_clients} ranks or raise "
+                f"--clients to {size} or more"
+            )
+        return cls(n_clients, (np.arange(size + 1) * n_clients // size).astype(np.int64))
+
+    @classmethod
     def single(cls, n_clients: int) -> Placement:
         """One process is the server and hosts everybody."""
         if n_clients < 1:
@@ -64,3 +82,15 @@ class Placement:
         """The rank's clients cut into consecutive ranges [low, high) of at most `per_group` clients."""
         low, high = int(self.first[rank]), int(self.first[rank + 1])
         return [(start, min(start + per_group, high)) for start in range(low, high, per_group)]
+
+
+def slices(dim: int, size: int, alignment: int) -> np.ndarray:
+    """Bounds of consecutive slices of [0, dim), one for each rank, as even as the alignment allows; int64, shape (size + 1,).
+
+    Rank 0 always has some coordinates; where there are too few, the last ranks have none.
+
+    >>> slices(1000, 4, 64)
+    array([   0,  256,  512,  768, 1000])
+    """
+    units = -(-dim // alignment)
+    return np.minimum(-(-np.arange(size + 1) * units // size) * alignment, dim)

@@ -7,12 +7,10 @@ is, so `require` starts the process once more with LD_PRELOAD. The library is to
 from __future__ import annotations
 
 import ctypes
-import fcntl
 import hashlib
 import os
 import platform
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +19,7 @@ from typing import Any
 from ..errors import EnvironmentMismatch
 from .comm import Comm
 from .launcher import OPEN_MPI, loaded_mpi
+from .native import cached, compile_first
 
 SOURCES = Path(__file__).parent / "pmpi"
 NETWORKS = Path("/sys/class/net")
@@ -64,27 +63,11 @@ def build(python: str, open_mpi: bool) -> Path:
     digest = hashlib.sha256(f"{python} {open_mpi}".encode())
     for source in sorted(SOURCES.iterdir()):
         digest.update(source.read_bytes())
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mpicomp" / "pmpi"
-    library = base / (platform.node() or "host") / f"libpmpicount-{digest.hexdigest()[:16]}.so"
-    library.parent.mkdir(parents=True, exist_ok=True)
-    with open(library.parent / "lock", "w") as lock:  # the ranks of a node all come here
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not library.exists():
-            _compile(python, open_mpi, library)
-    return library
-
-
-def _compile(python: str, open_mpi: bool, library: Path) -> None:
-    part, reasons = library.with_suffix(".part"), []
-    for compiler in _compilers(python):
-        flags = ["-O2", "-shared", "-fPIC", f"-DEXPECT_OPEN_MPI={int(open_mpi)}", "-o", str(part)]
-        done = subprocess.run(
-            [compiler[0], *flags, str(SOURCES / "pmpicount.c"), *compiler[1:]], capture_output=True, text=True
-        )
-        if done.returncode == 0:
-            os.replace(part, library)
-            return
-        reasons.append(f"{compiler[0]}: {(done.stderr.strip().splitlines() or ['failed'])[0]}")
+    library = cached("pmpi", f"libpmpicount-{digest.hexdigest()[:16]}.so")
+    flags = ["-O2", "-shared", "-fPIC", f"-DEXPECT_OPEN_MPI={int(open_mpi)}", str(SOURCES / "pmpicount.c")]
+    reasons = compile_first(library, ([compiler, *flags, *more] for compiler, *more in _compilers(python)))
+    if reasons is None:
+        return library
     raise EnvironmentMismatch(
         f"--verify-bytes needs a C compiler and the MPI headers, to build {SOURCES / 'pmpicount.c'}: "
         f"{'; '.join(reasons) or 'there is no mpicc and no cc'}. Install gcc (the MPI wheels bring mpicc and mpi.h), or `module load` the "
@@ -118,7 +101,7 @@ class WitnessedComm(Comm):
     EnvironmentMismatch : the library is not below this process.
     """
 
-    def __init__(self, comm: Any):
+    def __init__(self, comm: Any, by_node: bool = False):
         library = _library()
         if library is None:
             raise EnvironmentMismatch(
@@ -128,7 +111,7 @@ class WitnessedComm(Comm):
             function.restype = ctypes.c_longlong
         library.pmpicount_name.restype = ctypes.c_char_p
         self._witness, self._purposes = library, {"": 0}
-        super().__init__(comm)
+        super().__init__(comm, by_node=by_node)
         self._interfaces = interfaces()
 
     @property

@@ -9,7 +9,7 @@ from ..kernels import lean
 from ..kernels.bits import CHUNK, packed_nbytes, padding_is_zero, unpack_top
 from ..kernels.quantize import LANES, write_signs
 from ..kernels.status import BAD_PADDING, TRUNCATED
-from .base import Codec, Compressor, compressors
+from .base import Codec, Compressor, compressors, cut_by_fields
 from .identity import Identity
 
 _ORDERS = {"l1": 1, "l2": 2, "unit": 0}
@@ -51,13 +51,14 @@ class Sign(Compressor):
 
     def bind(self, dim, n_clients, wire_dtype=np.float64):
         wire = np.dtype(wire_dtype)
-        max_nbytes = _scale_nbytes(_ORDERS[self.norm], wire.itemsize) + packed_nbytes(dim, 1)
+        head = _scale_nbytes(_ORDERS[self.norm], wire.itemsize)
+        max_nbytes = head + packed_nbytes(dim, 1)
         if max_nbytes >= dim * wire.itemsize:
             return Identity().bind(dim, n_clients, wire)
         args = _ORDERS[self.norm], np.empty(LANES), np.empty(CHUNK, np.uint8)
         return Codec(
             self, self.codec_id, dim, n_clients, wire, max_nbytes, _encode, _decode, args, fixed=True,
-            difference_kernel=_encode_difference,
+            difference_kernel=_encode_difference, cutting=cut_by_fields(head, width=1, separable=head == 0),
         )  # fmt: skip
 
 

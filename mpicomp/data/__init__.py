@@ -1,5 +1,6 @@
 """Data: sets known by name, LIBSVM text files, and partitions of the rows among clients."""
 
+from .images import images
 from .libsvm import SparseRows, parse_libsvm, read_libsvm
 from .partition import Partition, partition_rows, partitions
 from .sets import DATA_SETS, DataSet, load
@@ -9,6 +10,7 @@ __all__ = [
     "DataSet",
     "Partition",
     "SparseRows",
+    "images",
     "load",
     "parse_libsvm",
     "partition_rows",

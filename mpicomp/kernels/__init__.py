@@ -6,36 +6,10 @@ run is the same bit for bit for any number of ranks), and with errors as NumPy h
 
 from __future__ import annotations
 
-import hashlib
-import os
-import platform
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, TypeVar, cast
 
-
-def cache_directory() -> Path:
-    """Where compiled kernels are kept: a directory for each host and each state of the kernels' sources.
-
-    Two hosts with different processors never write the same index. And Numba looks only at the file of the function that it loads:
-    where a kernel changes, those that call it in other files would go on with its old machine code.
-    """
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    checked = os.environ.get("NUMBA_BOUNDSCHECK", "")  # with array bounds checked it is other code
-    package, digest = Path(__file__).parent.parent, hashlib.sha256(checked.encode())
-    for path in sorted([*package.glob("kernels/*.py"), *package.glob("compressors/*.py")]):
-        digest.update(path.read_bytes())
-    return base / "mpicomp" / "numba" / (platform.node() or "host") / digest.hexdigest()[:16]
-
-
-# Numba reads the variable when it is first imported. A user's own setting wins.
-os.environ.setdefault("NUMBA_CACHE_DIR", str(cache_directory()))
-
-import numba  # noqa: E402
-from numba.core.codegen import get_host_cpu_features  # noqa: E402
-
-if not numba.config.CACHE_DIR:  # type: ignore[attr-defined]
-    numba.config.CACHE_DIR = os.environ["NUMBA_CACHE_DIR"]  # type: ignore[attr-defined]
+from .cache import cache_directory, numba, shared
 
 
 def _widen_vectors() -> None:
@@ -43,6 +17,8 @@ def _widen_vectors() -> None:
 
     LLVM takes 256 bits for all of Intel's; the kernels are then up to 1.5 times slower. A user's own choice of features wins.
     """
+    from numba.core.codegen import get_host_cpu_features  # Numba is to be imported after the cache's directory is named
+
     config: Any = numba.config
     if config.CPU_NAME is None and config.CPU_FEATURES is None:
         features = get_host_cpu_features()
@@ -57,7 +33,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 def njit(function: F) -> F:
     """Compile `function` when it is first called."""
-    return cast(F, numba.njit(function, cache=True, nogil=True, error_model="numpy"))
+    return cast(F, shared(numba.njit(function, nogil=True, error_model="numpy")))
 
 
 def lean(function: F) -> F:
@@ -67,7 +43,7 @@ def lean(function: F) -> F:
     numbers, where a bucket has five hundred. A lean kernel may call others and be called by them.
     """
     without: dict[str, Any] = {"_nrt": False}  # the option has no public name
-    return cast(F, numba.njit(function, cache=True, nogil=True, error_model="numpy", **without))
+    return cast(F, shared(numba.njit(function, nogil=True, error_model="numpy", **without)))
 
 
 __all__ = ["cache_directory", "lean", "njit"]

@@ -67,7 +67,7 @@ class EF21P(Downlink):
     Gruntkowska, Tyurin and Richtárik 2023, Algorithm 1.
     """
 
-    server_state = ("w",)
+    common_state = ("w",)
 
     def __init__(self, compressor: Compressor):
         self.compressor = compressor
@@ -83,6 +83,6 @@ class EF21P(Downlink):
         link = self.link
         delta = None
         if link.is_server:
-            delta = link.difference(self.codec, x, self.w, "model delta")  # x − w
+            delta = link.difference(self.codec, x, self.w[:, link.served], "model delta")  # x − w
         link.broadcast(self.codec, delta, round, self.w)  # w ← w + p
         return self.w

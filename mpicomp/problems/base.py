@@ -132,10 +132,12 @@ class Problem:
     Attributes
     ----------
     n_clients, dim : n and d.
+    measures : what `measure` tells beside f and ‖∇f‖² at each evaluation, for instance accuracy on test data.
     """
 
     name: ClassVar[str] = "user"
     summary: ClassVar[str] = ""
+    measures: ClassVar[tuple[str, ...]] = ()
     n_clients: int
     dim: int
 
@@ -201,6 +203,10 @@ class Problem:
         raise ConfigError(
             f"problem {self.name!r} has no starting point of its own; use --init zero, ones or normal:SEED"
         )
+
+    def measure(self, x: np.ndarray) -> tuple[float, ...]:
+        """A number for each of `measures` at x, shape (d,); asked on the server only, off the clock."""
+        return ()
 
     def describe(self) -> dict[str, Any]:
         """Facts for the result files: sizes, heterogeneity."""

@@ -7,11 +7,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ..data import load, partition_rows
+from ..data import load
 from ..errors import ConfigError, unknown
 from ..kernels import sparse
-from ..kernels.sparse import NONCONVEX, RIDGE, ClientRows
+from ..kernels.sparse import NONCONVEX, RIDGE
 from .base import Block, BlockProblem, FeatureCounts
+from .rows import deal, hosted
 from .spectral import largest_eigenvalue
 
 REGULARIZERS = {"nonconvex": NONCONVEX, "ridge": RIDGE, "none": RIDGE}
@@ -55,18 +56,18 @@ class LinearModel(BlockProblem):
         if not reg >= 0:
             raise ConfigError(f"problem {self.name!r} needs reg >= 0, got reg={reg}")
         table = load(data, features)
-        table = table._replace(labels=self.labels(table.labels, data))
-        order, offsets = partition_rows(partition, table, clients, seed)
+        rows = deal(table._replace(labels=self.labels(table.labels, data)), partition, clients, seed)
         self.data, self.partition, self.regularizer = data, partition, regularizer
         self.n_clients, self.dim = clients, table.features + bias
         self.reg = 0.0 if regularizer == "none" else float(reg)
         self.penalty = REGULARIZERS[regularizer]
-        indptr, indices, values = _take(order, table.indptr, table.indices, table.values)
         if bias:
-            values = np.insert(values, indptr[1:], 1.0)
-            indices = np.insert(indices, indptr[1:], np.int32(table.features))
-            indptr = indptr + np.arange(len(indptr))
-        self.rows = ClientRows(indptr, indices, values, table.labels[order], offsets)
+            rows = rows._replace(
+                values=np.insert(rows.values, rows.indptr[1:], 1.0),
+                indices=np.insert(rows.indices, rows.indptr[1:], np.int32(table.features)),
+                indptr=rows.indptr + np.arange(len(rows.indptr)),
+            )
+        self.rows = rows
 
     def labels(self, labels: np.ndarray, source: str) -> np.ndarray:
         """The labels that the link takes, from those of the file."""
@@ -175,13 +176,9 @@ class LinearBlock(Block):
 
     def __init__(self, problem: LinearModel, clients: np.ndarray, dtype: np.dtype):
         super().__init__(problem, clients, dtype)
-        rows, sizes = problem.rows, np.diff(problem.rows.offsets)[self.clients]
-        offsets = np.concatenate([[0], np.cumsum(sizes)])
-        order = np.repeat(rows.offsets[self.clients] - offsets[:-1], sizes) + np.arange(offsets[-1])
-        indptr, indices, values = _take(order, rows.indptr, rows.indices, rows.values)
-        mine = ClientRows(indptr, indices, values.astype(dtype), rows.labels[order].astype(dtype), offsets)
+        mine = hosted(problem.rows, self.clients, dtype)
         self._terms = mine, problem.link, problem.penalty, dtype.type(problem.reg)
-        self._slopes, self._regularizer = np.empty(len(order), dtype), np.empty(problem.dim, dtype)
+        self._slopes, self._regularizer = np.empty(len(mine.labels), dtype), np.empty(problem.dim, dtype)
 
     def losses(self, W: np.ndarray, out: np.ndarray) -> None:
         sparse.losses(*self._terms, W, out)
@@ -191,13 +188,3 @@ class LinearBlock(Block):
 
     def batch_gradients(self, W: np.ndarray, samples: np.ndarray, out: np.ndarray) -> None:
         sparse.batch_gradients(*self._terms, W, samples, self._regularizer, out)
-
-
-def _take(
-    order: np.ndarray, indptr: np.ndarray, indices: np.ndarray, values: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The rows `order` of a matrix in compressed sparse row form."""
-    lengths = np.diff(indptr)[order]
-    taken = np.concatenate([[0], np.cumsum(lengths)])
-    entries = np.repeat(indptr[order] - taken[:-1], lengths) + np.arange(taken[-1])
-    return taken, indices[entries], values[entries]

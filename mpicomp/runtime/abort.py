@@ -11,39 +11,67 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from ..errors import UserError, full_text
+from ..errors import RankFailure, UserError, full_text
 
 EXIT_USER_ERROR = 2
 AGREE_SECONDS = 4.0
 
 
+class Guarded:
+    """The communicator whose job ends with an exception, and a duplicate of it that carries nothing but the agreement on errors.
+
+    Attributes
+    ----------
+    comm : mpi4py communicator; None for one process.
+    """
+
+    def __init__(self, comm: Any):
+        self.comm = comm if comm is not None and comm.Get_size() > 1 else None
+        self.errors: Any = None
+        if self.comm is not None:
+            self.move(comm)
+
+    def move(self, comm: Any) -> None:
+        """From now on the job is the ranks of `comm`: the others have died."""
+        if comm is not self.comm or self.errors is None:
+            self.comm, self.errors = comm, comm.Dup()
+
+    def release(self) -> None:
+        """Give the duplicate back."""
+        if self.errors is not None:
+            self.errors.Free()
+            self.errors = None
+
+
 @contextmanager
-def guard(comm: Any) -> Iterator[None]:
+def guard(comm: Any) -> Iterator[Guarded]:
     """Abort the job of `comm` (mpi4py) on any exception but a UserError that all ranks raise alike.
 
     Parameters
     ----------
     comm : an mpi4py communicator, or None for one process, where exceptions simply pass.
     """
-    if comm is None or comm.Get_size() == 1:
-        yield
+    held = Guarded(comm)
+    if held.comm is None:
+        yield held
         return
-    errors = comm.Dup()  # carries nothing but the agreement below
     try:
-        yield
+        yield held
     except UserError as error:
-        if not _all_arrive(errors):
+        if not _all_arrive(held.errors):
             _end(
-                comm,
+                held.comm,
                 f"{type(error).__name__}: {full_text(error)}\n(the other ranks do not see this error)",
                 EXIT_USER_ERROR,
             )
         raise
+    except RankFailure as error:
+        _end(held.comm, full_text(error), 1)
     except BaseException as error:
         code = error.code if isinstance(error, SystemExit) and isinstance(error.code, int) else 1
-        _end(comm, traceback.format_exc(), code or 1)
+        _end(held.comm, traceback.format_exc(), code or 1)
     else:
-        errors.Free()
+        held.release()
 
 
 def _all_arrive(comm: Any) -> bool:

@@ -11,11 +11,12 @@ from typing import Any
 
 import numpy as np
 
+from ..cluster.recovery import OnFailure
 from ..errors import ConfigError, unknown
 from ..registry import format_spec, parse_spec, parse_value
 
 DTYPES = ("float32", "float64")
-EXCHANGES = ("auto", "p2p", "collective", "local")
+EXCHANGES = ("auto", "p2p", "collective", "sharded", "hierarchical", "hierarchical:sum", "allreduce", "local")
 _TABLES = {"method": "method_options", "problem": "problem_options", "optimizer": "optimizer_options"}
 
 
@@ -35,13 +36,16 @@ class Config:
     step : "theory", "theory*FACTOR", or a number.
     init : x⁰: "zero", "ones", "normal:SEED", or "paper" for the problem's own.
     dtype, wire_dtype : of the computation, and of the values that travel (as dtype where None).
-    exchange : "p2p", "collective", "local", or "auto" (p2p over several processes, local in one).
+    exchange : "p2p", "collective", "sharded", "hierarchical", "hierarchical:sum", "allreduce" (dense sums, no server), "local", or "auto"
+        (p2p over several processes, local in one); docs/exchanges.md says which one when.
     seed : of everything random. eval_every : rounds between evaluations, 0 for about a hundred in all.
     out : directory for the results; nothing is written where None.
     checkpoint_every, checkpoint_seconds : write a checkpoint under `out` after so many rounds or seconds; 0 never.
     time_limit : seconds after which to checkpoint and stop with exit code 75; 0 for none.
     stall_timeout : seconds that a round or an evaluation may take before the job is ended; 0 for no limit.
     resume : go on from the checkpoints of a run directory, or "auto": from those under `out` where there are any.
+    on_failure : when a rank dies: "stop" the job; "restart" or "restart:N" it (`mpicomp launch` does), at most N times, from its last
+        checkpoint; "continue" (or "continue:rehost") with its clients on the other ranks, "continue:drop" without them.
     verify_bytes : compare the ledger with an independent count below MPI (`cluster/witness.py`).
     allow_unsafe : run combinations that no theory covers.
     """
@@ -73,6 +77,7 @@ class Config:
     time_limit: float = 0.0
     stall_timeout: float = 0.0
     resume: str | None = None
+    on_failure: str = "stop"
     verify_bytes: bool = False
     allow_unsafe: bool = False
 
@@ -141,9 +146,26 @@ class Config:
             raise ConfigError(f"tol={self.tol} must be a number that is not negative; 0 means run all rounds")
         if self.out is None and (self.checkpoint_every or self.checkpoint_seconds or self.resume == "auto"):
             raise ConfigError("checkpoints are written under the results: give --out DIR too")
+        self._validate_on_failure()
         parse_step(self.step)
         if self.init != "paper":
             initial_point(self.init, 1, 0)
+
+    def _validate_on_failure(self) -> None:
+        plan = OnFailure.parse(self.on_failure)
+        if plan.goes_on and self.exchange.startswith(("sharded", "hierarchical")):
+            raise ConfigError(
+                f"on_failure={self.on_failure} goes on without dead ranks, but with --exchange {self.exchange} others depend on them; "
+                "use --exchange p2p, or --on-failure stop or restart"
+            )
+        if plan.restarts and not (self.resume and (self.checkpoint_every or self.checkpoint_seconds)):
+            raise ConfigError(
+                f"on_failure={self.on_failure} goes on from checkpoints: give --out DIR, --checkpoint-every R and --resume auto too"
+            )
+        if plan.goes_on and self.verify_bytes:
+            raise ConfigError(
+                "verify_bytes compares all that MPI was handed, of which a dead rank cannot tell; give --on-failure stop"
+            )
 
     # ---- writing ------------------------------------------------------------------------------------------------
     def to_toml(self) -> str:

@@ -9,13 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from ..cluster.clock import Clock
-from ..cluster.collective import CollectiveExchange
 from ..cluster.comm import Comm
-from ..cluster.exchange import Exchange
-from ..cluster.ledger import Ledger
-from ..cluster.local import LocalExchange
-from ..cluster.p2p import P2PExchange
+from ..cluster.recovery import OnFailure
 from ..cluster.witness import WitnessedComm
 from ..compressors import Compressor
 from ..errors import ConfigError, UserError
@@ -25,11 +20,13 @@ from .abort import guard
 from .checkpoint import resume, save
 from .config import Config
 from .control import Control
+from .exchanges import make_exchange, rehearsal_exchange
 from .record import Progress, Record, conclude
-from .rehearsal import leaders_first, rehearse
+from .rehearsal import rehearse
 from .results import Result, check_directory
 from .session import Composition, Session, build_problem
 from .stall import CHECKPOINT, END, EVALUATION, ROUND, StallWatch
+from .survival import Snapshot, Stage, persevere
 
 
 def run(
@@ -69,9 +66,11 @@ def run(
     if config is None or options or texts:
         config = _with_options(config, {**options, **texts})
     own = {k: v for k, v in named.items() if v is not None and not isinstance(v, str)}
-    with guard(comm), Control(config) as control:
+    with guard(comm) as held, Control(config) as control:
+        if held.comm is not None and OnFailure.parse(config.on_failure).goes_on:
+            return persevere(lambda *how: _run(config, own, progress, control, *how), config, held)
         wrapped = _counted(comm, config)
-        result = _run(config, wrapped, own, progress, control)
+        result = _run(config, own, progress, control, wrapped, Stage(config.resume), Snapshot())
         if isinstance(wrapped, WitnessedComm):
             result.witness = wrapped.verify()
         if wrapped is not None:
@@ -82,7 +81,8 @@ def run(
 
 def _counted(comm: Any, config: Config) -> Comm | None:
     if comm is not None and comm.Get_size() > 1:
-        return WitnessedComm(comm) if config.verify_bytes else Comm(comm)
+        by_node = config.exchange.startswith("hierarchical")
+        return WitnessedComm(comm, by_node) if config.verify_bytes else Comm(comm, by_node=by_node)
     if config.verify_bytes:
         raise ConfigError(
             "verify_bytes in one process: nothing goes through MPI; start several, `mpicomp launch -n 5 -- run --verify-bytes ...`"
@@ -102,20 +102,31 @@ def _with_options(config: Config | None, options: dict[str, Any]) -> Config:
     return fresh
 
 
-def _run(config: Config, comm: Comm | None, own: dict[str, Any], progress: Progress | None, control: Control) -> Result:
+def _run(
+    config: Config,
+    own: dict[str, Any],
+    progress: Progress | None,
+    control: Control,
+    comm: Comm | None,
+    stage: Stage,
+    seen: Snapshot,
+) -> Result:
     started = time.perf_counter()
-    problem = own.get("problem") or leaders_first(comm, lambda: build_problem(config))
-    composition = Composition(config, problem, own.get("method"), own.get("compressor"))
-    step_size = _agree(comm, config, composition)
-    exchange = make_exchange(config, problem, comm)
-    session = Session(config, problem, composition.parts(step_size), exchange, step_size)
+    staged = stage.config(config)
+    problem = stage.problem(own.get("problem") or build_problem(config))
+    composition = Composition(staged, problem, own.get("method"), own.get("compressor"))
+    step_size = _agree(comm, staged, composition)
+    exchange = make_exchange(config, problem, composition, comm)
+    start = None if stage.x is None else np.array(stage.x)
+    session = Session(staged, problem, composition.parts(step_size), exchange, step_size, start)
     setup = time.perf_counter() - started
-    leaders_first(comm, lambda: rehearse(config, problem, composition, step_size))
+    practice = rehearsal_exchange(staged, problem, composition, 1 if comm is None else comm.size)
+    rehearse(staged, problem, composition, step_size, practice)
     if comm is not None:
-        comm.barrier()
+        comm.meet()
     warmup = time.perf_counter() - started - setup
-    record = Record(config, session, comm, progress)
-    resume(config, session, record, comm)
+    record = Record(config, session, comm, progress, stage, seen)
+    resume(staged, session, record, comm)
     # NumPy need not warn of overflow: a run that diverges is stopped with a message of its own
     with StallWatch(config.stall_timeout, comm) as watch:
         control.attach(exchange)
@@ -150,6 +161,7 @@ def _agree(comm: Comm | None, config: Config, composition: Composition) -> float
             answer = {"config": fingerprint, **_begin(config, composition)}
         except UserError as error:
             answer = {"error": str(error)}
+    comm.meet()  # rank 0 may be computing the constants
     answer = comm.bcast_json(answer)
     if "error" in answer:
         raise ConfigError(answer["error"])
@@ -160,25 +172,6 @@ def _agree(comm: Comm | None, config: Config, composition: Composition) -> float
     if answer["smoothness"] is not None:
         composition.setting.smoothness = Smoothness.from_dict(answer["smoothness"])
     return answer["step"]
-
-
-def make_exchange(config: Config, problem: Problem, comm: Comm | None) -> Exchange:
-    """The configured exchange.
-
-    Raises
-    ------
-    ConfigError : `local` over several processes, or more workers than clients.
-    """
-    n, d, dtype = problem.n_clients, problem.dim, np.dtype(config.dtype)
-    weights = np.full(n, 1.0 / n)
-    if comm is None:
-        return LocalExchange(n, d, dtype, weights, Ledger(), Clock(time.perf_counter, config.rounds))
-    if config.exchange == "local":
-        raise ConfigError(
-            f"--exchange local runs in one process, but {comm.size} were started; use p2p or collective, or start one"
-        )
-    kind = CollectiveExchange if config.exchange == "collective" else P2PExchange
-    return kind(comm, n, d, dtype, weights, Clock(comm.now, config.rounds))
 
 
 def _rounds(
@@ -196,7 +189,7 @@ def _rounds(
         control.before_round()
         watch.at = (ROUND, t + 1)
         clock.start_round()
-        session.round(t)
+        session.round(t - record.stage.since)
         clock.end_round()
         t += 1
         orders = control.after_round(t)
@@ -206,7 +199,7 @@ def _rounds(
         if t % every == 0 or t == config.rounds:
             watch.at = (EVALUATION, t)
             stop = record.evaluate(t)
-        if orders.checkpoint and not record.diverged:
+        if orders.checkpoint and not record.diverged and not record.stage.drops:
             if comm is not None:
                 comm.purpose = "checkpoint"
             watch.at = (CHECKPOINT, t)

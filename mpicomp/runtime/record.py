@@ -17,15 +17,30 @@ from .checkpoint import newest
 from .config import Config
 from .results import Result, digest, manifest, rank_facts
 from .session import Composition, Session, complete
+from .survival import Snapshot, Stage
 
 Progress = Callable[[dict[str, Any]], None]
 
 
 class Record:
-    """Evaluations: off the clock, and entered in the ledger apart from the rounds."""
+    """Evaluations: off the clock, and entered in the ledger apart from the rounds.
 
-    def __init__(self, config: Config, session: Session, comm: Comm | None, progress: Progress | None):
+    Parameters
+    ----------
+    stage : where this attempt at the run begins. seen : kept up to date with the last evaluation, on the server.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        session: Session,
+        comm: Comm | None,
+        progress: Progress | None,
+        stage: Stage,
+        seen: Snapshot,
+    ):
         self.config, self.session, self.comm, self.progress = config, session, comm, progress
+        self.stage, self._seen = stage, seen
         self.history: list[dict[str, Any]] = []
         self.reached = self.diverged = self.interrupted = False
         self.resumed_at = 0
@@ -36,6 +51,9 @@ class Record:
             "total": 0.0,
         }
         self._flag = np.zeros(1)
+        seen.n_clients = session.exchange.n_clients
+        if stage.saved is not None:
+            self.resume(stage.since, stage.saved)
 
     def resume(self, t: int, saved: dict[str, Any]) -> None:
         """Go on after round t from what `saved()` gave to a checkpoint."""
@@ -46,15 +64,17 @@ class Record:
             "seconds": np.array(totals["seconds"]),
             "total": totals["total"],
         }
+        self._see(t, totals)
+
+    def _see(self, t: int, totals: dict[str, Any]) -> None:
+        seen = self._seen
+        seen.round, seen.x = t, self.session.x[0].copy()
+        seen.saved = {"history": list(self.history), "totals": totals}
 
     def saved(self) -> dict[str, Any]:
         """History and totals for a checkpoint; complete on rank 0."""
         measured = self.measure()
-        if measured is None:
-            return {}
-        traffic, seconds, totals = measured
-        sums = {"traffic": traffic.tolist(), "seconds": seconds.max(axis=0).tolist(), "total": float(totals.max())}
-        return {"history": self.history, "totals": sums}
+        return {} if measured is None else {"history": self.history, "totals": _sums(*measured)}
 
     def evaluate(self, t: int) -> bool:
         """Add a row for x^t; True where the run is to stop, on all ranks alike."""
@@ -62,15 +82,18 @@ class Record:
         self._off_the_clock()
         try:
             loss, norm = session.evaluate()
+            measures = session.measure()
         except Exception as error:
             error.add_note(f"in the evaluation after round {t}")
             raise
         ranks = self.measure()
         if ranks is not None:
-            self.history.append(self._row(t, loss, norm, *ranks))
+            self.history.append(self._row(t, loss, norm, measures, *ranks))
             self.diverged = not np.isfinite(loss + norm)
             if self.diverged:
                 self.divergence = self._advice(t, "f or ‖∇f‖² is not finite")
+            else:
+                self._see(t, _sums(*ranks))
             self.reached = norm <= self.config.tol and self.config.tol > 0
             self._flag[0] = self.reached or self.diverged
             if self.progress:
@@ -87,7 +110,8 @@ class Record:
         self.diverged = True
         if ranks is None or facts is None:
             return
-        self.history.append(self._row(t, np.nan, np.nan, *ranks))
+        unknown = dict.fromkeys(self.session.problem.measures, np.nan)
+        self.history.append(self._row(t, np.nan, np.nan, unknown, *ranks))
         if self.progress:
             self.progress(self.history[-1])
         names = [f"client {f['client']} (rank {r} on {f['host']})" for r, f in enumerate(facts) if f["client"] >= 0]
@@ -121,10 +145,16 @@ class Record:
 
     @staticmethod
     def _row(
-        t: int, loss: float, norm: float, traffic: np.ndarray, seconds: np.ndarray, totals: np.ndarray
+        t: int,
+        loss: float,
+        norm: float,
+        measures: dict[str, float],
+        traffic: np.ndarray,
+        seconds: np.ndarray,
+        totals: np.ndarray,
     ) -> dict[str, Any]:
         bytes_by = describe(traffic)
-        row: dict[str, Any] = {"round": t, "loss": loss, "grad_norm_sq": norm}
+        row: dict[str, Any] = {"round": t, "loss": loss, "grad_norm_sq": norm, **measures}
         for direction, counts in bytes_by.items():
             for name in ("payload", "header", "message", "values_only"):
                 row[f"{direction}_{name}"] = counts[name]
@@ -132,6 +162,11 @@ class Record:
             row[f"seconds_{phase}"] = float(value)
         row["seconds_total"] = float(totals.max())
         return row
+
+
+def _sums(traffic: np.ndarray, seconds: np.ndarray, totals: np.ndarray) -> dict[str, Any]:
+    """What `Record.measure` found, in JSON types and without the single ranks."""
+    return {"traffic": traffic.tolist(), "seconds": seconds.max(axis=0).tolist(), "total": float(totals.max())}
 
 
 def conclude(
@@ -146,6 +181,7 @@ def conclude(
 ) -> Result:
     """Put the result together on rank 0, and write it where `out` says."""
     exchange = session.exchange
+    x = exchange.assemble(session.x)
     fact = {**rank_facts(comm), "clients": len(exchange.clients), "mpi_calls": _calls(exchange.ledger)}
     facts = [fact] if comm is None else comm.gather_json(fact)
     measured = record.measure()
@@ -167,11 +203,13 @@ def conclude(
         "dim": problem.dim,
         "loss": last["loss"],
         "grad_norm_sq": last["grad_norm_sq"],
+        "measures": {name: last[name] for name in problem.measures},
         "reached_tol": record.reached,
         "diverged": record.diverged,
         "divergence": record.divergence,
         "interrupted": record.interrupted,
         "resumed_at": record.resumed_at,
+        "losses": record.stage.losses,
         "step": session.optimizer.step_size,
         "dtype": config.dtype,
         "wire_dtype": config.wire_dtype or config.dtype,
@@ -184,14 +222,12 @@ def conclude(
             "round_median_high": high,
             **overhead,
         },
-        "iterate_sha256": digest(session.x[0]),
+        "iterate_sha256": digest(x[0]),
         "seed": config.seed,
     }
     for rank, fact in enumerate(facts):
         fact["seconds"] = dict(zip(PHASES, seconds[rank].tolist(), strict=True))
-    result = Result(
-        complete(config), session.x[0].copy(), record.history, summary, manifest(config, facts, problem.describe())
-    )
+    result = Result(complete(config), x[0].copy(), record.history, summary, manifest(config, facts, problem.describe()))
     result.interrupted = record.interrupted
     if config.out is not None:
         result.save(config.out)
