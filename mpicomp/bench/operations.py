@@ -1,4 +1,4 @@
-"""How fast the parts of a round are that no single message shows: fused steps, slices, sparse sums, index coding, the Hadamard transform."""
+"""Steps that no single message shows: fused steps, slices, sparse sums, index coding, the Hadamard transform."""
 
 from __future__ import annotations
 

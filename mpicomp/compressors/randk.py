@@ -125,8 +125,7 @@ def _encode_window(V, rows, clients, shared, private, buf, pos, tally, wire, sam
         nbytes = (head + tail) * wire.itemsize
         x = V[rows[j]]
         values = buf[pos : pos + nbytes].view(wire.dtype)
-        if head:
-            copy_slice(x, first - lo, first - lo + head, values, 0)
+        copy_slice(x, first - lo, first - lo + head, values, 0)
         copy_slice(x, 0, tail, values, head)
         pos += nbytes
     tally += 8 * (pos - begin)
