@@ -54,7 +54,7 @@ def _observation(group: Group) -> Observation:
         group.phase("encode", "busiest"),
         group.phase("decode", "server" if server else "busiest"),
         group.phase("step", "server" if server else "busiest"),
-        f"{group.label}, {group.places} {'nodes' if cell.nodes else 'workers'}, {group.exchange}{', ' + cell.link if cell.link else ''}",
+        f"{group.label}, {group.places} {'nodes' if cell.nodes else 'workers'}, {group.exchange}{', ' + group.link_text if cell.link else ''}",
     )
 
 
