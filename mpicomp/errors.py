@@ -34,6 +34,10 @@ class LabError(UserError, RuntimeError):
     """A network lab that this machine or user cannot have, or that is not there; the message has the remedy."""
 
 
+class SlurmError(UserError, RuntimeError):
+    """SLURM is not here, or refuses; in its own words."""
+
+
 class CheckpointError(UserError):
     """A checkpoint that cannot be written or read; the message names file and remedy."""
 

@@ -117,14 +117,42 @@ class Target:
         return True
 
 
+class PartTarget(Target):
+    """The parts of messages for coordinates [16, 40), where these are less than all; `whole` is the codec of the messages."""
+
+    def __init__(self, whole: Codec):
+        self.whole = whole
+        super().__init__(whole.part(16, min(40, whole.dim)))
+
+    def _frame(self, V: np.ndarray) -> bytes:
+        whole = self.whole
+        V = np.ascontiguousarray(np.resize(V, (whole.n_clients, whole.dim)))
+        buf, clients = np.zeros(whole.n_clients * whole.max_nbytes + 8, np.uint8), self.clients
+        whole.encode(V, clients, clients, KEYS, buf, 0, np.zeros(2, np.int64))
+        bounds = np.array([0, 16, min(40, whole.dim), whole.dim])
+        room = whole.n_clients * (whole.max_nbytes + 64) + HEADER_NBYTES
+        parts, places = np.zeros(3 * room, np.uint8), np.arange(3) * room + HEADER_NBYTES
+        whole.cut(buf, 0, clients, KEYS, bounds, parts, places)
+        frame = parts[room : places[1]]
+        write_header(
+            frame, whole.codec_id, dtype_flag(whole.wire_dtype), ROUND, len(clients), len(frame) - HEADER_NBYTES
+        )
+        return frame.tobytes()
+
+
 def targets() -> list[Target]:
-    """Every codec of the golden frames, ef21+'s flag, and a user's compressor, in both wire precisions."""
+    """Every codec of the golden frames, ef21+'s flag, and a user's compressor, in both wire precisions; and parts."""
     spec = importlib.util.spec_from_file_location("golden_generate", GOLDEN)
     assert spec is not None and spec.loader is not None
     golden = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(golden)
     cases = [(compressors.create(text), d, n) for text, d, n in golden.CASES] + [(Flag(), 1, 5), (Halves(), 12, 3)]
-    return [Target(compressor.bind(d, n, wire)) for compressor, d, n in cases for wire in ("float32", "float64")]
+    codecs = [compressor.bind(d, n, wire) for compressor, d, n in cases for wire in ("float32", "float64")]
+    longer = [
+        compressor.bind(max(d, 77), n, wire) for compressor, d, n in cases[:-2] for wire in ("float32", "float64")
+    ]
+    parts = [PartTarget(codec) for codec in longer if codec.cutting is not None and 16 % codec.cutting.alignment == 0]
+    return [*map(Target, codecs), *parts]
 
 
 def with_length(frame: bytes) -> bytes:

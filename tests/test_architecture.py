@@ -16,7 +16,7 @@ PACKAGE = ROOT / "mpicomp"
 FLOORS = {
     "version": 0, "errors": 0, "registry": 1, "kernels": 1, "wire": 2, "compressors": 3, "data": 3, "problems": 4,
     "participation": 4, "mechanisms": 5, "oracles": 5, "optimizers": 5, "cluster": 6, "methods": 7, "runtime": 8, "api": 8,
-    "lab": 9, "study": 10, "bench": 10, "estimation": 10, "reproduce": 11, "cli": 12, "__main__": 13, "__init__": 13,
+    "lab": 9, "slurm": 9, "study": 10, "bench": 10, "estimation": 10, "reproduce": 11, "cli": 12, "__main__": 13, "__init__": 13,
 }  # fmt: skip
 MAY_NAME_MPI4PY = {"cluster", "bench", "runtime/results.py"}
 

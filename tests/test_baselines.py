@@ -609,7 +609,9 @@ def main() -> None:
         config = _with_options(Config(), {**options, "exchange": "p2p"})
         composition = Composition(config, mushrooms())
         comm = Comm(world)
-        session = Session(config, mushrooms(), composition.parts(0.02), make_exchange(config, mushrooms(), comm), 0.02)
+        session = Session(
+            config, mushrooms(), composition.parts(0.02), make_exchange(config, mushrooms(), composition, comm), 0.02
+        )
         for t in range(6):
             session.round(t)
         session.exchange.finish()

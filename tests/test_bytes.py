@@ -62,8 +62,8 @@ out, runs = Path(sys.argv[1]), json.loads(sys.argv[2])
 for options in runs:
     ledgers = []
     class Kept(Witnessed):
-        def __init__(self, *args):
-            super().__init__(*args)
+        def __init__(self, *args, **options):
+            super().__init__(*args, **options)
             ledgers.append(self.ledger)
     loop.Comm = Kept
     result = mc.run(comm=MPI.COMM_WORLD, **options)
@@ -189,7 +189,7 @@ main()
 
 
 @pytest.mark.process
-@pytest.mark.parametrize("exchange", EXCHANGES)
+@pytest.mark.parametrize("exchange", [*EXCHANGES, "sharded", "hierarchical"])
 def test_verify_bytes(each_mpi, exchange):
     build(each_mpi)
     argv = ["-m", "mpicomp", *RUN, "--exchange", exchange, "--method", "marina-p", "--compressor", "permk"]

@@ -14,16 +14,20 @@ import typer
 
 from ..errors import UserError, full_text
 from ..version import __version__
-from . import bench_start  # noqa: F401 - adds its command
+from . import bench_network, bench_start, bench_target  # noqa: F401 - they add their commands
 from .bench import bench
 from .compare import compare
 from .doctor import doctor
 from .lab import lab
 from .launch import launch
 from .listing import list_parts
+from .model import model
 from .quickstart import quickstart
+from .report import report
 from .reproduce import reproduce
 from .run import run
+from .scale import scale
+from .slurm import slurm
 from .theory import theory
 from .warmup import warmup
 
@@ -42,9 +46,13 @@ app.command("list")(list_parts)
 app.command("theory")(theory)
 app.command("compare")(compare)
 app.command("quickstart")(quickstart)
+app.command("scale")(scale)
+app.command("report")(report)
 app.command("reproduce")(reproduce)
 app.add_typer(bench, name="bench")
 app.add_typer(lab, name="lab")
+app.add_typer(slurm, name="slurm")
+app.add_typer(model, name="model")
 
 
 def _version(wanted: bool) -> None:

@@ -91,6 +91,24 @@ def lab_links(
         network.set_delay(delay)
 
 
+@lab.command("slurm", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def lab_slurm(
+    command: Annotated[list[str] | None, typer.Argument(metavar="[-- COMMAND...]", help="[a shell]")] = None,
+    nodes: Nodes = 4,
+    cpus: Annotated[int, typer.Option(help="CPUs that SLURM gives out on each node.")] = 2,
+    rate: Rate = "none",
+    delay: Delay = 0.0,
+) -> None:
+    """Run a command, or a shell, where sbatch, srun and squeue have a SLURM of their own, on the nodes of a lab. Needs root."""
+    import subprocess
+
+    from ..lab.slurm import SlurmLab
+
+    with SlurmLab(nodes, cpus, _rate(rate), delay) as scheduler:
+        done = subprocess.run(scheduler.command(command or [os.environ.get("SHELL", "sh")]))
+    raise typer.Exit(done.returncode)
+
+
 @lab.command("status")
 def lab_status() -> None:
     """List the labs of this machine that this user may enter."""

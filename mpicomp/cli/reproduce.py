@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,7 +28,8 @@ def reproduce(
     from ..cluster.environment import declared_size
     from ..errors import ConfigError
     from ..reproduce.report import reproduce as reproduce_study
-    from ..reproduce.study import papers
+    from ..reproduce.study import Interrupted, papers
+    from ..runtime.control import EXIT_RESUME
     from .show import table
 
     if list_:
@@ -48,7 +50,11 @@ def reproduce(
     rows: list[list[str]] = []
     for study in papers if name == "all" else [name]:
         where = out / f"{study}-{scale}" if out is not None and name == "all" else out
-        judged, directory = reproduce_study(study, scale, where, data_dir, ranks, _quiet if quiet else _say)
+        try:
+            judged, directory = reproduce_study(study, scale, where, data_dir, ranks, _quiet if quiet else _say)
+        except Interrupted as stop:
+            print(f"mpicomp: {study}: {stop}", file=sys.stderr)
+            raise typer.Exit(EXIT_RESUME) from None
         own = _rows(judged)
         table(f"{study} ({scale}): {papers[study].paper}", ["claim", "verdict", "numbers"], own, text=True)
         print(f"runs, verdicts, tables and figures in {directory}")

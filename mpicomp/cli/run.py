@@ -49,7 +49,12 @@ def _options(
     init: Annotated[str | None, Option(help="x⁰: zero, ones, normal:SEED, or paper.  [zero]")] = None,
     dtype: Annotated[str | None, Option(help="Of the computation: float32 or float64.  [float64]")] = None,
     wire_dtype: Annotated[str | None, Option(help="Of the values that travel.  [as --dtype]")] = None,
-    exchange: Annotated[str | None, Option(help="p2p, collective, allreduce (dense), local, or auto.  [auto]")] = None,
+    exchange: Annotated[
+        str | None,
+        Option(
+            help="p2p, collective, sharded, hierarchical, hierarchical:sum, allreduce (dense), local, or auto.  [auto]"
+        ),
+    ] = None,
     seed: Annotated[int | None, Option(help="Of everything random.  [0]")] = None,
     eval_every: Annotated[
         int | None, Option(help="Rounds between evaluations; 0 for about a hundred in all.  [0]")

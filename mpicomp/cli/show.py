@@ -7,43 +7,9 @@ import time
 from typing import Any
 
 from ..cluster.clock import PHASES
+from ..study.units import rate, seconds, size
 
-
-def size(nbytes: float) -> str:
-    """Bytes with a decimal unit.
-
-    >>> size(999), size(1234567)
-    ('999 B', '1.23 MB')
-    """
-    for unit in ("B", "kB", "MB", "GB", "TB"):
-        if abs(nbytes) < 1000 or unit == "TB":
-            return f"{nbytes:.0f} {unit}" if unit == "B" else f"{nbytes:.3g} {unit}"
-        nbytes /= 1000
-    raise AssertionError
-
-
-def rate(bits_per_second: float) -> str:
-    """A link speed.
-
-    >>> rate(2.5e6)
-    '2.5 Mbit/s'
-    """
-    for unit in ("bit/s", "kbit/s", "Mbit/s", "Gbit/s", "Tbit/s"):
-        if abs(bits_per_second) < 1000 or unit == "Tbit/s":
-            return f"{bits_per_second:.3g} {unit}"
-        bits_per_second /= 1000
-    raise AssertionError
-
-
-def seconds(value: float) -> str:
-    """A duration.
-
-    >>> seconds(0.00034), seconds(12.3456)
-    ('340 µs', '12.35 s')
-    """
-    if value >= 1 or value == 0:
-        return f"{value:.2f} s"
-    return f"{value * 1e3:.3g} ms" if value >= 1e-3 else f"{value * 1e6:.3g} µs"
+__all__ = ["PHASES", "Progress", "rate", "run_rows", "seconds", "show_run", "show_witness", "size", "table"]
 
 
 class Progress:
@@ -96,6 +62,9 @@ def table(title: str, header: list[str], rows: list[list[str]], text: bool = Fal
     console.print(f"[bold]{title}[/bold]", shown, sep="\n")
 
 
+_LEVELS = {"shared_memory": "in memory", "intra_node": "MPI, within nodes", "inter_node": "MPI, between nodes"}
+
+
 def run_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
     """The lines of a run's table."""
     up, down, took = summary["bytes"]["uplink"], summary["bytes"]["downlink"], summary["seconds"]
@@ -111,6 +80,7 @@ def run_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
         ("bytes up (payload)", f"{size(up['message'])} ({size(up['payload'])})"),
         ("bytes down (payload)", f"{size(down['message'])} ({size(down['payload'])})"),
         ("bytes total", size(up["message"] + down["message"])),
+        *((f"  {what}", size(up[level] + down[level])) for level, what in _LEVELS.items() if level in up),
         ("seconds in rounds", seconds(took["total"])),
         *((f"  {phase}", seconds(took[phase])) for phase in PHASES),
         (

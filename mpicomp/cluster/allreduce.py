@@ -10,8 +10,8 @@ from ..compressors.identity import Identity
 from ..errors import ConfigError
 from ..wire import CONTROL_FLAGS
 from .clock import DECODE, WAIT
-from .ledger import UPLINK
-from .p2p import TAG_EVALUATION, MPIExchange
+from .ledger import BETWEEN_NODES, IN_NODE, UPLINK
+from .p2p import MPIExchange
 from .placement import Placement
 
 _FLAGS = np.array([flag for flag in (1 << b for b in range(8)) if flag & CONTROL_FLAGS])
@@ -35,6 +35,7 @@ class AllreduceExchange(MPIExchange):
     def __init__(self, *args: Any):
         super().__init__(*args)
         self._sums: dict[tuple, np.ndarray] = {}
+        self._level = IN_NODE if np.all(self.nodes == self.nodes[0]) else BETWEEN_NODES
 
     @property
     def is_server(self) -> bool:
@@ -66,12 +67,12 @@ class AllreduceExchange(MPIExchange):
         values[: codec.dim] = total[0]
         values[codec.dim :] = (self.says & _FLAGS) > 0
         self._tally[:] = 8 * codec.dim * values.itemsize
-        self.ledger.frame(UPLINK, self._tally, values.nbytes, 1, clients=speaking)
+        self.ledger.frame(UPLINK, self._tally, values.nbytes, 1, self._level, speaking)
         self.clock.lap(DECODE)
         self.comm.allreduce_sum(values)
         self.clock.lap(WAIT)
         total[0] = values[: codec.dim]
-        self.says |= int(_FLAGS[values[codec.dim :] > 0].sum())
+        self.heard |= int(_FLAGS[values[codec.dim :] > 0].sum())
         self.clock.lap(DECODE)
 
     def broadcast(self, codec, v, keys, round, into, overwrite=False):
@@ -84,15 +85,6 @@ class AllreduceExchange(MPIExchange):
 
     def scatter(self, codec, v, keys, round, into, mirror=None, active=None):
         raise ConfigError(f"this method's server sends each client a message of its own, which {_REMEDY}")
-
-    def chain(self, vector, add):
-        comm, size = self.comm, self.placement.size
-        if self.rank > 0:
-            comm.recv(vector, self.rank - 1, TAG_EVALUATION)
-        add(vector)
-        comm.send(vector, (self.rank + 1) % size, TAG_EVALUATION)
-        if self.rank == 0:
-            comm.recv(vector, size - 1, TAG_EVALUATION)
 
 
 _REMEDY = "--exchange allreduce does not know; use p2p or collective"

@@ -76,10 +76,10 @@ class CollectiveExchange(MPIExchange):
         nbytes = capacity
         if self.is_server:
             nbytes = self.write_frame(codec, v, group.rows, group.clients, keys, round, buf, own is not None)
-            self.record_downlink(nbytes, 1, receivers=len(self.workers), clients=self.n_clients)
+            self.record_downlink(nbytes, 1, self.to_workers, self.n_clients)
         if not codec.fixed:  # the header first: it says how much follows
             self.comm.bcast(buf[:HEADER_NBYTES])
-            nbytes = HEADER_NBYTES + _declared_length(buf, capacity)
+            nbytes = HEADER_NBYTES + declared_length(buf, capacity)
             self.comm.bcast(buf[HEADER_NBYTES:nbytes])
         else:
             self.comm.bcast(buf[:nbytes])
@@ -100,7 +100,7 @@ class CollectiveExchange(MPIExchange):
                     start = int(displacements[rank])
                     frame = everything[start : start + plan.frame_nbytes]
                     nbytes = self.write_scattered(codec, v, group, keys, round, frame, mirror)
-                    self.record_downlink(nbytes, len(group.rows), extra=_LENGTH_NBYTES)
+                    self.record_downlink(nbytes, len(group.rows), self.level(rank), extra=_LENGTH_NBYTES)
                     self._lengths[rank] = nbytes
         places = np.arange(self.placement.size) * _LENGTH_NBYTES
         sizes = np.where(np.arange(self.placement.size) > 0, _LENGTH_NBYTES, 0)
@@ -115,7 +115,7 @@ class CollectiveExchange(MPIExchange):
             self.absorb(codec, frame, nbytes, groups[self.rank][0], keys, round, into)
 
 
-def _declared_length(buf: np.ndarray, capacity: int) -> int:
+def declared_length(buf: np.ndarray, capacity: int) -> int:
     """The length that a frame's header declares, checked against the room there is."""
     declared = int(buf[12:16].view(np.uint32)[0])
     read_header(buf, HEADER_NBYTES + min(declared, capacity - HEADER_NBYTES))

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -73,15 +74,16 @@ class Comm:
     ----------
     comm : an mpi4py communicator; it is duplicated, so that no message of the caller's can meet ours.
     ledger : where the bytes are entered.
+    by_node : number the ranks anew, so that those of a node are consecutive; rank 0 stays rank 0.
     """
 
-    def __init__(self, comm: Any, ledger: Ledger | None = None):
+    def __init__(self, comm: Any, ledger: Ledger | None = None, by_node: bool = False):
         from mpi4py import MPI
 
         self._mpi = MPI
-        self._comm = comm.Dup()
-        self.rank: int = comm.Get_rank()
-        self.size: int = comm.Get_size()
+        self._comm = comm.Split(0, _lowest(comm) * comm.Get_size() + comm.Get_rank()) if by_node else comm.Dup()
+        self.rank: int = self._comm.Get_rank()
+        self.size: int = self._comm.Get_size()
         self.ledger = ledger or Ledger()
         self.purpose = "setup"
         self.now = MPI.Wtime
@@ -185,6 +187,14 @@ class Comm:
         return [json.loads(buf[a : a + n].tobytes()) for a, n in zip(starts, lengths, strict=True)]
 
     # ---- the rest -----------------------------------------------------------------------------------------------
+    @cached_property
+    def nodes(self) -> np.ndarray:
+        """The node of each rank, by the lowest rank that is on it; int64, shape (size,). The first use is collective."""
+        nodes = np.zeros(self.size, np.int64)
+        self.gather(np.array([_lowest(self._comm)]), nodes if self.rank == 0 else None)
+        self.bcast(nodes)
+        return nodes
+
     def node(self) -> Any:
         """The mpi4py communicator of the ranks that share this rank's memory."""
         return self._comm.Split_type(self._mpi.COMM_TYPE_SHARED)
@@ -204,3 +214,15 @@ class Comm:
     def free(self) -> None:
         """Give the duplicate back."""
         self._comm.Free()
+
+
+def _lowest(comm: Any) -> int:
+    """The lowest rank of a communicator that shares this one's memory."""
+    from mpi4py import MPI
+
+    node = comm.Split_type(MPI.COMM_TYPE_SHARED)
+    here, everybody = node.Get_group(), comm.Get_group()
+    lowest = min(here.Translate_ranks(list(range(node.Get_size())), everybody))
+    for handle in (here, everybody, node):
+        handle.Free()
+    return lowest

@@ -1,13 +1,18 @@
-"""The contract of an exchange: how frames get from the clients to the server and back. `local`, `p2p` and `collective` implement it.
+"""The contract of an exchange: how frames get from the clients to the server and back. One module each implements it.
 
 Every rank calls the same method with the same codec and round; what it does depends on the rank's role. In all of them the server
 adds the clients' messages in client order, so that a run is the same bit for bit for any exchange and any number of ranks.
+(`hierarchical:sum` alone adds them in another order, and says so.)
+
+There is one server, rank 0, or (`sharded`) every rank serves a slice of the coordinates. Server arrays then have the slice's columns:
+wherever d is said of an array that a server holds, read `served_dim`.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -27,7 +32,7 @@ from ..wire import (
     write_header,
 )
 from .clock import DECODE, ENCODE, Clock
-from .ledger import DOWNLINK, UPLINK, Ledger
+from .ledger import BETWEEN_NODES, DOWNLINK, IN_MEMORY, IN_NODE, UPLINK, Ledger
 from .placement import Placement
 
 GROUP_NBYTES = 1 << 22  # a frame holds as many clients as fit in 4 MiB, and at least one
@@ -62,7 +67,7 @@ class Fold(NamedTuple):
 
 
 class Plan:
-    """How a codec's messages are cut into frames, for every rank."""
+    """How a codec's messages are put into frames, for every rank; `largest` is the number of messages in the largest one."""
 
     def __init__(self, codec: Codec, placement: Placement, one_frame: bool):
         capacity = codec.max_nbytes
@@ -74,8 +79,8 @@ class Plan:
             self.groups.append(
                 [Group(np.arange(a - first, b - first), np.arange(a, b), np.zeros(b - a, np.int64)) for a, b in ranges]
             )
-        largest = max((len(g.clients) for groups in self.groups for g in groups), default=1)
-        self.frame_nbytes = frame_capacity(codec, largest)
+        self.largest = max((len(g.clients) for groups in self.groups for g in groups), default=1)
+        self.frame_nbytes = frame_capacity(codec, self.largest)
 
 
 def frame_capacity(codec: Codec, messages: int = 1) -> int:
@@ -120,6 +125,8 @@ class Exchange(ABC):
         self.weights, self.ledger, self.clock = np.asarray(weights, np.float64), ledger, clock
         self.n_clients = placement.n_clients
         self.clients = placement.clients(rank)
+        self.served = slice(0, dim)
+        self.nodes = np.zeros(placement.size, np.int64)
         self._plans: dict[Codec, Plan] = {}
         self._buffers: dict[tuple, np.ndarray] = {}
         self._scaled: dict[tuple, np.ndarray] = {}
@@ -129,9 +136,19 @@ class Exchange(ABC):
 
     # ---- roles --------------------------------------------------------------------------------------------------
     @property
-    def is_server(self) -> bool:
-        """This rank holds the model and the estimates."""
+    def leads(self) -> bool:
+        """This rank gives the orders, evaluates and keeps the record."""
         return self.rank == 0
+
+    @property
+    def is_server(self) -> bool:
+        """This rank holds the model and the estimates, or its slice `served` of them."""
+        return self.rank == 0
+
+    @property
+    def served_dim(self) -> int:
+        """Number of coordinates that this rank serves, if it is a server."""
+        return self.served.stop - self.served.start
 
     @property
     def is_worker(self) -> bool:
@@ -141,9 +158,12 @@ class Exchange(ABC):
     @property
     def workers(self) -> list[int]:
         """The ranks that host clients, in client order."""
-        return [r for r in range(self.placement.size) if self.placement.first[r + 1] > self.placement.first[r]]
+        return self.placement.workers
 
     # ---- the contract -------------------------------------------------------------------------------------------
+    def check(self, codec: Codec, uplink: bool) -> None:  # noqa: B027 - most exchanges carry everything
+        """Raises ConfigError where this exchange cannot carry the codec's messages in this direction."""
+
     @abstractmethod
     def gather(
         self,
@@ -209,19 +229,23 @@ class Exchange(ABC):
 
     @abstractmethod
     def spread(self, x: np.ndarray) -> None:
-        """Evaluation only: the server's `x` overwrites everybody's."""
+        """Evaluation only: the `x` of the rank that leads overwrites everybody's."""
+
+    def assemble(self, x: np.ndarray) -> np.ndarray:
+        """Evaluation only: the model, shape (1, d), on the rank that leads; from all who serve a slice of it."""
+        return x
 
     @abstractmethod
     def chain(self, vector: np.ndarray, add: Callable[[np.ndarray], None]) -> None:
-        """Evaluation only: `add(vector)` on each worker in client order, each going on from the previous one's result; the server ends
-        up with the final `vector`. The order of additions is thus the same for any placement."""
+        """Evaluation only: `add(vector)` on each worker in client order, each going on from the previous one's result; the rank that leads
+        ends up with the final `vector`. The order of additions is thus the same for any placement."""
 
     @abstractmethod
     def collect(self, row: np.ndarray) -> np.ndarray | None:
-        """Evaluation only: every rank's `row` (float64), stacked by rank, on the server; None elsewhere."""
+        """Evaluation only: every rank's `row` (float64), stacked by rank, on the rank that leads; None elsewhere."""
 
     def finish(self) -> None:  # noqa: B027 - most exchanges leave nothing under way
-        """Complete whatever is still under way."""
+        """After the last round: complete whatever is still under way, and give back what is not only this process's."""
 
     # ---- shared machinery ---------------------------------------------------------------------------------------
     def plan(self, codec: Codec) -> Plan:
@@ -391,10 +415,23 @@ class Exchange(ABC):
             self.absorb(codec, buf, nbytes, own, keys, round, mirror)
         return nbytes
 
-    def record_uplink(self, nbytes: int, messages: int, extra: int = 0) -> None:
-        """Enter an uplink frame in the ledger; `extra` bytes travelled beside it (lengths)."""
-        self.ledger.frame(UPLINK, self._tally, nbytes + extra, messages)
+    def level(self, rank: int) -> tuple[int, ...]:
+        """The way from here to another rank: one receiver at that level of the ledger."""
+        if rank == self.rank:
+            return IN_MEMORY
+        return IN_NODE if self.nodes[rank] == self.nodes[self.rank] else BETWEEN_NODES
 
-    def record_downlink(self, nbytes: int, messages: int, receivers: int = 1, clients: int = 1, extra: int = 0) -> None:
-        """Enter a downlink frame in the ledger: sent to `receivers` ranks, charged by the papers for `clients` clients."""
-        self.ledger.frame(DOWNLINK, self._tally, nbytes + extra, messages, receivers, clients)
+    @cached_property
+    def to_workers(self) -> tuple[int, ...]:
+        """How many workers are reached from here at each level."""
+        return tuple(np.sum([self.level(rank) for rank in self.workers], axis=0).tolist())
+
+    def record_uplink(self, nbytes: int, messages: int, extra: int = 0) -> None:
+        """Enter an uplink frame to the server in the ledger; `extra` bytes travelled beside it (lengths)."""
+        self.ledger.frame(UPLINK, self._tally, nbytes + extra, messages, self.level(0))
+
+    def record_downlink(
+        self, nbytes: int, messages: int, by_level: tuple[int, ...], clients: int = 1, extra: int = 0
+    ) -> None:
+        """Enter a downlink frame in the ledger: sent to ranks, `by_level` of them, charged by the papers for `clients` clients."""
+        self.ledger.frame(DOWNLINK, self._tally, nbytes + extra, messages, by_level, clients)

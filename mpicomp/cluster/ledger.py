@@ -2,12 +2,13 @@
 
 Two views of the same bytes. `functions` counts calls and bytes by MPI function and purpose, which an independent counter below (PMPI,
 the MPI library's monitoring) must reproduce to the byte. `traffic` counts the rounds' messages by direction: payload bits, the
-bits that the papers count, and whole frames with their headers.
+bits that the papers count, and whole frames with their headers; these also by level, the way that they take.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,11 @@ UPLINK, DOWNLINK = 0, 1
 DIRECTIONS = ("uplink", "downlink")
 
 # Columns of the traffic table.
-PAYLOAD_BITS, VALUE_BITS, MESSAGE_BYTES, BROADCAST_BYTES, FRAMES, MESSAGES = range(6)
+PAYLOAD_BITS, VALUE_BITS, MESSAGE_BYTES, BROADCAST_BYTES, FRAMES, MESSAGES, FIRST_LEVEL = range(7)
+
+# Levels: within one process or through a window of shared memory; by MPI between ranks of a node; by MPI between nodes.
+LEVELS = ("shared_memory", "intra_node", "inter_node")
+IN_MEMORY, IN_NODE, BETWEEN_NODES = (1, 0, 0), (0, 1, 0), (0, 0, 1)  # one receiver
 
 
 class Ledger:
@@ -24,13 +29,13 @@ class Ledger:
 
     Attributes
     ----------
-    traffic : int64, shape (2, 6): for uplink and downlink, payload bits, value bits, message bytes (a broadcast counts once for each
-        receiver), broadcast bytes (a broadcast counts once), frames, messages.
+    traffic : int64, shape (2, 9): for uplink and downlink, payload bits, value bits, message bytes (a broadcast counts once for each
+        receiver), broadcast bytes (a broadcast counts once), frames, messages; and the message bytes of each of the LEVELS.
     functions : {(purpose, MPI function): [calls, bytes]}.
     """
 
     def __init__(self) -> None:
-        self.traffic = np.zeros((2, 6), np.int64)
+        self.traffic = np.zeros((2, FIRST_LEVEL + len(LEVELS)), np.int64)
         self.functions: dict[tuple[str, str], list[int]] = defaultdict(lambda: [0, 0])
 
     def handed(self, purpose: str, function: str, nbytes: int) -> None:
@@ -40,10 +45,18 @@ class Ledger:
         entry[1] += nbytes
 
     def frame(
-        self, direction: int, tally: np.ndarray, nbytes: int, messages: int, receivers: int = 1, clients: int = 1
+        self,
+        direction: int,
+        tally: Sequence[int] | np.ndarray,
+        nbytes: int,
+        messages: int,
+        by_level: tuple[int, ...],
+        clients: int = 1,
     ) -> None:
-        """A frame of `nbytes` with the given bits was sent to `receivers` ranks, for `clients` clients each of which the papers charge."""
-        row = self.traffic[direction]
+        """A frame with the given bits was sent to ranks, `by_level` of them, for `clients` clients each of which the papers charge."""
+        row, receivers = self.traffic[direction], sum(by_level)
+        for level, count in enumerate(by_level):
+            row[FIRST_LEVEL + level] += nbytes * count
         row[PAYLOAD_BITS] += tally[0] * receivers
         row[VALUE_BITS] += tally[1] * clients
         row[MESSAGE_BYTES] += nbytes * receivers
@@ -65,7 +78,7 @@ def describe(traffic: np.ndarray) -> dict[str, dict[str, Any]]:
 
     `payload` is the payload rounded up to whole bytes, `header` everything else that was sent (frame headers, padding), `message`
     their sum, `broadcast` the same with each broadcast counted once, `values_only` what the papers count: values, signs, levels and
-    norms in the wire precision, once for each client.
+    norms in the wire precision, once for each client. `shared_memory`, `intra_node` and `inter_node` are `message` by level.
     """
     out = {}
     for direction, row in zip(DIRECTIONS, traffic, strict=True):
@@ -79,5 +92,6 @@ def describe(traffic: np.ndarray) -> dict[str, dict[str, Any]]:
             "payload_bits": int(row[PAYLOAD_BITS]),
             "frames": int(row[FRAMES]),
             "messages": int(row[MESSAGES]),
+            **{level: int(row[FIRST_LEVEL + k]) for k, level in enumerate(LEVELS)},
         }
     return out

@@ -8,7 +8,7 @@ import numpy as np
 
 from .clock import Clock
 from .exchange import Exchange, frame_capacity
-from .ledger import Ledger
+from .ledger import IN_MEMORY, Ledger
 from .placement import Placement
 
 
@@ -47,7 +47,7 @@ class LocalExchange(Exchange):
         buf = self.buffer(("frame",), frame_capacity(codec))
         group = self._server_row
         nbytes = self.write_frame(codec, v, group.rows, group.clients, keys, round, buf)
-        self.record_downlink(nbytes, 1, clients=self.n_clients)
+        self.record_downlink(nbytes, 1, IN_MEMORY, self.n_clients)
         self.deliver(codec, buf, nbytes, keys, round, into, overwrite, False)
 
     def scatter(self, codec, v, keys, round, into, mirror=None, active=None):
@@ -55,7 +55,7 @@ class LocalExchange(Exchange):
         buf = self.buffer(("frame",), plan.frame_nbytes)
         for group in self.addressed(plan, 0, active):
             nbytes = self.write_scattered(codec, v, group, keys, round, buf, mirror)
-            self.record_downlink(nbytes, len(group.rows))
+            self.record_downlink(nbytes, len(group.rows), IN_MEMORY)
             self.absorb(codec, buf, nbytes, group, keys, round, into)
 
     def spread(self, x):

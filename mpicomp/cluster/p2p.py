@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -22,23 +23,23 @@ class MPIExchange(Exchange):
 
     def __init__(self, comm: Comm, n_clients: int, dim: int, dtype: Any, weights: np.ndarray, clock: Clock):
         super().__init__(self.place(n_clients, comm.size), comm.rank, dim, dtype, weights, comm.ledger, clock)
-        self.comm = comm
+        self.comm, self.nodes = comm, comm.nodes
 
     def spread(self, x):
         self.comm.bcast(x)
 
     def chain(self, vector, add):
-        comm, last = self.comm, self.placement.size - 1
-        if self.rank > 1:
-            comm.recv(vector, self.rank - 1, TAG_EVALUATION)
-        if self.rank > 0:
-            add(vector)
-            comm.send(vector, 0 if self.rank == last else self.rank + 1, TAG_EVALUATION)
-        else:
-            comm.recv(vector, last, TAG_EVALUATION)
+        way = [*self.workers, 0]
+        for rank, following in pairwise(way):
+            if rank == self.rank:
+                add(vector)
+                if following != rank:
+                    self.comm.send(vector, following, TAG_EVALUATION)
+            elif following == self.rank:
+                self.comm.recv(vector, rank, TAG_EVALUATION)
 
     def collect(self, row):
-        rows = np.empty((self.placement.size, len(row))) if self.rank == 0 else None
+        rows = np.empty((self.placement.size, len(row))) if self.leads else None
         self.comm.gather(row, rows)
         return rows
 
@@ -115,18 +116,18 @@ class P2PExchange(MPIExchange):
             self.clock.lap(WAIT)
             self.deliver(codec, buf, nbytes, keys, round, into, overwrite, own is not None)
             return
-        self.finish()
+        self._complete()
         own = self.own_frame(codec, v, group.rows)
         buf = self.buffer(("broadcast",), capacity) if own is None else own
         nbytes = self.write_frame(codec, v, group.rows, group.clients, keys, round, buf, own is not None)
-        self.record_downlink(nbytes, 1, receivers=len(self.workers), clients=self.n_clients)
+        self.record_downlink(nbytes, 1, self.to_workers, self.n_clients)
         for rank in self.workers:
             self._pending["broadcast", rank] = self.comm.isend(buf[:nbytes], rank, TAG_DOWN)
         self.clock.lap(SEND)
         if into is not None:
             self.deliver(codec, buf, nbytes, keys, round, into, overwrite, False)
         if own is not None:
-            self.finish()
+            self._complete()
 
     def scatter(self, codec, v, keys, round, into, mirror=None, active=None):
         plan = self.plan(codec)
@@ -144,11 +145,15 @@ class P2PExchange(MPIExchange):
                     group, name = groups[rank][g], ("to", rank, g % SLOTS)
                     buf = self._free_slot(name, plan.frame_nbytes)
                     nbytes = self.write_scattered(codec, v, group, keys, round, buf, mirror)
-                    self.record_downlink(nbytes, len(group.rows))
+                    self.record_downlink(nbytes, len(group.rows), self.level(rank))
                     self._pending[name] = self.comm.isend(buf[:nbytes], rank, TAG_DOWN)
                     self.clock.lap(SEND)
 
     def finish(self):
+        self._complete()
+
+    def _complete(self) -> None:
+        """Wait until everything that was sent has left."""
         for request in self._pending.values():
             self.comm.wait(request)
         self._pending.clear()

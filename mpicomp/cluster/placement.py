@@ -1,8 +1,9 @@
-"""Which rank hosts which clients: consecutive clients, as evenly as possible, on ranks 1, 2, ... in order."""
+"""Which rank hosts which clients: consecutive ones, as evenly as possible, in the order of ranks; and which serves which coordinates."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -69,6 +70,11 @@ class Placement:
             raise ConfigError(f"--clients {n_clients}: at least one client is needed")
         return cls(n_clients, np.array([0, n_clients], np.int64))
 
+    @cached_property
+    def workers(self) -> list[int]:
+        """The ranks that host clients, in client order."""
+        return [r for r in range(self.size) if self.first[r + 1] > self.first[r]]
+
     @property
     def size(self) -> int:
         """Number of ranks."""
@@ -82,3 +88,15 @@ class Placement:
         """The rank's clients cut into consecutive ranges [low, high) of at most `per_group` clients."""
         low, high = int(self.first[rank]), int(self.first[rank + 1])
         return [(start, min(start + per_group, high)) for start in range(low, high, per_group)]
+
+
+def slices(dim: int, size: int, alignment: int) -> np.ndarray:
+    """Bounds of consecutive slices of [0, dim), one for each rank, as even as the alignment allows; int64, shape (size + 1,).
+
+    Rank 0 always has some coordinates; where there are too few, the last ranks have none.
+
+    >>> slices(1000, 4, 64)
+    array([   0,  256,  512,  768, 1000])
+    """
+    units = -(-dim // alignment)
+    return np.minimum(-(-np.arange(size + 1) * units // size) * alignment, dim)

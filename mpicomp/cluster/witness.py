@@ -101,7 +101,7 @@ class WitnessedComm(Comm):
     EnvironmentMismatch : the library is not below this process.
     """
 
-    def __init__(self, comm: Any):
+    def __init__(self, comm: Any, by_node: bool = False):
         library = _library()
         if library is None:
             raise EnvironmentMismatch(
@@ -111,7 +111,7 @@ class WitnessedComm(Comm):
             function.restype = ctypes.c_longlong
         library.pmpicount_name.restype = ctypes.c_char_p
         self._witness, self._purposes = library, {"": 0}
-        super().__init__(comm)
+        super().__init__(comm, by_node=by_node)
         self._interfaces = interfaces()
 
     @property

@@ -7,6 +7,7 @@ of a rank in one call; the built-in compressors implement that one, and get the 
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
@@ -14,6 +15,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from ..errors import ConfigError, TheoryError, WireError
+from ..kernels.cutting import cut_fields, fields_nbytes
 from ..kernels.random import Keys, client_key, fill_normal, fill_uniform, permutation
 from ..kernels.status import BAD_COUNT, BAD_INDEX, BAD_MODE, BAD_PADDING, BAD_VALUE, TRUNCATED
 from ..registry import Registry, format_spec
@@ -61,6 +63,43 @@ class MessageKey(NamedTuple):
         return out
 
 
+class Cutting(NamedTuple):
+    """How a codec's messages are cut into parts for consecutive slices of coordinates, each of which has a server of its own.
+
+    Decoding the parts of a message into slices gives the same bits as decoding the message.
+
+    Attributes
+    ----------
+    kernel : jitted `f(buf, pos, clients, shared, private, bounds, out, places, *args) -> pos`; at `pos` are the messages of `clients`, one
+        after the other. Slice s is [bounds[s], bounds[s+1]); its part of a message goes to `out` at `places[s]`, which moves on. An
+        empty slice has none.
+    args : further arguments of the kernel.
+    part_nbytes : width of a slice ↦ a bound on the bytes of a part.
+    alignment : bounds are multiples of it, but for the last one, d.
+    offset : the last of the codec's own arguments is the index of the first coordinate: 0 for whole messages, lo for parts. Otherwise
+        a part reads as a message for a vector of the slice's width.
+    separable : encoding a slice of a vector gives the part of the whole vector's message.
+    """
+
+    kernel: Callable[..., int]
+    args: tuple
+    part_nbytes: Callable[[int], int]
+    alignment: int = 8
+    offset: bool = False
+    separable: bool = False
+
+
+class Difference(NamedTuple):
+    """The vectors V − state, not formed: for codecs that form them as they encode (`Codec.takes_difference`).
+
+    V, state : shape (m, dim), of one dtype, C-contiguous. work : of the same shape and dtype, scratch.
+    """
+
+    V: np.ndarray
+    state: np.ndarray
+    work: np.ndarray
+
+
 class Codec:
     """A compressor bound to a dimension, a number of clients and a wire dtype: all that is needed to write and read messages.
 
@@ -81,7 +120,11 @@ class Codec:
     fixed : every message has exactly max_nbytes bytes (so that collectives need no lengths).
     agreed : float64, shape (1,): a number that all ends must know before messages are written or read, the largest of what `measure` finds
         for the round's vectors; None where there is none. `Link` sees to it.
+    difference_kernel : jitted `f(V, state, work, rows, …)`, the rest as for `encode_kernel`; writes the messages of V − state, the same to
+        the bit, in fewer passes over memory; None where there is none.
     measure : f(V, rows, clients, keys) -> float64 array, a number that the wire dtype holds for each message that `encode` would write.
+    cutting : how messages are cut into slices; None where they cannot be.
+    whole : its vectors (of another dimension than the model) are not cut: every server has all of them. `Link` sets it.
     """
 
     def __init__(
@@ -99,25 +142,48 @@ class Codec:
         fixed: bool = False,
         agreed: np.ndarray | None = None,
         measure: Callable[..., np.ndarray] | None = None,
+        difference_kernel: Callable[..., int] | None = None,
+        cutting: Cutting | None = None,
     ):
-        self.agreed, self.measure = agreed, measure
+        self.agreed, self.measure, self.cutting, self.whole = agreed, measure, cutting, False
         self.compressor, self.codec_id = compressor, codec_id
         self.dim, self.n_clients, self.wire_dtype = dim, n_clients, np.dtype(wire_dtype)
         self.max_nbytes, self.scale, self.fixed = max_nbytes, scale, fixed
-        self._encode, self._decode = encode_kernel, decode_kernel
+        self._encode, self._decode, self._encode_difference = encode_kernel, decode_kernel, difference_kernel
         self.args = (np.empty(0, self.wire_dtype), *args)
 
     def scaled(self, scale: float) -> Codec:
         """The same codec, its decoded vectors multiplied by `scale`."""
-        _, *args = self.args
-        return Codec(
-            self.compressor, self.codec_id, self.dim, self.n_clients, self.wire_dtype, self.max_nbytes,
-            self._encode, self._decode, tuple(args), self.scale * scale, self.fixed, self.agreed, self.measure,
-        )  # fmt: skip
+        codec = copy.copy(self)
+        codec.scale *= scale
+        return codec
+
+    def part(self, lo: int, hi: int) -> Codec:
+        """The codec of the parts for coordinates [lo, hi). It encodes only where `cutting.separable`."""
+        assert self.cutting is not None
+        codec = copy.copy(self)
+        codec.dim, codec.max_nbytes = hi - lo, self.cutting.part_nbytes(hi - lo)
+        if self.cutting.offset:
+            codec.args, codec.fixed = (*self.args[:-1], lo), False
+        return codec
+
+    def cut(
+        self, buf: np.ndarray, pos: int, clients: np.ndarray, keys: Keys, bounds: np.ndarray, out: np.ndarray, places: np.ndarray
+    ) -> int:  # fmt: skip
+        """Cut the messages of `clients` that `encode` wrote at `pos`; returns the position after them. See `Cutting`."""
+        assert self.cutting is not None
+        return self.cutting.kernel(
+            buf, pos, clients, keys.shared, keys.private, bounds, out, places, *self.cutting.args
+        )
+
+    @property
+    def takes_difference(self) -> bool:
+        """`encode` takes a Difference."""
+        return self._encode_difference is not None
 
     def encode(
         self,
-        V: np.ndarray,
+        V: np.ndarray | Difference,
         rows: np.ndarray,
         clients: np.ndarray,
         keys: Keys,
@@ -129,10 +195,14 @@ class Codec:
 
         Parameters
         ----------
-        V : float32 or float64, shape (m, dim), C-contiguous; rows, clients : int64, shape (r,).
+        V : float32 or float64, shape (m, dim), C-contiguous, or a Difference; rows, clients : int64, shape (r,).
         buf : uint8 with room for r * max_nbytes from `pos` on; tally : int64, shape (2,), added to.
         """
-        return self._encode(V, rows, clients, keys.shared, keys.private, buf, pos, tally, *self.args)
+        rest = rows, clients, keys.shared, keys.private, buf, pos, tally, *self.args
+        if isinstance(V, Difference):
+            assert self._encode_difference is not None, f"{self!r} takes no Difference"
+            return self._encode_difference(*V, *rest)
+        return self._encode(V, *rest)
 
     def decode_add(
         self,
@@ -311,6 +381,14 @@ def count_of(owner: Compressor, k: int | None, fraction: float | None, dim: int)
     if not isinstance(k, int) or not 1 <= k <= dim:
         raise ConfigError(f"{owner.name}: k={k} must be an integer from 1 to the dimension, {dim}")
     return k
+
+
+def cut_by_fields(
+    head: int = 0, unit: int = 0, bucket: int = 1, width: int = 0, alignment: int = 8, separable: bool = False
+) -> Cutting:
+    """How messages of a head, a unit for each bucket of entries, and entries of a fixed number of bits are cut."""
+    layout = head, unit, bucket, width
+    return Cutting(cut_fields, layout, lambda count: fields_nbytes(count, *layout), alignment, separable=separable)
 
 
 def _looped(compressor: Compressor, dim: int, n_clients: int, wire_dtype: np.dtype) -> Codec:

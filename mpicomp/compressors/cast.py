@@ -9,7 +9,7 @@ from ..kernels import njit
 from ..kernels.bits import CHUNK
 from ..kernels.half import from_float16, to_bfloat16, to_float16
 from ..kernels.status import TRUNCATED
-from .base import Codec, Compressor, compressors
+from .base import Codec, Compressor, compressors, cut_by_fields
 
 _FORMATS = ("float16", "bfloat16")
 
@@ -51,8 +51,9 @@ class Cast(Compressor):
         values = np.empty(CHUNK, np.float32)
         args = self.to == "float16", values, values.view(np.uint32)
         return Codec(
-            self, self.codec_id, dim, n_clients, np.dtype(wire_dtype), 2 * dim, _encode, _decode, args, fixed=True
-        )
+            self, self.codec_id, dim, n_clients, np.dtype(wire_dtype), 2 * dim, _encode, _decode, args, fixed=True,
+            cutting=cut_by_fields(unit=2, separable=True),
+        )  # fmt: skip
 
 
 @njit

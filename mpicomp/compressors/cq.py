@@ -11,12 +11,12 @@ from ..kernels import njit
 from ..kernels.bits import CHUNK, bit_length, pack_all, packed_nbytes, padding_is_zero, unpack_all
 from ..kernels.hadamard import rotate, rotate_back
 from ..kernels.lattice import PERMUTATION, SIGNS, lattice_points, round_to_lattice
-from ..kernels.quantize import LANES, norm
+from ..kernels.quantize import LANES
 from ..kernels.random import bits64, client_key, permutation
 from ..kernels.range_coder import MAX_SYMBOLS, decode_symbols, encode_symbols
-from ..kernels.select import argmax_magnitude
 from ..kernels.status import BAD_MODE, BAD_PADDING, BAD_VALUE, TRUNCATED
 from .base import Codec, Compressor, compressors
+from .cq_bits import decode_bits, encode_bits, radius_of
 from .identity import Identity
 from .lattice import INTERVAL, Lattice, largest_square
 
@@ -171,21 +171,26 @@ class CQ(Compressor):
             return Identity().bind(dim, n_clients, wire)
         factor = sqrt(self._size(dim, n_clients) / length) if self.clip else 1.0
         agreed = np.full(0 if own else 1, np.nan)
-        work, lanes = np.empty(length), np.empty(LANES)
-        sizing = self.rotate, self.use_max, factor, work, lanes
-        lattice = self.lattice.slope, *self.lattice.offset, self.lattice.symbols
         order = np.empty(n_clients if self._correlated() else 0, np.int64)
-        counts = np.empty(self.lattice.symbols if self.entropy else 0, np.int64)
-        coding = width, np.empty(length, np.uint16), np.empty(CHUNK, np.uint8), counts
-        args = sizing, lattice, agreed, order, coding
+        work, lanes, top = np.empty(length), np.empty(LANES), np.empty(CHUNK, np.uint8)
+        sizing = self.rotate, self.use_max, factor, work, lanes
 
         def measure(V, rows, clients, keys):
             radii = np.empty(len(rows))
             _radii(V, rows, clients, keys.shared, keys.private, radii, np.empty(0, wire), sizing, order)
             return radii
 
+        if self._correlated() and self.lattice.symbols == 2 and not self.rotate and not self.entropy:
+            encode, decode = encode_bits, decode_bits
+            args: tuple = (self.use_max, lanes, agreed, order, top)
+        else:
+            lattice = self.lattice.slope, *self.lattice.offset, self.lattice.symbols
+            counts = np.empty(self.lattice.symbols if self.entropy else 0, np.int64)
+            coding = width, np.empty(length, np.uint16), top, counts
+            encode, decode = _encode, _decode
+            args = sizing, lattice, agreed, order, coding
         return Codec(
-            self, self.codec_id, dim, n_clients, wire, max_nbytes, _encode, _decode, args, fixed=not self.entropy,
+            self, self.codec_id, dim, n_clients, wire, max_nbytes, encode, decode, args, fixed=not self.entropy,
             agreed=None if own else agreed, measure=None if own else measure,
         )  # fmt: skip
 
@@ -201,17 +206,6 @@ def load(x, key, sizing):
 
 
 @njit
-def radius_of(work, sizing, wire):
-    """The radius as a float64 that the wire dtype holds, rounded up; NaN where it is not finite."""
-    _, use_max, factor, _, lanes = sizing
-    size = factor * (np.float64(abs(work[argmax_magnitude(work)])) if use_max else norm(work, 2, lanes))
-    r = wire.dtype.type(size)
-    if np.float64(r) < size:
-        r = wire.dtype.type(np.nextafter(r, wire.dtype.type(np.inf)))
-    return np.float64(r) if np.isfinite(r) else np.nan
-
-
-@njit
 def _common_key(shared, key, order):
     """Offsets and signs: from the shared key, or for independent quantizers from the client's own."""
     return shared if order.shape[0] else key
@@ -219,23 +213,25 @@ def _common_key(shared, key, order):
 
 @njit
 def _radii(V, rows, clients, shared, private, radii, wire, sizing, order):
+    _, use_max, factor, work, lanes = sizing
     for j in range(rows.shape[0]):
         load(V[rows[j]], _common_key(shared, client_key(private, clients[j]), order), sizing)
-        radii[j] = radius_of(sizing[3], sizing, wire)
+        radii[j] = radius_of(work, use_max, factor, lanes, wire)
 
 
 @njit
 def _encode(V, rows, clients, shared, private, buf, pos, tally, wire, sizing, lattice, agreed, order, coding):
     slope, base, spread, symbols = lattice
     width, codes, top, counts = coding
-    work, own = sizing[3], agreed.shape[0] == 0
+    _, use_max, factor, work, lanes = sizing
+    own = agreed.shape[0] == 0
     permutation(bits64(shared, PERMUTATION), order)
     for j in range(rows.shape[0]):
         begin, key = pos, client_key(private, clients[j])
         common = _common_key(shared, key, order)
         load(V[rows[j]], common, sizing)
         if own:
-            r = radius_of(work, sizing, wire)
+            r = radius_of(work, use_max, factor, lanes, wire)
             buf[pos : pos + wire.itemsize].view(wire.dtype)[0] = r
             pos += wire.itemsize
         else:

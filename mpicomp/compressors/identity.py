@@ -6,7 +6,7 @@ import numpy as np
 
 from ..kernels import njit
 from ..kernels.status import TRUNCATED
-from .base import Codec, Compressor, compressors
+from .base import Codec, Compressor, compressors, cut_by_fields
 
 
 @compressors.register("identity")
@@ -33,7 +33,19 @@ class Identity(Compressor):
 
     def bind(self, dim, n_clients, wire_dtype=np.float64):
         wire = np.dtype(wire_dtype)
-        return Codec(self, self.codec_id, dim, n_clients, wire, dim * wire.itemsize, _encode, _decode, fixed=True)
+        cutting = cut_by_fields(unit=wire.itemsize, separable=True)
+        return Codec(
+            self,
+            self.codec_id,
+            dim,
+            n_clients,
+            wire,
+            dim * wire.itemsize,
+            _encode,
+            _decode,
+            fixed=True,
+            cutting=cutting,
+        )
 
 
 @njit

@@ -10,7 +10,7 @@ from ..kernels.bits import CHUNK, bit_length, pack, packed_nbytes, padding_is_ze
 from ..kernels.quantize import round_to_grid
 from ..kernels.random import client_key
 from ..kernels.status import BAD_PADDING, BAD_VALUE, TRUNCATED
-from .base import Codec, Compressor, compressors
+from .base import Codec, Compressor, compressors, cut_by_fields
 from .identity import Identity
 
 
@@ -41,7 +41,10 @@ class Integers(Compressor):
         if nbytes >= dim * wire.itemsize:
             return Identity().bind(dim, n_clients, wire)
         args = self.levels, width, np.empty(CHUNK, np.uint16), np.empty(CHUNK, np.uint8)
-        return Codec(self, self.codec_id, dim, n_clients, wire, nbytes, _encode, _decode, args, fixed=True)
+        return Codec(
+            self, self.codec_id, dim, n_clients, wire, nbytes, _encode, _decode, args, fixed=True,
+            cutting=cut_by_fields(width=width),
+        )  # fmt: skip
 
 
 @njit

@@ -9,7 +9,7 @@ from ..kernels.bits import CHUNK, mantissa_of, pack_top, packed_nbytes, padding_
 from ..kernels.lanes import AHEAD, PIECE, bits_of, fetch, float_of
 from ..kernels.random import client_key, draw32, next32, state32
 from ..kernels.status import BAD_PADDING, TRUNCATED
-from .base import Codec, Compressor, compressors
+from .base import Codec, Compressor, compressors, cut_by_fields
 
 
 @compressors.register("natural")
@@ -41,7 +41,10 @@ class Natural(Compressor):
         width = 8 * wire.itemsize - mantissa
         args = np.empty(0, f"u{wire.itemsize}"), np.empty(CHUNK, np.uint8)
         max_nbytes = packed_nbytes(dim, width)
-        return Codec(self, self.codec_id, dim, n_clients, wire, max_nbytes, _encode, _decode, args, fixed=True)
+        return Codec(
+            self, self.codec_id, dim, n_clients, wire, max_nbytes, _encode, _decode, args, fixed=True,
+            cutting=cut_by_fields(width=width),
+        )  # fmt: skip
 
 
 @lean

@@ -7,8 +7,9 @@ import numpy as np
 from ..errors import ConfigError
 from ..kernels import njit
 from ..kernels.random import below, bits64, permutation
+from ..kernels.rows import copy_slice
 from ..kernels.status import TRUNCATED
-from .base import Codec, Compressor, compressors
+from .base import Codec, Compressor, Cutting, compressors
 from .identity import Identity
 
 _LAYOUTS = ("blocks", "uniform")
@@ -70,9 +71,14 @@ class PermK(Compressor):
         parts = np.empty(n_clients if uniform or not one_owner else 0, np.int64)
         coordinates = np.empty(dim if uniform else 0, np.int64)
         max_nbytes = -(-dim // n_clients) * wire.itemsize
-        args = n_clients, uniform, parts, coordinates
+        partition = n_clients, uniform, parts, coordinates, dim
         fixed = not one_owner or dim % n_clients == 0
-        return Codec(self, self.codec_id, dim, n_clients, wire, max_nbytes, _encode, _decode, args, fixed=fixed)
+        cutting = Cutting(
+            _cut, (wire.itemsize, *partition), lambda width: min(max_nbytes, width * wire.itemsize), offset=True, separable=True
+        )  # fmt: skip
+        return Codec(
+            self, self.codec_id, dim, n_clients, wire, max_nbytes, _encode, _decode, (*partition, 0), fixed=fixed, cutting=cutting
+        )  # fmt: skip
 
 
 @njit
@@ -94,42 +100,88 @@ def _part(client, n, d, rotation, parts):
 
 
 @njit
-def _encode(V, rows, clients, shared, private, buf, pos, tally, wire, n, uniform, parts, coordinates):
-    d, begin = V.shape[1], pos
+def _stretch(first, count, lo, hi):
+    """[first, first + count) ∩ [lo, hi), as (first, count)."""
+    begin = min(max(first, lo), hi)
+    return begin, max(min(first + count, hi) - begin, 0)
+
+
+@njit
+def _within(coordinates, first, count, lo, hi):
+    """How many of coordinates[first : first + count] are in [lo, hi)."""
+    inside = 0
+    for c in coordinates[first : first + count]:
+        inside += lo <= c < hi
+    return inside
+
+
+@njit
+def _encode(V, rows, clients, shared, private, buf, pos, tally, wire, n, uniform, parts, coordinates, d, lo):
+    begin, hi = pos, lo + V.shape[1]
     rotation = _shuffle(shared, parts, coordinates)
     for j in range(rows.shape[0]):
         first, count = _part(clients[j], n, d, rotation, parts)
-        nbytes = count * wire.itemsize
-        values = buf[pos : pos + nbytes].view(wire.dtype)
         x = V[rows[j]]
         if uniform:
-            for i in range(count):
-                values[i] = x[coordinates[first + i]]
+            nbytes = _within(coordinates, first, count, lo, hi) * wire.itemsize
+            values, i = buf[pos : pos + nbytes].view(wire.dtype), 0
+            for c in coordinates[first : first + count]:
+                if lo <= c < hi:
+                    values[i] = x[c - lo]
+                    i += 1
         else:
-            values[:] = x[first : first + count]
+            first, count = _stretch(first, count, lo, hi)
+            nbytes = count * wire.itemsize
+            copy_slice(x, first - lo, first - lo + count, buf[pos : pos + nbytes].view(wire.dtype), 0)
         pos += nbytes
     tally += 8 * (pos - begin)
     return pos
 
 
 @njit
-def _decode(buf, pos, end, rows, clients, weights, shared, private, out, wire, n, uniform, parts, coordinates):
-    d = out.shape[1]
+def _decode(buf, pos, end, rows, clients, weights, shared, private, out, wire, n, uniform, parts, coordinates, d, lo):
+    hi = lo + out.shape[1]
     rotation = _shuffle(shared, parts, coordinates)
     for j in range(rows.shape[0]):
         first, count = _part(clients[j], n, d, rotation, parts)
-        nbytes = count * wire.itemsize
+        begin, inside = _stretch(first, count, lo, hi)
+        if uniform:
+            inside = _within(coordinates, first, count, lo, hi)
+        nbytes = inside * wire.itemsize
         if pos + nbytes > end:
             return TRUNCATED
         values = buf[pos : pos + nbytes].view(wire.dtype)
         factor = weights[j] * out.dtype.type(min(n, d))
-        acc = out[rows[j]]
+        acc, i = out[rows[j]], 0
         if uniform:
-            for i in range(count):
-                acc[coordinates[first + i]] += factor * values[i]
+            for c in coordinates[first : first + count]:
+                if lo <= c < hi:
+                    acc[c - lo] += factor * values[i]
+                    i += 1
         else:
-            part = acc[first : first + count]
-            for i in range(count):
+            part = acc[begin - lo : begin - lo + inside]
+            for i in range(inside):
                 part[i] += factor * values[i]
         pos += nbytes
+    return pos
+
+
+@njit
+def _cut(buf, pos, clients, shared, private, bounds, out, places, size, n, uniform, parts, coordinates, d):
+    """A client's block goes to one or two slices, a coordinate of the uniform layout to its own."""
+    rotation = _shuffle(shared, parts, coordinates)
+    for j in range(clients.shape[0]):
+        first, count = _part(clients[j], n, d, rotation, parts)
+        if uniform:
+            for c in coordinates[first : first + count]:
+                s = np.searchsorted(bounds, c, side="right") - 1
+                out[places[s] : places[s] + size] = buf[pos : pos + size]
+                places[s] += size
+                pos += size
+        else:
+            for s in range(places.shape[0]):
+                nbytes = _stretch(first, count, bounds[s], bounds[s + 1])[1] * size
+                out[places[s] : places[s] + nbytes] = buf[pos : pos + nbytes]
+                places[s] += nbytes
+                pos += nbytes
     return pos

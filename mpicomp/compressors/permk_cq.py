@@ -12,7 +12,8 @@ from ..kernels.quantize import LANES
 from ..kernels.random import below, bits64, client_key, permutation
 from ..kernels.status import BAD_PADDING, BAD_VALUE, TRUNCATED
 from .base import Codec, Compressor, compressors
-from .cq import load, radius_of
+from .cq import load
+from .cq_bits import radius_of
 from .identity import Identity
 from .lattice import INTERVAL, Lattice
 from .permk import PermK
@@ -131,7 +132,7 @@ def _encode(V, rows, clients, shared, private, buf, pos, tally, wire, m, use_max
         part, own = work[:count], codes[:count]
         sizing = False, use_max, 1.0, part, lanes
         load(V[rows[j], first : first + count], shared, sizing)
-        r = radius_of(part, sizing, wire)
+        r = radius_of(part, sizing[1], sizing[2], sizing[4], wire)
         buf[pos : pos + wire.itemsize].view(wire.dtype)[0] = r
         if np.isfinite(r):
             round_to_lattice(part, r, slope, base, spread, symbols, shared, key, stratum, strata, first, own)

@@ -12,7 +12,7 @@ from ..kernels.bits import CHUNK, bit_length, packed_nbytes
 from ..kernels.levels import add_levels, write_levels
 from ..kernels.quantize import LANES
 from ..kernels.random import client_key
-from .base import Codec, Compressor, compressors
+from .base import Codec, Compressor, compressors, cut_by_fields
 from .identity import Identity
 
 _NORMS = ("l2", "max")
@@ -77,7 +77,11 @@ class QSGD(Compressor):
             return Identity().bind(dim, n_clients, wire)
         scratch = np.empty(LANES), np.empty(CHUNK, np.uint16), np.empty(CHUNK, np.uint8)
         args = self.s, width, bucket, self.norm == "max", *scratch
-        return Codec(self, self.codec_id, dim, n_clients, wire, max_nbytes, _encode, _decode, args, fixed=True)
+        alignment = math.lcm(8, bucket) if bucket < dim else 8
+        return Codec(
+            self, self.codec_id, dim, n_clients, wire, max_nbytes, _encode, _decode, args, fixed=True,
+            cutting=cut_by_fields(0, wire.itemsize, bucket, width, alignment),
+        )  # fmt: skip
 
 
 @lean

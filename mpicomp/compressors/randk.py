@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from ..errors import ConfigError
 from ..kernels import njit
 from ..kernels.random import below, client_key
+from ..kernels.rows import copy_slice
 from ..kernels.status import TRUNCATED
-from .base import Codec, Compressor, compressors, count_of
+from .base import Codec, Compressor, Cutting, compressors, count_of
 from .identity import Identity
 
 _MASKS = ("independent", "shared")
@@ -75,28 +78,27 @@ class RandK(Compressor):
         if k == dim:
             return Identity().bind(dim, n_clients, wire)
         max_nbytes = k * wire.itemsize
+
+        def part_nbytes(width: int) -> int:
+            return min(k, width) * wire.itemsize
+
         if self.sampling == "window":
-            window = self.shared_randomness, k
-            return Codec(
-                self,
-                self.codec_id,
-                dim,
-                n_clients,
-                wire,
-                max_nbytes,
-                _encode_window,
-                _decode_window,
-                window,
-                fixed=True,
-            )
-        bounds = np.arange(k + 1) * dim // k
-        stratified = self.sampling == "stratified"
-        scales = np.diff(bounds).astype(np.float64) if stratified else np.full(k, dim / k)
-        marks = np.zeros(0 if stratified else dim, np.bool_)
-        picks = np.empty(k, np.int64)
-        args = self.shared_randomness, stratified, bounds, scales, marks, picks
+            mask = self.shared_randomness, k, dim
+            cutting = Cutting(_cut_window, (wire.itemsize, *mask), part_nbytes, offset=True, separable=True)
+            encode: Any = _encode_window
+            decode: Any = _decode_window
+            args: tuple = (*mask, 0)
+        else:
+            bounds = np.arange(k + 1) * dim // k
+            stratified = self.sampling == "stratified"
+            scales = np.diff(bounds).astype(np.float64) if stratified else np.full(k, dim / k)
+            marks = np.zeros(0 if stratified else dim, np.bool_)
+            draw = self.shared_randomness, stratified, bounds, marks, np.empty(k, np.int64)
+            cutting = Cutting(_cut_picks, (wire.itemsize, *draw), part_nbytes, offset=True, separable=True)
+            encode, decode = _encode_picks, _decode_picks
+            args = (*draw, scales, 0)
         return Codec(
-            self, self.codec_id, dim, n_clients, wire, max_nbytes, _encode_picks, _decode_picks, args, fixed=True
+            self, self.codec_id, dim, n_clients, wire, max_nbytes, encode, decode, args, fixed=True, cutting=cutting
         )
 
 
@@ -107,38 +109,62 @@ def _message_key(same, shared, private, client):
 
 
 @njit
-def _encode_window(V, rows, clients, shared, private, buf, pos, tally, wire, same, k):
-    d = V.shape[1]
-    nbytes = k * wire.itemsize
+def _window(key, k, d, lo, hi):
+    """The window's intersection with [lo, hi): its first stretch, from `start` on, and the one after the turn, as (first, count) each."""
+    start = below(key, 0, d)
+    first, second = max(start, lo), min(start + k - d, hi)
+    return start, first, max(min(start + k, hi) - first, 0), max(second - lo, 0)
+
+
+@njit
+def _encode_window(V, rows, clients, shared, private, buf, pos, tally, wire, same, k, d, lo):
+    begin = pos
     for j in range(rows.shape[0]):
-        start = below(_message_key(same, shared, private, clients[j]), 0, d)
-        head = min(k, d - start)
+        key = _message_key(same, shared, private, clients[j])
+        _, first, head, tail = _window(key, k, d, lo, lo + V.shape[1])
+        nbytes = (head + tail) * wire.itemsize
         x = V[rows[j]]
         values = buf[pos : pos + nbytes].view(wire.dtype)
-        values[:head] = x[start : start + head]
-        values[head:] = x[: k - head]
+        copy_slice(x, first - lo, first - lo + head, values, 0)
+        copy_slice(x, 0, tail, values, head)
         pos += nbytes
-    tally += 8 * nbytes * rows.shape[0]
+    tally += 8 * (pos - begin)
     return pos
 
 
 @njit
-def _decode_window(buf, pos, end, rows, clients, weights, shared, private, out, wire, same, k):
-    d = out.shape[1]
-    nbytes = k * wire.itemsize
+def _decode_window(buf, pos, end, rows, clients, weights, shared, private, out, wire, same, k, d, lo):
     for j in range(rows.shape[0]):
+        key = _message_key(same, shared, private, clients[j])
+        _, start, head, tail = _window(key, k, d, lo, lo + out.shape[1])
+        nbytes = (head + tail) * wire.itemsize
         if pos + nbytes > end:
             return TRUNCATED
-        start = below(_message_key(same, shared, private, clients[j]), 0, d)
-        head = min(k, d - start)
         values = buf[pos : pos + nbytes].view(wire.dtype)
         factor = weights[j] * out.dtype.type(d / k)
-        first, second = out[rows[j], start : start + head], out[rows[j], : k - head]
+        first, second = out[rows[j], start - lo : start - lo + head], out[rows[j], :tail]
         for i in range(head):
             first[i] += factor * values[i]
-        for i in range(k - head):
+        for i in range(tail):
             second[i] += factor * values[head + i]
         pos += nbytes
+    return pos
+
+
+@njit
+def _cut_window(buf, pos, clients, shared, private, bounds, out, places, size, same, k, d):
+    for j in range(clients.shape[0]):
+        key = _message_key(same, shared, private, clients[j])
+        for s in range(places.shape[0]):
+            start, first, head, tail = _window(key, k, d, bounds[s], bounds[s + 1])
+            at, source = places[s], pos + (first - start) * size
+            if head:
+                out[at : at + head * size] = buf[source : source + head * size]
+            if tail:
+                source = pos + (d - start + bounds[s]) * size
+                out[at + head * size : at + (head + tail) * size] = buf[source : source + tail * size]
+            places[s] = at + (head + tail) * size
+        pos += k * size
     return pos
 
 
@@ -164,36 +190,54 @@ def _pick(key, stratified, bounds, marks, picks):
 
 @njit
 def _encode_picks(
-    V, rows, clients, shared, private, buf, pos, tally, wire, same, stratified, bounds, scales, marks, picks
-):  # fmt: skip
-    k = picks.shape[0]
-    nbytes = k * wire.itemsize
+    V, rows, clients, shared, private, buf, pos, tally, wire, same, stratified, bounds, marks, picks, scales, lo
+):
+    begin, hi = pos, lo + V.shape[1]
     for j in range(rows.shape[0]):
         if j == 0 or not same:
             _pick(_message_key(same, shared, private, clients[j]), stratified, bounds, marks, picks)
-        x = V[rows[j]]
-        values = buf[pos : pos + nbytes].view(wire.dtype)
-        for s in range(k):
-            values[s] = x[picks[s]]
-        pos += nbytes
-    tally += 8 * nbytes * rows.shape[0]
+        x, count = V[rows[j]], 0
+        values = buf[pos : pos + min(picks.shape[0], hi - lo) * wire.itemsize].view(wire.dtype)
+        for pick in picks:
+            if lo <= pick < hi:
+                values[count] = x[pick - lo]
+                count += 1
+        pos += count * wire.itemsize
+    tally += 8 * (pos - begin)
     return pos
 
 
 @njit
 def _decode_picks(
-    buf, pos, end, rows, clients, weights, shared, private, out, wire, same, stratified, bounds, scales, marks, picks
+    buf, pos, end, rows, clients, weights, shared, private, out, wire, same, stratified, bounds, marks, picks, scales, lo
 ):  # fmt: skip
-    k = picks.shape[0]
-    nbytes = k * wire.itemsize
+    hi = lo + out.shape[1]
     for j in range(rows.shape[0]):
-        if pos + nbytes > end:
-            return TRUNCATED
         if j == 0 or not same:
             _pick(_message_key(same, shared, private, clients[j]), stratified, bounds, marks, picks)
-        values = buf[pos : pos + nbytes].view(wire.dtype)
-        acc, weight = out[rows[j]], weights[j]
-        for s in range(k):
-            acc[picks[s]] += weight * out.dtype.type(scales[s]) * values[s]
-        pos += nbytes
+        count = 0
+        for pick in picks:
+            count += lo <= pick < hi
+        if pos + count * wire.itemsize > end:
+            return TRUNCATED
+        values = buf[pos : pos + count * wire.itemsize].view(wire.dtype)
+        acc, weight, i = out[rows[j]], weights[j], 0
+        for s in range(picks.shape[0]):
+            if lo <= picks[s] < hi:
+                acc[picks[s] - lo] += weight * out.dtype.type(scales[s]) * values[i]
+                i += 1
+        pos += count * wire.itemsize
+    return pos
+
+
+@njit
+def _cut_picks(buf, pos, clients, shared, private, bounds, out, places, size, same, stratified, strata, marks, picks):
+    for j in range(clients.shape[0]):
+        if j == 0 or not same:
+            _pick(_message_key(same, shared, private, clients[j]), stratified, strata, marks, picks)
+        for pick in picks:
+            s = np.searchsorted(bounds, pick, side="right") - 1
+            out[places[s] : places[s] + size] = buf[pos : pos + size]
+            places[s] += size
+            pos += size
     return pos

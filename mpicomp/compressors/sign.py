@@ -9,7 +9,7 @@ from ..kernels import lean
 from ..kernels.bits import CHUNK, packed_nbytes, padding_is_zero, unpack_top
 from ..kernels.quantize import LANES, write_signs
 from ..kernels.status import BAD_PADDING, TRUNCATED
-from .base import Codec, Compressor, compressors
+from .base import Codec, Compressor, compressors, cut_by_fields
 from .identity import Identity
 
 _ORDERS = {"l1": 1, "l2": 2, "unit": 0}
@@ -51,11 +51,15 @@ class Sign(Compressor):
 
     def bind(self, dim, n_clients, wire_dtype=np.float64):
         wire = np.dtype(wire_dtype)
-        max_nbytes = _scale_nbytes(_ORDERS[self.norm], wire.itemsize) + packed_nbytes(dim, 1)
+        head = _scale_nbytes(_ORDERS[self.norm], wire.itemsize)
+        max_nbytes = head + packed_nbytes(dim, 1)
         if max_nbytes >= dim * wire.itemsize:
             return Identity().bind(dim, n_clients, wire)
         args = _ORDERS[self.norm], np.empty(LANES), np.empty(CHUNK, np.uint8)
-        return Codec(self, self.codec_id, dim, n_clients, wire, max_nbytes, _encode, _decode, args, fixed=True)
+        return Codec(
+            self, self.codec_id, dim, n_clients, wire, max_nbytes, _encode, _decode, args, fixed=True,
+            difference_kernel=_encode_difference, cutting=cut_by_fields(head, width=1, separable=head == 0),
+        )  # fmt: skip
 
 
 @lean
@@ -65,19 +69,31 @@ def _scale_nbytes(order, itemsize):
 
 @lean
 def _encode(V, rows, clients, shared, private, buf, pos, tally, wire, order, lanes, negative):
-    d, head = V.shape[1], _scale_nbytes(order, wire.itemsize)
-    nbytes = head + packed_nbytes(d, 1)
     for j in range(rows.shape[0]):
-        x = V[rows[j]]
-        lanes[:] = 0.0
-        write_signs(x, order, lanes, buf, pos + head)
-        if order > 0:
-            scale = lanes.sum() / d
-            buf[pos : pos + head].view(wire.dtype)[0] = scale if order == 1 else np.sqrt(scale)
-        pos += nbytes
-    tally[0] += 8 * nbytes * rows.shape[0]
-    tally[1] += (8 * head + d) * rows.shape[0]
+        pos = _write(V[rows[j]], None, buf, pos, tally, wire, order, lanes)
     return pos
+
+
+@lean
+def _encode_difference(V, state, work, rows, clients, shared, private, buf, pos, tally, wire, order, lanes, negative):
+    for j in range(rows.shape[0]):
+        pos = _write(V[rows[j]], state[rows[j]], buf, pos, tally, wire, order, lanes)
+    return pos
+
+
+@lean
+def _write(x, minus, buf, pos, tally, wire, order, lanes):
+    """The message of x − minus, or of x where `minus` is None; returns the position after it."""
+    d, head = x.shape[0], _scale_nbytes(order, wire.itemsize)
+    nbytes = head + packed_nbytes(d, 1)
+    lanes[:] = 0.0
+    write_signs(x, minus, order, lanes, buf, pos + head)
+    if order > 0:
+        scale = lanes.sum() / d
+        buf[pos : pos + head].view(wire.dtype)[0] = scale if order == 1 else np.sqrt(scale)
+    tally[0] += 8 * nbytes
+    tally[1] += 8 * head + d
+    return pos + nbytes
 
 
 @lean

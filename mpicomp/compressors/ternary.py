@@ -13,7 +13,7 @@ from ..kernels.levels import TRITS, pack_trits, trits_nbytes, unit_of, unpack_tr
 from ..kernels.quantize import LANES, round_to_grid
 from ..kernels.random import client_key
 from ..kernels.status import BAD_VALUE, TRUNCATED
-from .base import Codec, Compressor, compressors
+from .base import Codec, Compressor, compressors, cut_by_fields
 from .identity import Identity
 
 _SCALES = ("max", "unit")
@@ -59,7 +59,10 @@ class Ternary(Compressor):
         if max_nbytes >= dim * wire.itemsize:
             return Identity().bind(dim, n_clients, wire)
         args = own, np.empty(LANES), np.empty(_CHUNK, np.uint8)
-        return Codec(self, self.codec_id, dim, n_clients, wire, max_nbytes, _encode, _decode, args, fixed=True)
+        return Codec(
+            self, self.codec_id, dim, n_clients, wire, max_nbytes, _encode, _decode, args, fixed=True,
+            cutting=cut_by_fields(wire.itemsize * own, 1, TRITS, alignment=8 * TRITS),
+        )  # fmt: skip
 
 
 @njit

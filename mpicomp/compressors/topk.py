@@ -8,9 +8,9 @@ from ..kernels import njit
 from ..kernels.bits import CHUNK, bit_length, packed_nbytes, unsigned
 from ..kernels.indices import FIXED, choose_coding, read_indices, write_indices
 from ..kernels.lanes import float_of
-from ..kernels.select import candidate_capacity, largest
+from ..kernels.select import candidate_capacity, largest, largest_difference
 from ..kernels.status import BAD_COUNT, BAD_MODE, TRUNCATED
-from .base import Codec, Compressor, compressors, count_of
+from .base import Codec, Compressor, Cutting, compressors, count_of
 from .identity import Identity
 
 _PARTIAL = 0x80  # bit of a message's first byte: fewer than k entries, their number follows
@@ -65,32 +65,86 @@ class TopK(Compressor):
             np.empty(256, np.int64),
             np.empty(CHUNK, np.uint8),
         )
-        return Codec(self, self.codec_id, dim, n_clients, wire, max_nbytes, _encode, _decode, args)
+        count_nbytes = packed_nbytes(bit_length(k), 1)
+
+        def part_nbytes(width: int) -> int:
+            most = min(k, width)
+            return 1 + count_nbytes + packed_nbytes(most, bit_length(max(width - 1, 0))) + most * wire.itemsize
+
+        cutting = Cutting(_cut, (np.empty(0, wire), *args), part_nbytes)
+        return Codec(
+            self, self.codec_id, dim, n_clients, wire, max_nbytes, _encode, _decode, args, cutting=cutting,
+            difference_kernel=_encode_difference,
+        )  # fmt: skip
 
 
 @njit
 def _encode(V, rows, clients, shared, private, buf, pos, tally, wire, k, indices, keys, fields, bins, top):
-    d = V.shape[1]
     for j in range(rows.shape[0]):
-        x, start = V[rows[j]], pos
-        count = largest(x, k, indices, keys, bins, top)
-        coding = choose_coding(indices, count, d)
-        buf[pos] = coding | (_PARTIAL if count < k else 0)
-        pos += 1
-        if count < k:
-            for b in range(packed_nbytes(bit_length(k), 1)):
-                buf[pos] = (count >> (8 * b)) & 255
-                pos += 1
-        pos = write_indices(indices, count, d, coding, buf, pos, fields, top)
-        nbytes = count * wire.itemsize
-        values = buf[pos : pos + nbytes].view(wire.dtype)
-        word = unsigned(x).dtype.type
-        for i in range(count):
-            values[i] = float_of(word(keys[i]))
-        pos += nbytes
-        tally[0] += 8 * (pos - start)
-        tally[1] += 8 * nbytes
+        count = largest(V[rows[j]], k, indices, keys, bins, top)
+        pos = _write(V[rows[j]], count, buf, pos, tally, wire, k, indices, keys, fields, top)
     return pos
+
+
+@njit
+def _encode_difference(
+    V, state, work, rows, clients, shared, private, buf, pos, tally, wire, k, indices, keys, fields, bins, top
+):  # fmt: skip
+    for j in range(rows.shape[0]):
+        count = largest_difference(V[rows[j]], state[rows[j]], work[rows[j]], k, indices, keys, bins, top)
+        pos = _write(V[rows[j]], count, buf, pos, tally, wire, k, indices, keys, fields, top)
+    return pos
+
+
+@njit
+def _write(x, count, buf, pos, tally, wire, k, indices, keys, fields, top):
+    """The message of `count` entries, in x's dtype, of which `indices` and `keys` hold the places and the bits."""
+    d, start, coding = x.shape[0], pos, choose_coding(indices, count, x.shape[0])
+    pos = _write_head(coding, count, k, buf, pos)
+    pos = write_indices(indices, count, d, coding, buf, pos, fields, top)
+    nbytes = count * wire.itemsize
+    values = buf[pos : pos + nbytes].view(wire.dtype)
+    word = unsigned(x).dtype.type
+    for i in range(count):
+        values[i] = float_of(word(keys[i]))
+    pos += nbytes
+    tally[0] += 8 * (pos - start)
+    tally[1] += 8 * nbytes
+    return pos
+
+
+@njit
+def _write_head(coding, count, k, buf, pos):
+    """The first byte, and the number of entries where it is not k."""
+    buf[pos] = coding | (_PARTIAL if count < k else 0)
+    pos += 1
+    if count < k:
+        for b in range(packed_nbytes(bit_length(k), 1)):
+            buf[pos] = (count >> (8 * b)) & 255
+            pos += 1
+    return pos
+
+
+@njit
+def _read_indices(buf, pos, end, k, d, indices, fields, top):
+    """Read a message up to its values into indices[:count]; returns the position of the values, or a negative status, and count."""
+    if pos >= end:
+        return TRUNCATED, 0
+    coding, count = np.int64(buf[pos]) & ~_PARTIAL, k
+    pos += 1
+    if coding > FIXED:
+        return BAD_MODE, 0
+    if buf[pos - 1] & _PARTIAL:
+        size = packed_nbytes(bit_length(k), 1)
+        if pos + size > end:
+            return TRUNCATED, 0
+        count = 0
+        for b in range(size):
+            count |= np.int64(buf[pos]) << (8 * b)
+            pos += 1
+        if count >= k:
+            return BAD_COUNT, 0
+    return read_indices(buf, pos, end, count, d, coding, indices, fields, top), count
 
 
 @njit
@@ -99,23 +153,7 @@ def _decode(
 ):  # fmt: skip
     d = out.shape[1]
     for j in range(rows.shape[0]):
-        if pos >= end:
-            return TRUNCATED
-        coding, count = np.int64(buf[pos]) & ~_PARTIAL, k
-        pos += 1
-        if coding > FIXED:
-            return BAD_MODE
-        if buf[pos - 1] & _PARTIAL:
-            size = packed_nbytes(bit_length(k), 1)
-            if pos + size > end:
-                return TRUNCATED
-            count = 0
-            for b in range(size):
-                count |= np.int64(buf[pos]) << (8 * b)
-                pos += 1
-            if count >= k:
-                return BAD_COUNT
-        pos = read_indices(buf, pos, end, count, d, coding, indices, fields, top)
+        pos, count = _read_indices(buf, pos, end, k, d, indices, fields, top)
         if pos < 0:
             return pos
         nbytes = count * wire.itemsize
@@ -126,4 +164,28 @@ def _decode(
         for i in range(count):
             acc[indices[i]] += weight * values[i]
         pos += nbytes
+    return pos
+
+
+@njit
+def _cut(buf, pos, clients, shared, private, bounds, out, places, wire, k, indices, keys, fields, bins, top):
+    """The part for a slice is a message of the entries that lie in it."""
+    size = wire.itemsize
+    for _ in range(clients.shape[0]):
+        pos, count = _read_indices(buf, pos, buf.shape[0], k, bounds[-1], indices, fields, top)
+        first = 0
+        for s in range(places.shape[0]):
+            lo, hi, at, last = bounds[s], bounds[s + 1], places[s], first
+            if lo == hi:
+                continue
+            while last < count and indices[last] < hi:
+                indices[last] -= lo
+                last += 1
+            entries = indices[first:last]
+            coding = choose_coding(entries, last - first, hi - lo)
+            at = _write_head(coding, last - first, k, out, at)
+            at = write_indices(entries, last - first, hi - lo, coding, out, at, fields, top)
+            out[at : at + (last - first) * size] = buf[pos + first * size : pos + last * size]
+            places[s], first = at + (last - first) * size, last
+        pos += count * size
     return pos

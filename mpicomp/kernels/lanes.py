@@ -37,6 +37,12 @@ def add32(typing: Any, a: Any, b: Any) -> Any:
 
 
 @_intrinsic
+def sub32(typing: Any, a: Any, b: Any) -> Any:
+    """a − b modulo 2**32, of two uint32."""
+    return types.uint32(types.uint32, types.uint32), lambda context, builder, signature, args: builder.sub(*args)
+
+
+@_intrinsic
 def mul32(typing: Any, a: Any, b: Any) -> Any:
     """a · b modulo 2**32, of two uint32."""
     return types.uint32(types.uint32, types.uint32), lambda context, builder, signature, args: builder.mul(*args)
@@ -127,28 +133,37 @@ def nonzero_bytes(typing: Any, array: Any, byte: Any) -> Any:
 
 
 def _norm_blocks(order: int) -> Callable[..., Any]:
-    def norm_blocks(typing: Any, x: Any, blocks: Any, lanes: Any, signs: Any, pos: Any) -> Any:
+    def norm_blocks(typing: Any, x: Any, minus: Any, blocks: Any, lanes: Any, signs: Any, pos: Any) -> Any:
         """lanes[l] += |x_j|, or x_j², for j = l, l + n, …, (blocks − 1)n + l with n = LANES; all sums stay in registers meanwhile.
 
-        Where `signs` is an array and not None, bit j from its byte `pos` on says whether x_j < 0.
+        Where `signs` is an array and not None, bit j from its byte `pos` on says whether x_j < 0. Where `minus` is an array, of the
+        same type as x, x − minus takes the place of x.
         """
         size, packed = x.dtype.bitwidth // 8 * LANES, signs != types.none
 
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             i64, wide = ir.IntType(64), ir.VectorType(ir.DoubleType(), LANES)
             kind = wide if x.dtype == types.float64 else ir.VectorType(ir.FloatType(), LANES)
-            address = _address(context, builder, [signature.args[2]], [args[2], i64(0)], wide)
-            sums = cgutils.alloca_once_value(builder, builder.load(address, align=1))
-            with cgutils.for_range(builder, args[1]) as loop:
-                byte = builder.mul(loop.index, i64(size))
+
+            def place(number: int, byte: Any, kind: Any) -> Any:
+                return _address(context, builder, signature.args[number:], [args[number], byte], kind)
+
+            def block_of(number: int, byte: Any) -> Any:
                 for line in range(0, size, _CACHE_LINE) if packed else ():
                     ahead = builder.add(byte, i64(AHEAD * size // LANES + line))
-                    _prefetch(builder, _address(context, builder, signature.args, [args[0], ahead], ir.IntType(8)))
-                block = builder.load(_address(context, builder, signature.args, [args[0], byte], kind), align=1)
+                    _prefetch(builder, place(number, ahead, ir.IntType(8)))
+                return builder.load(place(number, byte, kind), align=1)
+
+            address = place(3, i64(0), wide)
+            sums = cgutils.alloca_once_value(builder, builder.load(address, align=1))
+            with cgutils.for_range(builder, args[2]) as loop:
+                byte = builder.mul(loop.index, i64(size))
+                block = block_of(0, byte)
+                if minus != types.none:
+                    block = builder.fsub(block, block_of(1, byte))
                 if packed:
                     below = builder.fcmp_ordered("<", block, ir.Constant(kind, None))
-                    at = builder.add(args[4], builder.mul(loop.index, i64(LANES // 8)))
-                    word = _address(context, builder, signature.args[3:], [args[3], at], i64)
+                    word = place(4, builder.add(args[5], builder.mul(loop.index, i64(LANES // 8))), i64)
                     builder.store(builder.bitcast(below, i64), word, align=1)
                 if order:
                     block = block if kind == wide else builder.fpext(block, wide)
@@ -156,7 +171,7 @@ def _norm_blocks(order: int) -> Callable[..., Any]:
                     builder.store(builder.fadd(builder.load(sums), power), sums)
             builder.store(builder.load(sums), address, align=1)
 
-        return types.void(x, types.intp, lanes, signs, types.intp), generate
+        return types.void(x, minus, types.intp, lanes, signs, types.intp), generate
 
     return _intrinsic(norm_blocks)
 

@@ -19,38 +19,35 @@ def add_magnitudes(x, order, lanes):
     blocks = x.shape[0] // LANES
     whole = blocks * LANES
     if order == 1:
-        add_absolute_blocks(x, blocks, lanes, None, 0)
+        add_absolute_blocks(x, None, blocks, lanes, None, 0)
     else:
-        add_square_blocks(x, blocks, lanes, None, 0)
-    _add_rest(x, whole, order, lanes)
-
-
-@lean
-def _add_rest(x, whole, order, lanes):
+        add_square_blocks(x, None, blocks, lanes, None, 0)
     for j in range(whole, x.shape[0]):
         magnitude = np.float64(abs(x[j]))
         lanes[j - whole] += magnitude if order == 1 else magnitude * magnitude
 
 
 @lean
-def write_signs(x, order, lanes, buf, pos):
-    """Whether x_j < 0, one bit each, in `buf` from byte `pos` on; and `add_magnitudes` in the same pass (nothing for order 0)."""
+def write_signs(x, minus, order, lanes, buf, pos):
+    """Whether x_j < 0, one bit each, in `buf` from byte `pos` on; and `add_magnitudes` in the same pass (nothing for order 0).
+
+    Where `minus` is an array and not None, x − minus takes the place of x.
+    """
     blocks = x.shape[0] // LANES
     whole = blocks * LANES
     if order == 0:
-        signs_of_blocks(x, blocks, lanes, buf, pos)
+        signs_of_blocks(x, minus, blocks, lanes, buf, pos)
     elif order == 1:
-        add_absolute_blocks(x, blocks, lanes, buf, pos)
+        add_absolute_blocks(x, minus, blocks, lanes, buf, pos)
     else:
-        add_square_blocks(x, blocks, lanes, buf, pos)
-    if order > 0:
-        _add_rest(x, whole, order, lanes)
-    rest = buf[pos + (whole >> 3) : pos + packed_nbytes(x.shape[0], 1)]
-    for b in range(rest.shape[0]):
-        byte = 0
-        for j in range(min(8, x.shape[0] - whole - 8 * b)):
-            byte |= np.int64(x[whole + 8 * b + j] < 0) << j
-        rest[b] = byte
+        add_square_blocks(x, minus, blocks, lanes, buf, pos)
+    buf[pos + (whole >> 3) : pos + packed_nbytes(x.shape[0], 1)] = 0
+    for j in range(whole, x.shape[0]):
+        value = x[j] if minus is None else x[j] - minus[j]
+        magnitude = np.float64(abs(value))
+        if order > 0:
+            lanes[j - whole] += magnitude if order == 1 else magnitude * magnitude
+        buf[pos + (j >> 3)] |= np.uint8(value < 0) << np.uint8(j & 7)
 
 
 @lean

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import njit
+from . import lean, njit
 
 
 @njit
@@ -11,3 +11,20 @@ def add_to_all(rows, vector):
     for j in range(rows.shape[0]):
         for c in range(rows.shape[1]):
             rows[j, c] += vector[0, c]
+
+
+@njit
+def add_scaled(state, V, factor):
+    """state += factor · V, both of shape (m, d) and one dtype, in one pass; the product is rounded before it is added."""
+    for j in range(state.shape[0]):
+        acc, v, scale = state[j], V[j], state.dtype.type(factor)
+        for c in range(acc.shape[0]):
+            acc[c] += scale * v[c]
+
+
+@lean
+def copy_slice(x, start, stop, out, at):
+    """out[at + j − start] = x_j for start <= j < stop, in out's dtype; assigning slices would check for overlaps first."""
+    part, target = x[start:stop], out[at : at + stop - start]
+    for i in range(part.shape[0]):
+        target[i] = part[i]

@@ -10,7 +10,7 @@ import numpy as np
 
 from . import lean, njit
 from .bits import bit_length, unsigned
-from .lanes import bits_of, fetch, float_of, load_word, nonzero_bytes, store_word, trailing_zeros
+from .lanes import AHEAD, PIECE, bits_of, fetch, float_of, load_word, nonzero_bytes, store_word, trailing_zeros
 
 _BLOCK = 64  # entries that `_collect` looks at together
 _PEAK = 512  # entries whose maximum is taken at once by `argmax_magnitude`
@@ -53,11 +53,51 @@ def largest(x, k, indices, keys, bins, reached):
         return 1 if np.uint64(bits[indices[0]]) & mask else 0
     d = x.shape[0]
     if d > 1024 and 2 * k < d:
-        threshold = max(_guess(bits, k, mask, keys, bins), np.uint64(1))
+        for i in range(_sample_size(d)):
+            keys[i] = np.uint64(bits[_sampled(i, d)]) & mask
+        threshold = _guess(d, k, mask, keys, bins)
         found = _collect(bits, threshold, mask, indices, keys, bins, reached)
         if found >= k or (found >= 0 and threshold == 1):
             return _keep_largest(found, k, mask, indices, keys, bins)
     return _search_all(bits, k, mask, indices, keys, bins)
+
+
+@njit
+def largest_difference(x, minus, work, k, indices, keys, bins, reached):
+    """`largest` of x − minus, of which a chunk at a time is formed; `work` (as x) is scratch, needed in full where the guess was bad."""
+    d = x.shape[0]
+    if k > 1 and d > 1024 and 2 * k < d:
+        bits = unsigned(work)
+        mask = np.uint64(bits.dtype.type(-1) >> bits.dtype.type(1))
+        sample = _sample_size(d)
+        for i in range(sample):
+            work[i] = x[_sampled(i, d)] - minus[_sampled(i, d)]
+        for i in range(sample):
+            keys[i] = np.uint64(bits[i]) & mask
+        threshold = _guess(d, k, mask, keys, bins)
+        found = 0
+        for first in range(0, d, reached.shape[0]):
+            stop = min(first + reached.shape[0], d)
+            subtract(x, minus, first, stop, work, 0)
+            found = _collect_chunk(bits[: stop - first], first, threshold, mask, found, indices, keys, bins, reached)
+            if found < 0:
+                break
+        if found >= k or (found >= 0 and threshold == 1):
+            return _keep_largest(found, k, mask, indices, keys, bins)
+    subtract(x, minus, 0, d, work, 0)
+    return largest(work, k, indices, keys, bins, reached)
+
+
+@lean
+def subtract(x, minus, start, stop, out, at):
+    """out[at + j − start] = x_j − minus_j for start <= j < stop."""
+    for first in range(start, stop, PIECE):
+        last = min(first + PIECE, stop)
+        fetch(x, first + AHEAD, last + AHEAD)
+        fetch(minus, first + AHEAD, last + AHEAD)
+        a, b, c = x[first:last], minus[first:last], out[at + first - start : at + last - start]
+        for i in range(a.shape[0]):
+            c[i] = a[i] - b[i]
 
 
 @njit
@@ -68,6 +108,7 @@ def argmax_magnitude(x):
     best, index = bits.dtype.type(0), 0
     for start in range(0, x.shape[0], _PEAK):
         block = bits[start : start + _PEAK]
+        fetch(bits, start + AHEAD, start + AHEAD + _PEAK)
         peak = bits.dtype.type(0)
         for i in range(block.shape[0]):
             peak = max(peak, bits.dtype.type(block[i] & mask))
@@ -120,48 +161,64 @@ def _kth_largest(bits, count, k, mask, bins):
 
 
 @njit
-def _guess(bits, k, mask, keys, bins):
-    """A threshold that somewhat more than k entries reach, three standard deviations of the sample's count above it."""
-    d = bits.shape[0]
+def _sampled(i, d):
+    """The index of entry number i of the sample among d."""
+    return np.int64((i * 0x9E3779B9 & 0xFFFFFFFF) * d >> 32)
+
+
+@njit
+def _guess(d, k, mask, keys, bins):
+    """A threshold that somewhat more than k of d entries reach, three standard deviations of the sample's count above it; at least 1.
+
+    `keys` begins with the sample.
+    """
     sample = _sample_size(d)
-    for i in range(sample):
-        keys[i] = np.uint64(bits[np.int64((i * 0x9E3779B9 & 0xFFFFFFFF) * d >> 32)]) & mask
     expected = k * sample / d
     rank = min(sample, np.int64(expected + 3.0 * np.sqrt(expected)) + 2)
-    return _kth_largest(keys, sample, rank, mask, bins)[0]
+    return max(_kth_largest(keys, sample, rank, mask, bins)[0], np.uint64(1))
 
 
 @njit
 def _collect(bits, threshold, mask, indices, keys, listed, reached):
-    """Store the entries that reach the threshold, in order; returns how many, or -1 where there is no room for them.
+    """Store the entries that reach the threshold, in order; returns how many, or -1 where there is no room for them."""
+    found, size = 0, reached.shape[0]
+    for first in range(0, bits.shape[0], size):
+        fetch(bits, first + size, first + 2 * size)
+        chunk = bits[first : first + size]
+        found = _collect_chunk(chunk, first, threshold, mask, found, indices, keys, listed, reached)
+        if found < 0:
+            break
+    return found
 
-    A chunk is compared at once, then the blocks of 64 with such an entry are listed without a branch, which the processor would
-    often guess wrong, and then their entries. `listed` (int64) and `reached` (uint8, shape (2048,)) are scratch.
+
+@njit
+def _collect_chunk(chunk, first, threshold, mask, found, indices, keys, listed, reached):
+    """`_collect` for the chunk of entries that begins with number `first`, after `found` others.
+
+    It is compared at once, then the blocks of 64 with such an entry are listed without a branch, which the processor would often guess
+    wrong, and then their entries. `listed` (int64) and `reached` (uint8, shape (2048,)) are scratch.
     """
-    low, bound = bits.dtype.type(mask), bits.dtype.type(threshold)
-    found, limit = 0, indices.shape[0] - _BLOCK
-    for first in range(0, bits.shape[0], reached.shape[0]):
-        chunk = bits[first : first + reached.shape[0]]
-        for i in range(chunk.shape[0]):
-            reached[i] = bits.dtype.type(chunk[i] & low) >= bound
-        for i in range(chunk.shape[0], reached.shape[0]):
-            reached[i] = 0
-        blocks = 0
-        for start in range(0, reached.shape[0], _BLOCK):
-            listed[blocks] = start
-            blocks += nonzero_bytes(reached, start) != 0
-        fetch(bits, first + reached.shape[0], first + 2 * reached.shape[0])
-        for block in range(blocks):
-            if found > limit:
-                return -1
-            start = listed[block]
-            word = nonzero_bytes(reached, start)
-            while word != 0:
-                index = first + start + trailing_zeros(word)
-                store_word(indices, 8 * found, index)  # as an array's item it would be checked for a negative index
-                store_word(keys, 8 * found, np.uint64(load_word(bits, index * bits.itemsize, bits.dtype.type)))
-                found += 1
-                word &= word - np.uint64(1)  # without its lowest one
+    low, bound = chunk.dtype.type(mask), chunk.dtype.type(threshold)
+    limit = indices.shape[0] - _BLOCK
+    for i in range(chunk.shape[0]):
+        reached[i] = chunk.dtype.type(chunk[i] & low) >= bound
+    for i in range(chunk.shape[0], reached.shape[0]):
+        reached[i] = 0
+    blocks = 0
+    for start in range(0, reached.shape[0], _BLOCK):
+        listed[blocks] = start
+        blocks += nonzero_bytes(reached, start) != 0
+    for block in range(blocks):
+        if found > limit:
+            return -1
+        start = listed[block]
+        word = nonzero_bytes(reached, start)
+        while word != 0:
+            index = start + trailing_zeros(word)
+            store_word(indices, 8 * found, first + index)  # as an array's item it would be checked for a negative index
+            store_word(keys, 8 * found, np.uint64(load_word(chunk, index * chunk.itemsize, chunk.dtype.type)))
+            found += 1
+            word &= word - np.uint64(1)  # without its lowest one
     return found
 
 

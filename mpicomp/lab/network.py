@@ -20,6 +20,12 @@ from .switch import build
 from .traffic import Traffic
 
 TIMED_OUT = 124  # as timeout(1) has it
+MPICH_BY_TCP = {
+    "MPIR_CVAR_CH4_NETMOD": "ofi",
+    "FI_PROVIDER": "tcp",
+    "FI_TCP_IFACE": "eth0",
+    "UCX_NET_DEVICES": "eth0",
+}
 
 
 @dataclass(frozen=True)
@@ -181,13 +187,7 @@ class NetworkLab:
 def _through_the_lab(launcher: Launcher) -> tuple[list[str], dict[str, str]]:
     """Options and variables with which a launcher starts its daemons by `enter` in place of ssh, and MPI talks by eth0."""
     if launcher.mpi.flavour != OPEN_MPI:  # Hydra
-        options = ["-iface", "eth0", "-launcher", "ssh", "-launcher-exec", ENTER]
-        return options, {
-            "MPIR_CVAR_CH4_NETMOD": "ofi",
-            "FI_PROVIDER": "tcp",
-            "FI_TCP_IFACE": "eth0",
-            "UCX_NET_DEVICES": "eth0",
-        }
+        return ["-iface", "eth0", "-launcher", "ssh", "-launcher-exec", ENTER], dict(MPICH_BY_TCP)
     if launcher.mpi.major >= 5:
         daemons = ["--prtemca", "plm_ssh_agent", ENTER, "--prtemca", "prte_if_include", "eth0"]
     else:

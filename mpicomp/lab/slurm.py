@@ -15,7 +15,7 @@ from types import TracebackType
 
 from ..errors import ConfigError, LabError
 from .namespaces import NETWORK, SHELF
-from .network import NetworkLab
+from .network import MPICH_BY_TCP, NetworkLab
 
 HOME = "/dev/shm/slurm"  # on each node
 CONF = f"{HOME}/slurm.conf"
@@ -24,13 +24,13 @@ _PATIENCE = 30.0  # seconds until all nodes are idle
 _MEMORY = 1000  # MB that each node is said to have; nothing enforces it
 
 # NoInAddrAny: daemons listen on the address of their node.
-# cred_expire: a job that was requeued waits so long, 120 s by default.
+# cred_expire: a job that was requeued waits so many seconds, by default 120; 10 is the least.
 _SETTINGS = f"""\
 ClusterName=lab
 SlurmctldHost=node1({NETWORK}.0.1)
 SlurmUser=root
 AuthType=auth/munge
-AuthInfo=socket={HOME}/munge/socket,cred_expire=1
+AuthInfo=socket={HOME}/munge/socket,cred_expire=10
 CommunicationParameters=NoCtldInAddrAny,NoInAddrAny
 StateSaveLocation={HOME}/state
 SlurmctldPidFile={HOME}/slurmctld.pid
@@ -48,7 +48,6 @@ SchedulerParameters=sched_min_interval=0,bf_interval=1,sched_interval=1
 SelectType=select/cons_tres
 SelectTypeParameters=CR_CPU
 SlurmdParameters=config_overrides
-KillWait=5
 MinJobAge=3600
 AccountingStorageType=accounting_storage/none
 JobAcctGatherType=jobacct_gather/none
@@ -81,12 +80,12 @@ class SlurmLab:
     def __init__(self, nodes: int = 4, cpus: int = 2, rate: str | None = None, delay_ms: float = 0.0):
         if cpus < 1:
             raise ConfigError(f"{cpus} CPUs on a node are not possible; allowed: 1 or more")
-        missing = [name for name in DAEMONS if shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin") is None]
+        missing = [
+            name for name in DAEMONS if shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin") is None
+        ]
         if missing or os.geteuid():
             why = f"{', '.join(missing)} not found" if missing else "it needs root"
-            raise LabError(
-                f"no SLURM lab: {why}; as root: apt-get install -y --no-install-recommends slurm-wlm munge"
-            )
+            raise LabError(f"no SLURM lab: {why}; as root: apt-get install -y --no-install-recommends slurm-wlm munge")
         self.network = NetworkLab(nodes, rate, delay_ms)
         try:
             self._start(cpus)
@@ -108,26 +107,32 @@ class SlurmLab:
 
     def command(self, argv: Sequence[str]) -> list[str]:
         """The command that runs `argv` on node1, where sbatch, squeue and srun know this SLURM."""
-        named = f"MPICOMP_CACHE_HOST={os.uname().nodename}"
-        return self.network.spaces.command(["env", f"SLURM_CONF={CONF}", named, *argv], node=1)
+        variables = {"SLURM_CONF": CONF, "MPICOMP_CACHE_HOST": os.uname().nodename, **MPICH_BY_TCP}
+        return self.network.spaces.command(["env", *(f"{k}={v}" for k, v in variables.items()), *argv], node=1)
 
     def _start(self, cpus: int) -> None:
         nodes, munge, shared = self.network.nodes, f"{HOME}/munge", f"{SHELF}/slurm"
         # a plugin is named so that slurmd looks for no cgroups, of which it uses none
-        self._on(1, f"""
+        self._on(
+            1,
+            f"""
             mkdir {shared}; cd {shared}
             printf '%s' {shlex.quote(configuration(nodes, cpus))} >slurm.conf
             echo CgroupPlugin=cgroup/v1 >cgroup.conf
             mkdir munge; head -c 128 /dev/urandom >munge/key; chmod 600 munge/key
-        """)
+        """,
+        )
         for k in range(1, nodes + 1):
-            self._on(k, f"""
+            self._on(
+                k,
+                f"""
                 cp -r {shared} {HOME}; mkdir {HOME}/state
                 munged --force --num-threads=2 --key-file={munge}/key --socket={munge}/socket --pid-file={munge}/pid \\
                     --log-file={munge}/log --seed-file={munge}/seed
                 {"slurmctld -i" if k == 1 else ""}
                 slurmd -N node{k}
-            """)
+            """,
+            )
         deadline = time.monotonic() + _PATIENCE
         while self._on(1, "sinfo -h -N -t idle -o %N").split() != [f"node{k}" for k in range(1, nodes + 1)]:
             if time.monotonic() > deadline:

@@ -3,7 +3,7 @@
 Two directions. An **uplink** tracks on the server the weighted mean of the clients' vectors; a **downlink** tracks on the clients a
 vector of the server's. A mechanism is written once for all ranks, as the paper prints it: the lines of the clients under `if
 link.is_worker`, those of the server under `if link.is_server`; one process that is both runs both. Its state is the arrays named
-in `client_state` and `server_state`, nothing else. **Both ends update from the decoded message**, never from what was meant to be sent.
+in `client_state`, `server_state` and their like. **Both ends update from the decoded message**, never from what was meant to be sent.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 import numpy as np
 
 from ..compressors import Codec, Compressor
+from ..compressors.base import Difference
 from ..compressors.identity import Identity
 from ..errors import ConfigError
 from ..kernels.random import Keys, Stream, derive, downlink_keys, uniform64, uplink_keys
@@ -41,6 +42,12 @@ class Link:
     ----------
     exchange : moves the frames. seed : of the run. wire_dtype : of the values on the wire. uplink : the direction.
     participation : who speaks in which round; None for everybody.
+
+    Attributes
+    ----------
+    served, served_dim : the coordinates that this rank is the server of, as a slice, and their number: all d, or with several
+        servers a part of them. What a server does is elementwise, so that it need not know which; it takes `v[:, link.served]` of
+        a vector that it knows as a client.
     """
 
     def __init__(
@@ -50,7 +57,8 @@ class Link:
         self.exchange, self.seed, self.wire_dtype = exchange, seed, np.dtype(wire_dtype)
         self.dim, self.dtype, self.n_clients = exchange.dim, exchange.dtype, exchange.n_clients
         self.is_server, self.is_worker = exchange.is_server, exchange.is_worker
-        self.hosted = len(exchange.clients)
+        self.served, self.served_dim = exchange.served, exchange.served_dim
+        self.hosted, self.uplink = len(exchange.clients), uplink
         self._keys = uplink_keys if uplink else downlink_keys
         self._coin_stream = Stream.UPLINK_COIN if uplink else Stream.DOWNLINK_COIN
         self._scratch: dict[str, np.ndarray] = {}
@@ -58,8 +66,16 @@ class Link:
         self._hosted_rows, self._uncounted = np.arange(self.hosted), np.zeros(2, np.int64)
 
     def codec(self, compressor: Compressor, dim: int | None = None) -> Codec:
-        """The compressor bound to this run's sizes, or to another dimension (a few scalars beside the vectors)."""
-        return compressor.bind(self.dim if dim is None else dim, self.n_clients, self.wire_dtype)
+        """The compressor bound to this run's sizes, or to another dimension (a few scalars beside the vectors).
+
+        Raises
+        ------
+        ConfigError : the exchange cannot carry its messages.
+        """
+        codec = compressor.bind(self.dim if dim is None else dim, self.n_clients, self.wire_dtype)
+        codec.whole = dim is not None
+        self.exchange.check(codec, self.uplink)
+        return codec
 
     def contractive_codec(self, compressor: Compressor) -> Codec:
         """The same for mechanisms whose theory wants a contractive compressor: an unbiased one enters as C/(1+ω)."""
@@ -69,10 +85,17 @@ class Link:
         return codec
 
     def scratch(self, name: str, rows: int) -> np.ndarray:
-        """An array (rows, d) for intermediate results; mechanisms of one run share it by name."""
+        """An array (rows, d) for intermediate results of a worker; mechanisms of one run share it by name."""
+        return self._array(name, rows, self.dim)
+
+    def server_scratch(self, name: str, rows: int) -> np.ndarray:
+        """The same for a server: (rows, served_dim)."""
+        return self._array(name, rows, self.served_dim)
+
+    def _array(self, name: str, rows: int, columns: int) -> np.ndarray:
         array = self._scratch.get(name)
-        if array is None or len(array) != rows:
-            array = self._scratch[name] = framed_zeros((rows, self.dim), self.dtype)
+        if array is None or array.shape != (rows, columns):
+            array = self._scratch[name] = framed_zeros((rows, columns), self.dtype)
         return array
 
     def keys(self, round: int) -> Keys:
@@ -100,6 +123,13 @@ class Link:
         factors = self.exchange.factors(self.hosted, codec.scale)
         codec.decode_add(buf, 0, end, rows, self.exchange.clients, factors, keys, out)
         return out
+
+    def difference(self, codec: Codec, V: np.ndarray, state: np.ndarray, name: str) -> np.ndarray | Difference:
+        """V − state for a codec to encode: formed while it encodes, where it can, else before, in the scratch space of that name."""
+        work = self._array(name, *V.shape)
+        if codec.takes_difference:
+            return Difference(V, state, work)
+        return np.subtract(V, state, out=work)
 
     # The exchange's calls with this link's keys.
     def gather(self, codec: Codec, V, round: int, total, into=None, into_scale: float = 1.0, **how: Any) -> None:
@@ -164,14 +194,16 @@ class Mechanism:
     ----------
     name : under which `--uplink` and `--downlink` of a custom composition know it.
     client_state : names of arrays of shape (m, d), one row for each hosted client, on the workers.
-    server_state : names of arrays of shape (1, d), on the server.
-    server_rows : names of arrays of shape (n, d), on the server: only for methods whose server cannot do without.
+    server_state : names of arrays of shape (1, served_dim), on the server.
+    server_rows : names of arrays of shape (n, served_dim), on the server: only for methods whose server cannot do without.
+    common_state : names of arrays that server and workers hold alike; `prepare` or `begin` makes them.
     """
 
     name: ClassVar[str] = "user"
     client_state: ClassVar[tuple[str, ...]] = ()
     server_state: ClassVar[tuple[str, ...]] = ()
     server_rows: ClassVar[tuple[str, ...]] = ()
+    common_state: ClassVar[tuple[str, ...]] = ()
     link: Link
     mean: Any
 
@@ -183,13 +215,13 @@ class Mechanism:
     def start(self, link: Link) -> None:
         """Bind to a run: allocate the state, all zero, and bind the compressor. Override `prepare`, not this."""
         self.link = link
-        self.mean = np.zeros((1, link.dim), link.dtype) if link.is_server else None
+        self.mean = np.zeros((1, link.served_dim), link.dtype) if link.is_server else None
         for name in self.client_state:
             setattr(self, name, np.zeros((link.hosted, link.dim), link.dtype) if link.is_worker else None)
         for name in self.server_state:
-            setattr(self, name, np.zeros((1, link.dim), link.dtype) if link.is_server else None)
+            setattr(self, name, np.zeros((1, link.served_dim), link.dtype) if link.is_server else None)
         for name in self.server_rows:
-            setattr(self, name, np.zeros((link.n_clients, link.dim), link.dtype) if link.is_server else None)
+            setattr(self, name, np.zeros((link.n_clients, link.served_dim), link.dtype) if link.is_server else None)
         self.prepare()
 
     def prepare(self) -> None:
@@ -197,7 +229,7 @@ class Mechanism:
 
     def state(self) -> dict[str, np.ndarray]:
         """The state arrays that this rank holds, by name."""
-        names = (*self.client_state, *self.server_state, *self.server_rows)
+        names = (*self.client_state, *self.server_state, *self.server_rows, *self.common_state)
         return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
 
 
@@ -205,7 +237,7 @@ class Uplink(Mechanism):
     """Clients to server."""
 
     def transmit(self, oracle: Any, round: int) -> np.ndarray | None:
-        """One round: returns the gradient estimate on the server, shape (1, d). `oracle` is an Oracle on workers, None elsewhere."""
+        """One round: returns the gradient estimate on the server, shape (1, served_dim). `oracle`: an Oracle on workers, else None."""
         raise NotImplementedError
 
 
@@ -224,7 +256,7 @@ class Downlink(Mechanism):
         raise NotImplementedError
 
     def transmit(self, x: np.ndarray | None, round: int) -> np.ndarray | None:
-        """One round: the server has the new vector x (shape (1, d)); returns the clients' points on the workers."""
+        """One round: the server has the new vector x (shape (1, served_dim)); returns the clients' points on the workers."""
         raise NotImplementedError
 
 

@@ -36,13 +36,13 @@ class DoubleResidual(Downlink):
         link = self.link
         q: Any = None
         if link.is_server:
-            q = link.scratch("residual", 1)
+            q = link.server_scratch("residual", 1)
             np.multiply(x, -self.step, out=q)
             self.e *= self.eta
             q += self.e
         self.w[:] = 0
         link.broadcast(self.codec, q, round, self.w)
         if link.is_server:
-            np.subtract(q, self.w, out=self.e)
+            np.subtract(q, self.w[:, link.served], out=self.e)
         self.w *= -self.beta / self.step
         return self.w

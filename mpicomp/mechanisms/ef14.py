@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from ..compressors import Compressor
+from ..kernels.rows import add_scaled
 from .base import Uplink, uplinks
 
 
@@ -25,13 +24,11 @@ class EF14(Uplink):
 
     def transmit(self, oracle, round):
         link = self.link
-        v_i = None
         if link.is_worker:
-            v_i = link.scratch("delta", link.hosted)
-            np.multiply(oracle.value(), self.step, out=v_i)
-            v_i += self.e_i  # e_i + γ∇f_i(x)
-            self.e_i[:] = v_i
-        link.gather(self.codec, v_i, round, self.mean, into=self.e_i, into_scale=-1.0)  # e_i ← e_i + γ∇f_i(x) − w_i
+            add_scaled(self.e_i, oracle.value(), self.step)  # e_i + γ∇f_i(x)
+        link.gather(
+            self.codec, self.e_i, round, self.mean, into=self.e_i, into_scale=-1.0
+        )  # e_i ← e_i + γ∇f_i(x) − w_i
         if link.is_server:
             self.mean /= self.step
         return self.mean

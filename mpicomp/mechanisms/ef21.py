@@ -5,8 +5,6 @@ Richtárik, Sokolov and Fatkhullin 2021 (EF21, Algorithm 1); Gruntkowska, Tyurin
 
 from __future__ import annotations
 
-import numpy as np
-
 from ..compressors import Compressor
 from ..compressors.identity import Identity
 from ..errors import ConfigError
@@ -54,8 +52,7 @@ class EF21(Uplink):
         codec = self.dense if round == 0 and self.start_from == "dense" else self.codec
         delta = None
         if link.is_worker:
-            delta = link.scratch("delta", link.hosted)
-            np.subtract(oracle.value(), self.g_i, out=delta)  # ∇f_i(x) − g_i
+            delta = link.difference(codec, oracle.value(), self.g_i, "delta")  # ∇f_i(x) − g_i
         active = link.active(round) if round > 0 else None
         link.gather(codec, delta, round, self.mean, into=self.g_i, active=active)  # g_i ← g_i + c_i
         if link.is_server:
@@ -70,7 +67,7 @@ class EF21P(Downlink):
     Gruntkowska, Tyurin and Richtárik 2023, Algorithm 1.
     """
 
-    server_state = ("w",)
+    common_state = ("w",)
 
     def __init__(self, compressor: Compressor):
         self.compressor = compressor
@@ -86,7 +83,6 @@ class EF21P(Downlink):
         link = self.link
         delta = None
         if link.is_server:
-            delta = link.scratch("model delta", 1)
-            np.subtract(x, self.w, out=delta)  # x − w
+            delta = link.difference(self.codec, x, self.w[:, link.served], "model delta")  # x − w
         link.broadcast(self.codec, delta, round, self.w)  # w ← w + p
         return self.w

@@ -61,7 +61,7 @@ class EF21Plus(Uplink):
             link.gather(self.flag, flags, round, self.replaced_at_server, separate=True)
             if link.is_server:
                 clear(self.replaced_at_server, self.g_i_at_server)
-        messages = link.scratch("messages", link.n_clients) if link.is_server else None
+        messages = link.server_scratch("messages", link.n_clients) if link.is_server else None
         link.gather(codec, vector, round, messages, into=self.g_i, separate=True)
         if link.is_server:
             self.g_i_at_server += messages

@@ -41,5 +41,5 @@ class ErrorFeedback(Downlink):
         self.w[:] = 0
         link.broadcast(self.codec, self.e if link.is_server else None, round, self.w)
         if link.is_server:
-            self.e -= self.w
+            self.e -= self.w[:, link.served]
         return self.w

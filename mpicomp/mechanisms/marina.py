@@ -76,7 +76,7 @@ class MarinaP(Downlink):
     def begin(self, x):
         link = self.link
         if link.is_server:
-            self.x[:] = x
+            self.x[:] = x[:, link.served]
         if link.is_worker:
             self.w_i[:] = x
         return self.w_i
@@ -91,7 +91,7 @@ class MarinaP(Downlink):
         else:
             delta = None
             if link.is_server:
-                delta = link.scratch("model delta", 1)
+                delta = link.server_scratch("model delta", 1)
                 np.subtract(x, self.x, out=delta)  # x^{t+1} − x^t
             if self.same_for_all:
                 self.fresh[:] = 0

@@ -27,7 +27,7 @@ class MCM(Downlink):
     compressor : unbiased. rate : in (0, 1/(1+ω)]; `memory_rate` where None.
     """
 
-    server_state = ("H", "w")
+    common_state = ("H", "w")
 
     def __init__(self, compressor: Compressor, rate: float | None = None):
         self.compressor, self.rate = compressor, rate
@@ -46,8 +46,8 @@ class MCM(Downlink):
     def transmit(self, x, round):
         link, delta = self.link, None
         if link.is_server:
-            delta = link.scratch("model delta", 1)
-            np.subtract(x, self.H, out=delta)  # x − H
+            delta = link.server_scratch("model delta", 1)
+            np.subtract(x, self.H[:, link.served], out=delta)  # x − H
         self.omega[:] = 0
         link.broadcast(self.codec, delta, round, self.omega)
         np.add(self.H, self.omega, out=self.w)
@@ -80,9 +80,11 @@ class RandMCM(Downlink):
             self.rate = memory_rate(self.compressor, link.dim, link.n_clients)
 
     def begin(self, x):
-        for memory in (self.H_i, self.w_i, self.H_i_at_server):
+        for memory in (self.H_i, self.w_i):
             if memory is not None:
                 memory[:] = x
+        if self.H_i_at_server is not None:
+            self.H_i_at_server[:] = x[:, self.link.served]
         return self.w_i
 
     def transmit(self, x, round):
@@ -90,7 +92,7 @@ class RandMCM(Downlink):
         delta: Any = None
         sent: Any = None
         if link.is_server:
-            delta, sent = link.scratch("model deltas", n), link.scratch("messages", n)
+            delta, sent = link.server_scratch("model deltas", n), link.server_scratch("messages", n)
             np.subtract(x, self.H_i_at_server, out=delta)
             sent[:] = 0
         omega: Any = None

@@ -46,7 +46,7 @@ class PowerSGD(Uplink):
     """
 
     client_state = ("e_i",)
-    server_state = ("Q",)  # flat, shape (1, cols · r), and the same on every rank
+    common_state = ("Q",)  # flat, shape (1, cols · r)
 
     def __init__(self, rank: int | None = None, rows: int | None = None, warm_start: bool = True):
         self.rank, self.rows, self.warm_start = rank, rows, warm_start

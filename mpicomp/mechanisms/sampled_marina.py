@@ -62,7 +62,7 @@ class CatchUp(Downlink):
 
     def begin(self, x):
         if self.link.is_server:
-            self.x[:] = x
+            self.x[:] = x[:, self.link.served]
         if self.link.is_worker:
             self.w_i[:] = x
         return self.w_i

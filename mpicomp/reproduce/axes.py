@@ -32,6 +32,11 @@ def seconds_at(bits_per_second: float) -> Callable[[Stored], np.ndarray]:
     return lambda stored: np.array([Cost.of(row).seconds_at(bits_per_second) for row in stored.rows])
 
 
+def seconds_taken(stored: Stored) -> np.ndarray:
+    """Seconds that the rounds took where they ran."""
+    return column(stored, "seconds_total")
+
+
 def at_target(stored: Stored, axis: Callable[[Stored], np.ndarray], target: float) -> float:
     """The axis' value at the first row with ‖∇f‖² ≤ target, infinite where the run does not get there."""
     there = np.flatnonzero(column(stored, "grad_norm_sq") <= target)

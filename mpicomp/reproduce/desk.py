@@ -3,28 +3,34 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import os
 import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from ..cluster.launcher import find_launcher
 from ..data import DATA_SETS
-from ..errors import ConfigError, DataError, MpicompError
+from ..errors import ConfigError, DataError, LabError, MpicompError
+from ..lab import NetworkLab
 from ..runtime.config import Config
+from ..runtime.control import EXIT_RESUME
 from ..runtime.loop import run
 from ..runtime.results import check_directory
 from ..study.compare import Stored
 from ..version import __version__
-from .batch import WANTED
-from .study import Evidence, Row
+from .batch import WANTED, wanted
+from .study import Evidence, Interrupted, Row
 
 ENDINGS = ("", ".libsvm", ".svm", ".txt", ".svm.xz", ".xz", ".gz", ".bz2")
 SAME_BITS = "same-bits"  # table of the runs that were made in this process and over MPI
+LAB_TIMEOUT = 1800.0  # seconds, for all runs of a study
+DEFAULTS = asdict(Config())
 PATIENCE = 2  # steps that are worse than the best before `tune` gives up
 
 
@@ -84,17 +90,27 @@ class Desk:
         self.evidence.curves[label] = stored = self._in_process(label, options)
         return stored
 
-    def tune(self, label: str, factors: Iterable[float], target: float = 0.0, **options: Any) -> Stored:
-        """The best of the steps theory·factor: the fewest rounds to ‖∇f‖² ≤ target, or else the smallest ‖∇f‖² at the end.
+    def tune(
+        self,
+        label: str,
+        factors: Iterable[float],
+        target: float = 0.0,
+        theory: bool = True,
+        cost: Callable[[Stored], float] | None = None,
+        **options: Any,
+    ) -> Stored:
+        """The best of the steps theory·factor, or of the factors themselves without `theory`.
 
-        Factors are tried in the order given, until `PATIENCE` of them in a row were no better than the best. Only the best is kept in
-        the evidence; its configuration says which step it is.
+        Best is the fewest rounds to ‖∇f‖² ≤ target, or else the smallest ‖∇f‖² at the end; or the smallest `cost`, a finite number or
+        infinity, where that is given. Factors are tried in the order given, until
+        `PATIENCE` of them in a row were no better than the best. Only the best is kept in the evidence; its configuration has the step.
         """
         best: tuple[float, float] = (float("inf"), float("inf"))
         worse = 0
         for factor in factors:
-            stored = self._in_process(f"{label} x{factor:g}", {**options, "step": f"theory*{factor:g}", "tol": target})
-            rank = _quality(stored, target)
+            step = f"theory*{factor:g}" if theory else f"{factor:g}"
+            stored = self._in_process(f"{label} x{factor:g}", {**options, "step": step, "tol": target})
+            rank = _quality(stored, target) if cost is None else (cost(stored), 0.0)
             if rank < best:
                 best, worse, self.evidence.curves[label] = rank, 0, stored
             else:
@@ -112,13 +128,33 @@ class Desk:
         ------
         MpicompError : the job failed.
         """
-        directories = {label: self._place(label, options, self.ranks) for label, options in runs.items()}
+        self._batch(runs, f"{self.ranks}", self._launch)
+
+    def over_network(self, labels: Iterable[str], rate: str) -> bool:
+        """Do runs over MPI again with each rank on a node of its own, whose link has this rate, under their label with the rate behind it.
+
+        False, and nothing done, where this machine or user cannot have such a network (`mpicomp lab`).
+        """
+        runs = {f"{label} {rate}": self._same_options(label) for label in labels}
+        try:
+            self._batch(runs, f"{self.ranks} {rate}", lambda argv: self._launch_in_lab(argv, rate))
+        except LabError as error:
+            self.say(f"not measured at {rate}: {error}")
+            return False
+        return True
+
+    def _batch(self, runs: dict[str, dict[str, Any]], where: str, start: Callable[[list[str]], None]) -> None:
+        """Do those runs that are missing in one job, which `start` starts."""
+        directories = {label: self._place(label, options, where) for label, options in runs.items()}
         missing = [str(d) for d in directories.values() if not _finished(d)]
         if missing:
-            self.say(f"{len(missing)} runs over MPI, {self.ranks} ranks")
-            self._launch([sys.executable, "-m", "mpicomp.reproduce.batch", *missing])
+            self.say(f"{len(missing)} runs over MPI, ranks: {where}")
+            start([sys.executable, "-m", "mpicomp.reproduce.batch", *missing])
         for label, directory in directories.items():
             self.evidence.curves[label] = Stored.load(directory)
+
+    def _same_options(self, label: str) -> dict[str, Any]:
+        return {"wanted": Config.load(self.evidence.curves[label].directory / WANTED)}
 
     def again_over_mpi(self, labels: Iterable[str]) -> None:
         """Do runs of this process again over MPI, with the very same options, under their label with " mpi" behind it.
@@ -126,7 +162,7 @@ class Desk:
         The table `SAME_BITS` says whether both ended at the same iterate.
         """
         curves, chosen = self.evidence.curves, list(labels)
-        self.over_mpi({f"{label} mpi": {"wanted": Config.load(curves[label].directory / WANTED)} for label in chosen})
+        self.over_mpi({f"{label} mpi": self._same_options(label) for label in chosen})
         rows = self.evidence.tables.setdefault(SAME_BITS, [])
         for label in chosen:
             alone, spread = curves[label].summary, curves[f"{label} mpi"].summary
@@ -134,23 +170,24 @@ class Desk:
             rows.append({"run": label, "ranks": spread["ranks"], "same": same})
 
     def _in_process(self, label: str, options: dict[str, Any]) -> Stored:
-        directory = self._place(label, options, 1)
+        directory = self._place(label, options, "1")
         if not _finished(directory):
             self.say(label)
-            config = Config.load(directory / WANTED)
-            config.out = str(directory)
-            run(config)
+            if run(wanted(directory)).interrupted:
+                raise Interrupted(f"stopped by a signal in the run {label!r}; the same command goes on from there")
         return Stored.load(directory)
 
-    def _place(self, label: str, options: dict[str, Any], ranks: int) -> Path:
-        """The directory of a run, made, with the configuration that is wanted in it."""
+    def _place(self, label: str, options: dict[str, Any], where: str) -> Path:
+        """The directory of a run, made, with the configuration that is wanted in it; `where` it runs enters its name's digest."""
         config = options.get("wanted") or Config.load(options=options)
-        text = config.to_toml()
-        digest = hashlib.sha256(f"{__version__} {ranks}\n{text}".encode()).hexdigest()[:10]
+        own = {
+            k: v for k, v in asdict(config).items() if v != DEFAULTS[k]
+        }  # so that a new option of a run changes no old name
+        digest = hashlib.sha256(json.dumps([__version__, where, own], sort_keys=True).encode()).hexdigest()[:10]
         directory = self.out / "runs" / f"{_slug(label)}-{digest}"
         directory.mkdir(parents=True, exist_ok=True)
         if not (directory / WANTED).exists():
-            (directory / WANTED).write_text(text)
+            (directory / WANTED).write_text(config.to_toml())
         return directory
 
     def _launch(self, argv: list[str]) -> None:
@@ -161,8 +198,16 @@ class Desk:
             assert job.stdout is not None
             for line in job.stdout:
                 self.say(f"  {line.rstrip()}")
+        if job.returncode == EXIT_RESUME:
+            raise Interrupted("stopped by a signal in a run over MPI; the same command goes on from there")
         if job.returncode:
             raise MpicompError(f"a job over MPI ended with exit code {job.returncode}: {' '.join(command[:4])} ...")
+
+    def _launch_in_lab(self, argv: list[str], rate: str) -> None:
+        with NetworkLab(self.ranks, rate) as lab:
+            done = lab.run(argv, timeout=LAB_TIMEOUT)
+        if done.code:
+            raise MpicompError(f"a job at {rate} ended with exit code {done.code}: {done.stderr.strip()[-500:]}")
 
     # ---- tables -------------------------------------------------------------------------------------------------
     def table(self, name: str, rows: list[Row]) -> list[Row]:
@@ -171,8 +216,9 @@ class Desk:
         return rows
 
     def measured(self, name: str, make: Callable[..., list[Row]], **arguments: Any) -> list[Row]:
-        """A table that takes time to make, `make(**arguments)`; kept in a file under a digest of the arguments."""
-        key = json.dumps([__version__, arguments], sort_keys=True)
+        """A table that takes time to make, `make(**arguments)`; kept in a file under a digest of the arguments and of its module."""
+        source = inspect.getsource(sys.modules[make.__module__])
+        key = json.dumps([__version__, source, arguments], sort_keys=True)
         path = self.out / "tables" / f"{_slug(name)}-{hashlib.sha256(key.encode()).hexdigest()[:10]}.json"
         if not path.exists():
             self.say(f"table {name}")
@@ -191,7 +237,8 @@ def _quality(stored: Stored, target: float) -> tuple[float, float]:
 
 
 def _finished(directory: Path) -> bool:
-    return (directory / "summary.json").exists()
+    summary = directory / "summary.json"
+    return summary.exists() and not json.loads(summary.read_text())["interrupted"]
 
 
 def _slug(label: str) -> str:

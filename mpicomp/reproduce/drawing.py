@@ -30,6 +30,7 @@ STYLE: dict[Any, Any] = {
     "svg.hashsalt": "mpicomp",  # the same figure gives the same file
 }
 MARKS = 6  # markers on a curve
+POINTS = 120  # and points, so that the files stay small
 
 
 class Line(NamedTuple):
@@ -75,7 +76,7 @@ def convergence(
     """‖∇f(x)‖² on a logarithmic scale over `axis`, whose `label` names the unit; without x⁰ where `axis` is logarithmic, too."""
     for line in lines:
         x, y = axis(line.stored), column(line.stored, "grad_norm_sq")
-        shown = np.isfinite(y) & ((x > 0) | (not logarithmic))
+        shown = thinned(np.flatnonzero(np.isfinite(y) & ((x > 0) | (not logarithmic))), logarithmic)
         series(ax, x[shown], y[shown], line.name, line.colour)
     ax.set_yscale("log")
     ax.set_xlabel(label)
@@ -84,6 +85,18 @@ def convergence(
         ax.set_xscale("log")
     else:
         ax.ticklabel_format(axis="x", style="sci", scilimits=(-2, 4), useMathText=True)
+
+
+def thinned(points: np.ndarray, logarithmic: bool) -> np.ndarray:
+    """At most about POINTS of the points, evenly spaced, or evenly in the logarithm of their number.
+
+    >>> len(thinned(np.arange(10000), False)), len(thinned(np.arange(5), True))
+    (120, 5)
+    """
+    if len(points) <= POINTS:
+        return points
+    places = np.geomspace(1, len(points), POINTS) - 1 if logarithmic else np.linspace(0, len(points) - 1, POINTS)
+    return points[np.unique(places.round().astype(np.int64))]
 
 
 def series(ax: Any, x: Any, y: Any, name: str, colour: int, **more: Any) -> None:
@@ -95,6 +108,14 @@ def series(ax: Any, x: Any, y: Any, name: str, colour: int, **more: Any) -> None
         "label": name,
     }
     ax.plot(x, y, **{**style, **more})
+
+
+def plain_ticks(ax: Any, values: Iterable[float]) -> None:
+    """Ticks of a logarithmic x axis at these values alone, as plain numbers."""
+    shown = list(values)
+    ax.set_xscale("log")
+    ax.set_xticks(shown, [f"{value:g}" for value in shown])
+    ax.set_xticks([], minor=True)
 
 
 def shared_legend(figure: Any, ax: Any, columns: int = 4) -> None:

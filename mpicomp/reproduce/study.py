@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from ..errors import MpicompError
 from ..registry import Registry
 from ..study.compare import Stored
 
@@ -23,6 +24,10 @@ SCALES = ("small", "paper")
 HOLDS, IN_PART, FAILS = "holds", "in part", "does not hold"
 
 Row = dict[str, Any]
+
+
+class Interrupted(MpicompError):
+    """A signal stopped a run after its checkpoint; the same command goes on from there."""
 
 
 @dataclass

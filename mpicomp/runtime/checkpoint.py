@@ -3,9 +3,9 @@
 `DIR/checkpoints/round-000000120/` holds `rank-00000.npz`, ... (plain arrays, no pickle) and `checkpoint.json` with the shards' digests, the
 round, the history and the totals. A directory without a manifest is not whole. The previous checkpoint stays until the new one is.
 
-What is saved is what the parts declare: `client_state`, `server_state` and `server_rows` of mechanisms, `state_names` of oracles (and of
-those that they wrap) and optimizers, x, and the clients' points. All randomness is keyed, so there is no generator to save. A run may
-go on with another number of workers or another exchange: client rows are looked up by client.
+What is saved is what the parts declare: the states of mechanisms, `state_names` of oracles (and of those that they wrap) and
+optimizers, x, and the clients' points. All randomness is keyed, so there is no generator to save. A run may go on with another number
+of workers or another exchange: client rows are looked up by client, and what servers hold slices of by coordinate.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from ..errors import CheckpointError, ConfigError
 from .config import Config
 from .session import Session, complete
 
-FORMAT = 1
+FORMAT = 2
 KEEP = 2
 FOLDER = "checkpoints"
 # Options that may differ between the run that wrote a checkpoint and the one that goes on from it.
@@ -57,18 +57,22 @@ def oracles(session: Session) -> Iterator[tuple[str, Any]]:
 
 
 def collect(session: Session) -> dict[str, np.ndarray]:
-    """This rank's arrays. `server/...` come from the server, `worker/...` from a worker: `clients` has a row for each hosted
-    client, `shared` is the same on all workers, `points` is one or the other."""
+    """This rank's arrays. `served/...` have the columns of a server's slice, `server/...` are the same on all servers, `worker/...` are
+    a worker's: `clients` has a row for each hosted client, `shared` is the same on all workers, `points` is one or the other."""
     arrays: dict[str, Any] = {}
-    exchange = session.exchange
+    exchange, x = session.exchange, session.x
     if exchange.is_server:
-        arrays["server/x"] = session.x
+        arrays["server/x" if session.replicated else "served/x"] = x
         for name in session.optimizer.state_names:
-            arrays[f"server/optimizer/{name}"] = getattr(session.optimizer, name)
+            array = getattr(session.optimizer, name)
+            sliced = not session.replicated and (array.shape, array.dtype) == (x.shape, x.dtype)
+            arrays[f"{'served' if sliced else 'server'}/optimizer/{name}"] = array
     for way, mechanism in (("uplink", session.uplink), ("downlink", session.downlink)):
         for name in mechanism.client_state:
             arrays[f"worker/clients/{way}/{name}"] = getattr(mechanism, name)
         for name in (*mechanism.server_state, *mechanism.server_rows):
+            arrays[f"served/{way}/{name}"] = getattr(mechanism, name)
+        for name in mechanism.common_state:
             if exchange.is_server:
                 arrays[f"server/{way}/{name}"] = getattr(mechanism, name)
             if exchange.is_worker:
@@ -100,8 +104,9 @@ def save(session: Session, config: Config, t: int, record: dict[str, Any], comm:
         path = folder / f"rank-{rank:05d}.npz"
         arrays: dict[str, Any] = collect(session)
         _write(path, lambda file: np.savez(file, **arrays))
-        clients = session.exchange.clients
+        clients, served = session.exchange.clients, session.exchange.served
         entry |= {"sha256": _digest(path), "first": int(clients[0]) if len(clients) else 0, "clients": len(clients)}
+        entry["served"] = [served.start, served.stop] if session.exchange.is_server else [0, 0]
     except OSError as error:
         entry["error"] = f"{folder}: {error.strerror}"
     entries = [entry] if comm is None else comm.gather_json(entry)
@@ -212,6 +217,8 @@ class Checkpoint:
             for name, target in collect(session).items():
                 if name.startswith("server/"):
                     target[...] = self._shard(0)[name]
+                elif name.startswith("served/"):
+                    target[...] = self._columns(name, exchange.served)
         if not exchange.is_worker:
             return
         source = next(r for r, shard in enumerate(self.manifest["shards"]) if shard["clients"])
@@ -220,6 +227,16 @@ class Checkpoint:
                 _assign(session, name, self._shard(source)[name])
             elif name.startswith("worker/"):
                 _assign(session, name, self._worker_rows(session, name))
+
+    def _columns(self, name: str, served: slice) -> np.ndarray:
+        """The saved columns of a slice, put together from those who served parts of it."""
+        pieces, first = [self._shard(0)[name][:, :0]], served.start
+        for rank, shard in enumerate(self.manifest["shards"]):
+            lo, hi = shard["served"]
+            if lo <= first < min(hi, served.stop):
+                pieces.append(self._shard(rank)[name][:, first - lo : served.stop - lo])
+                first = hi
+        return np.concatenate(pieces, axis=1)
 
     def _worker_rows(self, session: Session, name: str) -> np.ndarray:
         """The saved rows for this rank's clients, or one row where this rank has one for all of them."""

@@ -16,7 +16,7 @@ from ..errors import ConfigError, unknown
 from ..registry import format_spec, parse_spec, parse_value
 
 DTYPES = ("float32", "float64")
-EXCHANGES = ("auto", "p2p", "collective", "allreduce", "local")
+EXCHANGES = ("auto", "p2p", "collective", "sharded", "hierarchical", "hierarchical:sum", "allreduce", "local")
 _TABLES = {"method": "method_options", "problem": "problem_options", "optimizer": "optimizer_options"}
 
 
@@ -37,7 +37,8 @@ class Config:
     explosion : f above f(x⁰) by so many times |f(x⁰)| (at least 1) at an evaluation is a divergence; 0 never.
     init : x⁰: "zero", "ones", "normal:SEED", or "paper" for the problem's own.
     dtype, wire_dtype : of the computation, and of the values that travel (as dtype where None).
-    exchange : "p2p", "collective", "allreduce" (dense sums, no server), "local", or "auto" (p2p over several processes, local in one).
+    exchange : "p2p", "collective", "sharded", "hierarchical", "hierarchical:sum", "allreduce" (dense sums, no server), "local", or "auto"
+        (p2p over several processes, local in one); docs/exchanges.md says which one when.
     seed : of everything random. eval_every : rounds between evaluations, 0 for about a hundred in all.
     out : directory for the results; nothing is written where None.
     checkpoint_every, checkpoint_seconds : write a checkpoint under `out` after so many rounds or seconds; 0 never.
@@ -160,6 +161,11 @@ class Config:
 
     def _validate_on_failure(self) -> None:
         plan = OnFailure.parse(self.on_failure)
+        if plan.goes_on and self.exchange.startswith(("sharded", "hierarchical")):
+            raise ConfigError(
+                f"on_failure={self.on_failure} goes on without dead ranks, but with --exchange {self.exchange} others depend on them; "
+                "use --exchange p2p, or --on-failure stop or restart"
+            )
         if plan.restarts and not (self.resume and (self.checkpoint_every or self.checkpoint_seconds)):
             raise ConfigError(
                 f"on_failure={self.on_failure} goes on from checkpoints: give --out DIR, --checkpoint-every R and --resume auto too"

@@ -67,9 +67,8 @@ class Control:
         """Decide what this rank's frames say in the coming round."""
         exchange, now = self.exchange, time.monotonic()
         exchange.says = 0
-        if exchange.is_server:
-            # of several servers only one looks at its clock, so that the others do not order the same a round later
-            limit, seconds = (self.config.time_limit, self.config.checkpoint_seconds) if exchange.rank == 0 else (0, 0)
+        if exchange.leads:
+            limit, seconds = self.config.time_limit, self.config.checkpoint_seconds
             if self._asked or exchange.heard & FLAG_REQUEST or (limit and now - self._start >= limit):
                 exchange.says |= FLAG_STOP
             if seconds and now - self._last >= seconds:
@@ -82,7 +81,7 @@ class Control:
     def after_round(self, t: int) -> Orders:
         """The orders for the end of the round that was the t-th."""
         exchange, every = self.exchange, self.config.checkpoint_every
-        order = exchange.says if exchange.is_server else exchange.heard
+        order = exchange.says | exchange.heard
         stop, diverged = bool(order & FLAG_STOP), bool(order & FLAG_DIVERGED)
         checkpoint = bool(order & FLAG_CHECKPOINT) or bool(every and t % every == 0) or stop
         return Orders(checkpoint and not diverged and self.config.out is not None, stop, diverged)

@@ -9,14 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..cluster.allreduce import AllreduceExchange
-from ..cluster.clock import Clock
-from ..cluster.collective import CollectiveExchange
 from ..cluster.comm import Comm
-from ..cluster.exchange import Exchange
-from ..cluster.ledger import Ledger
-from ..cluster.local import LocalExchange
-from ..cluster.p2p import MPIExchange, P2PExchange
 from ..cluster.recovery import OnFailure
 from ..cluster.witness import WitnessedComm
 from ..compressors import Compressor
@@ -27,6 +20,7 @@ from .abort import guard
 from .checkpoint import refuse_other_checkpoints, resume, save
 from .config import Config
 from .control import Control
+from .exchanges import make_exchange, rehearsal_exchange
 from .record import Progress, Record, conclude
 from .rehearsal import rehearse
 from .results import Result, check_directory
@@ -87,7 +81,8 @@ def run(
 
 def _counted(comm: Any, config: Config) -> Comm | None:
     if comm is not None and comm.Get_size() > 1:
-        return WitnessedComm(comm) if config.verify_bytes else Comm(comm)
+        by_node = config.exchange.startswith("hierarchical")
+        return WitnessedComm(comm, by_node) if config.verify_bytes else Comm(comm, by_node=by_node)
     if config.verify_bytes:
         raise ConfigError(
             "verify_bytes in one process: nothing goes through MPI; start several, `mpicomp launch -n 5 -- run --verify-bytes ...`"
@@ -121,11 +116,12 @@ def _run(
     problem = stage.problem(own.get("problem") or build_problem(config))
     composition = Composition(staged, problem, own.get("method"), own.get("compressor"))
     step_size = _agree(comm, staged, composition)
-    exchange = make_exchange(config, problem, comm)
+    exchange = make_exchange(config, problem, composition, comm)
     start = None if stage.x is None else np.array(stage.x)
     session = Session(staged, problem, composition.parts(step_size), exchange, step_size, start)
     setup = time.perf_counter() - started
-    rehearse(staged, problem, composition, step_size)
+    practice = rehearsal_exchange(staged, problem, composition, 1 if comm is None else comm.size)
+    rehearse(staged, problem, composition, step_size, practice)
     if comm is not None:
         comm.meet()
     warmup = time.perf_counter() - started - setup
@@ -177,32 +173,6 @@ def _agree(comm: Comm | None, config: Config, composition: Composition) -> float
     if answer["smoothness"] is not None:
         composition.setting.smoothness = Smoothness.from_dict(answer["smoothness"])
     return answer["step"]
-
-
-_OVER_MPI: dict[str, type[MPIExchange]] = {
-    "auto": P2PExchange,
-    "p2p": P2PExchange,
-    "collective": CollectiveExchange,
-    "allreduce": AllreduceExchange,
-}
-
-
-def make_exchange(config: Config, problem: Problem, comm: Comm | None) -> Exchange:
-    """The configured exchange.
-
-    Raises
-    ------
-    ConfigError : `local` over several processes, or more workers than clients.
-    """
-    n, d, dtype = problem.n_clients, problem.dim, np.dtype(config.dtype)
-    weights = np.full(n, 1.0 / n)
-    if comm is None:
-        return LocalExchange(n, d, dtype, weights, Ledger(), Clock(time.perf_counter, config.rounds))
-    if config.exchange == "local":
-        raise ConfigError(
-            f"--exchange local runs in one process, but {comm.size} were started; use p2p or collective, or start one"
-        )
-    return _OVER_MPI[config.exchange](comm, n, d, dtype, weights, Clock(comm.now, config.rounds))
 
 
 def _rounds(

@@ -186,6 +186,7 @@ def conclude(
 ) -> Result:
     """Put the result together on rank 0, and write it where `out` says."""
     exchange = session.exchange
+    x = exchange.assemble(session.x)
     fact = {**rank_facts(comm), "clients": len(exchange.clients), "mpi_calls": _calls(exchange.ledger)}
     facts = [fact] if comm is None else comm.gather_json(fact)
     measured = record.measure()
@@ -226,14 +227,12 @@ def conclude(
             "round_median_high": high,
             **overhead,
         },
-        "iterate_sha256": digest(session.x[0]),
+        "iterate_sha256": digest(x[0]),
         "seed": config.seed,
     }
     for rank, fact in enumerate(facts):
         fact["seconds"] = dict(zip(PHASES, seconds[rank].tolist(), strict=True))
-    result = Result(
-        complete(config), session.x[0].copy(), record.history, summary, manifest(config, facts, problem.describe())
-    )
+    result = Result(complete(config), x[0].copy(), record.history, summary, manifest(config, facts, problem.describe()))
     result.interrupted = record.interrupted
     if config.out is not None:
         result.save(config.out)

@@ -6,9 +6,7 @@ All ranks do so at once; what the cache does not hold is compiled by one rank of
 
 from __future__ import annotations
 
-import numpy as np
-
-from ..cluster.local import LocalExchange
+from ..cluster.exchange import Exchange
 from ..mechanisms.base import Link
 from ..problems import Problem
 from .config import Config
@@ -17,14 +15,11 @@ from .session import Composition, Session
 ROUNDS = 3
 
 
-def rehearse(config: Config, problem: Problem, composition: Composition, step_size: float) -> None:
-    """Run a few rounds in this process, with two clients and their own states, so that every kernel is compiled and loaded.
+def rehearse(config: Config, problem: Problem, composition: Composition, step_size: float, exchange: Exchange) -> None:
+    """Run a few rounds in this process, with states of their own, so that every kernel is compiled and loaded.
 
     Coins are not tossed but alternate, and so do stages, so that both branches of a mechanism are seen.
     """
-    exchange = LocalExchange(
-        problem.n_clients, problem.dim, np.dtype(config.dtype), clients=np.arange(min(2, problem.n_clients))
-    )
     session = Session(config, problem, composition.parts(step_size), exchange, step_size)
     for mechanism in (session.uplink, session.downlink):
         mechanism.link.__class__ = _RehearsalLink

@@ -129,8 +129,9 @@ class Session:
 
     Attributes
     ----------
-    x : the model, shape (1, d): on the server; with a replicated optimizer on every rank.
+    x : the model, shape (1, served_dim), on the server; with a replicated optimizer shape (1, d), on every rank.
     points : where this rank's clients are, shape (1, d) or (m, d).
+    evaluated : the model of the last evaluation, shape (1, d).
     """
 
     def __init__(
@@ -152,8 +153,12 @@ class Session:
             start = problem.paper_start()
         elif start is None:
             start = initial_point(config.init, problem.dim, config.seed)
-        self.x = framed_zeros((1, problem.dim), dtype)
-        self.x[0] = start
+        whole = framed_zeros((1, problem.dim), dtype)
+        whole[0] = start
+        self.x = whole
+        if exchange.served_dim < problem.dim and not self.replicated:
+            self.x = framed_zeros((1, exchange.served_dim), dtype)
+            self.x[:] = whole[:, exchange.served]
         self.optimizer.start(self.x, step_size)
         self.uplink.start(Link(exchange, config.seed, wire, True, parts.participation))
         self.downlink.start(Link(exchange, config.seed, wire, False, parts.participation))
@@ -167,7 +172,7 @@ class Session:
             if parts.oracle is not None:
                 oracle = parts.oracle(oracle)
             self.oracle = Timed(oracle, self.clock)
-        tracked = np.zeros_like(self.x) if self.replicated else self.x
+        tracked = np.zeros_like(whole) if self.replicated else whole
         self.points: Any = self.downlink.begin(tracked)
         if self.replicated:
             self.points = self.x
@@ -215,9 +220,10 @@ class Session:
 
     # ---- evaluation, off the clock ------------------------------------------------------------------------------
     def evaluate(self) -> tuple[float, float]:
-        """f(x) and ‖∇f(x)‖² at the server's model, the same bits for any placement; meaningful on the server."""
-        x = np.array(self.x)
+        """f(x) and ‖∇f(x)‖² at the server's model, the same bits for any placement; meaningful on the rank that leads."""
+        x = np.array(self.exchange.assemble(self.x))
         self.exchange.spread(x)
+        self.evaluated = x
         vector = np.zeros(1 + x.shape[1])
         self.exchange.chain(vector, lambda v: self._add_evaluation(x, v))
         vector /= self.exchange.n_clients
@@ -225,10 +231,10 @@ class Session:
             return float(vector[0]), float(np.dot(vector[1:], vector[1:]))
 
     def measure(self) -> dict[str, float]:
-        """What the problem has to tell of the server's model beside these two, by name; empty on other ranks."""
-        if not self.exchange.is_server:
+        """What the problem has to tell of the model just evaluated beside these two, by name; empty on ranks that do not lead."""
+        if not self.exchange.leads:
             return {}
-        return dict(zip(self.problem.measures, map(float, self.problem.measure(self.x[0])), strict=True))
+        return dict(zip(self.problem.measures, map(float, self.problem.measure(self.evaluated[0])), strict=True))
 
     def _add_evaluation(self, x: np.ndarray, vector: np.ndarray) -> None:
         m = len(self.exchange.clients)

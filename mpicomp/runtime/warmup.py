@@ -14,6 +14,7 @@ from ..errors import ConfigError
 from ..kernels.cache import Use, cache_use
 from ..kernels.random import downlink_keys, uplink_keys
 from .config import Config
+from .exchanges import rehearsal_exchange
 from .rehearsal import rehearse
 from .session import Composition, build_problem
 
@@ -60,7 +61,8 @@ def warm_up(config: Config, every_codec: bool = False) -> Warmth:
     start = time.perf_counter()
     problem = build_problem(config)
     composition = Composition(config, problem)
-    rehearse(config, problem, composition, composition.step_size(config.step))
+    exchange = rehearsal_exchange(config, problem, composition, ranks=2)
+    rehearse(config, problem, composition, composition.step_size(config.step), exchange)
     if every_codec:
         for name in compressors:
             for dtype, wire in PRECISIONS:

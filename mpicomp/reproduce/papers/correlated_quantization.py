@@ -12,7 +12,7 @@ from ...methods.marina import marina_step
 from ...problems.quadratic import Quadratic
 from ...study.compare import common_target
 from ..axes import costs, up_bits
-from ..drawing import Line, convergence, series, shared_legend
+from ..drawing import Line, convergence, plain_ticks, series, shared_legend
 from ..quantizers import WIRE_BITS, estimation_table, expected_bits, limits, variance_table, variances
 from ..seconds import draw_honest, measure_seconds, same_bits_claim, seconds_claim
 from ..study import Claim, Evidence, Figure, Row, Study, Verdict, papers
@@ -210,7 +210,9 @@ def draw_quadratics(evidence: Evidence, figure: Any) -> None:
         ax.set_title(f"n = {n}")
     for i, name in enumerate(SHOWN):
         series(panels[-1], clients, [bits(evidence, "equal", name, n=n) for n in clients], name, i, markevery=1)
-    panels[-1].set(xscale="log", yscale="log", xlabel="clients n", ylabel="uplink bits / n to the target")
+    panels[-1].set(yscale="log", xlabel="clients n", ylabel="uplink bits / n to the target")
+    panels[-1].yaxis.set_minor_formatter("")
+    plain_ticks(panels[-1], clients)
     shared_legend(figure, panels[0], columns=4)
 
 
@@ -225,7 +227,8 @@ def draw_estimation(evidence: Evidence, figure: Any) -> None:
             series(
                 ax, list(error), list(error.values()), {"CQ": "correlated", "IQ": "independent"}[method], i, markevery=1
             )
-        ax.set(xscale="log", yscale="log", xlabel=label)
+        ax.set(yscale="log", xlabel=label)
+        plain_ticks(ax, [float(f"{value:.2g}") for value in error])
     panels[0].set_ylabel("RMSE of a coordinate")
     panels[0].legend(frameon=False)
 
@@ -247,7 +250,8 @@ def draw_gain(evidence: Evidence, figure: Any) -> None:
             textcoords="offset points",
             fontsize=8,
         )
-    ax.set(xscale="log", xlabel="n = d", ylabel="IQ bits / CQ bits", ylim=(0, None))
+    plain_ticks(ax, n)
+    ax.set(xlabel="n = d", ylabel="IQ bits / CQ bits", ylim=(0, None))
     ax.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
 
 

@@ -1,0 +1,85 @@
+"""Messages of correlated quantization with two levels: a radius and one bit for each entry, in one pass over the vector."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..kernels import lean, njit
+from ..kernels.bits import CHUNK, pack_top, packed_nbytes, padding_is_zero, unpack_top
+from ..kernels.lanes import AHEAD, PIECE, fetch
+from ..kernels.lattice import PERMUTATION, round_to_ends
+from ..kernels.quantize import norm
+from ..kernels.random import bits64, client_key, permutation
+from ..kernels.select import argmax_magnitude
+from ..kernels.status import BAD_PADDING, TRUNCATED
+
+
+@njit
+def radius_of(x, use_max, factor, lanes, wire):
+    """The radius as a float64 that the wire dtype holds, rounded up; NaN where it is not finite."""
+    size = factor * (np.float64(abs(x[argmax_magnitude(x)])) if use_max else norm(x, 2, lanes))
+    r = wire.dtype.type(size)
+    if np.float64(r) < size:
+        r = wire.dtype.type(np.nextafter(r, wire.dtype.type(np.inf)))
+    return np.float64(r) if np.isfinite(r) else np.nan
+
+
+@njit
+def encode_bits(V, rows, clients, shared, private, buf, pos, tally, wire, use_max, lanes, agreed, order, codes):
+    """The encode kernel. `agreed` holds the common radius, or nothing; `order` is scratch, shape (n,)."""
+    d, head = V.shape[1], 0 if agreed.shape[0] else wire.itemsize
+    nbytes, strata = head + packed_nbytes(d, 1), order.shape[0]
+    permutation(bits64(shared, PERMUTATION), order)
+    for j in range(rows.shape[0]):
+        x, key = V[rows[j]], client_key(private, clients[j])
+        if head:
+            r = radius_of(x, use_max, 1.0, lanes, wire)
+            buf[pos : pos + head].view(wire.dtype)[0] = r
+        else:
+            r = agreed[0]
+        stratum = order[clients[j] % strata]
+        _write_ends(x, r, shared, key, stratum, strata, buf, pos + head, codes)
+        pos += nbytes
+    tally[0] += 8 * nbytes * rows.shape[0]
+    tally[1] += (8 * head + d) * rows.shape[0]
+    return pos
+
+
+@lean
+def _write_ends(x, r, shared, key, stratum, strata, buf, pos, codes):
+    d = x.shape[0]
+    for first in range(0, d, CHUNK):
+        last = min(first + CHUNK, d)
+        for start in range(first, last, PIECE):
+            stop = min(start + PIECE, last)
+            fetch(x, start + AHEAD, stop + AHEAD)
+            if np.isfinite(r):
+                round_to_ends(x, start, stop, r, shared, key, stratum, strata, codes[start - first : stop - first])
+            else:
+                codes[start - first : stop - first] = 0
+        pack_top(codes, first, last - first, d, 1, buf, pos)
+
+
+@lean
+def decode_bits(
+    buf, pos, end, rows, clients, weights, shared, private, out, wire, use_max, lanes, agreed, order, codes
+):
+    """The decode kernel."""
+    d, head = out.shape[1], 0 if agreed.shape[0] else wire.itemsize
+    for j in range(rows.shape[0]):
+        bits = pos + head
+        stop = bits + packed_nbytes(d, 1)
+        if stop > end:
+            return TRUNCATED
+        if not padding_is_zero(buf, 8 * bits + d):
+            return BAD_PADDING
+        r = agreed[0] if head == 0 else np.float64(buf[pos:bits].view(wire.dtype)[0])
+        plus = weights[j] * out.dtype.type(r)
+        minus = plus if np.isnan(plus) else -plus  # no other sign of a NaN
+        for first in range(0, d, CHUNK):
+            chunk = out[rows[j], first : first + CHUNK]
+            unpack_top(buf, bits, first, chunk.shape[0], d, 1, codes)
+            for i in range(chunk.shape[0]):
+                chunk[i] += plus if codes[i] else minus
+        pos = stop
+    return pos

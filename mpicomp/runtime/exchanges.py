@@ -1,0 +1,70 @@
+"""From the configuration to the exchange of a run, and to the one that its rehearsal takes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+
+from ..cluster.allreduce import AllreduceExchange
+from ..cluster.clock import Clock
+from ..cluster.collective import CollectiveExchange
+from ..cluster.comm import Comm
+from ..cluster.exchange import Exchange
+from ..cluster.hierarchical import HierarchicalExchange, LocalSummingExchange
+from ..cluster.ledger import Ledger
+from ..cluster.local import LocalExchange
+from ..cluster.p2p import P2PExchange
+from ..cluster.sharded import LocalShardedExchange, ShardedExchange, alignment_of
+from ..errors import ConfigError
+from ..problems import Problem
+from .config import Config
+from .session import Composition
+
+_OVER_MPI: dict[str, Callable[..., Exchange]] = {
+    "auto": P2PExchange,
+    "p2p": P2PExchange,
+    "collective": CollectiveExchange,
+    "allreduce": AllreduceExchange,
+    "hierarchical": HierarchicalExchange,
+    "hierarchical:sum": partial(HierarchicalExchange, summed=True),
+}
+
+
+def make_exchange(config: Config, problem: Problem, composition: Composition, comm: Comm | None) -> Exchange:
+    """The configured exchange.
+
+    Raises
+    ------
+    ConfigError : `local` over several processes, or more workers than clients.
+    """
+    n, d, dtype = problem.n_clients, problem.dim, np.dtype(config.dtype)
+    weights = np.full(n, 1.0 / n)
+    if comm is None:
+        return LocalExchange(n, d, dtype, weights, Ledger(), Clock(time.perf_counter, config.rounds))
+    if config.exchange == "local":
+        raise ConfigError(
+            f"--exchange local runs in one process, but {comm.size} were started; use p2p or collective, or start one"
+        )
+    clock = Clock(comm.now, config.rounds)
+    if config.exchange == "sharded":
+        return ShardedExchange(comm, n, d, dtype, weights, clock, _alignment(config, problem, composition))
+    return _OVER_MPI[config.exchange](comm, n, d, dtype, weights, clock)
+
+
+def rehearsal_exchange(config: Config, problem: Problem, composition: Composition, ranks: int) -> Exchange:
+    """An exchange of this process alone, with two clients, that calls the kernels which the configured one will call on so many ranks."""
+    n, d, dtype, clients = problem.n_clients, problem.dim, np.dtype(config.dtype), np.arange(min(2, problem.n_clients))
+    if ranks > 1 and config.exchange == "sharded":
+        alignment = _alignment(config, problem, composition)
+        return LocalShardedExchange(n, d, dtype, clients=clients, servers=ranks, alignment=alignment)
+    kind = LocalSummingExchange if ranks > 1 and config.exchange == "hierarchical:sum" else LocalExchange
+    return kind(n, d, dtype, clients=clients)
+
+
+def _alignment(config: Config, problem: Problem, composition: Composition) -> int:
+    wire = config.wire_dtype or config.dtype
+    parts = composition.compressor, composition.downlink_compressor
+    return alignment_of([compressor.bind(problem.dim, problem.n_clients, wire) for compressor in parts])

@@ -1,0 +1,1 @@
+"""SLURM: batch scripts, and what became of the jobs."""

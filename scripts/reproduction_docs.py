@@ -1,0 +1,67 @@
+#!/usr/bin/env python3
+"""Put what `mpicomp reproduce` left in its directories into the pages docs/reproductions/NAME.md.
+
+    scripts/reproduction_docs.py runs/reproduce/permk-small runs/reproduce/permk-paper ...
+
+In the page of a study, the text between `<!-- verdicts SCALE -->` and `<!-- end -->` becomes the table of verdicts. The figures of
+the scale named in `<!-- figures SCALE -->` are copied to docs/images/reproductions, as SVG where that is small enough, else as
+PNG, and shown before the next `<!-- end -->`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import sys
+from pathlib import Path
+
+DOCS = Path(__file__).parent.parent / "docs"
+IMAGES = DOCS / "images" / "reproductions"
+LARGEST_SVG = 200_000  # bytes
+
+
+def verdict_table(record: dict) -> str:
+    """The verdicts as a Markdown table."""
+    rows = ["| claim | verdict | numbers |", "|---|---|---|"]
+    for verdict in record["verdicts"]:
+        cells = (verdict["text"], f"**{verdict['outcome']}**", verdict["numbers"])
+        rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join(rows)
+
+
+def figures(record: dict, directory: Path) -> str:
+    """Copy the figures; the Markdown that shows them."""
+    IMAGES.mkdir(parents=True, exist_ok=True)
+    shown = []
+    for svg in sorted((directory / "figures").glob("*.svg")):
+        source = svg if svg.stat().st_size < LARGEST_SVG else svg.with_suffix(".png")
+        target = IMAGES / f"{record['study']}-{source.name}"
+        for old in IMAGES.glob(f"{record['study']}-{svg.stem}.*"):
+            old.unlink()
+        shutil.copy(source, target)
+        shown.append(f"![{record['study']}: {svg.stem}](../images/reproductions/{target.name})")
+    return "\n\n".join(shown)
+
+
+def fill(text: str, kind: str, scale: str, content: str) -> str:
+    """Replace what stands between the marks of a kind and scale, where the page has them."""
+    pattern = rf"(<!-- {kind} {scale} -->\n).*?(<!-- end -->)"
+    return re.sub(pattern, lambda m: f"{m[1]}{content}\n{m[2]}", text, flags=re.DOTALL)
+
+
+def main(directories: list[str]) -> None:
+    """The command line."""
+    for directory in map(Path, directories):
+        record = json.loads((directory / "verdicts.json").read_text())
+        page = DOCS / "reproductions" / f"{record['study']}.md"
+        text = page.read_text()
+        text = fill(text, "verdicts", record["scale"], verdict_table(record))
+        if f"<!-- figures {record['scale']} -->" in text:
+            text = fill(text, "figures", record["scale"], figures(record, directory))
+        page.write_text(text)
+        print(page)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
