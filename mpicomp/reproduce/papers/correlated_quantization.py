@@ -298,6 +298,7 @@ class CorrelatedQuantization(Study):
             "published-constant",
             "The published d/(4n²) bounds the variance of the one-bit quantizer that is sent",
             judge_published_variance,
+            {"small": FAILS},
         ),
         Claim(
             "limit",
@@ -309,6 +310,7 @@ class CorrelatedQuantization(Study):
             "gain",
             "Measured at d = n, MARINA + CQ needs at least about 7.29 times fewer bits than MARINA + IQ",
             judge_measured_gain,
+            {"small": IN_PART},
         ),
         Claim(
             "equal-clients", "With equal clients MARINA + CQ beats MARINA + IQ", judge_equal_clients, {"small": HOLDS}
@@ -336,6 +338,7 @@ class CorrelatedQuantization(Study):
             "estimation",
             "Mean estimation: CQ's RMSE is below IQ's, grows with the deviation, and falls faster with n (σ = 0.01)",
             judge_estimation,
+            {"small": HOLDS},
         ),
         same_bits_claim(),
         seconds_claim(),
