@@ -11,7 +11,7 @@ from ..study.compare import Stored
 from .axes import column
 from .drawing import Line, series
 
-LAST = 5  # evaluations that the accuracy at the end is the mean of
+LAST = 4  # evaluations that the accuracy at the end is the mean of
 
 
 def finite(value: float) -> float:

@@ -52,7 +52,7 @@ class Task:
             "clients": 8,
             "batch": self.batch,
             "rounds": self.rounds,
-            "eval_every": max(1, self.rounds // 25),
+            "eval_every": max(1, self.rounds // 20),
             "init": "paper",
             "dtype": "float32",
             "seed": seed,
@@ -253,7 +253,7 @@ class DQSGDStudy(Study):
     summary = "bits chosen by DQ-SGD's rule against fixed widths, TernGrad, signSGD, AdaQS"
     paper = "Yan, Tan, Zhou, Huang and Zhang 2021, DQ-SGD (arXiv 2107.14575)"
     sizes: ClassVar = {
-        "small": Size((Task("news4", 16, 8, 600, 0.5, (3e-3, 1e-3)), Task("digits", 32, 8, 600, 0.2, (3e-3, 1e-3))), 2),
+        "small": Size((Task("news4", 16, 8, 600, 0.5, (3e-3, 1e-3)), Task("digits", 32, 8, 600, 0.2, (3e-3, 1e-3))), 1),
         "paper": Size(
             (
                 Task("news4", 32, 16, 1000, 0.5, (3e-3, 1e-3, 3e-4)),
