@@ -121,7 +121,8 @@ def judge_network(evidence: Evidence) -> Verdict:
         mine >= rows["AMSGrad"]["accuracy"] - 0.01,
         *(mine >= rows[m]["accuracy"] for m in ("naive", "EF-AMSGrad")),
     ]
-    said = ", ".join(f"{name} {100 * r['accuracy']:.2f} %" for name, r in rows.items())
+    shown = {m: f"{100 * r['accuracy']:.2f} %" if np.isfinite(r["accuracy"]) else "diverges" for m, r in rows.items()}
+    said = ", ".join(f"{name} {text}" for name, text in shown.items())
     saving, honest = (rows["AMSGrad"][c] / rows["CD-Adam"][c] for c in ("bits", "bytes"))
     return Verdict.of(
         parts, f"test accuracy: {said}; CD-Adam sends {saving:.1f}× fewer bits ({honest:.1f}× fewer bytes)"
