@@ -100,7 +100,7 @@ def logistic(**of: dict[str, float]) -> Evidence:
     [
         (cd_adam.judge_naive, {"level": 0.05}, {"level": 0.5}),
         (cd_adam.judge_rate, {"rounds": 190.0}, {"rounds": 210.0}),
-        (cd_adam.judge_bits, {"bits": 90.0}, {"bits": 110.0}),
+        (cd_adam.judge_bits, {"bits": 490.0}, {"bits": 510.0}),
         (cd_adam.judge_feedback, {"level": 0.9}, {"level": 1.1}),
         (cd_adam.judge_onebit, {"bits": 900.0}, {"bits": float("inf")}),
     ],
