@@ -43,5 +43,6 @@ def accuracy(ax: Any, lines: Iterable[Line], axis: Callable[[Stored], np.ndarray
         series(ax, x[shown], y[shown], line.name, line.colour)
     if axis is not rounds:
         ax.set_xscale("log")
+        ax.xaxis.set_minor_formatter("")  # they overlap
     ax.set_xlabel(label)
     ax.set_ylabel("test accuracy in %")
