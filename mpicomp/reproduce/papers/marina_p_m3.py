@@ -300,6 +300,7 @@ def on_images(desk, size: Size, homogeneity: float) -> list[Row]:
     dim = 2 * 64 * width
     options = {
         "problem": {"name": "autoencoder", "width": width, "homogeneity": homogeneity},
+        "data": "digits",
         "clients": n,
         "init": "paper",
         "wire_dtype": "float32",
