@@ -35,6 +35,7 @@ FREE = (
     "tol",
     "eval_every",
     "exchange",
+    "threads",
     "out",
     "checkpoint_every",
     "checkpoint_seconds",
