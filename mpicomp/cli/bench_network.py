@@ -6,10 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
-from .bench import bench, print_json
+from .bench import Json, bench, print_json
 from .run import world
-
-Json = Annotated[bool, typer.Option("--json", help="Print all figures as JSON.")]
 
 
 def several(command: str) -> Any:
