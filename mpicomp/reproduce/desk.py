@@ -180,7 +180,9 @@ class Desk:
     def _place(self, label: str, options: dict[str, Any], where: str) -> Path:
         """The directory of a run, made, with the configuration that is wanted in it; `where` it runs enters its name's digest."""
         config = options.get("wanted") or Config.load(options=options)
-        own = {k: v for k, v in asdict(config).items() if v != DEFAULTS[k]}  # so that a new option of a run changes no old name
+        own = {
+            k: v for k, v in asdict(config).items() if v != DEFAULTS[k]
+        }  # so that a new option of a run changes no old name
         digest = hashlib.sha256(json.dumps([__version__, where, own], sort_keys=True).encode()).hexdigest()[:10]
         directory = self.out / "runs" / f"{_slug(label)}-{digest}"
         directory.mkdir(parents=True, exist_ok=True)
