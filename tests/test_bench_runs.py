@@ -72,7 +72,9 @@ def test_bench_mpi(mpi):
 @pytest.mark.process
 def test_bench_scaling_clients(mpi):
     argv = ["-m", "mpicomp", "bench", "scaling-clients", "--json", "--clients", "4", "--clients", "9"]
-    rows = json.loads(mpi.run(3, [*argv, "--data", "mushrooms", "--rounds", "5", "--repeats", "2"]).check().out)
+    rows = json.loads(
+        mpi.run(3, [*argv, "--data", "mushrooms", "--rounds", "5", "--repeats", "2"], timeout=200).check().out
+    )
     assert [(r["clients"], r["dim"]) for r in rows] == [(4, 112), (9, 112)]
     for r in rows:
         assert is_interval(r["round"]) and r["kernels"] > 0 and r["rate"] == pytest.approx(1 / r["round"][0])

@@ -110,7 +110,7 @@ def bench_scaling_clients(
 
 @bench.command("breakeven")
 def bench_breakeven(
-    dim: Annotated[int, typer.Option(help="d.")] = 1 << 20,
+    dim: Annotated[int, typer.Option(help="d.")] = 1 << 18,
     workers: Annotated[int, typer.Option(help="n, one client on each.")] = 4,
     spec: Annotated[list[str] | None, typer.Option(help="Compressor; may be repeated.")] = None,
     repeats: Annotated[int, typer.Option(help="How often each message is timed.")] = 20,
