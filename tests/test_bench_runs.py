@@ -78,7 +78,7 @@ def test_bench_scaling_clients(mpi):
     assert [(r["clients"], r["dim"]) for r in rows] == [(4, 112), (9, 112)]
     for r in rows:
         assert is_interval(r["round"]) and r["kernels"] > 0 and r["rate"] == pytest.approx(1 / r["round"][0])
-        frames, message = 2, 112 + 112 / 8  # natural: nine bits an entry
+        frames, message = 2, 112 * 12 / 8  # natural of float64: a sign and eleven bits of exponent
         assert r["bytes"] == pytest.approx(message + frames * HEADER_NBYTES / r["clients"])
     few, many = rows
     assert many["each"] * 5 == pytest.approx(9 * many["beyond"] - 4 * few["beyond"]) and few["each"] == 0
