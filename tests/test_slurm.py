@@ -247,7 +247,7 @@ class Cluster:
         """A job's state."""
         return self.ask("squeue", "-h", "-t", "all", "-j", number, "-o", "%T").stdout.strip()
 
-    def until(self, number: str, *states: str, seconds: float = 90) -> str:
+    def until(self, number: str, *states: str, seconds: float = 180) -> str:
         """Wait until a job is in one of these states."""
         deadline = time.monotonic() + seconds
         while (state := self.state(number)) not in states:
@@ -355,6 +355,7 @@ def test_a_study_as_an_array(cluster: Cluster) -> None:
 
 
 @pytest.mark.process
+@pytest.mark.timeout(600)
 def test_the_time_limit_a_checkpoint_the_queue_and_the_same_bits(cluster: Cluster, alone: dict) -> None:
     """A job that its time limit stops goes on after a requeue, and has the bits of the uninterrupted run.
 
