@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from conftest import run_alone
 
 import mpicomp as mc
-from mpicomp.cluster.recovery import OnFailure, check, require
+from mpicomp.cluster.recovery import LAUNCHER_OPTIONS, OnFailure, check, require
 from mpicomp.errors import EnvironmentMismatch
 from mpicomp.problems import problems
 from mpicomp.problems.remaining import Remaining
@@ -114,6 +115,7 @@ import json, os, signal, sys
 import numpy as np
 from mpi4py import MPI
 import mpicomp as mc
+from mpicomp.cluster.restart import note_end
 
 comm, (victim, how, out) = MPI.COMM_WORLD, sys.argv[1:]
 
@@ -143,7 +145,8 @@ options = {} if out == "-" else {"out": out, "checkpoint_every": 40}
 result = mc.run(comm=comm, problem=Deadly(), method="marina", compressor="randk:k=2", rounds=300, eval_every=30, progress=progress,
                 on_failure=how, **options)
 if result.summary:
-    print(json.dumps({"x": result.x.tolist(), **result.summary}))
+    print(json.dumps({"x": result.x.tolist(), **result.summary}), flush=True)
+    note_end(0)
 """
 
 
@@ -154,9 +157,16 @@ def undisturbed() -> mc.Result:
     return mc.run(problem=problem, method="marina", compressor="randk:k=2", rounds=300, eval_every=30)
 
 
+# As `mpicomp launch` does it: Open MPI's launcher may not end by itself.
+SUPERVISE = "import os, sys; from mpicomp.cluster.restart import supervise; sys.exit(supervise(sys.argv[1:], os.environ, 0, False))"
+
+
 def survive(mpi, directory, victim: int, *how: str):
     (directory / "deadly.py").write_text(SCRIPT)
-    return mpi.run(4, [directory / "deadly.py", str(victim), *how], timeout=120, extra=["--with-ft", "ulfm"])
+    argv = [mpi.python, str(directory / "deadly.py"), str(victim), *how]
+    command = mpi.launcher.command(4, argv, extra=LAUNCHER_OPTIONS)
+    env = mpi.launcher.environment(root=os.geteuid() == 0)
+    return run_alone([mpi.python, "-c", SUPERVISE, *command], timeout=120, **env)
 
 
 @pytest.mark.process
