@@ -1,6 +1,7 @@
 """Benchmarks return what they promise; how fast anything is, is no test."""
 
 import json
+import math
 
 import numpy as np
 import pytest
@@ -18,7 +19,15 @@ def test_bench_compressors_measures_all_it_is_asked_for(threads):
     ours = [r for r in rows if r["kind"] == "ours"]
     assert [(r["dim"], r["spec"]) for r in ours] == [(d, s) for d in (700, 1000) for s in specs]
     assert {r["dim"] for r in rows if r["kind"] == "against"} == {700, 1000}
-    for r in rows:
+    steps = [r for r in rows if r["kind"] == "operation"]
+    assert bool(steps) == (threads == 1)
+    for r in steps:
+        assert 0 < r["ratio"][1] <= r["ratio"][0] <= r["ratio"][2] and r["ceiling"]
+        if "entropy" in r:  # log2 C(d, K)/K
+            subsets = math.comb(r["dim"], r["count"])
+            np.testing.assert_allclose(r["entropy"], math.log2(subsets) / r["count"], rtol=1e-9)
+            assert r["bits_per_index"] >= r["entropy"]
+    for r in (r for r in rows if r["kind"] != "operation"):
         for name in ("encode", "memcpy", "encode_ratio", *(("decode", "add", "decode_ratio") if r in ours else ())):
             median, low, high = r[name]
             assert 0 < low <= median <= high and np.isfinite(high)
@@ -42,3 +51,13 @@ def test_bench_compressors_as_a_command():
     for wrong in (["--dtype", "float16"], ["--repeats", "0"]):
         with pytest.raises(ConfigError, match=r"bench compressors: --"):
             invoke(*wrong)
+
+
+def test_bench_wire_needs_another_host_and_an_interface():
+    from mpicomp.bench.wire import _read, wire
+
+    with pytest.raises(ConfigError, match="mpicomp lab run --nodes 2"):
+        wire(None)
+    with pytest.raises(ConfigError, match=r"no interface 'nope0'.*there are .*lo.*--device"):
+        _read("nope0")
+    assert _read("lo").tx_bytes >= 0

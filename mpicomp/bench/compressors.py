@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -13,6 +12,8 @@ import numpy as np
 from ..cluster.clock import median_interval
 from ..compressors import compressors
 from ..kernels.random import uplink_keys
+from .operations import bench_operations
+from .timing import Task, times
 
 DIMS = (1 << 22, 1 << 24)
 SPECS = (
@@ -22,11 +23,9 @@ SPECS = (
     "topk:fraction=0.01",
     "randk:fraction=0.01",
     "permk",
+    "cq:norm=max",
 )
 CLIENTS = 100
-_WARM_UP = 2
-
-Task = Callable[[], Any]
 
 
 def bench_compressors(
@@ -51,7 +50,7 @@ def bench_compressors(
     "against"): dim, spec, dtype, threads, payload_bits (of a message, per entry), and for encode, decode (and adding up; None for
     an idiom) and their ceilings memcpy and add the median seconds and its 95 % interval [median, low, high]; encode_rate, decode_rate
     (bytes of dense vectors per second); encode_ratio, the time of memcpy divided by that of encode, and decode_ratio, the same of add
-    and decode: medians over the repeats with their intervals.
+    and decode: medians over the repeats with their intervals. With one thread also the rows of `bench_operations`.
     """
     dtype, rows = np.dtype(dtype), []
     with ThreadPoolExecutor(threads) as pool:
@@ -66,14 +65,16 @@ def bench_compressors(
                 ours = [_message(spec, vectors[t : t + 1], sums[t : t + 1]) for t in range(threads)]
                 bits = ours[0][2]
                 tasks = {"memcpy": memcpy, "encode": [m[0] for m in ours], "add": add, "decode": [m[1] for m in ours]}
-                took = _times(pool, tasks, repeats)
+                took = times(tasks, repeats, pool)
                 rows.append({"kind": "ours", "spec": spec, **common, **_figures(took, vectors.nbytes, bits / dim)})
             for name, (idiom, bits_per_entry) in _against(dim, dtype).items():
                 tasks = {"memcpy": memcpy, "encode": [_call(idiom, vectors[t]) for t in range(threads)]}
-                took = _times(pool, tasks, repeats)
+                took = times(tasks, repeats, pool)
                 rows.append(
                     {"kind": "against", "spec": name, **common, **_figures(took, vectors.nbytes, bits_per_entry)}
                 )
+            if threads == 1:
+                rows += bench_operations(dim, dtype, repeats)
     return rows
 
 
@@ -130,21 +131,6 @@ def _against(dim: int, dtype: np.dtype) -> dict[str, tuple[Callable[[np.ndarray]
         idioms["torch: topk, 1 %"] = (torch_top, sparse)
         idioms["torch: to(bfloat16)"] = (lambda x: torch.from_numpy(x).to(torch.bfloat16), 16.0)
     return idioms
-
-
-def _times(pool: ThreadPoolExecutor, tasks: dict[str, list[Task]], repeats: int) -> dict[str, np.ndarray]:
-    """Seconds of every task, all in turn in each of the repeats."""
-    took = {name: np.zeros(repeats) for name in tasks}
-    for r in range(-_WARM_UP, repeats):
-        for name, calls in tasks.items():
-            start = time.perf_counter()
-            if len(calls) == 1:
-                calls[0]()
-            else:
-                list(pool.map(lambda call: call(), calls))
-            if r >= 0:
-                took[name][r] = time.perf_counter() - start
-    return took
 
 
 def _figures(took: dict[str, np.ndarray], nbytes: int, payload_bits: float) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import numpy as np
 from ..errors import ConfigError
 from ..kernels import njit
 from ..kernels.random import below, bits64, permutation
+from ..kernels.rows import copy_slice
 from ..kernels.status import TRUNCATED
 from .base import Codec, Compressor, Cutting, compressors
 from .identity import Identity
@@ -131,7 +132,7 @@ def _encode(V, rows, clients, shared, private, buf, pos, tally, wire, n, uniform
         else:
             first, count = _stretch(first, count, lo, hi)
             nbytes = count * wire.itemsize
-            buf[pos : pos + nbytes].view(wire.dtype)[:] = x[first - lo : first - lo + count]
+            copy_slice(x, first - lo, first - lo + count, buf[pos : pos + nbytes].view(wire.dtype), 0)
         pos += nbytes
     tally += 8 * (pos - begin)
     return pos

@@ -9,6 +9,7 @@ import numpy as np
 from ..errors import ConfigError
 from ..kernels import njit
 from ..kernels.random import below, client_key
+from ..kernels.rows import copy_slice
 from ..kernels.status import TRUNCATED
 from .base import Codec, Compressor, Cutting, compressors, count_of
 from .identity import Identity
@@ -124,9 +125,8 @@ def _encode_window(V, rows, clients, shared, private, buf, pos, tally, wire, sam
         nbytes = (head + tail) * wire.itemsize
         x = V[rows[j]]
         values = buf[pos : pos + nbytes].view(wire.dtype)
-        if head:
-            values[:head] = x[first - lo : first - lo + head]
-        values[head:] = x[:tail]
+        copy_slice(x, first - lo, first - lo + head, values, 0)
+        copy_slice(x, 0, tail, values, head)
         pos += nbytes
     tally += 8 * (pos - begin)
     return pos

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import njit
+from . import lean, njit
 
 
 @njit
@@ -20,3 +20,11 @@ def add_scaled(state, V, factor):
         acc, v, scale = state[j], V[j], state.dtype.type(factor)
         for c in range(acc.shape[0]):
             acc[c] += scale * v[c]
+
+
+@lean
+def copy_slice(x, start, stop, out, at):
+    """out[at + j − start] = x_j for start <= j < stop, in out's dtype; assigning slices would check for overlaps first."""
+    part, target = x[start:stop], out[at : at + stop - start]
+    for i in range(part.shape[0]):
+        target[i] = part[i]

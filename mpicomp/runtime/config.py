@@ -34,10 +34,13 @@ class Config:
     batch : samples per client and round; 0 for exact gradients.
     rounds, tol : stop after so many rounds, or once ‖∇f(x)‖² ≤ tol at an evaluation.
     step : "theory", "theory*FACTOR", or a number.
+    explosion : f above f(x⁰) by so many times |f(x⁰)| (at least 1) at an evaluation is a divergence; 0 never.
     init : x⁰: "zero", "ones", "normal:SEED", or "paper" for the problem's own.
     dtype, wire_dtype : of the computation, and of the values that travel (as dtype where None).
     exchange : "p2p", "collective", "sharded", "hierarchical", "hierarchical:sum", "allreduce" (dense sums, no server), "local", or "auto"
         (p2p over several processes, local in one); docs/exchanges.md says which one when.
+    threads : of a rank, which encode and decode its clients' messages together; 0 for SLURM_CPUS_PER_TASK, or else its share of the
+        processors. The results are the same for any number.
     seed : of everything random. eval_every : rounds between evaluations, 0 for about a hundred in all.
     out : directory for the results; nothing is written where None.
     checkpoint_every, checkpoint_seconds : write a checkpoint under `out` after so many rounds or seconds; 0 never.
@@ -65,10 +68,12 @@ class Config:
     rounds: int = 1000
     tol: float = 0.0
     step: str = "theory"
+    explosion: float = 1e6
     init: str = "zero"
     dtype: str = "float64"
     wire_dtype: str | None = None
     exchange: str = "auto"
+    threads: int = 0
     seed: int = 0
     eval_every: int = 0
     out: str | None = None
@@ -137,8 +142,10 @@ class Config:
         _choice("dtype", self.dtype, DTYPES)
         _choice("wire_dtype", self.wire_dtype or self.dtype, DTYPES)
         _choice("exchange", self.exchange, EXCHANGES)
-        least_of = {"clients": 1, "rounds": 0, "batch": 0, "eval_every": 0}
-        least_of |= {"checkpoint_every": 0, "checkpoint_seconds": 0, "time_limit": 0, "stall_timeout": 0}
+        least_of = {"clients": 1, "threads": 0, "rounds": 0, "batch": 0, "eval_every": 0}
+        least_of |= dict.fromkeys(
+            ("checkpoint_every", "checkpoint_seconds", "time_limit", "stall_timeout", "explosion"), 0
+        )
         for name, least in least_of.items():
             if getattr(self, name) < least:
                 raise ConfigError(f"{name}={getattr(self, name)}: at least {least} is needed")

@@ -11,13 +11,14 @@ import numpy as np
 
 from ..cluster.comm import Comm
 from ..cluster.recovery import OnFailure
+from ..cluster.team import Team, threads_of
 from ..cluster.witness import WitnessedComm
 from ..compressors import Compressor
 from ..errors import ConfigError, UserError
 from ..methods import Method
 from ..problems import Problem, Smoothness
 from .abort import guard
-from .checkpoint import resume, save
+from .checkpoint import refuse_other_checkpoints, resume, save
 from .config import Config
 from .control import Control
 from .exchanges import make_exchange, rehearsal_exchange
@@ -117,6 +118,7 @@ def _run(
     composition = Composition(staged, problem, own.get("method"), own.get("compressor"))
     step_size = _agree(comm, staged, composition)
     exchange = make_exchange(config, problem, composition, comm)
+    exchange.team = Team(threads_of(config.threads, 1 if comm is None else comm.size))
     start = None if stage.x is None else np.array(stage.x)
     session = Session(staged, problem, composition.parts(step_size), exchange, step_size, start)
     setup = time.perf_counter() - started
@@ -141,6 +143,7 @@ def _begin(config: Config, composition: Composition) -> dict[str, Any]:
     """What rank 0 does before the others go on: a directory that can be written, the step size, the constants that the method asked for."""
     if config.out is not None:
         check_directory(config.out)
+        refuse_other_checkpoints(config)
     step_size = composition.step_size(config.step)
     composition.parts(step_size)
     constants = composition.setting.__dict__.get("smoothness")
