@@ -10,7 +10,7 @@ from ...study.compare import Stored, common_target
 from ..axes import column, costs, up_bits
 from ..drawing import Line, convergence, plain_ticks, series, shared_legend
 from ..seconds import draw_honest, measure_seconds, same_bits_claim, seconds_claim
-from ..study import Claim, Evidence, Figure, Row, Study, Verdict, papers
+from ..study import FAILS, HOLDS, IN_PART, Claim, Evidence, Figure, Row, Study, Verdict, papers
 
 METHODS = {
     "MARINA PermK": ("marina", "permk"),
@@ -196,24 +196,30 @@ class PermKStudy(Study):
     }
     claims = (
         Claim(
-            "homogeneous", "With equal clients (s = 0) MARINA + PermK needs the fewest uplink bits", judge_homogeneous
+            "homogeneous",
+            "With equal clients (s = 0) MARINA + PermK needs the fewest uplink bits",
+            judge_homogeneous,
+            {"small": HOLDS},
         ),
         Claim(
             "growth",
             "With the theory's steps at s = 0 the advantage over RandK grows with n up to n = d, by at most √n (1 + d/√n for n > d)",
             judge_growth,
+            {"small": IN_PART},
         ),
         Claim(
             "is-gd",
             "At s = 0, d ≥ n, MARINA + PermK makes gradient descent's steps with n/2 times fewer uplink bits",
             judge_gradient_descent,
+            {"small": HOLDS},
         ),
-        Claim("shrinks", "PermK's advantage over RandK shrinks as s grows", judge_shrinking),
-        Claim("ef21", "With very different clients EF21 + TopK wins or ties", judge_ef21),
+        Claim("shrinks", "PermK's advantage over RandK shrinks as s grows", judge_shrinking, {"small": IN_PART}),
+        Claim("ef21", "With very different clients EF21 + TopK wins or ties", judge_ef21, {"small": HOLDS}),
         Claim(
             "both-ways",
             "Not in the paper: the saving over gradient descent is as large where the downlink counts, too",
             judge_both_directions,
+            {"small": FAILS},
         ),
         same_bits_claim(),
         seconds_claim(),
