@@ -229,8 +229,8 @@ class EF21WStudy(Study):
     paper = "Richtárik, Gasanov and Burlachenko 2024, Error Feedback Reloaded (arXiv 2402.10774); 2023, Rare Features (2305.15264)"
     sizes: ClassVar = {
         "small": Size(
-            2000, 10, 5, (0.0, 1.0, 2.0), 2.0, 2000, 60,
-            (("mushrooms", "logistic", 1000), ("news4", "least_squares", 200)), 600, (0.05, 0.5, 0.9), 2000,
+            2000, 10, 5, (0.0, 1.0, 2.0), 2.0, 2000, 300,
+            (("mushrooms", "logistic", 1000), ("news4", "least_squares", 1000)), 1000, (0.05, 0.5, 0.9), 3000,
         ),
         "paper": Size(
             2000, 10, 10, (0.0, 0.5, 1.0, 1.5, 2.0), 2.0, 3000, 100,
