@@ -108,14 +108,15 @@ def trajectory(a: Stored, b: Stored, compressor: str) -> Row:
 
 
 def rare_row(curves: dict[str, Stored], share: float) -> Row:
-    """What EF21 with the old step and with the new one, and gradient descent, take to where all of them got."""
-    target = common_target(list(curves.values()))
-    row: Row = {"share": share, "target": target}
-    for method, stored in curves.items():
-        row[f"{method} step"] = stored.summary["step"]
-        row[f"{method} rounds"] = at_target(stored, rounds, target)
-        row[f"{method} bits"] = at_target(stored, up_bits, target)
-        row[f"{method} bytes"] = at_target(stored, message_bytes, target)
+    """Rounds of EF21 with both steps to where both got; bits and bytes of the new one and of gradient descent to where these two got."""
+    old, new, dense = (curves[method] for method in RARE)
+    slow, fast = common_target([old, new]), common_target([new, dense])
+    row: Row = {"share": share, "rounds target": slow, "bits target": fast}
+    for method, stored in zip(RARE[:2], (old, new), strict=True):
+        row[f"{method} rounds"] = at_target(stored, rounds, slow)
+    for method, stored in zip(RARE[1:], (new, dense), strict=True):
+        row[f"{method} bits"] = at_target(stored, up_bits, fast)
+        row[f"{method} bytes"] = at_target(stored, message_bytes, fast)
     return row
 
 
