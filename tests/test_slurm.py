@@ -364,7 +364,7 @@ def test_the_time_limit_a_checkpoint_the_queue_and_the_same_bits(cluster: Cluste
     try:
         number, _, _ = cluster.submit(
             ROOT / "jobs" / "run.sbatch", "--nodes=4 --ntasks=4 --time=1 --signal=B:USR1@30",
-            *RUN, "--rounds", str(ROUNDS), "--out", "a", wait=False,
+            *RUN, "--rounds", str(ROUNDS), "--out", "a", wait=False, MPICOMP_SETTLE="25",
         )  # fmt: skip
         cluster.until(number, "RUNNING")
         cluster.until(number, "PENDING", "COMPLETED", "FAILED", "TIMEOUT")

@@ -94,7 +94,7 @@ def break_even(few: Rates, dense: Rates, workers: int, dim: int, at_once: int) -
 
 
 def breakeven(
-    dim: int = 1 << 20, workers: int = 4, specs: Sequence[str] = SPECS, repeats: int = 20, at_once: int = 0
+    dim: int = 1 << 18, workers: int = 4, specs: Sequence[str] = SPECS, repeats: int = 20, at_once: int = 0
 ) -> list[dict[str, Any]]:
     """Break-even speeds of DCGD against dense gradient descent, one client on each worker, float32.
 
@@ -125,11 +125,11 @@ def breakeven(
 
 
 def check(
-    dim: int = 1 << 20,
+    dim: int = 1 << 18,
     workers: int = 4,
-    spec: str = "eden:bits=1",
+    spec: str = "cq:levels=16,entropy=true",
     around: float = 4.0,
-    rounds: int = 15,
+    rounds: int = 6,
     repeats: int = 20,
 ) -> dict[str, Any]:
     """Rounds in the network lab at the predicted break-even speed, and at this factor below and above it, dense and compressed in turn.

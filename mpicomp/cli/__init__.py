@@ -118,6 +118,7 @@ def leave(code: int) -> NoReturn:
     if (declared_size() or 1) > 1:
         from ..cluster.comm import finalize
         from ..cluster.recovery import supported
+        from ..cluster.restart import note_end
 
         if code or supported():
             sys.stdout.flush()
@@ -128,4 +129,6 @@ def leave(code: int) -> NoReturn:
                 time.sleep(0.5)
             if connected and not first:
                 code = 0
+            elif first:
+                note_end(code)
     sys.exit(code)

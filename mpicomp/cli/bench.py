@@ -14,6 +14,9 @@ bench = typer.Typer(
 )
 
 
+Json = Annotated[bool, typer.Option("--json", help="Print all figures as JSON.")]
+
+
 @bench.callback()
 def _bench() -> None:
     pass
@@ -28,7 +31,7 @@ def print_json(found: Any) -> None:
 
 @bench.command("round")
 @with_run_options
-def bench_round(config: Any) -> None:
+def bench_round(config: Any, json: Json = False) -> None:
     """Time the rounds of a run (the options of `mpicomp run`), evaluating only before the first and after the last."""
     from ..runtime.loop import run
     from .show import PHASES, seconds, table
@@ -36,6 +39,9 @@ def bench_round(config: Any) -> None:
     config.eval_every = max(config.rounds, 1)
     result = run(config, comm=world(config.exchange))
     if not result.summary:
+        return
+    if json:
+        print_json(result.summary)
         return
     took, rounds = result.summary["seconds"], result.summary["rounds"]
     rows = [
@@ -55,7 +61,9 @@ def bench_round(config: Any) -> None:
 
 
 @bench.command("overhead")
-def bench_overhead(repeats: Annotated[int, typer.Option(help="Pairs of runs, ours and bare, in turn.")] = 5) -> None:
+def bench_overhead(
+    repeats: Annotated[int, typer.Option(help="Pairs of runs, ours and bare, in turn.")] = 5, json: Json = False
+) -> None:
     """A round with the identity compressor against a bare mpi4py loop that moves the same buffers (under mpirun, 2 ranks or more)."""
     from ..bench.overhead import overhead
     from ..errors import ConfigError
@@ -64,6 +72,10 @@ def bench_overhead(repeats: Annotated[int, typer.Option(help="Pairs of runs, our
     comm = world("auto")
     if comm is None or comm.Get_size() < 2:
         raise ConfigError("bench overhead needs at least 2 ranks: mpicomp launch -n 2 -- bench overhead")
+    found = overhead(comm, repeats=repeats)
+    if json and found:
+        print_json(found)
+        return
     rows = [
         [
             f"{r['dim']:,}",
@@ -73,7 +85,7 @@ def bench_overhead(repeats: Annotated[int, typer.Option(help="Pairs of runs, our
             f"{r['ratio']:.2f}",
             f"{1e6 * r['extra']:+.1f} µs",
         ]
-        for r in overhead(comm, repeats=repeats)
+        for r in found
     ]
     if rows:
         header = ["d (float32)", "exchange", "round", "bare mpi4py", "ratio", "difference"]

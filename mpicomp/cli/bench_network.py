@@ -6,10 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
-from .bench import bench, print_json
+from .bench import Json, bench, print_json
 from .run import world
-
-Json = Annotated[bool, typer.Option("--json", help="Print all figures as JSON.")]
 
 
 def several(command: str) -> Any:
@@ -112,7 +110,7 @@ def bench_scaling_clients(
 
 @bench.command("breakeven")
 def bench_breakeven(
-    dim: Annotated[int, typer.Option(help="d.")] = 1 << 20,
+    dim: Annotated[int, typer.Option(help="d.")] = 1 << 18,
     workers: Annotated[int, typer.Option(help="n, one client on each.")] = 4,
     spec: Annotated[list[str] | None, typer.Option(help="Compressor; may be repeated.")] = None,
     repeats: Annotated[int, typer.Option(help="How often each message is timed.")] = 20,

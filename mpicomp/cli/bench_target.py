@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from .bench import bench, print_json
+from .bench import Json, bench, print_json
 
 
 @bench.command("target")
@@ -17,7 +17,7 @@ def bench_target(
     delay: Annotated[float, typer.Option(help="Milliseconds, one way.")] = 0.0,
     target: Annotated[float, typer.Option(help="Part of the first ‖∇f‖² to come to.")] = 1e-3,
     step: Annotated[str, typer.Option(help="The step size of all.")] = "1.0",
-    json: Annotated[bool, typer.Option("--json", help="Print all figures as JSON.")] = False,
+    json: Json = False,
 ) -> None:
     """Compressed methods against dense gradient descent, dense Allreduce and bfloat16, in the network lab. Not under mpirun."""
     from ..bench.target import bench_target as measure

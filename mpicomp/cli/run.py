@@ -55,6 +55,9 @@ def _options(
             help="p2p, collective, sharded, hierarchical, hierarchical:sum, allreduce (dense), local, or auto.  [auto]"
         ),
     ] = None,
+    threads: Annotated[
+        int | None, Option(help="Of a rank, for its clients' messages; 0 for its share of the processors.  [0]")
+    ] = None,
     seed: Annotated[int | None, Option(help="Of everything random.  [0]")] = None,
     eval_every: Annotated[
         int | None, Option(help="Rounds between evaluations; 0 for about a hundred in all.  [0]")

@@ -34,6 +34,7 @@ from ..wire import (
 from .clock import DECODE, ENCODE, Clock
 from .ledger import BETWEEN_NODES, DOWNLINK, IN_MEMORY, IN_NODE, UPLINK, Ledger
 from .placement import Placement
+from .team import Team
 
 GROUP_NBYTES = 1 << 22  # a frame holds as many clients as fit in 4 MiB, and at least one
 
@@ -131,6 +132,7 @@ class Exchange(ABC):
         self._buffers: dict[tuple, np.ndarray] = {}
         self._scaled: dict[tuple, np.ndarray] = {}
         self._tally = np.zeros(2, np.int64)
+        self.team = Team()  # a run gives it more threads
         self.says = self.heard = 0  # control flags that this rank's frames carry, and those of the frames that it read
         self._server_row = Group(np.zeros(1, np.int64), np.zeros(1, np.int64), np.zeros(1, np.int64))
 
@@ -295,7 +297,7 @@ class Exchange(ABC):
             self._tally[:], end = 8 * V.nbytes, HEADER_NBYTES + V.nbytes
         else:
             self._tally[:] = 0
-            end = codec.encode(V, rows, clients, keys, buf, HEADER_NBYTES, self._tally)
+            end = self.team.encode(codec, V, rows, clients, keys, buf, HEADER_NBYTES, self._tally)
         write_header(
             buf, codec.codec_id, dtype_flag(codec.wire_dtype) | self.says, round, len(rows), end - HEADER_NBYTES
         )
@@ -310,7 +312,7 @@ class Exchange(ABC):
         header = read_header(buf, nbytes)
         check_header(header, codec=codec.codec_id, wire_dtype=codec.wire_dtype, round=round, messages=len(rows))
         self.heard |= header.flags & CONTROL_FLAGS
-        codec.decode_add(buf, HEADER_NBYTES, nbytes, rows, clients, weights, keys, out)
+        self.team.decode_add(codec, buf, HEADER_NBYTES, nbytes, rows, clients, weights, keys, out)
         self.clock.lap(DECODE)
 
     @staticmethod

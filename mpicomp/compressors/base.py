@@ -176,6 +176,14 @@ class Codec:
             buf, pos, clients, keys.shared, keys.private, bounds, out, places, *self.cutting.args
         )
 
+    def twin(self) -> Codec | None:
+        """The same codec with scratch space of its own, for another thread; None for a compressor written to the simple contract."""
+        if self.codec_id == USER_CODEC:
+            return None
+        codec = copy.copy(self)
+        codec.args = _own(self.args, self.agreed)
+        return codec
+
     @property
     def takes_difference(self) -> bool:
         """`encode` takes a Difference."""
@@ -360,6 +368,14 @@ class Compressor:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in self.options.items())})"
+
+
+def _own(args: tuple, kept: np.ndarray | None) -> tuple:
+    """Copies of the arrays in a tuple, or in tuples in it, but for `kept`."""
+    return tuple(
+        _own(a, kept) if isinstance(a, tuple) else a.copy() if isinstance(a, np.ndarray) and a is not kept else a
+        for a in args
+    )
 
 
 def count_of(owner: Compressor, k: int | None, fraction: float | None, dim: int) -> int:

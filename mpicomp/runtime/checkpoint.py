@@ -36,6 +36,7 @@ FREE = (
     "eval_every",
     "explosion",
     "exchange",
+    "threads",
     "out",
     "checkpoint_every",
     "checkpoint_seconds",

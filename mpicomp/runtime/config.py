@@ -39,6 +39,8 @@ class Config:
     dtype, wire_dtype : of the computation, and of the values that travel (as dtype where None).
     exchange : "p2p", "collective", "sharded", "hierarchical", "hierarchical:sum", "allreduce" (dense sums, no server), "local", or "auto"
         (p2p over several processes, local in one); docs/exchanges.md says which one when.
+    threads : of a rank, which encode and decode its clients' messages together; 0 for SLURM_CPUS_PER_TASK, or else its share of the
+        processors. The results are the same for any number.
     seed : of everything random. eval_every : rounds between evaluations, 0 for about a hundred in all.
     out : directory for the results; nothing is written where None.
     checkpoint_every, checkpoint_seconds : write a checkpoint under `out` after so many rounds or seconds; 0 never.
@@ -71,6 +73,7 @@ class Config:
     dtype: str = "float64"
     wire_dtype: str | None = None
     exchange: str = "auto"
+    threads: int = 0
     seed: int = 0
     eval_every: int = 0
     out: str | None = None
@@ -139,14 +142,10 @@ class Config:
         _choice("dtype", self.dtype, DTYPES)
         _choice("wire_dtype", self.wire_dtype or self.dtype, DTYPES)
         _choice("exchange", self.exchange, EXCHANGES)
-        least_of = {"clients": 1, "rounds": 0, "batch": 0, "eval_every": 0}
-        least_of |= {
-            "checkpoint_every": 0,
-            "checkpoint_seconds": 0,
-            "time_limit": 0,
-            "stall_timeout": 0,
-            "explosion": 0,
-        }
+        least_of = {"clients": 1, "threads": 0, "rounds": 0, "batch": 0, "eval_every": 0}
+        least_of |= dict.fromkeys(
+            ("checkpoint_every", "checkpoint_seconds", "time_limit", "stall_timeout", "explosion"), 0
+        )
         for name, least in least_of.items():
             if getattr(self, name) < least:
                 raise ConfigError(f"{name}={getattr(self, name)}: at least {least} is needed")

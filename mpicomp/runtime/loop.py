@@ -11,6 +11,7 @@ import numpy as np
 
 from ..cluster.comm import Comm
 from ..cluster.recovery import OnFailure
+from ..cluster.team import Team, threads_of
 from ..cluster.witness import WitnessedComm
 from ..compressors import Compressor
 from ..errors import ConfigError, UserError
@@ -117,6 +118,7 @@ def _run(
     composition = Composition(staged, problem, own.get("method"), own.get("compressor"))
     step_size = _agree(comm, staged, composition)
     exchange = make_exchange(config, problem, composition, comm)
+    exchange.team = Team(threads_of(config.threads, 1 if comm is None else comm.size))
     start = None if stage.x is None else np.array(stage.x)
     session = Session(staged, problem, composition.parts(step_size), exchange, step_size, start)
     setup = time.perf_counter() - started

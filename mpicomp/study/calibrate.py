@@ -47,6 +47,7 @@ def _observation(group: Group) -> Observation:
         frames, link.rate or UNLIMITED, link.delay, max(1.0, machine / facts["cores"]),
     )  # fmt: skip
     server = group.exchange not in SERVERLESS
+    placed = f"{group.places} {'nodes' if cell.nodes else 'workers'}"
     return Observation(
         shape,
         group.seconds.median,
@@ -54,7 +55,7 @@ def _observation(group: Group) -> Observation:
         group.phase("encode", "busiest"),
         group.phase("decode", "server" if server else "busiest"),
         group.phase("step", "server" if server else "busiest"),
-        f"{group.label}, {group.places} {'nodes' if cell.nodes else 'workers'}, {group.exchange}{', ' + cell.link if cell.link else ''}",
+        ", ".join(part for part in (group.label, placed, group.exchange, group.link_text) if part),
     )
 
 

@@ -129,8 +129,11 @@ class Measured:
         return float(np.mean(workers) if ranks == "workers" else np.max(workers))
 
     def level(self, name: str) -> float:
-        """Share of all bytes of the rounds at a level of `cluster.ledger.LEVELS`: shared memory, within a node, between nodes."""
+        """Share of all bytes of the rounds at a level of `cluster.ledger.LEVELS`: shared memory, within a node, between nodes; NaN in
+        results of versions that did not count by level."""
         counts = self.stored.summary["bytes"].values()
+        if any(name not in c for c in counts):
+            return float("nan")
         return sum(c[name] for c in counts) / max(sum(c["message"] for c in counts), 1)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import isnan
 from pathlib import Path
 
 from ..cluster.clock import PHASES
@@ -157,7 +158,8 @@ def traffic(results: Results) -> Table:
     for key, g in zip(keys, ordered(results), strict=True):
         up, down = g.bytes("uplink"), g.bytes("downlink")
         payload = g.per_round("uplink_payload") + g.per_round("downlink_payload")
-        levels = [size((up + down) * g.runs[0].level(level)) for level in LEVELS]
+        shares = [g.runs[0].level(level) for level in LEVELS]
+        levels = ["not counted" if isnan(share) else size((up + down) * share) for share in shares]
         dense = results.dense_beside(g)
         saved = (
             ""
