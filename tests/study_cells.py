@@ -75,7 +75,7 @@ def write_cell(where: Path, cell: Cell, n: Numbers) -> None:
     summary = {
         "dim": DIM, "clients": cell.options["clients"], "rounds": rounds, "exchange": cell.options["exchange"], "diverged": n.diverged,
         "dtype": "float64", "wire_dtype": "float64", "iterate_sha256": cell.key,
-        "bytes": {"uplink": {"frames": cell.workers * rounds}},
+        "bytes": {way: _levels(cell, nbytes * rounds, rounds) for way, nbytes in (("uplink", n.up), ("downlink", n.down))},
     }  # fmt: skip
     manifest: dict[str, Any] = {
         "mpicomp": n.version, "git": None, "python": "3", "numpy": "2", "numba": "0", "platform": "test", "slurm": {}, "ranks": ranks,
@@ -89,3 +89,11 @@ def write_cell(where: Path, cell: Cell, n: Numbers) -> None:
         "runner": {"name": "test", "cores": 64, "shared": False}, "machine": {"host": "here", "processor": "test", "cpus": 64, "load": 0.1},
     }  # fmt: skip
     write_record(where, record)
+
+
+def _levels(cell: Cell, nbytes: int, rounds: int) -> dict[str, int]:
+    """The server's node has per_node − 1 of the workers."""
+    between = nbytes * (cell.ranks - cell.per_node) // cell.workers if cell.nodes else 0
+    return {
+        "message": nbytes, "frames": cell.workers * rounds, "shared_memory": 0, "intra_node": nbytes - between, "inter_node": between,
+    }  # fmt: skip

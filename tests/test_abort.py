@@ -5,6 +5,7 @@ Jobs of four ranks run under plain `python`, without `-m mpi4py`; `run_alone` (c
 
 from __future__ import annotations
 
+import os
 import platform
 import re
 import time
@@ -122,6 +123,34 @@ def test_one_rank_fails_under_open_mpi(open_mpi, tmp_path, case):
 
 
 RUN = ["-m", "mpicomp", "run", "--clients", "3", "--problem", "quadratic", "--rounds", "5"]
+
+
+EARLY = """
+import os, signal, sys, time
+if (os.environ.get("PMI_RANK") or os.environ.get("OMPI_COMM_WORLD_RANK")) == "1":
+    how = os.environ["HOW"]
+    print(f"failing at {time.time()}", flush=True)
+    if how == "raise":
+        sys.modules["mpi4py"] = None
+    elif how == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    else:
+        os._exit(3)
+"""
+
+
+@pytest.mark.parametrize(
+    ("how", "words"), [("raise", "rank 1 on {} failed before MPI started"), ("exit", ""), ("kill", "")]
+)
+def test_a_rank_that_fails_before_mpi_starts(each_mpi, tmp_path, how, words):
+    """It raises in `mpicomp run`; or it is gone before: then the others end themselves, after the time that MPI may take to start."""
+    (tmp_path / "sitecustomize.py").write_text(EARLY)
+    path = f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
+    job = each_mpi.run(3, [*RUN, "--clients", "6"], timeout=60, PYTHONPATH=path, HOW=how, MPICOMP_START_SECONDS="8")
+    ended = time.time()
+    moment = float(re.findall(r"failing at ([\d.]+)", job.out)[0])
+    assert job.code != 0 and ended - moment < 30  # of which eight seconds and the start of the others
+    assert words.format(platform.node()) in job.err
 
 
 @pytest.mark.parametrize(

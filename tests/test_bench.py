@@ -51,3 +51,13 @@ def test_bench_compressors_as_a_command():
     for wrong in (["--dtype", "float16"], ["--repeats", "0"]):
         with pytest.raises(ConfigError, match=r"bench compressors: --"):
             invoke(*wrong)
+
+
+def test_bench_wire_needs_another_host_and_an_interface():
+    from mpicomp.bench.wire import _read, wire
+
+    with pytest.raises(ConfigError, match="mpicomp lab run --nodes 2"):
+        wire(None)
+    with pytest.raises(ConfigError, match=r"no interface 'nope0'.*there are .*lo.*--device"):
+        _read("nope0")
+    assert _read("lo").tx_bytes >= 0

@@ -158,6 +158,23 @@ def test_a_directory_that_cannot_be_written_is_named(tmp_path):
         run(tmp_path, method="gd", checkpoint_every=5)
 
 
+def test_checkpoints_of_another_run_are_not_mixed_with_new_ones(tmp_path):
+    run(tmp_path, method="ef21", rounds=9, checkpoint_every=8)
+    for resume in (None, str(tmp_path / "elsewhere")):
+        with pytest.raises(
+            mc.ConfigError, match=r"round-000000008 is a checkpoint of an earlier run: give --resume auto"
+        ):
+            run(tmp_path, method="ef21", checkpoint_every=2, resume=resume)
+    assert run(tmp_path, method="ef21", resume=str(tmp_path)).summary["resumed_at"] == 8
+
+
+def test_a_damaged_newer_checkpoint_does_not_push_out_whole_ones(tmp_path):
+    run(tmp_path, method="ef21", rounds=17, checkpoint_every=8)
+    flip(newest(tmp_path))
+    run(tmp_path, method="ef21", rounds=13, checkpoint_every=2, resume="auto")
+    assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["round-000000010", "round-000000012"]
+
+
 def test_shards_hold_plain_arrays(tmp_path):
     run(tmp_path, method="marina", rounds=9, checkpoint_every=8)
     with np.load(newest(tmp_path) / "rank-00000.npz", allow_pickle=False) as shard:
@@ -273,6 +290,71 @@ def test_a_killed_job_goes_on_from_its_last_checkpoint(tmp_path):
         summary(tmp_path / "out")["bytes"]["uplink"]["values_only"]
         == summary(tmp_path / "whole")["bytes"]["uplink"]["values_only"]
     )
+
+
+# A disk of its own that is filled and emptied again, and then read-only.
+FULL = """
+mount -t tmpfs -o size=1m tmpfs "$1" || exit 77
+out=$1/out; shift
+"$@" --out $out --rounds 20 || exit 1
+dd if=/dev/zero of=$out/filler bs=1k 2>/dev/null
+echo FULL >&2
+"$@" --out $out --rounds 40
+echo "code $?" >&2
+rm $out/filler
+"$@" --out $out --rounds 40 || exit 2
+cat $out/summary.json
+mount -o remount,ro "$(dirname $out)"
+"$@" --out $out --rounds 50
+echo "code $?" >&2
+"""
+
+
+@pytest.mark.process
+@needs_mpirun
+def test_a_full_disk_and_a_read_only_one(tmp_path):
+    job = [
+        *command(3, *BASE[:2], *BASE[4:], "--method", "ef21"),
+        "--checkpoint-every",
+        "10",
+        "--resume",
+        "auto",
+        "--no-table",
+    ]
+    (tmp_path / "disk").mkdir()
+    done = subprocess.run(
+        ["unshare", "-rm", "sh", "-c", FULL, "sh", str(tmp_path / "disk"), *job],
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    if done.returncode in (77, 1) and "FULL" not in done.stderr:
+        pytest.skip(f"no mounts of one's own here: {done.stderr.strip()[-200:]}")
+    full, read_only = done.stderr.split("FULL")[1].split("code 2", 1)
+    assert "round-000000030: No space left on device" in full and "free some space" in full and "Traceback" not in full
+    assert "Read-only file system; choose another --out" in read_only and "code 2" in read_only
+    found = json.loads(done.stdout[done.stdout.index("{") :])
+    whole = run(method="ef21", clients=7, rounds=40, eval_every=10, seed=0)
+    assert found["resumed_at"] == 20 and found["iterate_sha256"] == whole.summary["iterate_sha256"]
+
+
+LIMITED = """
+import resource, sys
+import mpicomp as mc
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+try:
+    mc.run(method="gd", clients=6, rounds=20, step=0.01, out=sys.argv[1], checkpoint_every=int(sys.argv[2]))
+except mc.UserError as error:
+    print(type(error).__name__, error)
+"""
+
+
+@pytest.mark.process
+@pytest.mark.parametrize(("every", "words"), [(5, "cannot write a checkpoint"), (0, "cannot write the results")])
+def test_a_file_that_may_not_grow(every, words, tmp_path):
+    argv = [sys.executable, "-c", LIMITED, str(tmp_path), str(every)]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=100, check=True)
+    assert words in done.stdout and "File too large" in done.stdout and not list(tmp_path.rglob("*.part"))
 
 
 def wait_for(condition, seconds: float = 60.0) -> None:

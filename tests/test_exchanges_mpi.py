@@ -5,6 +5,7 @@ Each test starts this file on some ranks; `main` is what they do. MPICH can pret
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ import numpy as np
 import pytest
 
 import mpicomp as mc
+from mpicomp.errors import LabError
+from mpicomp.lab import NetworkLab
 
 COMMON: dict[str, Any] = {
     "problem": "quadratic", "problem_options": {"dim": 203, "reg": 0.01}, "clients": 9, "rounds": 10, "step": 0.01,
@@ -67,6 +70,24 @@ def test_orders(mpi, tmp_path, exchange):
 @pytest.mark.process
 def test_open_mpi_too(open_mpi):
     open_mpi.run(3, [__file__, "bits", "1", "few"], timeout=240).check()
+
+
+@pytest.mark.process
+def test_fewer_bytes_between_nodes(mpi):
+    """Three nodes of two ranks: the interface of the server's node sends half of what it sends to every rank by itself."""
+    try:
+        lab = NetworkLab(3)
+    except LabError as error:
+        pytest.skip(str(error))
+    with lab:
+        sent = {}
+        for exchange in ("p2p", "hierarchical"):
+            command = [mpi.python, "-m", "mpicomp.bench.link", "identity", exchange, "100000", "4"]
+            done = lab.run(command, per_node=2, timeout=240)
+            assert done.code == 0, done.stderr
+            sent[exchange] = json.loads(done.stdout.partition("bench link: ")[2])["sent"][0]
+    assert sent["p2p"] > 4 * 400_000  # four ranks are on other nodes
+    assert 1.85 < sent["p2p"] / sent["hierarchical"] < 2.15
 
 
 # ---- what the ranks do ----------------------------------------------------------------------------------------------------

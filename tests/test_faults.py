@@ -171,6 +171,23 @@ if comm.rank == 0:
 """
 
 
+def growing(**options):
+    """x ← −1.5 x in each round, so f grows by 2.25; every number stays finite for a thousand rounds."""
+    return run(Quadratic(), method="gd", compressor="identity", step=2.5, rounds=200, eval_every=10, **options)
+
+
+def test_a_loss_that_explodes_but_stays_finite(tmp_path):
+    found = growing(out=str(tmp_path), checkpoint_every=7).summary
+    assert found["diverged"] and found["rounds"] == 20 and np.isfinite(found["loss"])
+    assert "f has grown from 3 to" in found["divergence"] and "try a smaller --step" in found["divergence"]
+    assert found["divergence"].endswith(
+        "round-000000007"
+    )  # round 14's is later than the last good evaluation, of round 10
+    assert not growing(explosion=0).summary["diverged"]
+    later = growing(explosion=1e12).summary
+    assert later["diverged"] and later["rounds"] > 20
+
+
 @pytest.mark.process
 @pytest.mark.parametrize("exchange", ["p2p", "collective"])
 def test_all_ranks_stop_at_a_nan(each_mpi, exchange, tmp_path):

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import random
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -56,3 +59,33 @@ def test_a_fault_is_seen(decode, words):
         for number in range(50):
             target.check(target.frames[number % 3])
             target.check(mutate(target.frames[0], target.frames, random.Random(number)))
+
+
+GUIDED = """
+import random, sys
+sys.path.insert(0, sys.argv[1])
+import guided
+import instrument
+from mpicomp.compressors import compressors
+
+explorer = guided.Explorer(guided.Target(compressors.create("sign").bind(40, 3, "float32")))
+explorer.target.frames = explorer.target.frames[:1]
+assert explorer.blocks_of_encoder_frames > 2, "no block of a decoder is counted"
+for number in range(400):
+    explorer.step(random.Random(number), explorer.target.frames, True)
+seen = {instrument.BLOCKS[b] for b in explorer.seen.nonzero()[0]}
+assert any(place.startswith("sign.py") for place in seen), seen
+after = int((explorer.seen > 0).sum())
+print(explorer.blocks_of_encoder_frames, after, len(explorer.corpus), explorer.counts["refused"])
+"""
+
+
+@pytest.mark.process
+def test_the_guided_fuzzer_sees_what_compiled_decoders_run():
+    folder = Path(__file__).parent
+    done = subprocess.run(
+        [sys.executable, "-c", GUIDED, folder], capture_output=True, text=True, timeout=200, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    before, after, corpus, refused = map(int, done.stdout.split())
+    assert after > before and corpus > 1 and 0 < refused < 400, done.stdout

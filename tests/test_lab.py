@@ -151,13 +151,13 @@ def test_a_run_has_the_bits_of_the_in_process_run_and_its_bytes_pass_the_interfa
 
 @pytest.mark.process
 def test_a_delay_is_there_both_ways(lab_here) -> None:
-    """A round trip is never shorter than twice the delay; and not half as long again when the delay is taken away."""
+    """A round trip is never shorter than twice the delay, and the shortest of twenty is when the delay is taken away."""
     with NetworkLab(2, "1gbit") as lab:
         try:
             lab.set_delay(20)
         except LabError as error:
             pytest.skip(str(error))
-        assert 40 <= _round_trip(lab) < 400
+        assert _round_trip(lab) >= 40
         lab.set_delay(0)
         assert _round_trip(lab) < 40
 
@@ -177,12 +177,12 @@ else:
         link.sendall(b"x")
         link.recv(100)
         return 1000 * (time.monotonic() - start)
-    print(min(trip() for _ in range(5)))
+    print(min(trip() for _ in range(20)))
 """
 
 
 def _round_trip(lab: NetworkLab) -> float:
-    """Milliseconds of a byte from node1 to node2 and back, the shortest of five."""
+    """Milliseconds of a byte from node1 to node2 and back, the shortest of twenty."""
     command = [sys.executable, "-c", PING]
     with subprocess.Popen(lab.spaces.command([*command, "serve"], node=2), stdout=subprocess.PIPE) as server:
         assert server.stdout and server.stdout.readline() == b"ready\n"

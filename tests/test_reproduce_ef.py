@@ -100,7 +100,7 @@ def logistic(**of: dict[str, float]) -> Evidence:
     [
         (cd_adam.judge_naive, {"level": 0.05}, {"level": 0.5}),
         (cd_adam.judge_rate, {"rounds": 190.0}, {"rounds": 210.0}),
-        (cd_adam.judge_bits, {"bits": 90.0}, {"bits": 110.0}),
+        (cd_adam.judge_bits, {"bits": 490.0}, {"bits": 510.0}),
         (cd_adam.judge_feedback, {"level": 0.9}, {"level": 1.1}),
         (cd_adam.judge_onebit, {"bits": 900.0}, {"bits": float("inf")}),
     ],
@@ -124,6 +124,8 @@ def test_verdict_on_the_network():
     assert cd_adam.judge_network(network(0.91)).outcome == HOLDS
     assert cd_adam.judge_network(network(0.895)).outcome == IN_PART
     assert cd_adam.judge_network(network(0.5)).outcome == FAILS
+    verdict = cd_adam.judge_network(network(float("nan")))
+    assert verdict.outcome == FAILS and "CD-Adam diverges" in verdict.numbers
 
 
 def accuracies(**of: dict[str, float]) -> Evidence:
@@ -154,7 +156,7 @@ def test_verdicts_of_dq_sgd():
     assert dq_sgd.judge_coarse(accuracies()).outcome == FAILS
     assert dq_sgd.judge_coarse(accuracies(signSGD={"accuracy": 0.8})).outcome == IN_PART
     assert dq_sgd.judge_rule(accuracies(**{"DQ_SGD, 4 bits": {"loss": 0.9}})).outcome == HOLDS
-    assert dq_sgd.judge_rule(accuracies(**{"DQ_SGD, 4 bits": {"loss": 1.1}})).outcome == FAILS
+    assert dq_sgd.judge_rule(accuracies(**{"DQ_SGD, 4 bits": {"loss": 0.999}})).outcome == FAILS
     assert dq_sgd.judge_both_ways(accuracies(SGD={"bytes": 2.5})).outcome == HOLDS
     assert dq_sgd.judge_both_ways(accuracies(SGD={"bytes": 1.5})).outcome == FAILS
 

@@ -43,6 +43,13 @@ def test_when_a_job_is_started_again(body, restarts, after_resume, expected, tmp
     assert capfd.readouterr().err.count("; restart ") == expected[1] - 1
 
 
+@pytest.mark.process
+def test_a_launcher_that_outlives_its_ranks_is_ended(tmp_path):
+    """It does what rank 0 of `mpicomp run` does at its end, and then never returns."""
+    body = "import time; from mpicomp.cluster.restart import note_end; note_end(75); time.sleep(300)"
+    assert starts(tmp_path, body, 0) == (75, 1)
+
+
 SUPERVISED = """
 import os, sys
 from mpicomp.cluster.restart import supervise

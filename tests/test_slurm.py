@@ -185,6 +185,16 @@ def test_configuration_of_the_lab() -> None:
     assert "PartitionName=lab Nodes=node[1-3] Default=YES MaxTime=60 State=UP OverSubscribe=NO" in lines
 
 
+@pytest.mark.process
+def test_a_slurm_for_one_command() -> None:
+    """Its nodes are there, and its exit code is the command's."""
+    command = [sys.executable, "-m", "mpicomp", "lab", "slurm", "--nodes", "2", "--"]
+    done = subprocess.run([*command, "sh", "-c", "sinfo -h -o %D; exit 7"], capture_output=True, text=True, timeout=120)
+    if "no SLURM lab" in done.stderr or "no network lab" in done.stderr:
+        pytest.skip(done.stderr)
+    assert (done.returncode, done.stdout) == (7, "2\n")
+
+
 # ---- a real SLURM -------------------------------------------------------------------------------------------------------
 RUN = ["--method", "marina", "--compressor", "permk", "--clients", "6", "--problem", "quadratic"]
 RUN += ["--set", "problem.dim=5000", "--seed", "3"]
@@ -315,6 +325,35 @@ def test_a_job_array_shares_the_work_out(cluster: Cluster) -> None:
     assert sorted(cluster.log(number).splitlines()) == [f"scale s.toml --out d --task {k} --tasks 3" for k in range(3)]
 
 
+STUDY = """
+name = "small"
+mode = "strong"
+repetitions = 1
+baselines = []
+[run]
+problem = {name = "quadratic", dim = 5000}
+rounds = 20
+[grid]
+nodes = [2, 3]
+clients = [6]
+[[methods]]
+method = "marina"
+compressor = ["permk"]
+"""
+
+
+@pytest.mark.process
+def test_a_study_as_an_array(cluster: Cluster) -> None:
+    """Its two cells, on two and on three nodes, are a task each."""
+    (cluster.directory / "study.toml").write_text(STUDY)
+    number, code, said = cluster.submit(
+        ROOT / "jobs" / "array.sbatch", "-N3 --ntasks-per-node=1 --array=0-1", "study.toml", "--out", "a"
+    )
+    assert code == 0, said + cluster.log(number)
+    assert cluster.log(number).count("all 1 cells are finished") == 2
+    assert sorted(run.ranks for run in collect([cluster.directory])) == [2, 3]
+
+
 @pytest.mark.process
 def test_the_time_limit_a_checkpoint_the_queue_and_the_same_bits(cluster: Cluster, alone: dict) -> None:
     """A job that its time limit stops goes on after a requeue, and has the bits of the uninterrupted run.
@@ -325,7 +364,7 @@ def test_the_time_limit_a_checkpoint_the_queue_and_the_same_bits(cluster: Cluste
     try:
         number, _, _ = cluster.submit(
             ROOT / "jobs" / "run.sbatch", "--nodes=4 --ntasks=4 --time=1 --signal=B:USR1@30",
-            *RUN, "--rounds", str(ROUNDS), "--out", "a", wait=False,
+            *RUN, "--rounds", str(ROUNDS), "--out", "a", wait=False, MPICOMP_SETTLE="25",
         )  # fmt: skip
         cluster.until(number, "RUNNING")
         cluster.until(number, "PENDING", "COMPLETED", "FAILED", "TIMEOUT")
@@ -348,7 +387,7 @@ def test_a_cancelled_job_is_not_put_back(cluster: Cluster) -> None:
         ROOT / "jobs" / "run.sbatch", "--nodes=2 --ntasks=3", *RUN, "--rounds", "10000000", "--out", "a", wait=False
     )
     deadline = time.monotonic() + 90
-    while "round" not in cluster.log(number) and time.monotonic() < deadline:
+    while "‖∇f‖²" not in cluster.log(number) and time.monotonic() < deadline:  # a first round is done
         time.sleep(0.3)
     cluster.ask("scancel", number)
     cluster.until(number, "CANCELLED")
@@ -371,8 +410,9 @@ def test_a_wrong_pmi_is_detected(cluster: Cluster) -> None:
 
 @pytest.mark.process
 def test_a_job_that_fails_is_failed_in_slurms_books_too(cluster: Cluster) -> None:
+    """The code is 2, or 143 where rank 0 left while the other was still starting, and srun ended it."""
     number, code, said = cluster.submit(ROOT / "jobs" / "run.sbatch", "-N1 -n2", "--method", "marinara", "--out", "a")
-    assert code == 2 and f"job {number} FAILED" in said
+    assert code in (2, 143) and f"job {number} FAILED" in said
     assert cluster.log(number).count("unknown method 'marinara'") == 1
     unknown = cluster.mpicomp("slurm", "status", "4242")
     assert unknown.returncode == 2 and "know a job 4242" in unknown.stderr

@@ -99,7 +99,7 @@ def test_weak_scaling_multiplies_the_clients_and_nodes_hold_a_server():
         ({"grid": {"clients": [4]}}, "either workers"),
         ({"grid": {"workers": [1], "nodes": [2], "clients": [4]}}, "either workers"),
         ({"grid": {"workers": [8], "clients": [4]}}, "4 clients cannot be spread over 8 workers"),
-        ({"grid": {"workers": [4], "clients": [4]}}, "for Allreduce, rank 0"),
+        ({"grid": {"workers": [4], "clients": [4]}}, "for allreduce, rank 0"),
         ({"grid": {"workers": [1.5], "clients": [4]}}, "whole numbers"),
         ({"grid": {"workers": 2, "clients": [4]}}, "must be a list"),
         ({"grid": {"workers": [1], "clients": [4], "link": ["1gbit"]}}, 'runner = "lab"'),

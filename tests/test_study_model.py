@@ -23,7 +23,7 @@ from mpicomp.study.predict import Place, predict
 
 TRUE = Model(
     compute=2e-9, step=1e-9, encode={"dense": 1e-10, "small": 3e-9}, decode={"dense": 5e-10, "small": 2e-9},
-    communication={"constant": 4e-4, "frame": 2e-5, "within": 1e-10, "between": 3e-10, "wire": 1.05}, links_set=True,
+    communication={"constant": 4e-4, "frame": 2e-5, "hop": 5e-5, "within": 1e-10, "between": 3e-10, "wire": 1.05}, links_set=True,
 )  # fmt: skip
 
 
@@ -127,7 +127,8 @@ def test_the_sum_of_absolute_errors_is_what_is_made_small():
 # ---- the formulas ---------------------------------------------------------------------------------------------------
 @settings(max_examples=100, deadline=None)
 @given(
-    label=st.sampled_from(["dense", "small"]), exchange=st.sampled_from(["p2p", "collective", "allreduce"]), workers=st.integers(1, 2000),
+    label=st.sampled_from(["dense", "small"]),
+    exchange=st.sampled_from(["p2p", "collective", "sharded", "allreduce"]), workers=st.integers(1, 2000),
     rate=st.floats(1e6, 1e11), delay=st.floats(0, 0.1), dim=st.integers(1000, 10**7),
 )  # fmt: skip
 def test_slower_links_longer_delays_and_more_to_send_never_make_a_round_faster(
@@ -150,6 +151,13 @@ def test_the_wire_of_a_star_by_hand():
     assert s.wire_seconds == pytest.approx(8 * 24 * 8e5 / 1e8)
     assert shape_of(per_node=5).wire_seconds == 0  # all on the server's node
     assert shape_of(per_node=3).wire_seconds == pytest.approx(8 * 0.5 * 24 * 8e5 / 1e8)  # two of four workers are away
+
+
+def test_slices_share_the_load_of_the_server():
+    s = shape_of(exchange="sharded", workers=9, clients=20, dim=10**5)
+    assert s.busiest == 2 and s.traffic == (36.0, 2, pytest.approx(20 * 8e5 / 10 * 0.9 + 8e5))
+    star = shape_of(workers=9, clients=20, dim=10**5)
+    assert TRUE.at_server(s) == pytest.approx(TRUE.at_server(star) / 10) and TRUE.seconds(s) < TRUE.seconds(star)
 
 
 def test_allreduce_moves_twice_the_vector_however_many_ranks():

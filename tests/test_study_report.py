@@ -87,7 +87,7 @@ def test_to_the_target(results):
 
 def test_levels_of_the_network(results):
     run = group(results, "", 2).runs[0]  # ranks 0, 1 on node1; 2, 3 on node2
-    assert run.inter_node("uplink") == pytest.approx(2 / 3) and run.inter_node("downlink") == pytest.approx(2 / 3)
+    assert run.level("inter_node") == pytest.approx(2 / 3) and run.level("intra_node") == pytest.approx(1 / 3)
 
 
 def test_faster_needs_both_intervals_and_repetitions_apart(results):

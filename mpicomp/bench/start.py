@@ -1,24 +1,20 @@
-"""Where the time of a start goes, from the command to the end of the first round: jobs that are started for it, phase by phase.
-
-As a program (`python -m mpicomp.bench.start`) it is one rank of such a job.
-"""
+"""Where the time of a start goes, from the command to the end of the first round: jobs that are started for it, phase by phase."""
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
+import tempfile
 import time
-
-_ARRIVED = time.time()
-
-import json  # noqa: E402
-import os  # noqa: E402
-import subprocess  # noqa: E402
-import sys  # noqa: E402
-import tempfile  # noqa: E402
-from dataclasses import replace  # noqa: E402
-from pathlib import Path  # noqa: E402
-from typing import Any  # noqa: E402
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 PHASES = ("launcher, interpreter", "imports", "MPI", "problem, step size", "kernels", "evaluation", "first round")
+# A rank notes when Python runs it, and then loads what `mpicomp run` loads.
+_RANK = "import time; arrived = time.time(); from mpicomp.cli.started import rank; rank(arrived)"
 
 
 def bench_start(config: Any, ranks: int = 5, repeats: int = 5, timeout: float = 300.0) -> dict[str, Any]:
@@ -49,7 +45,7 @@ def bench_start(config: Any, ranks: int = 5, repeats: int = 5, timeout: float = 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "run.toml"
         path.write_text(replace(config, rounds=1, eval_every=1, out=None, resume=None).to_toml())
-        command = launcher.command(ranks, [sys.executable, "-m", "mpicomp.bench.start", str(path)])
+        command = launcher.command(ranks, [sys.executable, "-c", _RANK, str(path)])
         for repeat in range(-1, repeats):
             started = time.time()
             done = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=timeout)
@@ -99,31 +95,3 @@ def _import_seconds(repeats: int) -> Any:
 
     code = "import time; t = time.perf_counter(); import mpicomp; print(time.perf_counter() - t)"
     return np.array([float(subprocess.check_output([sys.executable, "-c", code])) for _ in range(repeats)])
-
-
-def _rank(path: str) -> None:
-    """One rank of a job whose phases are measured; rank 0 prints what all of them saw."""
-    from ..cli import main  # noqa: F401 - a run is started by the command line, so its import belongs to the start
-    from ..cluster.comm import Comm, world
-    from ..kernels.cache import cache_use
-    from ..runtime.config import Config
-    from ..runtime.loop import run
-
-    seen: dict[str, float] = {"arrived": _ARRIVED, "imported": time.time()}
-    comm = world()
-    seen["connected"] = time.time()
-    marks: list[float] = []
-    result = run(Config.load(path), comm=comm, progress=lambda row: marks.append(time.time()))
-    if marks:
-        took = result.summary["seconds"]
-        seen |= {"setup": took["setup"], "warmup": took["warmup"], "evaluated": marks[0], "finished": marks[1]}
-    uses = cache_use()
-    seen["loaded"], seen["compiled"] = sum(use.loaded for use in uses), sum(use.compiled for use in uses)
-    seen["processor"] = time.process_time()
-    rows = Comm(comm).gather_json(seen) if comm.Get_size() > 1 else [seen]
-    if rows is not None:
-        print(json.dumps(rows))
-
-
-if __name__ == "__main__":
-    _rank(sys.argv[1])

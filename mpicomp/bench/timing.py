@@ -42,3 +42,14 @@ def ratio(took: np.ndarray, limit: np.ndarray) -> dict[str, Any]:
         "ceiling_seconds": median_interval(limit),
         "ratio": median_interval(limit / took),
     }
+
+
+def samples(work: Callable[[], Any], repeats: int) -> np.ndarray:
+    """Seconds of `repeats` calls of one piece of work, after the warm-up."""
+    took = np.zeros(repeats)
+    for r in range(-_WARM_UP, repeats):
+        start = time.perf_counter()
+        work()
+        if r >= 0:
+            took[r] = time.perf_counter() - start
+    return took

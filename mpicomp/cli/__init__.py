@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import platform
+import signal
 import sys
 import time
+import traceback
 from typing import Annotated, NoReturn
 
 import typer
 
 from ..errors import UserError, full_text
 from ..version import __version__
-from . import bench_start  # noqa: F401 - adds its command
+from . import bench_network, bench_start, bench_target  # noqa: F401 - they add their commands
 from .bench import bench
 from .compare import compare
 from .doctor import doctor
@@ -81,11 +85,27 @@ def main() -> None:
         code = 130
     except Exception as error:  # a usage error of the command line library has `show`; anything else is ours to see
         if not hasattr(error, "show"):
+            _fall_loudly()
             raise
         if speaks:
             error.show()
         code = getattr(error, "exit_code", 2)
     leave(code)
+
+
+def _fall_loudly() -> None:
+    """A rank that fails before MPI has started leaves the others waiting for it; MPICH ends them only if it dies by a signal."""
+    from ..cluster.environment import declared_rank, declared_size
+
+    if (declared_size() or 1) > 1:
+        from ..cluster.comm import started
+
+        if not started():
+            print(f"mpicomp: rank {declared_rank()} on {platform.node()} failed before MPI started", file=sys.stderr)
+            traceback.print_exc()
+            sys.stderr.flush()
+            time.sleep(0.2)  # for the launcher to pass it on
+            os.kill(os.getpid(), signal.SIGKILL)
 
 
 def leave(code: int) -> NoReturn:
@@ -98,6 +118,7 @@ def leave(code: int) -> NoReturn:
     if (declared_size() or 1) > 1:
         from ..cluster.comm import finalize
         from ..cluster.recovery import supported
+        from ..cluster.restart import note_end
 
         if code or supported():
             sys.stdout.flush()
@@ -108,4 +129,6 @@ def leave(code: int) -> NoReturn:
                 time.sleep(0.5)
             if connected and not first:
                 code = 0
+            elif first:
+                note_end(code)
     sys.exit(code)

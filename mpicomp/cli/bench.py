@@ -14,6 +14,9 @@ bench = typer.Typer(
 )
 
 
+Json = Annotated[bool, typer.Option("--json", help="Print all figures as JSON.")]
+
+
 @bench.callback()
 def _bench() -> None:
     pass
@@ -28,7 +31,7 @@ def print_json(found: Any) -> None:
 
 @bench.command("round")
 @with_run_options
-def bench_round(config: Any) -> None:
+def bench_round(config: Any, json: Json = False) -> None:
     """Time the rounds of a run (the options of `mpicomp run`), evaluating only before the first and after the last."""
     from ..runtime.loop import run
     from .show import PHASES, seconds, table
@@ -36,6 +39,9 @@ def bench_round(config: Any) -> None:
     config.eval_every = max(config.rounds, 1)
     result = run(config, comm=world(config.exchange))
     if not result.summary:
+        return
+    if json:
+        print_json(result.summary)
         return
     took, rounds = result.summary["seconds"], result.summary["rounds"]
     rows = [
@@ -55,7 +61,9 @@ def bench_round(config: Any) -> None:
 
 
 @bench.command("overhead")
-def bench_overhead(repeats: Annotated[int, typer.Option(help="Pairs of runs, ours and bare, in turn.")] = 5) -> None:
+def bench_overhead(
+    repeats: Annotated[int, typer.Option(help="Pairs of runs, ours and bare, in turn.")] = 5, json: Json = False
+) -> None:
     """A round with the identity compressor against a bare mpi4py loop that moves the same buffers (under mpirun, 2 ranks or more)."""
     from ..bench.overhead import overhead
     from ..errors import ConfigError
@@ -64,6 +72,10 @@ def bench_overhead(repeats: Annotated[int, typer.Option(help="Pairs of runs, our
     comm = world("auto")
     if comm is None or comm.Get_size() < 2:
         raise ConfigError("bench overhead needs at least 2 ranks: mpicomp launch -n 2 -- bench overhead")
+    found = overhead(comm, repeats=repeats)
+    if json and found:
+        print_json(found)
+        return
     rows = [
         [
             f"{r['dim']:,}",
@@ -73,11 +85,52 @@ def bench_overhead(repeats: Annotated[int, typer.Option(help="Pairs of runs, our
             f"{r['ratio']:.2f}",
             f"{1e6 * r['extra']:+.1f} µs",
         ]
-        for r in overhead(comm, repeats=repeats)
+        for r in found
     ]
     if rows:
         header = ["d (float32)", "exchange", "round", "bare mpi4py", "ratio", "difference"]
         table(f"Overhead of a round, {comm.Get_size()} ranks, medians of {repeats} pairs", header, rows)
+
+
+@bench.command("link")
+def bench_link(
+    rate: Annotated[
+        list[str] | None, typer.Option(help="Of each link; may be repeated. Default: 100mbit, 1gbit.")
+    ] = None,
+    dim: Annotated[list[int] | None, typer.Option(help="Dimension; may be repeated. Default: 2^20 and 2^22.")] = None,
+    spec: Annotated[list[str] | None, typer.Option(help="Compressor, such as qsgd:bits=4; may be repeated.")] = None,
+    exchange: Annotated[list[str] | None, typer.Option(help="Exchange; may be repeated.")] = None,
+    nodes: Annotated[int, typer.Option(help="Nodes of the lab.")] = 5,
+    per_node: Annotated[int, typer.Option(help="Ranks on each.")] = 1,
+    rounds: Annotated[int, typer.Option(help="Rounds that are timed.")] = 5,
+    json: Annotated[bool, typer.Option("--json", help="Print all figures as JSON.")] = False,
+) -> None:
+    """Rounds in the network lab (root, or user namespaces) against the bytes through the busiest interface at the link's rate."""
+    from ..bench.link import DIMS, EXCHANGES, RATES, SPECS, link_rounds
+    from .show import seconds, table
+
+    found = link_rounds(rate or RATES, dim or DIMS, spec or SPECS, exchange or EXCHANGES, nodes, per_node, rounds)
+    if json:
+        import json as text
+
+        print(text.dumps(found, indent=1))
+        return
+    rows = [
+        [
+            r["rate"],
+            f"{r['dim']:,}",
+            r["spec"],
+            r["exchange"],
+            f"{max(map(sum, zip(r['received'], r['sent'], strict=True))) / 1e6:.3f} MB",
+            seconds(r["compute"]),
+            seconds(r["bound"]),
+            seconds(r["round"]),
+            f"{r['ratio']:.2f}",
+        ]
+        for r in found
+    ]
+    header = ["link", "d (float32)", "", "exchange", "busiest interface", "compute", "bound", "round", "ratio"]
+    table(f"Rounds on links, {nodes} nodes of {per_node} rank(s), means of {rounds}", header, rows)
 
 
 @bench.command("compressors")
@@ -140,3 +193,38 @@ def _rest(row: dict[str, Any]) -> str:
 
 def _ratio(interval: tuple[float, float, float]) -> str:
     return "{:.2f} [{:.2f}, {:.2f}]".format(*interval)
+
+
+@bench.command("wire")
+def bench_wire(
+    device: Annotated[str, typer.Option(help="The network interface of rank 0 whose bytes are read.")] = "eth0",
+) -> None:
+    """Bytes of a network interface against bytes handed to MPI, for messages of 64 B to 16 MiB from rank 0 to rank 1 on another host."""
+    from ..bench.wire import wire
+    from .show import table
+
+    rows = [
+        [
+            f"{r['size']:,}",
+            f"{r['messages']:,}",
+            f"{r['mpi']:,}",
+            f"{r['sent']:,}",
+            f"{100 * (r['sent'] / r['mpi'] - 1):+.2f} %",
+            f"{(r['sent'] - r['mpi']) / r['messages']:.0f}",
+            f"{r['packets'] / r['messages']:.2f}",
+            f"{r['received'] / r['messages']:.0f}",
+        ]
+        for r in wire(world("auto"), device)
+    ]
+    if rows:
+        header = [
+            "size",
+            "messages",
+            "MPI bytes",
+            f"{device} sent",
+            "more",
+            "a message",
+            "packets a message",
+            "received a message",
+        ]
+        table("What the network adds", header, rows)

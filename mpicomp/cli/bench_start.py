@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .bench import bench, print_json
+from .bench import Json, bench, print_json
 from .run import with_run_options
 
 
@@ -16,7 +16,7 @@ def bench_start(
     config: Any,
     ranks: Annotated[int, typer.Option("-n", "--ranks", help="Ranks of the jobs that are started.")] = 5,
     repeats: Annotated[int, typer.Option(help="Starts that are counted.")] = 5,
-    json: Annotated[bool, typer.Option("--json", help="Print all figures as JSON.")] = False,
+    json: Json = False,
 ) -> None:
     """Start a run (its options) several times, and show what passes until its first round is over. Not under mpirun."""
     from ..bench.start import bench_start as measure

@@ -65,7 +65,7 @@ def launch(
     line = " ".join([*(f"{name}={value}" for name, value in added.items()), shlex.join(command)])
     print(line, file=sys.stdout if dry_run else sys.stderr)
     times = plan.restarts if restarts is None else restarts
-    if not dry_run and times > 0:
+    if not dry_run and (times > 0 or plan.goes_on):
         raise typer.Exit(supervise(command, {**os.environ, **added}, times, restart_75))
     if not dry_run:
         become(command, {**os.environ, **added})

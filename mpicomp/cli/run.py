@@ -34,9 +34,13 @@ def _options(
     partition: Annotated[
         str | None, Option(help="contiguous, shuffled, sorted or dirichlet:BETA.  [contiguous]")
     ] = None,
+    features: Annotated[int | None, Option(help="Columns of the data.  [the largest index in the file]")] = None,
     rounds: Annotated[int | None, Option(help="Rounds T.  [1000]")] = None,
     tol: Annotated[float | None, Option(help="Stop once ‖∇f‖² is at most this; 0 never.  [0]")] = None,
     step: Annotated[str | None, Option(help="theory, theory*FACTOR, or a number.  [theory]")] = None,
+    explosion: Annotated[
+        float | None, Option(help="Stop, diverged, once f is above f(x⁰) by so many |f(x⁰)|; 0 never.  [1e6]")
+    ] = None,
     batch: Annotated[int | None, Option(help="Samples per client and round; 0 for exact gradients.  [0]")] = None,
     optimizer: Annotated[str | None, Option(help="gd or heavyball:momentum=0.9, in place of the method's own.")] = None,
     uplink: Annotated[str | None, Option(help="For --method custom: MECHANISM:COMPRESSOR, as ef21:topk:k=10.")] = None,
@@ -105,6 +109,8 @@ def with_run_options(command: Callable[..., Any]) -> Callable[..., Any]:
         for flag in ("allow_unsafe", "verify_bytes"):
             options[flag] = options[flag] or None
         sets = (*(f"method.{k}={v}" for k in CUSTOM if (v := options.pop(k)) is not None), *sets)
+        if (features := options.pop("features")) is not None:
+            sets = (f"problem.features={features}", *sets)
         return command(Config.load(path, options, sets), **given)
 
     wrapper.__signature__ = inspect.Signature(shared + own)  # type: ignore[attr-defined]

@@ -62,6 +62,9 @@ def table(title: str, header: list[str], rows: list[list[str]], text: bool = Fal
     console.print(f"[bold]{title}[/bold]", shown, sep="\n")
 
 
+_LEVELS = {"shared_memory": "in memory", "intra_node": "MPI, within nodes", "inter_node": "MPI, between nodes"}
+
+
 def run_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
     """The lines of a run's table."""
     up, down, took = summary["bytes"]["uplink"], summary["bytes"]["downlink"], summary["seconds"]
@@ -77,6 +80,7 @@ def run_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
         ("bytes up (payload)", f"{size(up['message'])} ({size(up['payload'])})"),
         ("bytes down (payload)", f"{size(down['message'])} ({size(down['payload'])})"),
         ("bytes total", size(up["message"] + down["message"])),
+        *((f"  {what}", size(up[level] + down[level])) for level, what in _LEVELS.items() if level in up),
         ("seconds in rounds", seconds(took["total"])),
         *((f"  {phase}", seconds(took[phase])) for phase in PHASES),
         (

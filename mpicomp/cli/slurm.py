@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import shutil
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -114,8 +113,8 @@ def slurm_collect(
         figures = [""] * 7
         if run.iterate_sha256:
             up_down = [size(float(run.up)), size(float(run.down))]
-            figures = [f"{run.method} · {run.compressor}", str(run.ranks), f"{run.loss:.9g}", *up_down,
-                       seconds(float(run.seconds)), run.iterate_sha256[:16]]  # fmt: skip
+            figures = [run.method, str(run.ranks), f"{run.loss:.9g}", *up_down,
+                       seconds(float(run.seconds)), run.iterate_sha256[:8]]  # fmt: skip
         rows.append([run.directory, run.state, run.job, str(run.rounds), *figures])
     header = [
         "directory",
@@ -137,5 +136,6 @@ def slurm_collect(
 
 
 def _this() -> str:
-    """The command line that runs now, by its whole path where it has one."""
-    return shutil.which(sys.argv[0]) or "mpicomp" if Path(sys.argv[0]).name == "mpicomp" else "mpicomp"
+    """The command of this Python, by its whole path, so that a job needs no PATH for it."""
+    beside = Path(sys.executable).parent / "mpicomp"
+    return str(beside) if beside.exists() else "mpicomp"

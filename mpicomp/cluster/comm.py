@@ -6,6 +6,7 @@ reduction. That is also what a PMPI wrapper sees, so the two must agree to the b
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import os
 import sys
@@ -21,14 +22,29 @@ import numpy as np
 from ..errors import RankFailure
 from .ledger import Ledger
 
-FINALIZE_SECONDS = 5.0
+START_SECONDS, FINALIZE_SECONDS = 60.0, 5.0
 
 
 def world() -> Any:
-    """MPI.COMM_WORLD; the first call initialises MPI."""
+    """MPI.COMM_WORLD; the first call initialises MPI.
+
+    There all ranks wait for each other, for ever where one ended before it came so far. After MPICOMP_START_SECONDS (60) the process ends
+    with its stack, which names this line.
+    """
+    faulthandler.dump_traceback_later(float(os.environ.get("MPICOMP_START_SECONDS", START_SECONDS)), exit=True)
     from mpi4py import MPI
 
+    faulthandler.cancel_dump_traceback_later()
     return MPI.COMM_WORLD
+
+
+def started() -> bool:
+    """MPI is initialised in this process."""
+    if "mpi4py.MPI" not in sys.modules:
+        return False
+    from mpi4py import MPI
+
+    return bool(MPI.Is_initialized())
 
 
 def finalize(code: int) -> int:
@@ -36,11 +52,11 @@ def finalize(code: int) -> int:
 
     Where ranks have died, MPI may wait for ever: after FINALIZE_SECONDS the process ends, with the exit code `code`.
     """
-    if "mpi4py.MPI" not in sys.modules:
+    if not started():
         return 1
     from mpi4py import MPI
 
-    if not MPI.Is_initialized() or MPI.Is_finalized():
+    if MPI.Is_finalized():
         return 1
     size: int = MPI.COMM_WORLD.Get_size()
     patience = threading.Timer(FINALIZE_SECONDS, os._exit, [code])

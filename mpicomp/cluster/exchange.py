@@ -160,7 +160,7 @@ class Exchange(ABC):
     @property
     def workers(self) -> list[int]:
         """The ranks that host clients, in client order."""
-        return [r for r in range(self.placement.size) if self.placement.first[r + 1] > self.placement.first[r]]
+        return self.placement.workers
 
     # ---- the contract -------------------------------------------------------------------------------------------
     def check(self, codec: Codec, uplink: bool) -> None:  # noqa: B027 - most exchanges carry everything

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -68,6 +69,11 @@ class Placement:
         if n_clients < 1:
             raise ConfigError(f"--clients {n_clients}: at least one client is needed")
         return cls(n_clients, np.array([0, n_clients], np.int64))
+
+    @cached_property
+    def workers(self) -> list[int]:
+        """The ranks that host clients, in client order."""
+        return [r for r in range(self.size) if self.first[r + 1] > self.first[r]]
 
     @property
     def size(self) -> int:

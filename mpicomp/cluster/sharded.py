@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..compressors import Codec
+from ..compressors.base import Difference
 from ..errors import ConfigError
 from ..wire import HEADER_NBYTES, dtype_flag, write_header
 from .clock import ENCODE, SEND, WAIT, Clock
@@ -317,7 +318,7 @@ class LocalShardedExchange(Slicing, LocalExchange):
             reader = self.reader(codec, s)
             if reader is not None:
                 buf = self.buffer(("frame",), frame_capacity(reader))
-                part, target = v[:, self.slice_of(s)], into[:, self.slice_of(s)]
+                part, target = _columns(v, self.slice_of(s)), into[:, self.slice_of(s)]
                 nbytes = self.write_frame(reader, part, group.rows, group.clients, keys, round, buf)
                 self.record_downlink(nbytes, 1, IN_MEMORY, self.n_clients)
                 self.deliver(reader, buf, nbytes, keys, round, target, overwrite, False)
@@ -334,3 +335,8 @@ class LocalShardedExchange(Slicing, LocalExchange):
                 nbytes = self.write_scattered(reader, np.ascontiguousarray(v[:, columns]), group, keys, round, buf, own)
                 self.record_downlink(nbytes, len(group.rows), IN_MEMORY)
                 self.absorb(reader, buf, nbytes, group, keys, round, into[:, columns])
+
+
+def _columns(v: Any, columns: slice) -> Any:
+    """A slice of a vector of shape (1, d), or of one that is not formed yet."""
+    return Difference(*(array[:, columns] for array in v)) if isinstance(v, Difference) else v[:, columns]

@@ -54,12 +54,23 @@ def derive(seed: int, stream: int, round: int = 0, client: int = 0) -> np.uint64
 
 def uplink_keys(seed: int, round: int) -> Keys:
     """Keys of the uplink messages of a round."""
-    return Keys(derive(seed, Stream.UPLINK_SHARED, round), derive(seed, Stream.UPLINK_PRIVATE, round))
+    return _keys(seed, _UPLINK, round)
 
 
 def downlink_keys(seed: int, round: int) -> Keys:
     """Keys of the downlink messages of a round."""
-    return Keys(derive(seed, Stream.DOWNLINK_SHARED, round), derive(seed, Stream.DOWNLINK_PRIVATE, round))
+    return _keys(seed, _DOWNLINK, round)
+
+
+# Plain numbers, and keys that come out of an array: an enumeration, or a conversion to uint64, would take as long as the derivation.
+_UPLINK = int(Stream.UPLINK_SHARED), int(Stream.UPLINK_PRIVATE)
+_DOWNLINK = int(Stream.DOWNLINK_SHARED), int(Stream.DOWNLINK_PRIVATE)
+
+
+def _keys(seed: int, streams: tuple[int, int], round: int) -> Keys:
+    keys = np.empty(2, np.uint64)
+    _derive_both(seed & (2**63 - 1), streams[0], streams[1], round, keys)
+    return Keys(keys[0], keys[1])
 
 
 @njit
@@ -81,6 +92,11 @@ def client_key(private, client):
 def _derive(seed, stream, round, client):
     key = mix64(mix64(mix64(np.uint64(seed)) ^ np.uint64(stream)) ^ np.uint64(round))
     return client_key(key, client)
+
+
+@njit
+def _derive_both(seed, stream, other, round, out):
+    out[0], out[1] = _derive(seed, stream, round, 0), _derive(seed, other, round, 0)
 
 
 @njit

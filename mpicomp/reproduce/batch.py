@@ -31,7 +31,9 @@ def main(directories: list[str]) -> None:
 def wanted(directory: str | Path) -> Config:
     """The configuration of a run's directory; it goes on from its checkpoint, where a signal stopped it before."""
     config = Config.load(Path(directory) / WANTED)
-    config.out, config.resume = str(directory), "auto"
+    config.out = str(directory)
+    if (Path(directory) / "summary.json").exists():
+        config.resume = "auto"
     return config
 
 

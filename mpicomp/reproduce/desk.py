@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from .study import Evidence, Interrupted, Row
 ENDINGS = ("", ".libsvm", ".svm", ".txt", ".svm.xz", ".xz", ".gz", ".bz2")
 SAME_BITS = "same-bits"  # table of the runs that were made in this process and over MPI
 LAB_TIMEOUT = 1800.0  # seconds, for all runs of a study
+DEFAULTS = asdict(Config())
 PATIENCE = 2  # steps that are worse than the best before `tune` gives up
 
 
@@ -178,12 +180,14 @@ class Desk:
     def _place(self, label: str, options: dict[str, Any], where: str) -> Path:
         """The directory of a run, made, with the configuration that is wanted in it; `where` it runs enters its name's digest."""
         config = options.get("wanted") or Config.load(options=options)
-        text = config.to_toml()
-        digest = hashlib.sha256(f"{__version__} {where}\n{text}".encode()).hexdigest()[:10]
+        own = {
+            k: v for k, v in asdict(config).items() if v != DEFAULTS[k]
+        }  # so that a new option of a run changes no old name
+        digest = hashlib.sha256(json.dumps([__version__, where, own], sort_keys=True).encode()).hexdigest()[:10]
         directory = self.out / "runs" / f"{_slug(label)}-{digest}"
         directory.mkdir(parents=True, exist_ok=True)
         if not (directory / WANTED).exists():
-            (directory / WANTED).write_text(text)
+            (directory / WANTED).write_text(config.to_toml())
         return directory
 
     def _launch(self, argv: list[str]) -> None:

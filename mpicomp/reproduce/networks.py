@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from ..study.compare import Stored
-from .axes import column
+from .axes import column, rounds
 from .drawing import Line, series
 
-LAST = 5  # evaluations that the accuracy at the end is the mean of
+LAST = 4  # evaluations that the accuracy at the end is the mean of
 
 
 def finite(value: float) -> float:
@@ -36,11 +36,13 @@ def at_accuracy(stored: Stored, axis: Callable[[Stored], np.ndarray], goal: floa
 
 
 def accuracy(ax: Any, lines: Iterable[Line], axis: Callable[[Stored], np.ndarray], label: str) -> None:
-    """Accuracy on the test rows over `axis`, on a logarithmic scale; `label` names the unit."""
+    """Accuracy on the test rows over `axis`, on a logarithmic scale but for rounds; `label` names the unit."""
     for line in lines:
         x, y = axis(line.stored), 100.0 * column(line.stored, "accuracy")
         shown = (x > 0) & np.isfinite(y)
         series(ax, x[shown], y[shown], line.name, line.colour)
-    ax.set_xscale("log")
+    if axis is not rounds:
+        ax.set_xscale("log")
+        ax.xaxis.set_minor_formatter("")  # they overlap
     ax.set_xlabel(label)
     ax.set_ylabel("test accuracy in %")

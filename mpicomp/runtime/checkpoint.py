@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from ..cluster.comm import Comm
-from ..errors import CheckpointError
+from ..errors import CheckpointError, ConfigError
 from .config import Config
 from .session import Session, complete
 
@@ -34,6 +34,7 @@ FREE = (
     "rounds",
     "tol",
     "eval_every",
+    "explosion",
     "exchange",
     "threads",
     "out",
@@ -129,8 +130,11 @@ def _finish(
     manifest = {"format": FORMAT, "round": t, "config": fingerprint(config), "step": step, "shards": shards, **record}
     try:
         _write(folder / "checkpoint.json", lambda file: file.write(json.dumps(manifest).encode()))
-        for old in sorted(folder.parent.glob("round-*"))[:-KEEP]:
-            shutil.rmtree(old, ignore_errors=True)
+        folders = sorted(folder.parent.glob("round-*"))
+        kept = folders[: folders.index(folder) + 1][-KEEP:]  # later ones are what a resumed run found damaged
+        for old in folders:
+            if old not in kept:
+                shutil.rmtree(old, ignore_errors=True)
     except OSError as error:
         return f"{folder}: {error.strerror}"
     return ""
@@ -139,11 +143,15 @@ def _finish(
 def _write(path: Path, write: Any) -> None:
     """Under another name first, flushed to the disk, then renamed: the file is either whole or not there."""
     part = path.with_suffix(".part")
-    with open(part, "wb") as file:
-        write(file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, path)
+    try:
+        with open(part, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
     directory = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(directory)
@@ -298,10 +306,20 @@ def resume(config: Config, session: Session, record: Any, comm: Comm | None) -> 
         record.resume(checkpoint.round, checkpoint.manifest)
 
 
-def newest(config: Config) -> Path | None:
-    """The folder of this run's newest checkpoint that has a manifest."""
+def newest(config: Config, until: int | None = None) -> Path | None:
+    """The folder of this run's newest checkpoint that has a manifest, of those not after round `until`."""
     whole = sorted(Path(config.out or ".").glob(f"{FOLDER}/round-*/checkpoint.json")) if config.out else []
-    return whole[-1].parent if whole else None
+    early = [path.parent for path in whole if until is None or path.parent.name <= f"round-{until:09d}"]
+    return early[-1] if early else None
+
+
+def refuse_other_checkpoints(config: Config) -> None:
+    """Before a run: raises ConfigError where `out` has checkpoints from which this run does not go on; it would mix them with its own."""
+    last = newest(config)
+    if last is not None and not (config.resume == "auto" or Path(str(config.resume)) in (last, Path(str(config.out)))):
+        raise ConfigError(
+            f"{last} is a checkpoint of an earlier run: give --resume auto to go on from it, choose another --out, or remove {last.parent}"
+        )
 
 
 def find(config: Config) -> tuple[Checkpoint | None, list[str]]:

@@ -34,6 +34,7 @@ class Config:
     batch : samples per client and round; 0 for exact gradients.
     rounds, tol : stop after so many rounds, or once ‖∇f(x)‖² ≤ tol at an evaluation.
     step : "theory", "theory*FACTOR", or a number.
+    explosion : f above f(x⁰) by so many times |f(x⁰)| (at least 1) at an evaluation is a divergence; 0 never.
     init : x⁰: "zero", "ones", "normal:SEED", or "paper" for the problem's own.
     dtype, wire_dtype : of the computation, and of the values that travel (as dtype where None).
     exchange : "p2p", "collective", "sharded", "hierarchical", "hierarchical:sum", "allreduce" (dense sums, no server), "local", or "auto"
@@ -67,6 +68,7 @@ class Config:
     rounds: int = 1000
     tol: float = 0.0
     step: str = "theory"
+    explosion: float = 1e6
     init: str = "zero"
     dtype: str = "float64"
     wire_dtype: str | None = None
@@ -141,7 +143,9 @@ class Config:
         _choice("wire_dtype", self.wire_dtype or self.dtype, DTYPES)
         _choice("exchange", self.exchange, EXCHANGES)
         least_of = {"clients": 1, "threads": 0, "rounds": 0, "batch": 0, "eval_every": 0}
-        least_of |= {"checkpoint_every": 0, "checkpoint_seconds": 0, "time_limit": 0, "stall_timeout": 0}
+        least_of |= dict.fromkeys(
+            ("checkpoint_every", "checkpoint_seconds", "time_limit", "stall_timeout", "explosion"), 0
+        )
         for name, least in least_of.items():
             if getattr(self, name) < least:
                 raise ConfigError(f"{name}={getattr(self, name)}: at least {least} is needed")

@@ -18,7 +18,7 @@ from ..errors import ConfigError, UserError
 from ..methods import Method
 from ..problems import Problem, Smoothness
 from .abort import guard
-from .checkpoint import resume, save
+from .checkpoint import refuse_other_checkpoints, resume, save
 from .config import Config
 from .control import Control
 from .exchanges import make_exchange, rehearsal_exchange
@@ -143,6 +143,7 @@ def _begin(config: Config, composition: Composition) -> dict[str, Any]:
     """What rank 0 does before the others go on: a directory that can be written, the step size, the constants that the method asked for."""
     if config.out is not None:
         check_directory(config.out)
+        refuse_other_checkpoints(config)
     step_size = composition.step_size(config.step)
     composition.parts(step_size)
     constants = composition.setting.__dict__.get("smoothness")

@@ -89,10 +89,14 @@ class Record:
         ranks = self.measure()
         if ranks is not None:
             self.history.append(self._row(t, loss, norm, measures, *ranks))
-            self.diverged = not np.isfinite(loss + norm)
-            if self.diverged:
+            first = self.history[0]["loss"]
+            if not np.isfinite(loss + norm):
                 self.divergence = self._advice(t, "f or ‖∇f‖² is not finite")
-            else:
+            elif self.config.explosion and loss - first > self.config.explosion * max(abs(first), 1.0):
+                what = f"f has grown from {first:.6g} to {loss:.6g} (--explosion {self.config.explosion:g})"
+                self.divergence = self._advice(t, what, self._seen.round)
+            self.diverged = self.divergence is not None
+            if not self.diverged:
                 self._see(t, _sums(*ranks))
             self.reached = norm <= self.config.tol and self.config.tol > 0
             self._flag[0] = self.reached or self.diverged
@@ -122,8 +126,9 @@ class Record:
         if self.comm is not None:
             self.comm.purpose = "evaluation"
 
-    def _advice(self, t: int, what: str) -> str:
-        last = newest(self.config)
+    def _advice(self, t: int, what: str, good: int | None = None) -> str:
+        """What happened in the t-th round and what to do; a checkpoint after round `good` may be no good."""
+        last = newest(self.config, good)
         kept = f"; the last good checkpoint is {last}" if last is not None else ""
         step, compressor = self.session.optimizer.step_size, complete(self.config).compressor
         milder = f", or a compressor that loses less than {compressor}" if compressor != "identity" else ""

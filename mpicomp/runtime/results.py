@@ -48,13 +48,18 @@ class Result:
         ConfigError : the directory cannot be written.
         """
         out = check_directory(directory)
-        (out / "config.toml").write_text(self.config.to_toml())
-        _write_json(out / "manifest.json", self.manifest)
-        with open(out / "rounds.csv", "w", newline="") as file:
-            writer = csv.DictWriter(file, fieldnames=list(self.history[0]))
-            writer.writeheader()
-            writer.writerows(self.history)
-        _write_json(out / "summary.json", self.summary)
+        try:
+            (out / "config.toml").write_text(self.config.to_toml())
+            _write_json(out / "manifest.json", self.manifest)
+            with open(out / "rounds.csv", "w", newline="") as file:
+                writer = csv.DictWriter(file, fieldnames=list(self.history[0]))
+                writer.writeheader()
+                writer.writerows(self.history)
+            _write_json(out / "summary.json", self.summary)
+        except OSError as error:
+            raise ConfigError(
+                f"cannot write the results to {out}: {error.strerror}; free some space or choose another --out"
+            ) from None
 
 
 def check_directory(directory: str | Path) -> Path:

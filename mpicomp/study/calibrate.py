@@ -7,10 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..errors import DataError
 from ..lab.links import Link
 from .cells import Group, Results
-from .model import COMMUNICATION, UNLIMITED, Model, Shape
+from .model import COMMUNICATION, MODELLED, SERVERLESS, UNLIMITED, Model, Shape
 
 RESAMPLES = 200
 
@@ -29,18 +28,9 @@ class Observation:
 
 
 def observe(results: Results) -> list[Observation]:
-    """All finished configurations that did not diverge.
-
-    Raises
-    ------
-    DataError : there is none.
-    """
-    found = [_observation(g) for g in results.groups if not any(run.diverged for run in g.runs)]
-    if not found:
-        raise DataError(
-            f"{results.directory} has no finished cell to calibrate a model from; run `mpicomp scale` first"
-        )
-    return found
+    """All finished configurations that did not diverge, of the exchanges that the model knows."""
+    usable = [g for g in results.groups if not any(run.diverged for run in g.runs) and g.exchange in MODELLED]
+    return [_observation(g) for g in usable]
 
 
 def _observation(group: Group) -> Observation:
@@ -51,12 +41,13 @@ def _observation(group: Group) -> Observation:
     machine = len(run.ranks) if facts["shared"] or not cell.nodes else cell.per_node
     hosts = len({rank["host"] for rank in run.ranks})
     frames = run.stored.summary["bytes"]["uplink"]["frames"] / max(workers * run.rounds, 1)
-    down = group.bytes("downlink") / max(workers, 1)
+    down = group.bytes("downlink") / (workers + (group.exchange in SERVERLESS))
     shape = Shape(
         group.label, group.exchange, workers, cell.per_node if hosts > 1 else 0, group.clients, group.dim, group.bytes("uplink"), down,
         frames, link.rate or UNLIMITED, link.delay, max(1.0, machine / facts["cores"]),
     )  # fmt: skip
-    server = group.exchange != "allreduce"
+    server = group.exchange not in SERVERLESS
+    placed = f"{group.places} {'nodes' if cell.nodes else 'workers'}"
     return Observation(
         shape,
         group.seconds.median,
@@ -64,7 +55,7 @@ def _observation(group: Group) -> Observation:
         group.phase("encode", "busiest"),
         group.phase("decode", "server" if server else "busiest"),
         group.phase("step", "server" if server else "busiest"),
-        f"{group.label}, {group.places} {'nodes' if cell.nodes else 'workers'}, {group.exchange}{', ' + cell.link if cell.link else ''}",
+        ", ".join(part for part in (group.label, placed, group.exchange, group.link_text) if part),
     )
 
 
@@ -108,24 +99,30 @@ def _fit(observations: Sequence[Observation]) -> Model:
     def local(o: Observation) -> float:
         return o.shape.sharing * o.shape.busiest * o.shape.dim
 
-    def at_server(o: Observation) -> float:
-        alone = o.shape.exchange != "allreduce"
-        return o.shape.clients * o.shape.dim if alone else local(o)
+    def served(o: Observation) -> float:
+        """How many ranks' worth of the server's entries one rank handles."""
+        return o.shape.sharing / o.shape.ranks if o.shape.exchange == "sharded" else 1.0
+
+    def decoded(o: Observation) -> float:
+        return local(o) if o.shape.exchange == "allreduce" else served(o) * o.shape.clients * o.shape.dim
+
+    def stepped(o: Observation) -> float:
+        return o.shape.dim * (o.shape.sharing if o.shape.exchange == "allreduce" else served(o))
 
     model = Model(
         rate((o.compute, local(o)) for o in observations),
-        rate((o.step, o.shape.dim * (o.shape.sharing if o.shape.exchange == "allreduce" else 1)) for o in observations),
+        rate((o.step, stepped(o)) for o in observations),
         by_label(lambda o: (o.encode, local(o))),
-        by_label(lambda o: (o.decode, at_server(o))),
+        by_label(lambda o: (o.decode, decoded(o))),
         dict.fromkeys(COMMUNICATION, 0.0),
         links_set=any(o.shape.wire_seconds for o in observations),
         cells=len(observations),
     )
     rows, rest = [], []
     for o in observations:
-        frames, delays, _ = o.shape.traffic
-        rows.append(np.array([1.0, frames, *o.shape.levels, o.shape.wire_seconds]) / o.total)
-        rest.append((o.total - model.work(o.shape) - delays * o.shape.delay) / o.total)
+        frames, hops, _ = o.shape.traffic
+        rows.append(np.array([1.0, frames, hops, *o.shape.levels, o.shape.wire_seconds]) / o.total)
+        rest.append((o.total - model.work(o.shape) - hops * o.shape.delay) / o.total)
     found = nonnegative(np.array(rows), np.array(rest))
     model.communication = dict(zip(COMMUNICATION, found.tolist(), strict=True))
     if not model.links_set:

@@ -13,9 +13,11 @@ import numpy as np
 
 from ..cluster.clock import PHASES, median_interval
 from ..errors import DataError
+from ..lab.links import Link
 from .compare import Stored
 from .grid import Cell, Study
 from .scale import DONE, RUNNING, read_record
+from .units import rate
 
 NOT_STARTED = "not started"
 DIRECTIONS = ("uplink", "downlink")
@@ -126,22 +128,13 @@ class Measured:
         workers = [s for s, rank in zip(seconds, self.ranks, strict=True) if rank["clients"]]
         return float(np.mean(workers) if ranks == "workers" else np.max(workers))
 
-    def inter_node(self, direction: str) -> float:
-        """Share of a direction's bytes that goes between hosts, by what each worker handed to MPI (up) or received (down).
-
-        Downlinks are taken to be as large for each worker, which broadcasts are.
-        """
-        hosts = [rank["host"] for rank in self.ranks]
-        weights = [1.0] * len(hosts)
-        if direction == "uplink":
-            weights = [_handed(rank) for rank in self.ranks]
-        total = sum(weights[1:])
-        away = sum(w for w, host in zip(weights[1:], hosts[1:], strict=True) if host != hosts[0])
-        return away / total if total else 0.0
-
-
-def _handed(rank: dict[str, Any]) -> float:
-    return sum(nbytes for name, (_, nbytes) in rank["mpi_calls"].items() if name.startswith("round "))
+    def level(self, name: str) -> float:
+        """Share of all bytes of the rounds at a level of `cluster.ledger.LEVELS`: shared memory, within a node, between nodes; NaN in
+        results of versions that did not count by level."""
+        counts = self.stored.summary["bytes"].values()
+        if any(name not in c for c in counts):
+            return float("nan")
+        return sum(c[name] for c in counts) / max(sum(c["message"] for c in counts), 1)
 
 
 @dataclass
@@ -181,6 +174,16 @@ class Group:
         return self.cell.nodes or self.cell.workers
 
     @property
+    def link_rate(self) -> float:
+        """bit/s of each node's link; infinite where no rate was set."""
+        return Link.of(self.cell.link or None, 0).rate or float("inf")
+
+    @property
+    def link_text(self) -> str:
+        """The same in words, "" where none was set."""
+        return rate(self.link_rate) if self.cell.link else ""
+
+    @property
     def processors(self) -> int:
         """Ranks that compute gradients: the workers, with Allreduce all ranks."""
         return sum(1 for rank in self.runs[0].ranks if rank["clients"])
@@ -188,7 +191,7 @@ class Group:
     @property
     def condition(self) -> tuple[Any, ...]:
         """What else than placement and n sets it apart from the group's other conditions: d, exchange, link, ranks per node."""
-        return (self.dim, self.exchange, self.cell.link, self.cell.per_node)
+        return (self.dim, self.exchange, self.link_rate, self.cell.per_node)
 
     @cached_property
     def seconds(self) -> Interval:

@@ -224,10 +224,11 @@ class Study:
                 config = Config.load(None, cell.options)
             except ConfigError as error:
                 raise ConfigError(f"{source}: {error}") from None
-            if config.clients < cell.workers + (cell.baseline == "allreduce"):
+            everywhere = config.exchange in ("allreduce", "sharded")  # rank 0 hosts clients too
+            if config.clients < cell.workers + everywhere:
                 raise ConfigError(
                     f"{source}: {config.clients} clients cannot be spread over {cell.workers} workers"
-                    + (" and, for Allreduce, rank 0" if cell.baseline == "allreduce" else "")
+                    + (f" and, for {config.exchange}, rank 0" if everywhere else "")
                     + "; raise [grid] clients"
                 )
             if self.mode == "weak" and config.problem in FIXED_DATA:

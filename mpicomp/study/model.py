@@ -1,9 +1,10 @@
 """The cost model of a round.
 
-    T = c + w + α F + δ H + β₁ B₁ + β₂ B₂ + η 8 B₂/r       (docs/studies.md has the terms and their assumptions)
+    T = c + w + α F + (λ + δ) H + β₁ B₁ + β₂ B₂ + η 8 B₂/r       (docs/studies.md has the terms and their assumptions)
 
 w is the work on the critical path (compute, encode, decode, step, each with a rate of its own), F the frames that pass the server one
-after another, H the one-way delays δ in a row, B₁ and B₂ the bytes through the busiest rank within its node and over its link of r bit/s.
+after another, H the steps that wait for one another, δ the links' one-way delay, B₁ and B₂ the bytes through the busiest rank within
+its node and over its link of r bit/s.
 """
 
 from __future__ import annotations
@@ -13,11 +14,13 @@ import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-COMMUNICATION = ("constant", "frame", "within", "between", "wire")
+COMMUNICATION = ("constant", "frame", "hop", "within", "between", "wire")
 _SMALL_MESSAGE = 12288  # MPICH's MPI_Bcast changes from a binomial tree to scatter and allgather here ...
 _SMALL_WORLD = 8  # ... unless there are fewer ranks than this
 _SMALL_SUM = 2048  # MPICH's MPI_Allreduce changes from recursive doubling to reduce-scatter and allgather
 UNLIMITED = math.inf
+SERVERLESS = ("allreduce", "sharded")  # every rank hosts clients and serves
+MODELLED = ("p2p", "collective", *SERVERLESS)
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,7 @@ class Shape:
     @property
     def busiest(self) -> float:
         """Clients of the busiest rank; with Allreduce rank 0 hosts some too."""
-        return math.ceil(self.clients / (self.workers + (self.exchange == "allreduce")))
+        return math.ceil(self.clients / (self.workers + (self.exchange in SERVERLESS)))
 
     @property
     def ranks(self) -> int:
@@ -69,18 +72,18 @@ class Shape:
 
     @property
     def traffic(self) -> tuple[float, float, float]:
-        """(frames one after another, delays in a row, bytes one after another through the busiest rank)."""
+        """(frames one after another, steps that wait for one another, bytes one after another through the busiest rank)."""
         P, b = self.ranks, self.down
         steps = math.ceil(math.log2(P))
         if self.exchange == "allreduce":
             b = self.up / P
             full = 2 ** math.floor(math.log2(P))
-            fold = (
-                0.0 if full == P else 2.0 * b
-            )  # the ranks beyond a power of two hand theirs over, and get the sum back
+            fold = 0.0 if full == P else 2.0 * b  # ranks beyond a power of two hand theirs over, and get the sum back
             if b <= _SMALL_SUM:
                 return steps, steps, fold + b * math.log2(full)
             return 2 * steps, 2 * steps, fold + 2 * b * (full - 1) / full
+        if self.exchange == "sharded":  # parts to and from everybody, both ways at once
+            return 2 * self.workers * self.frames, 2, self.up / P * (P - 1) / P + b
         if self.exchange == "collective":
             if b < _SMALL_MESSAGE or P < _SMALL_WORLD:
                 return self.workers + steps, 1 + steps, self.up + steps * b
@@ -90,7 +93,7 @@ class Shape:
     @property
     def levels(self) -> tuple[float, float]:
         """Bytes one after another through the busiest rank: (within its node, over its link). A collective's all count as the latter."""
-        share = self.away if self.exchange == "p2p" else float(self.nodes > 1)
+        share = self.away if self.exchange in ("p2p", "sharded") else float(self.nodes > 1)
         moved = self.traffic[2]
         return (1 - share) * moved, share * moved
 
@@ -108,7 +111,8 @@ class Model:
     ----------
     compute : seconds for each client and entry of its gradient. step : seconds for each entry of the model.
     encode, decode : seconds for each client and entry, by label.
-    communication : seconds by COMMUNICATION: of a round, a frame, a byte within a node and between nodes, a nominal second of the link.
+    communication : seconds by COMMUNICATION: of a round, a frame, a step, a byte within a node and between nodes, a nominal second
+        of the link.
     links_set : the links had a known rate; if not, what they cost is in `between`, and `wire` is 1.
     intervals : 95 % bootstrap interval of each of them by name, `encode LABEL` and so on. cells : how many configurations it stands on.
     """
@@ -128,21 +132,23 @@ class Model:
         return shape.sharing * entries * (self.compute + self.encode.get(shape.label, 0.0)) + self.at_server(shape)
 
     def at_server(self, shape: Shape) -> float:
-        """Seconds in which the server decodes, adds up and takes the step; with Allreduce every rank does, for its own clients."""
+        """Seconds in which the server decodes, adds up and takes the step; with Allreduce every rank does that for its own clients, in
+        a sharded exchange for its slice."""
         decode = self.decode.get(shape.label, 0.0)
         if shape.exchange == "allreduce":
             return shape.sharing * shape.dim * (self.step + shape.busiest * decode)
-        return shape.dim * (self.step + shape.clients * decode)
+        alone = shape.dim * (self.step + shape.clients * decode)
+        return shape.sharing * alone / shape.ranks if shape.exchange == "sharded" else alone
 
     def affine(self, shape: Shape) -> tuple[float, float]:
         """(seconds that no link speed changes, seconds of the wire at the shape's rate); their sum is the round.
 
         A rate that is asked about takes the place of links of unknown rate; an infinite one leaves everything as it was measured.
         """
-        frames, delays, _ = shape.traffic
+        frames, hops, _ = shape.traffic
         within, between = shape.levels
         c = self.communication
-        fixed = c["constant"] + c["frame"] * frames + delays * shape.delay + c["within"] * within
+        fixed = c["constant"] + c["frame"] * frames + (c["hop"] + shape.delay) * hops + c["within"] * within
         if self.links_set or math.isinf(shape.rate):
             fixed += c["between"] * between
         return self.work(shape) + fixed, c["wire"] * shape.wire_seconds

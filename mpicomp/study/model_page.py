@@ -21,7 +21,9 @@ LEAST = 6
 _UNITS = {
     "constant": "a round",
     "frame": "a frame",
-    "byte": "a byte through the busiest rank",
+    "hop": "a step that waits for the one before",
+    "within": "a byte through the busiest rank, within its node",
+    "between": "a byte through the busiest rank, to other nodes",
     "wire": "times the nominal time of the link",
 }
 
@@ -37,16 +39,17 @@ class Section:
     @classmethod
     def of(cls, results: Results) -> Section | None:
         """Calibrate on all cells; None where they are too few."""
-        if len([g for g in results.groups if not any(run.diverged for run in g.runs)]) < LEAST:
-            return None
         observations = observe(results)
+        if len(observations) < LEAST:
+            return None
         return cls(observations, fit(observations), validate(observations))
 
     def text(self) -> str:
         """What the reader must know before the figure."""
         fitted = np.array([abs(self.model.seconds(o.shape) / o.total - 1) for o in self.observations])
         said = (
-            "T = c + w + αF + δH + β₁B₁ + β₂B₂ + η8B₂/r: constant, work on the critical path, frames, delays, bytes through the "
+            "T = c + w + αF + (λ+δ)H + β₁B₁ + β₂B₂ + η8B₂/r: constant, work on the critical path, frames, steps in a "
+            "row, bytes through the "
             f"busiest rank within its node and over its link (docs/studies.md). Calibrated on {len(self.observations)} "
             "configurations, which it meets within "
             f"{100 * np.median(fitted):.1f} % (median)."

@@ -19,13 +19,13 @@ from .units import seconds
 CSS = """
 :root { color-scheme: light; }
 body { font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; color: #1c1c1c; background: #fff;
-  max-width: 1080px; margin: 2rem auto; padding: 0 1.2rem; }
+  max-width: 1120px; margin: 2rem auto; padding: 0 1.2rem; }
 h1 { font-size: 1.7rem; margin: 0 0 .2rem; } h2 { font-size: 1.25rem; margin: 2.2rem 0 .4rem; border-bottom: 1px solid #ddd; }
 h3 { font-size: 1rem; margin: 1.4rem 0 .3rem; }
 p { margin: .4rem 0 .7rem; } .lead { color: #444; } .note, figcaption { color: #555; font-size: 13px; max-width: 62rem; }
 figure { margin: 1.2rem 0 1.8rem; } figure svg { max-width: 100%; height: auto; display: block; }
 .scroll { overflow-x: auto; } table { border-collapse: collapse; font-size: 13px; font-variant-numeric: tabular-nums; }
-th, td { padding: .22rem .7rem .22rem 0; text-align: right; white-space: nowrap; vertical-align: top; border-bottom: 1px solid #eee; }
+th, td { padding: .22rem .8rem .22rem 0; text-align: right; white-space: nowrap; vertical-align: top; border-bottom: 1px solid #eee; }
 th { border-bottom: 1px solid #999; font-weight: 600; vertical-align: bottom; } th.t, td.t { text-align: left; }
 td.wrap { white-space: normal; text-align: left; min-width: 18rem; }
 .warning { border-left: 4px solid #D55E00; background: #fdf1e9; padding: .5rem .8rem; margin: .8rem 0; }

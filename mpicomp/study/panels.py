@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ..lab.links import Link
 from .cells import Group, Results
-from .units import size
+from .units import rate, size
 
 MAX_PANELS = 6
 Condition = tuple[Any, ...]
@@ -76,14 +75,9 @@ def in_series(groups: Sequence[Group]) -> Iterator[tuple[str, list[Group]]]:
     def named(g: Group) -> tuple[bool, str]:
         return g.cell.baseline == "", g.label
 
-    ordered = sorted(groups, key=lambda g: (*named(g), g.places, g.clients, link_rate(g.cell.link)))
+    ordered = sorted(groups, key=lambda g: (*named(g), g.places, g.clients, g.link_rate))
     for (_, label), series in itertools.groupby(ordered, key=named):
         yield label, list(series)
-
-
-def link_rate(link: str) -> float:
-    """bit/s; infinite where no rate was set."""
-    return Link.of(link or None, 0).rate or float("inf")
 
 
 def _beside(a: Condition, b: Condition) -> bool:
@@ -92,14 +86,19 @@ def _beside(a: Condition, b: Condition) -> bool:
 
 def _order(condition: Condition) -> Condition:
     dim, exchange, link, per_node = condition
-    return dim, link_rate(link), exchange != "p2p", exchange, per_node
+    return dim, link, exchange != "p2p", exchange, per_node
 
 
 # ---- in words -------------------------------------------------------------------------------------------------------
 def condition_text(condition: Condition) -> str:
     """d, exchange, link and ranks per node."""
     dim, exchange, link, per_node = condition
-    parts = [f"d = {dim:,}", exchange, link.replace("bit", "bit/s"), f"{per_node} per node" if per_node > 1 else ""]
+    parts = [
+        f"d = {dim:,}",
+        exchange,
+        rate(link) if np.isfinite(link) else "",
+        f"{per_node} per node" if per_node > 1 else "",
+    ]
     return ", ".join(part for part in parts if part)
 
 
@@ -112,8 +111,8 @@ def where_text(groups: Sequence[Group]) -> str:
         else f"{g.cell.workers} workers"
     )
     exchanges = sorted({x.exchange for x in groups} - {"allreduce"}) or ["allreduce"]
-    links = {x.cell.link for x in groups}
-    link = f", links of {next(iter(links)).replace('bit', 'bit/s')}" if len(links) == 1 and links != {""} else ""
+    links = {x.link_text for x in groups}
+    link = f", links of {next(iter(links))}" if len(links) == 1 and links != {""} else ""
     return f"{placed}, n = {g.clients:,}, d = {g.dim:,}, {' and '.join(exchanges)}{link}"
 
 

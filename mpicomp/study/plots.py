@@ -21,7 +21,6 @@ from .panels import (
     in_series,
     largest,
     legend_below,
-    link_rate,
     log_ticks,
     panels,
     place,
@@ -129,7 +128,7 @@ def time_against_link(results: Results, plt: Any, look: Look) -> Drawn | None:
     if not shown:
         return None
     figure, axis = plt.subplots(figsize=(6.4, 3.9), layout="constrained")
-    set_rates = [link_rate(g.cell.link) for g in groups if g.cell.link]
+    set_rates = [g.link_rate for g in groups if g.cell.link]
     speeds = np.logspace(np.log10(min([1e6, *set_rates])), np.log10(max([1e11, *set_rates])), 60)
     for label, series, cost in shown:
         style = look(label)
@@ -138,7 +137,7 @@ def time_against_link(results: Results, plt: Any, look: Look) -> Drawn | None:
         for g in series:
             took = g.to_target(target, "seconds_total")
             if g.cell.link and took is not None:
-                axis.errorbar([link_rate(g.cell.link)], [took.median], _bars([took]), capsize=2.5, **look(label))
+                axis.errorbar([g.link_rate], [took.median], _bars([took]), capsize=2.5, **look(label))
     axis.set(xscale="log", yscale="log", xlabel="link speed at the server", ylabel=f"time to ‖∇f‖² ≤ {target:.2g}")
     axis.xaxis.set_major_formatter(lambda value, _: rate(value))
     axis.yaxis.set_major_formatter(second_text)
@@ -213,12 +212,12 @@ def _stack(axis: Any, x: float, taken: dict[str, float], name: str) -> None:
 def pareto(results: Results, plt: Any, look: Look) -> Drawn | None:
     """Seconds and bytes to the target; the front joins those that nothing beats in both."""
     target = results.target
-    by_link: dict[str, list[tuple[float, float, Group]]] = {}
+    by_link: dict[float, list[tuple[float, float, Group]]] = {}
     for g in largest(results):
         took, up, down = (g.to_target(target, c) for c in ("seconds_total", "uplink_message", "downlink_message"))
         if took and up and down and took.median > 0:
-            by_link.setdefault(g.cell.link, []).append((up.median + down.median, took.median, g))
-    links = sorted((link for link, points in by_link.items() if len(points) > 1), key=link_rate)[:MAX_PANELS]
+            by_link.setdefault(g.link_rate, []).append((up.median + down.median, took.median, g))
+    links = sorted((link for link, points in by_link.items() if len(points) > 1))[:MAX_PANELS]
     if not links:
         return None
     figure, axes = panels(plt, len(links))
@@ -230,11 +229,11 @@ def pareto(results: Results, plt: Any, look: Look) -> Drawn | None:
         for nbytes, seconds, g in points:
             axis.plot([nbytes], [seconds], label=g.label, **{**look(g.label), "linestyle": "none"})
         axis.set(xscale="log", yscale="log", xlabel="bytes to the target", ylabel="time to the target")
-        axis.set_title(link.replace("bit", "bit/s"))
+        axis.set_title(points[0][2].link_text)
         log_ticks(axis.xaxis, byte_text, [p[0] for p in points])
         log_ticks(axis.yaxis, second_text, [p[1] for p in points])
     legend_below(figure, axes)
     return figure, (
-        f"Bytes (both directions) and time to ‖∇f‖² ≤ {target:.2g}, {where_text([p[2] for p in by_link[links[0]]])}. "
+        f"Bytes (both directions) and time to ‖∇f‖² ≤ {target:.2g}, {where_text([p[2] for link in links for p in by_link[link]])}. "
         "The dotted steps join the runs that no other beats in both."
     )

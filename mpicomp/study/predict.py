@@ -9,12 +9,12 @@ import numpy as np
 
 from ..cluster.exchange import GROUP_NBYTES
 from ..compressors import compressors
-from ..errors import ConfigError
+from ..errors import ConfigError, DataError
 from ..methods import methods
 from .calibrate import observe, resample
 from .cells import Group, Results
 from .compare import Cost, break_even
-from .model import Model, Shape
+from .model import MODELLED, SERVERLESS, Model, Shape
 
 STAR = ("p2p", "collective")
 
@@ -77,14 +77,19 @@ def predict(results: Results, place: Place) -> list[Prediction]:
     DataError : nothing to calibrate from. ConfigError : the place cannot be, or has fewer clients than workers.
     """
     place.check()
-    model, ensemble = resample(observe(results))
+    observations = observe(results)
+    if not observations:
+        raise DataError(
+            f"{results.directory} has no finished cell to calibrate a model from; run `mpicomp scale` first"
+        )
+    model, ensemble = resample(observations)
     sources = _largest_of_each(results)
     rounds = {label: _rounds(results, group) for label, group in sources.items()}
     dense = next((label for label, group in sources.items() if group.cell.baseline == "dense"), None)
     costs = {}
     found = []
     for label, group in sorted(sources.items(), key=lambda item: (item[1].cell.baseline != "dense", item[0])):
-        shapes = {exchange: carried(group, exchange, place) for exchange in _exchanges(group)}
+        shapes = {exchange: carried(group, exchange, place) for exchange in _exchanges(results, group)}
         times = {exchange: model.seconds(shape) for exchange, shape in shapes.items()}
         best = min(times, key=lambda e: times[e])
         shape = shapes[best]
@@ -107,8 +112,8 @@ def predict(results: Results, place: Place) -> list[Prediction]:
 def _largest_of_each(results: Results) -> dict[str, Group]:
     """The largest measured configuration of each method: its bytes are scaled."""
     sources: dict[str, Group] = {}
-    for g in sorted(results.groups, key=lambda g: (g.clients, g.dim, g.places)):
-        if not any(run.diverged for run in g.runs):
+    for g in sorted(results.groups, key=lambda g: (g.exchange != "sharded", g.clients, g.dim, g.places)):
+        if g.exchange in MODELLED and not any(run.diverged for run in g.runs):
             sources[g.label] = g
     return sources
 
@@ -118,8 +123,10 @@ def _rounds(results: Results, group: Group) -> float | None:
     return reached.median if reached is not None and reached.median > 0 else None
 
 
-def _exchanges(group: Group) -> tuple[str, ...]:
-    return ("allreduce",) if group.exchange == "allreduce" else STAR
+def _exchanges(results: Results, group: Group) -> list[str]:
+    """One server always goes; slices only where the study has shown that the method's messages can be cut."""
+    measured = {g.exchange for g in results.groups if g.label == group.label}
+    return ["allreduce"] if measured == {"allreduce"} else [*STAR, *(measured & {"sharded"})]
 
 
 def carried(group: Group, exchange: str, place: Place) -> Shape:
@@ -129,7 +136,7 @@ def carried(group: Group, exchange: str, place: Place) -> Shape:
     """
     n, d = place.clients or group.clients, place.dim or group.dim
     workers = place.nodes * place.per_node - 1
-    if n < workers + (exchange == "allreduce"):
+    if n < workers + (exchange in SERVERLESS):
         raise ConfigError(f"{n} clients cannot be spread over {workers} workers; give --clients {workers + 1} or more")
     if exchange == "allreduce":
         up = group.bytes("uplink") / len(group.runs[0].ranks) * (workers + 1) * d / group.dim
@@ -137,7 +144,7 @@ def carried(group: Group, exchange: str, place: Place) -> Shape:
     else:
         message = group.bytes("uplink") / group.clients * _growth(group, n, d)
         up = n * message
-        down = group.bytes("downlink") / (len(group.runs[0].ranks) - 1) * d / group.dim
+        down = group.bytes("downlink") / group.processors * d / group.dim
     per_frame = max(1.0, GROUP_NBYTES // max(message, 1.0))
     frames = 1.0 if exchange != "p2p" else math.ceil(math.ceil(n / workers) / per_frame)
     sharing = max(1.0, place.per_node / place.cores) if place.cores else 1.0

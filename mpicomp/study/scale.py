@@ -164,7 +164,12 @@ def _verdict(outcome: Outcome, where: Path, timeout: float) -> dict[str, Any]:
     if outcome.code in (0, EXIT_DIVERGED) and (where / "summary.json").exists():
         return {**verdict, "state": DONE}
     tail = outcome.output.strip()[-_TAIL:]
-    lines = [line for line in tail.splitlines() if line.startswith("mpicomp: ")] or tail.splitlines()[-1:]
+    printed = tail.splitlines()
+    lines = (
+        [line for line in printed if line.startswith("mpicomp: ")]
+        or [line for line in printed if "Error" in line]
+        or printed[-1:]
+    )
     reason = f"not over after {timeout:g} s" if outcome.code == TIMED_OUT else f"exit code {outcome.code}"
     if lines:
         reason += f": {lines[0].removeprefix('mpicomp: ')}"

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import isnan
 from pathlib import Path
 
 from ..cluster.clock import PHASES
+from ..cluster.ledger import LEVELS
 from .cells import Group, Interval, Results, phases_of
 from .units import seconds, size
 
@@ -52,19 +54,20 @@ def ordered(results: Results) -> list[Group]:
     """By condition and placement, baselines first."""
     return sorted(
         results.groups,
-        key=lambda g: (g.dim, g.cell.link, g.places, g.clients, g.cell.baseline == "", g.label, g.exchange),
+        key=lambda g: (g.dim, g.link_rate, g.places, g.clients, g.cell.baseline == "", g.label, g.exchange),
     )
 
 
 def _keys(results: Results) -> tuple[list[str], list[list[str]]]:
     """The columns that name a configuration, without those that are the same everywhere."""
+    exchanges = {g.exchange for g in results.groups if g.cell.baseline != "allreduce"}  # Allreduce's label says it
     columns = {
         "method": [g.label for g in ordered(results)],
-        "exchange": [g.exchange for g in ordered(results)],
+        "exchange": [g.exchange for g in ordered(results)] if len(exchanges) > 1 else [],
         _place_header(results): [place_text(g) for g in ordered(results)],
         "n": [f"{g.clients:,}" for g in ordered(results)],
         "d": [f"{g.dim:,}" for g in ordered(results)],
-        "link": [g.cell.link.replace("bit", "bit/s") or "as is" for g in ordered(results)],
+        "link": [g.link_text or "as is" for g in ordered(results)],
     }
     kept = {name: values for name, values in columns.items() if name == "method" or len(set(values)) > 1}
     return list(kept), [list(row) for row in zip(*kept.values(), strict=True)]
@@ -155,20 +158,20 @@ def traffic(results: Results) -> Table:
     for key, g in zip(keys, ordered(results), strict=True):
         up, down = g.bytes("uplink"), g.bytes("downlink")
         payload = g.per_round("uplink_payload") + g.per_round("downlink_payload")
-        away = up * g.runs[0].inter_node("uplink") + down * g.runs[0].inter_node("downlink")
+        shares = [g.runs[0].level(level) for level in LEVELS]
+        levels = ["not counted" if isnan(share) else size((up + down) * share) for share in shares]
         dense = results.dense_beside(g)
         saved = (
             ""
             if dense is None or dense is g
             else f"{(up + down) / (dense.bytes('uplink') + dense.bytes('downlink')):.3g}×"
         )
-        rows.append([*key, size(up), size(down), size(up + down - payload), size(up + down - away), size(away), saved])
+        rows.append([*key, size(up), size(down), size(up + down - payload), *levels, saved])
     return Table(
         "Bytes a round",
-        "Handed to MPI, after the warm-up; a broadcast counts once for each receiver. `between hosts` are messages of "
-        "ranks on other hosts than "
-        "the server's; how a library's collective routes them on is its own. With Allreduce `up` is what the ranks contribute.",
-        [*header, "up", "down", "of which headers", "within a host", "between hosts", "of dense"],
+        "After the warm-up; a broadcast counts once for each receiver. What stays in shared memory is not handed to MPI; how a library's "
+        "collective routes the rest on is its own. With Allreduce `up` is what the ranks contribute.",
+        [*header, "up", "down", "of which headers", "shared memory", "within nodes", "between nodes", "of dense"],
         rows,
         len(header),
     )
@@ -177,28 +180,29 @@ def traffic(results: Results) -> Table:
 def phases(results: Results) -> Table:
     """Shares of a round's phases."""
     header, keys = _keys(results)
-    rows = []
-    for key, g in zip(keys, ordered(results), strict=True):
-        cells = []
-        for ranks in ("server", "workers"):
-            taken = phases_of(g, ranks)
-            total = sum(taken.values()) or 1.0
-            cells += [f"{100 * taken[name] / total:.0f}" for name in PHASES]
-        rows.append([*key, *cells])
+    names = [f"{who} {name}" for who in "SW" for name in PHASES]
+    shares = []
+    for g in ordered(results):
+        taken = [phases_of(g, ranks) for ranks in ("server", "workers")]
+        shares.append([100 * t[name] / (sum(t.values()) or 1.0) for t in taken for name in PHASES])
+    shown = [k for k in range(len(names)) if any(row[k] >= 0.05 for row in shares)]
+    rows = [[*key, *(f"{row[k]:.1f}" for k in shown)] for key, row in zip(keys, shares, strict=True)]
     return Table(
         "Shares of a round, %",
-        "Of rank 0 (S) and of the mean rank that hosts clients (W), all rounds of a run.",
-        [*header, *(f"{who} {name}" for who in "SW" for name in PHASES)],
+        "Of rank 0 (S) and of the mean rank that hosts clients (W), all rounds of a run; phases below 0.05 % everywhere are left out.",
+        [*header, *(names[k] for k in shown)],
         rows,
         len(header),
     )
 
 
-def interval(value: Interval | None, text) -> str:
-    """`median [low, high]`."""
-    if value is None:
-        return ""
-    return f"{text(value.median)} [{text(value.low)}, {text(value.high)}]"
+def interval(value: Interval, text: Callable[[float], str]) -> str:
+    """`median [low, high] unit`, in the unit of the median."""
+    shown = [text(v) for v in (value.median, value.low, value.high)]
+    if len({s.split()[1] for s in shown}) > 1:
+        return f"{shown[0]} [{shown[1]}, {shown[2]}]"
+    median, low, high = (s.split()[0] for s in shown)
+    return f"{median} [{low}, {high}] {shown[0].split()[1]}"
 
 
 def setup_rows(results: Results) -> list[tuple[str, str]]:

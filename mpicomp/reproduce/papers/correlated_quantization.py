@@ -15,7 +15,7 @@ from ..axes import costs, up_bits
 from ..drawing import Line, convergence, plain_ticks, series, shared_legend
 from ..quantizers import WIRE_BITS, estimation_table, expected_bits, limits, variance_table, variances
 from ..seconds import draw_honest, measure_seconds, same_bits_claim, seconds_claim
-from ..study import Claim, Evidence, Figure, Row, Study, Verdict, papers
+from ..study import FAILS, HOLDS, IN_PART, Claim, Evidence, Figure, Row, Study, Verdict, papers
 
 METHODS = {
     "GD": ("gd", "identity"),
@@ -279,29 +279,66 @@ class CorrelatedQuantization(Study):
         ),
     }
     claims = (
-        Claim("exact-variance", "Ours: the exact variance formula of one-bit CQ is what is measured", judge_variance),
-        Claim("never-worse", "CQ's variance is never above the independent quantizer's", judge_never_worse),
-        Claim("bound", "Suresh et al.'s variance bound 3σ_md(r−l)/n + 12(r−l)²/n² holds", judge_bound),
+        Claim(
+            "exact-variance",
+            "Ours: the exact variance formula of one-bit CQ is what is measured",
+            judge_variance,
+            {"small": HOLDS},
+        ),
+        Claim(
+            "never-worse",
+            "CQ's variance is never above the independent quantizer's",
+            judge_never_worse,
+            {"small": HOLDS},
+        ),
+        Claim(
+            "bound", "Suresh et al.'s variance bound 3σ_md(r−l)/n + 12(r−l)²/n² holds", judge_bound, {"small": HOLDS}
+        ),
         Claim(
             "published-constant",
             "The published d/(4n²) bounds the variance of the one-bit quantizer that is sent",
             judge_published_variance,
+            {"small": FAILS},
         ),
-        Claim("limit", "The theoretical gain over independent quantizers at d = n is up to 7.29", judge_limit),
+        Claim(
+            "limit",
+            "The theoretical gain over independent quantizers at d = n is up to 7.29",
+            judge_limit,
+            {"small": IN_PART},
+        ),
         Claim(
             "gain",
             "Measured at d = n, MARINA + CQ needs at least about 7.29 times fewer bits than MARINA + IQ",
             judge_measured_gain,
+            {"small": IN_PART},
         ),
-        Claim("equal-clients", "With equal clients MARINA + CQ beats MARINA + IQ", judge_equal_clients),
-        Claim("sgd", "With equal clients MARINA + CQ beats the distributed SGD of Suresh et al. (CQ)", judge_sgd),
-        Claim("sparsifiers", "At many clients MARINA + CQ beats MARINA with RandK and with PermK", judge_sparse),
-        Claim("different-clients", "With different clients MARINA + CQ is not worse than MARINA + IQ", judge_different),
+        Claim(
+            "equal-clients", "With equal clients MARINA + CQ beats MARINA + IQ", judge_equal_clients, {"small": HOLDS}
+        ),
+        Claim(
+            "sgd",
+            "With equal clients MARINA + CQ beats the distributed SGD of Suresh et al. (CQ)",
+            judge_sgd,
+            {"small": IN_PART},
+        ),
+        Claim(
+            "sparsifiers",
+            "At many clients MARINA + CQ beats MARINA with RandK and with PermK",
+            judge_sparse,
+            {"small": IN_PART},
+        ),
+        Claim(
+            "different-clients",
+            "With different clients MARINA + CQ is not worse than MARINA + IQ",
+            judge_different,
+            {"small": HOLDS},
+        ),
         Claim("real-data", "On real data MARINA + CQ beats MARINA + IQ and SGD + CQ", judge_real),
         Claim(
             "estimation",
             "Mean estimation: CQ's RMSE is below IQ's, grows with the deviation, and falls faster with n (σ = 0.01)",
             judge_estimation,
+            {"small": HOLDS},
         ),
         same_bits_claim(),
         seconds_claim(),

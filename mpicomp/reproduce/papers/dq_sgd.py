@@ -13,7 +13,7 @@ from ..axes import column, message_bytes, rounds, seconds_at, up_bits
 from ..drawing import Line, series, shared_legend
 from ..networks import accuracy, at_accuracy, final, inaccuracy
 from ..seconds import SPEEDS, TABLE, same_bits_claim, seconds_claim
-from ..study import Claim, Evidence, Figure, Row, Study, Verdict, papers
+from ..study import FAILS, HOLDS, IN_PART, Claim, Evidence, Figure, Row, Study, Verdict, papers
 
 SGD, SIGN, TERNARY, RULE, ADAPTIVE, EQUAL = "SGD", "signSGD", "TernGrad", "DQ-SGD", "AdaQS", "DQ-SGD, 4 bits"
 FIXED = {bits: f"QSGD {bits} bit" for bits in (2, 4, 6, 8)}
@@ -52,7 +52,7 @@ class Task:
             "clients": 8,
             "batch": self.batch,
             "rounds": self.rounds,
-            "eval_every": max(1, self.rounds // 25),
+            "eval_every": max(1, self.rounds // 20),
             "init": "paper",
             "dtype": "float32",
             "seed": seed,
@@ -170,14 +170,14 @@ def judge_coarse(evidence: Evidence) -> Verdict:
 
 
 def judge_rule(evidence: Evidence) -> Verdict:
-    """With the bits of 4 throughout, the rule ends at a smaller training loss."""
+    """With the bits of 4 throughout, the rule ends at a training loss that is at least 1 % smaller."""
     found, said = tasks(evidence), []
     for data, rows in found:
         mine, fixed = rows[EQUAL], rows[FIXED[4]]
         said.append(
             f"{data}: loss {mine['loss']:.4f} against {fixed['loss']:.4f}, {percent(mine)} against {percent(fixed)}"
         )
-    return Verdict.of([rows[EQUAL]["loss"] < rows[FIXED[4]]["loss"] for _, rows in found], "; ".join(said))
+    return Verdict.of([rows[EQUAL]["loss"] < 0.99 * rows[FIXED[4]]["loss"] for _, rows in found], "; ".join(said))
 
 
 def judge_both_ways(evidence: Evidence) -> Verdict:
@@ -227,6 +227,8 @@ def draw_tradeoff(evidence: Evidence, figure: Any) -> None:
             ax.errorbar(
                 row["ratio"], 100 * row["accuracy"], [[100 * low], [100 * high]], color="#888888", linewidth=0.8
             )
+        best = 100 * max(rows[method]["accuracy"] for method in SHOWN)
+        ax.set_ylim(best - 6, best + 1)  # signSGD is below
         ax.set_title(data)
         ax.set_xscale("log", base=2)
         ax.set_xlabel("compression ratio of the uplink, 32 / bits of an entry")
@@ -253,7 +255,7 @@ class DQSGDStudy(Study):
     summary = "bits chosen by DQ-SGD's rule against fixed widths, TernGrad, signSGD, AdaQS"
     paper = "Yan, Tan, Zhou, Huang and Zhang 2021, DQ-SGD (arXiv 2107.14575)"
     sizes: ClassVar = {
-        "small": Size((Task("news4", 16, 8, 600, 0.5, (3e-3, 1e-3)), Task("digits", 32, 8, 600, 0.2, (3e-3, 1e-3))), 2),
+        "small": Size((Task("news4", 16, 8, 600, 0.5, (3e-3, 1e-3)), Task("digits", 32, 8, 600, 0.2, (3e-3, 1e-3))), 1),
         "paper": Size(
             (
                 Task("news4", 32, 16, 1000, 0.5, (3e-3, 1e-3, 3e-4)),
@@ -263,15 +265,31 @@ class DQSGDStudy(Study):
         ),
     }
     claims = (
-        Claim("budget", "The rule meets its budget of bits within 1 %", judge_budget),
-        Claim("accuracy", "With 4.5 bits of an entry on average DQ-SGD is as accurate as SGD", judge_accuracy),
-        Claim("saving", "At equal accuracy it needs fewer bits than 6 bits throughout and than AdaQS", judge_saving),
-        Claim("coarse", "signSGD, TernGrad and 2 bits lose accuracy", judge_coarse),
-        Claim("rule", "Not in the paper: with the very bits of 4 throughout, the rule trains better", judge_rule),
+        Claim("budget", "The rule meets its budget of bits within 1 %", judge_budget, {"small": HOLDS, "paper": HOLDS}),
+        Claim(
+            "accuracy",
+            "With 4.5 bits of an entry on average DQ-SGD is as accurate as SGD",
+            judge_accuracy,
+            {"small": HOLDS},
+        ),
+        Claim(
+            "saving",
+            "At equal accuracy it needs fewer bits than 6 bits throughout and than AdaQS",
+            judge_saving,
+            {"small": IN_PART},
+        ),
+        Claim("coarse", "signSGD, TernGrad and 2 bits lose accuracy", judge_coarse, {"small": IN_PART}),
+        Claim(
+            "rule",
+            "Not in the paper: with the very bits of 4 throughout, the rule trains better",
+            judge_rule,
+            {"small": FAILS},
+        ),
         Claim(
             "both-ways",
             "Not in the paper: counting the dense model that comes back, it still halves SGD's bytes",
             judge_both_ways,
+            {"small": HOLDS},
         ),
         same_bits_claim(),
         seconds_claim(),
