@@ -31,7 +31,8 @@ def world() -> Any:
     There all ranks wait for each other, for ever where one ended before it came so far. After MPICOMP_START_SECONDS (60) the process ends
     with its stack, which names this line.
     """
-    faulthandler.dump_traceback_later(float(os.environ.get("MPICOMP_START_SECONDS", START_SECONDS)), exit=True)
+    seconds = float(os.environ.get("MPICOMP_START_SECONDS", START_SECONDS))
+    faulthandler.dump_traceback_later(seconds, exit=True, file=2)  # sys.stderr may be no file, as in a notebook
     from mpi4py import MPI
 
     faulthandler.cancel_dump_traceback_later()

@@ -410,7 +410,7 @@ def mixed(desk, size: Size, s: float) -> list[Row]:
         "MARINA CQ": "cq:radius=common",
         "MARINA IQ": "iq:radius=common",
         "MARINA PermK": "permk",
-        "MARINA PermK+CQ": f"permk-cq:parts={size.mixed // 5}",
+        "MARINA PermK+CQ": f"permk-cq:parts={max(size.mixed // 5, 1)}",
     }
     runs = {
         name: desk.run(f"{name} s={s:g}", method="marina", compressor=spec, **options) for name, spec in specs.items()
