@@ -70,7 +70,9 @@ def test_test_part_has_the_columns_of_the_training_part():
 
 
 def test_unknown_name_lists_the_known_ones():
-    with pytest.raises(DataError, match=r"no such file.*a9a, a9a\.t, digits, mushrooms, news4,.*; did you mean 'mushrooms'"):
+    with pytest.raises(
+        DataError, match=r"no such file.*a9a, a9a\.t, digits, mushrooms, news4,.*; did you mean 'mushrooms'"
+    ):
         load("mushroms")
 
 

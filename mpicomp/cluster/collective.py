@@ -38,8 +38,7 @@ class CollectiveExchange(MPIExchange):
             frame = self.buffer(("up",), plan.frame_nbytes) if own is None else own
             nbytes = self.write_frame(codec, V, group.rows, group.clients, keys, round, frame, own is not None)
             self.record_uplink(nbytes, len(group.rows), 0 if codec.fixed else _LENGTH_NBYTES)
-        lengths = self._uplink_lengths(codec, groups, nbytes)
-        displacements = self._displacements(plan)
+        lengths, displacements = self._uplink_lengths(codec, plan, groups, nbytes), plan.places
         if self.is_server:
             fold = self.fold(codec, total, weights, separate)
             everything = self.buffer(("from all",), plan.frame_nbytes * len(self.workers))
@@ -55,15 +54,11 @@ class CollectiveExchange(MPIExchange):
         if into is not None and group is not None:
             self.absorb(codec, frame, nbytes, group, keys, round, into, into_scale)
 
-    def _displacements(self, plan) -> np.ndarray:
-        """Where each rank's frame begins in the server's buffer; the server itself sends none."""
-        return np.maximum(np.arange(self.placement.size) - 1, 0) * plan.frame_nbytes
-
-    def _uplink_lengths(self, codec, groups, nbytes: int) -> np.ndarray:
+    def _uplink_lengths(self, codec, plan, groups, nbytes: int) -> np.ndarray:
         """The length of every rank's frame: known where the codec's messages are of fixed length, gathered otherwise."""
         if codec.fixed:
-            counts = np.array([len(own[0].clients) if own else 0 for own in groups])
-            return np.where(counts > 0, HEADER_NBYTES + counts * codec.max_nbytes, 0)
+            everybody = all(own is whole for own, whole in zip(groups, plan.groups, strict=True))
+            return plan.lengths if everybody else np.array([plan.length(codec, own) for own in groups])
         self._length[0] = nbytes
         self.comm.gather(self._length, self._lengths if self.is_server else None)
         return self._lengths
@@ -91,7 +86,7 @@ class CollectiveExchange(MPIExchange):
     def scatter(self, codec, v, keys, round, into, mirror=None, active=None):
         plan = self.plan(codec)
         groups = [self.addressed(plan, rank, active) for rank in range(self.placement.size)]
-        displacements, everything = self._displacements(plan), None
+        displacements, everything = plan.places, None
         if self.is_server:
             everything = self.buffer(("to all",), plan.frame_nbytes * len(self.workers))
             self._lengths[:] = 0

@@ -68,7 +68,14 @@ class Fold(NamedTuple):
 
 
 class Plan:
-    """How a codec's messages are put into frames, for every rank; `largest` is the number of messages in the largest one."""
+    """How a codec's messages are put into frames, for every rank.
+
+    Attributes
+    ----------
+    groups : of each rank, one for each frame. largest : the number of messages in the largest. frame_nbytes : bytes that it may take.
+    places : int64, shape (size,): where each rank's frame begins on the server, when all are received side by side.
+    lengths : int64, shape (size,): of the frames when everybody speaks and all messages have their greatest length.
+    """
 
     def __init__(self, codec: Codec, placement: Placement, one_frame: bool):
         capacity = codec.max_nbytes
@@ -82,6 +89,14 @@ class Plan:
             )
         self.largest = max((len(g.clients) for groups in self.groups for g in groups), default=1)
         self.frame_nbytes = frame_capacity(codec, self.largest)
+        self.places = np.maximum(np.arange(placement.size) - 1, 0) * self.frame_nbytes
+        self.lengths = np.array([self.length(codec, groups) for groups in self.groups])
+
+    @staticmethod
+    def length(codec: Codec, groups: list[Group]) -> int:
+        """Bytes of a frame with the clients of these groups, all messages of the greatest length; 0 for nobody."""
+        messages = sum(len(group.clients) for group in groups)
+        return HEADER_NBYTES + messages * codec.max_nbytes if messages else 0
 
 
 def frame_capacity(codec: Codec, messages: int = 1) -> int:

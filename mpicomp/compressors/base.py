@@ -371,7 +371,7 @@ class Compressor:
 
 
 def _own(args: tuple, kept: np.ndarray | None) -> tuple:
-    """Copies of the arrays in a tuple, or in tuples in it, but for `kept`."""
+    """Copies of the arrays in a tuple, or in tuples in it, but for `kept`. None may be a view of another: the copies would part."""
     return tuple(
         _own(a, kept) if isinstance(a, tuple) else a.copy() if isinstance(a, np.ndarray) and a is not kept else a
         for a in args

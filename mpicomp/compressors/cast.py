@@ -48,8 +48,7 @@ class Cast(Compressor):
         return 1.0 - 2.0**-17
 
     def bind(self, dim, n_clients, wire_dtype=np.float64):
-        values = np.empty(CHUNK, np.float32)
-        args = self.to == "float16", values, values.view(np.uint32)
+        args = self.to == "float16", np.empty(CHUNK, np.float32)
         return Codec(
             self, self.codec_id, dim, n_clients, np.dtype(wire_dtype), 2 * dim, _encode, _decode, args, fixed=True,
             cutting=cut_by_fields(unit=2, separable=True),
@@ -57,8 +56,8 @@ class Cast(Compressor):
 
 
 @njit
-def _encode(V, rows, clients, shared, private, buf, pos, tally, wire, half, values, bits):
-    d = V.shape[1]
+def _encode(V, rows, clients, shared, private, buf, pos, tally, wire, half, values):
+    d, bits = V.shape[1], values.view(np.uint32)
     for j in range(rows.shape[0]):
         x, halves = V[rows[j]], buf[pos : pos + 2 * d].view(np.uint16)
         for first in range(0, d, CHUNK):
@@ -74,8 +73,8 @@ def _encode(V, rows, clients, shared, private, buf, pos, tally, wire, half, valu
 
 
 @njit
-def _decode(buf, pos, end, rows, clients, weights, shared, private, out, wire, half, values, bits):
-    d = out.shape[1]
+def _decode(buf, pos, end, rows, clients, weights, shared, private, out, wire, half, values):
+    d, bits = out.shape[1], values.view(np.uint32)
     for j in range(rows.shape[0]):
         if pos + 2 * d > end:
             return TRUNCATED
