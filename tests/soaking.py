@@ -387,7 +387,9 @@ def main() -> None:
     if options.rounds:
         from steady import steady
 
-        tally.losses += steady(options.rounds)
+        faults = steady(options.rounds)
+        print(*[f"LOSS {fault}" for fault in faults], f"{len(faults)} losses in the long jobs", sep="\n", flush=True)
+        tally.losses += faults
     sys.exit(1 if tally.losses else 0)
 
 

@@ -32,9 +32,9 @@ def on_rank(what: str, count: int) -> None:
     def counted(owner: type, name: str, key: str) -> None:
         original = getattr(owner, name)
 
-        def call(*args):
+        def call(*args, **how):
             counts[key] += 1
-            return original(*args)
+            return original(*args, **how)
 
         setattr(owner, name, call)
 
