@@ -23,7 +23,7 @@ from ..cluster.comm import Comm
 EXIT_STALLED = 4
 STDERR = 2
 GRACE = 1.0  # seconds in which the other ranks have their say, before the first process ends the job
-FILES = 600.0  # seconds that writing files may take beyond the time-out
+FILES_SECONDS = 600.0  # that writing checkpoints and results may take beyond the time-out
 ROUND, EVALUATION, CHECKPOINT, END = (
     "round",
     "the evaluation after round",
@@ -51,6 +51,7 @@ class StallWatch:
         self._who = f"rank {rank} of {size} on {platform.node()}"
         self._watched, self._over = threading.get_ident(), threading.Event()
         self._tick = min(seconds / 10, 0.25)
+        self._files = float(os.environ.get("MPICOMP_FILES_SECONDS", FILES_SECONDS))
 
     def __enter__(self) -> StallWatch:
         if self.seconds:
@@ -76,7 +77,7 @@ class StallWatch:
             at, now = self.at, time.monotonic()
             if at is not seen:
                 seen, since = at, now
-            elif now - since > self.seconds + (FILES if at[0] in (CHECKPOINT, END) else 0):
+            elif now - since > self.seconds + (self._files if at[0] in (CHECKPOINT, END) else 0):
                 self._end(at, now - since)
 
     def _end(self, at: tuple[str, int], age: float) -> None:
