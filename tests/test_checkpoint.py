@@ -15,6 +15,7 @@ import pytest
 import mpicomp as mc
 from mpicomp.errors import CheckpointError
 from mpicomp.methods import methods
+from mpicomp.runtime.checkpoint import Checkpoint
 
 MPIRUN = Path(sys.executable).parent / "mpirun"
 COMMON = {
@@ -135,6 +136,23 @@ def test_a_damaged_checkpoint_is_named_and_the_older_one_used(damage, tmp_path, 
     said = capfd.readouterr().out
     assert "round-000000016" in said and "older checkpoint" in said
     same(whole, again)
+
+
+def test_no_bit_of_a_checkpoint_can_change_unnoticed(tmp_path):
+    """A key of the history, a total, a round: whatever is altered is refused, or is what it was."""
+    run(tmp_path, method="ef21", rounds=9, checkpoint_every=8)
+    folder, rng = newest(tmp_path), np.random.default_rng(5)
+    manifest = Checkpoint.open(folder).manifest
+    for file in sorted(folder.iterdir()):
+        data = file.read_bytes()
+        for at in rng.integers(len(data), size=150):
+            altered = bytearray(data)
+            altered[at] ^= 1 << int(rng.integers(8))
+            file.write_bytes(altered)
+            with pytest.raises(CheckpointError, match=str(folder)):
+                Checkpoint.open(folder)
+        file.write_bytes(data)
+    assert Checkpoint.open(folder).manifest == manifest
 
 
 def test_without_a_whole_checkpoint_the_error_says_so(tmp_path):

@@ -8,8 +8,10 @@ keeps the thread from running too; then `faulthandler`'s own timer, which the th
 from __future__ import annotations
 
 import faulthandler
+import math
 import os
 import platform
+import signal
 import sys
 import threading
 import time
@@ -18,7 +20,7 @@ from pathlib import Path
 from types import CodeType, FrameType, FunctionType
 from typing import Any
 
-from ..cluster.comm import Comm
+from ..cluster.comm import FINALIZE_SECONDS, Comm
 
 EXIT_STALLED = 4
 STDERR = 2
@@ -93,6 +95,13 @@ class StallWatch:
         os.write(STDERR, text.encode())
         time.sleep(GRACE if waits else GRACE / 2)
         os._exit(EXIT_STALLED)
+
+
+def limit_end(seconds: float) -> None:
+    """From now on this process has so long, but at least some seconds, to end; then SIGALRM does it. A rank that is stopped after its last
+    round would keep the others in MPI_Finalize, where no thread of Python's runs any more."""
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.alarm(math.ceil(max(seconds, FINALIZE_SECONDS) + GRACE))
 
 
 def _place(frame: FrameType) -> str:
