@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mpicomp.bench import breakeven, target
+from mpicomp.bench import breakeven, link, target
 from mpicomp.bench.breakeven import Rates, break_even
 from mpicomp.bench.start import PHASES, bench_start
 from mpicomp.errors import ConfigError, LabError
@@ -55,6 +55,22 @@ def test_bench_breakeven_measures_messages():
     assert top["times_fewer"] == dense["nbytes"] / top["nbytes"] > 50
     assert all(r["decode"] > 0 for r in (dense, sign, top)) and sign["encode"] > 0
     assert all(r["speed"] is None or r["speed"] > 1e3 for r in (sign, top)) and dense["speed"] is None
+
+
+# ---- bounds of rounds ------------------------------------------------------------------------------------------------------
+def test_the_bound_of_a_round_on_links():
+    """A star of n dense workers takes n + 1 vectors one after the other, not 2n; slices go both ways at once."""
+    n, D, rate, delay = 4, 10**6, 1e8, 0.002
+    star = {
+        "exchange": "p2p", "work": [0.0, 0.01, 0.02, 0.02, 0.02], "step": [0.003, 0.0, 0.0, 0.0, 0.0],
+        "received": [n * D, *[D] * n], "sent": [n * D, *[D] * n], "up": [0.0, *[D] * n], "down": D,
+    }  # fmt: skip
+    assert link.bound(star, rate, delay) == pytest.approx(8 * (n + 1) * D / rate + 2 * delay + 0.01 + 0.003)
+    # where little comes up, the last worker's answer follows the last model
+    few = {**star, "received": [n * 100, *[D] * n], "up": [0.0, *[100] * n]}
+    assert link.bound(few, rate, delay) == pytest.approx(8 * (n * D + 100) / rate + 2 * delay + 0.01 + 0.003)
+    slices = {**star, "exchange": "sharded", "received": [D] * 5, "sent": [D, D, 2 * D, D, D], "step": [0.001] * 5}
+    assert link.bound(slices, rate, delay) == pytest.approx(16 * D / rate + 2 * delay + 0.02 + 0.001)
 
 
 # ---- under an MPI launcher -----------------------------------------------------------------------------------------------
