@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -121,3 +121,34 @@ def plain_ticks(ax: Any, values: Iterable[float]) -> None:
 def shared_legend(figure: Any, ax: Any, columns: int = 4) -> None:
     """One legend for all panels, above them, from the lines of one."""
     figure.legend(*ax.get_legend_handles_labels(), loc="outside upper center", ncols=columns, frameon=False)
+
+
+def panels_by_clients(
+    figure: Any,
+    names: Sequence[str],
+    curve: Callable[[str, int], Stored],
+    cost: Callable[[str, int], float],
+    axis: Callable[[Stored], np.ndarray],
+    label: str,
+    clients: Sequence[int],
+    panels: int = 3,
+    columns: int = 5,
+) -> None:
+    """A panel of curves for each of the last `panels` numbers of clients, then one of what it took to the target over all of them.
+
+    Parameters
+    ----------
+    names : of the methods. curve, cost : a method's run with n clients, and what it took. axis, label : what is counted, as text with unit.
+    """
+    *shown, last = figure.subplots(1, min(panels, len(clients)) + 1)
+    for ax, n in zip(shown, clients[-len(shown) :], strict=True):
+        convergence(ax, [Line(name, curve(name, n), i) for i, name in enumerate(names)], axis, label, logarithmic=True)
+        ax.set_title(f"n = {n}")
+        if ax is not shown[0]:
+            ax.set_ylabel("")
+    for i, name in enumerate(names):
+        series(last, clients, [cost(name, n) for n in clients], name, i, markevery=1)
+    last.set(yscale="log", xlabel="clients n", ylabel=f"{label} to the target")
+    last.yaxis.set_minor_formatter("")
+    plain_ticks(last, clients)
+    shared_legend(figure, shown[0], columns=columns)

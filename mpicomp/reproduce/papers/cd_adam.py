@@ -203,9 +203,9 @@ class CDAdamStudy(Study):
         desk.table("logistic", rows)
         desk.table("network", [self.measure_network(desk, size, method) for method in METHODS])
         labels = {m: label(m, size.sets[0], "sign") for m in METHODS}
-        desk.again_over_mpi(labels.values())
         dense, mine = (desk.evidence.curves[labels[m]] for m in ("AMSGrad", "CD-Adam"))
         target = max(CLOSE * float(column(dense, "grad_norm_sq")[0]), common_target([dense, mine]))
+        desk.again_over_mpi(labels.values(), target)
         measure_seconds(desk, {m: f"{name} mpi" for m, name in labels.items()}, both_ways, target)
 
     @staticmethod

@@ -12,7 +12,7 @@ from ...study.compare import Stored
 from ..axes import column, message_bytes, rounds, seconds_at, up_bits
 from ..drawing import Line, series, shared_legend
 from ..networks import accuracy, at_accuracy, final, inaccuracy
-from ..seconds import SPEEDS, TABLE, same_bits_claim, seconds_claim
+from ..seconds import SPEEDS, TABLE, draw_honest, same_bits_claim, seconds_claim
 from ..study import FAILS, HOLDS, IN_PART, Claim, Evidence, Figure, Row, Study, Verdict, papers
 
 SGD, SIGN, TERNARY, RULE, ADAPTIVE, EQUAL = "SGD", "signSGD", "TernGrad", "DQ-SGD", "AdaQS", "DQ-SGD, 4 bits"
@@ -236,18 +236,6 @@ def draw_tradeoff(evidence: Evidence, figure: Any) -> None:
     shared_legend(figure, figure.axes[0], columns=len(SHOWN))
 
 
-def draw_honest(evidence: Evidence, figure: Any) -> None:
-    """The runs over MPI: accuracy over the paper's bits, all bytes, and seconds at both speeds."""
-    rows = evidence.tables[TABLE]
-    lines = [Line(row["method"], evidence.curves[row["curve"]], colour(row["method"])) for row in rows]
-    axes: dict[str, Axis] = {"uplink bits / n": up_bits, "bytes sent, both directions": message_bytes}
-    axes |= {f"seconds at {name}": seconds_at(speed) for name, speed in SPEEDS.items()}
-    for ax, (name, axis) in zip(figure.subplots(1, len(axes), sharey=True), axes.items(), strict=True):
-        accuracy(ax, lines, axis, name)
-        ax.label_outer()
-    shared_legend(figure, figure.axes[0], columns=len(lines))
-
-
 @papers.register("dq-sgd")
 class DQSGDStudy(Study):
     """Eight workers train small networks on words (for AG-News) and on images (for CIFAR); one step for all, signSGD's own is tuned."""
@@ -297,7 +285,9 @@ class DQSGDStudy(Study):
     figures = (
         Figure("training", draw_training, (12.0, 6.0)),
         Figure("tradeoff", draw_tradeoff, (9.0, 3.8)),
-        Figure("honest", draw_honest, (11.0, 3.4)),
+        Figure(
+            "honest", draw_honest(up_bits, "uplink bits / n", accuracy, lambda i, method: colour(method)), (11.0, 3.4)
+        ),
     )
 
     def measure(self, desk, size):

@@ -13,7 +13,7 @@ from ...study.compare import Stored, common_target
 from .. import generated
 from ..axes import at_target, column, message_bytes, rounds, up_bits
 from ..drawing import Line, convergence, series, shared_legend
-from ..seconds import draw_honest, measure_seconds, same_bits_claim, seconds_claim
+from ..seconds import draw_honest, early_target, measure_seconds, same_bits_claim, seconds_claim
 from ..study import HOLDS, IN_PART, Claim, Evidence, Figure, Row, Study, Verdict, papers
 
 PAIRS = {  # what is compared: the step of the quadratic mean, and that of the arithmetic one
@@ -303,8 +303,9 @@ class EF21WStudy(Study):
         desk.run(f"ef21-am {where}", method="ef21-am", **shown)
         desk.run(f"gd {where}", **dense(shown, size))
         labels = {NAMES[method]: f"{method} {where}" for method in ("ef21", "ef21-w", "ef21-am", "gd")}
-        desk.again_over_mpi(labels.values())
-        measure_seconds(desk, {name: f"{label} mpi" for name, label in labels.items()}, up_bits)
+        target = early_target([desk.evidence.curves[label] for label in labels.values()], 1 / 3)
+        desk.again_over_mpi(labels.values(), target)
+        measure_seconds(desk, {name: f"{label} mpi" for name, label in labels.items()}, up_bits, target)
 
     @staticmethod
     def compare(desk, where: str, pair: str, options: dict[str, Any]) -> Row:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ..axes import both_bits, costs, down_bits
-from ..drawing import Line, convergence, plain_ticks, series, shared_legend
+from ..drawing import Line, convergence, panels_by_clients, shared_legend
 from ..seconds import draw_honest, measure_seconds, same_bits_claim, seconds_claim
 from ..study import FAILS, HOLDS, IN_PART, Claim, Evidence, Figure, Row, Study, Verdict, papers
 
@@ -190,19 +190,16 @@ def panels_by_n(table: str, methods: dict[str, Any], axis: Any, column: str, lab
     """What draws a panel of curves for each n, and the bits to the target over n."""
 
     def draw(evidence: Evidence, figure: Any) -> None:
-        clients = sorted({row["n"] for row in evidence.tables[table]})
-        panels = figure.subplots(1, len(clients) + 1)
-        for ax, n in zip(panels, clients, strict=False):
-            lines = [Line(name, evidence.curves[f"{name} n={n}"], i) for i, name in enumerate(methods)]
-            convergence(ax, lines, axis, label, logarithmic=True)
-            ax.set_title(f"n = {n}")
-        for i, name in enumerate(methods):
-            values = by_n(evidence, table, column, name)
-            series(panels[-1], list(values), list(values.values()), name, i, markevery=1)
-        panels[-1].set(yscale="log", xlabel="clients n", ylabel=f"{label} to the target")
-        panels[-1].yaxis.set_minor_formatter("")
-        plain_ticks(panels[-1], clients)
-        shared_legend(figure, panels[0], columns=len(methods))
+        panels_by_clients(
+            figure,
+            list(methods),
+            lambda name, n: evidence.curves[f"{name} n={n}"],
+            lambda name, n: evidence.value(table, column, method=name, n=n),
+            axis,
+            label,
+            sorted({row["n"] for row in evidence.tables[table]}),
+            columns=len(methods),
+        )
 
     return draw
 
