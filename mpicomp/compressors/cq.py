@@ -182,7 +182,7 @@ class CQ(Compressor):
 
         if self._correlated() and self.lattice.symbols == 2 and not self.rotate and not self.entropy:
             encode, decode = encode_bits, decode_bits
-            args: tuple = (self.use_max, lanes, agreed, order, top)
+            args: tuple = (self.use_max, lanes, agreed, order, top, np.empty(CHUNK, np.uint8))
         else:
             lattice = self.lattice.slope, *self.lattice.offset, self.lattice.symbols
             counts = np.empty(self.lattice.symbols if self.entropy else 0, np.int64)

@@ -22,33 +22,33 @@ from . import lean
 LANES = 64  # partial sums of a norm
 AHEAD = 2048  # entries: what is that far away is on its way from memory while an array is passed through,
 PIECE = 256  # so many at a time
-_CACHE_LINE = 64  # bytes
+CACHE_LINE = 64  # bytes
 
 
-def _intrinsic(function: Callable[..., Any]) -> Callable[..., Any]:
+def kernel_intrinsic(function: Callable[..., Any]) -> Callable[..., Any]:
     """A function of kernels that is given as LLVM instructions; callers leave out the first argument."""
     return cast(Callable[..., Any], intrinsic(function))
 
 
-@_intrinsic
+@kernel_intrinsic
 def add32(typing: Any, a: Any, b: Any) -> Any:
     """a + b modulo 2**32, of two uint32."""
     return types.uint32(types.uint32, types.uint32), lambda context, builder, signature, args: builder.add(*args)
 
 
-@_intrinsic
+@kernel_intrinsic
 def sub32(typing: Any, a: Any, b: Any) -> Any:
     """a − b modulo 2**32, of two uint32."""
     return types.uint32(types.uint32, types.uint32), lambda context, builder, signature, args: builder.sub(*args)
 
 
-@_intrinsic
+@kernel_intrinsic
 def mul32(typing: Any, a: Any, b: Any) -> Any:
     """a · b modulo 2**32, of two uint32."""
     return types.uint32(types.uint32, types.uint32), lambda context, builder, signature, args: builder.mul(*args)
 
 
-@_intrinsic
+@kernel_intrinsic
 def xorshift32(typing: Any, x: Any, shift: Any) -> Any:
     """x ^ (x >> shift), of two uint32."""
 
@@ -58,7 +58,7 @@ def xorshift32(typing: Any, x: Any, shift: Any) -> Any:
     return types.uint32(types.uint32, types.uint32), generate
 
 
-@_intrinsic
+@kernel_intrinsic
 def bits_of(typing: Any, value: Any) -> Any:
     """The bits of a float32 or float64 as a uint32 or uint64."""
     word = types.uint32 if value == types.float32 else types.uint64
@@ -67,7 +67,7 @@ def bits_of(typing: Any, value: Any) -> Any:
     )
 
 
-@_intrinsic
+@kernel_intrinsic
 def float_of(typing: Any, word: Any) -> Any:
     """The inverse of `bits_of`."""
     value = types.float32 if word == types.uint32 else types.float64
@@ -76,7 +76,7 @@ def float_of(typing: Any, word: Any) -> Any:
     )
 
 
-@_intrinsic
+@kernel_intrinsic
 def next_above(typing: Any, value: Any) -> Any:
     """The next larger number of the same type, of a positive finite one or zero."""
 
@@ -87,7 +87,7 @@ def next_above(typing: Any, value: Any) -> Any:
     return value(value), generate
 
 
-@_intrinsic
+@kernel_intrinsic
 def trailing_zeros(typing: Any, word: Any) -> Any:
     """The number of the lowest bit that is set in a uint64 (64 if none is), as an int64."""
 
@@ -97,7 +97,7 @@ def trailing_zeros(typing: Any, word: Any) -> Any:
     return types.int64(types.uint64), generate
 
 
-@_intrinsic
+@kernel_intrinsic
 def load_word(typing: Any, array: Any, byte: Any, word: Any) -> Any:
     """The number of type `word` (np.uint8 to np.uint64) in the bytes of a contiguous array from `byte` on. The caller has checked that
     they are there.
@@ -105,28 +105,28 @@ def load_word(typing: Any, array: Any, byte: Any, word: Any) -> Any:
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         kind = context.get_value_type(word.instance_type)
-        return builder.load(_address(context, builder, signature.args, args, kind), align=1)
+        return builder.load(address_of(context, builder, signature.args, args, kind), align=1)
 
     return word.instance_type(array, types.intp, word), generate
 
 
-@_intrinsic
+@kernel_intrinsic
 def store_word(typing: Any, array: Any, byte: Any, word: Any) -> Any:
     """Write the number `word` into the bytes of a contiguous array from `byte` on. The caller has checked that they are there."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        builder.store(args[2], _address(context, builder, signature.args, args, args[2].type), align=1)
+        builder.store(args[2], address_of(context, builder, signature.args, args, args[2].type), align=1)
 
     return types.void(array, types.intp, word), generate
 
 
-@_intrinsic
+@kernel_intrinsic
 def nonzero_bytes(typing: Any, array: Any, byte: Any) -> Any:
     """A uint64: bit b says whether byte number `byte` + b of a contiguous array is not zero. The caller has checked that all are there."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         kind = ir.VectorType(ir.IntType(8), 64)
-        block = builder.load(_address(context, builder, signature.args, args, kind), align=1)
+        block = builder.load(address_of(context, builder, signature.args, args, kind), align=1)
         return builder.bitcast(builder.icmp_unsigned("!=", block, ir.Constant(kind, None)), ir.IntType(64))
 
     return types.uint64(array, types.intp), generate
@@ -146,12 +146,12 @@ def _norm_blocks(order: int) -> Callable[..., Any]:
             kind = wide if x.dtype == types.float64 else ir.VectorType(ir.FloatType(), LANES)
 
             def place(number: int, byte: Any, kind: Any) -> Any:
-                return _address(context, builder, signature.args[number:], [args[number], byte], kind)
+                return address_of(context, builder, signature.args[number:], [args[number], byte], kind)
 
             def block_of(number: int, byte: Any) -> Any:
-                for line in range(0, size, _CACHE_LINE) if packed else ():
+                for line in range(0, size, CACHE_LINE) if packed else ():
                     ahead = builder.add(byte, i64(AHEAD * size // LANES + line))
-                    _prefetch(builder, place(number, ahead, ir.IntType(8)))
+                    prefetch(builder, place(number, ahead, ir.IntType(8)))
                 return builder.load(place(number, byte, kind), align=1)
 
             address = place(3, i64(0), wide)
@@ -173,7 +173,7 @@ def _norm_blocks(order: int) -> Callable[..., Any]:
 
         return types.void(x, minus, types.intp, lanes, signs, types.intp), generate
 
-    return _intrinsic(norm_blocks)
+    return kernel_intrinsic(norm_blocks)
 
 
 signs_of_blocks, add_absolute_blocks, add_square_blocks = (_norm_blocks(order) for order in range(3))
@@ -184,26 +184,26 @@ def _absolute(builder: Any, block: Any, kind: ir.VectorType) -> Any:
     return builder.call(cgutils.get_or_insert_function(builder.module, function, f"llvm.fabs.v{LANES}f64"), [block])
 
 
-def _address(context: Any, builder: Any, kinds: Any, args: Any, kind: ir.Type) -> Any:
+def address_of(context: Any, builder: Any, kinds: Any, args: Any, kind: ir.Type) -> Any:
     """A pointer to a `kind` in the array that is the first argument, as many bytes after its beginning as the second says."""
     array = context.make_array(kinds[0])(context, builder, args[0])
     start = builder.bitcast(array.data, ir.IntType(8).as_pointer())
     return builder.bitcast(builder.gep(start, [args[1]]), kind.as_pointer())
 
 
-def _prefetch(builder: Any, address: Any) -> None:
+def prefetch(builder: Any, address: Any) -> None:
     i32 = ir.IntType(32)
     kind = ir.FunctionType(ir.VoidType(), [address.type, i32, i32, i32])
     prefetch = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
     builder.call(prefetch, [address, i32(0), i32(3), i32(1)])  # to read, into the nearest cache, data
 
 
-@_intrinsic
+@kernel_intrinsic
 def _fetch(typing: Any, array: Any, byte: Any) -> Any:
     """Have the cache line with that byte of a contiguous array brought from memory, if there is one; returns at once."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        _prefetch(builder, _address(context, builder, signature.args, args, ir.IntType(8)))
+        prefetch(builder, address_of(context, builder, signature.args, args, ir.IntType(8)))
 
     return types.void(array, types.intp), generate
 
@@ -211,5 +211,5 @@ def _fetch(typing: Any, array: Any, byte: Any) -> Any:
 @lean
 def fetch(x, start, stop):
     """Have x[start:stop] brought from memory while other work is done; what lies behind the array's end does no harm."""
-    for byte in range(start * x.itemsize, stop * x.itemsize, _CACHE_LINE):
+    for byte in range(start * x.itemsize, stop * x.itemsize, CACHE_LINE):
         _fetch(x, byte)
