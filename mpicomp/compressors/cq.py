@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import log, sqrt
+from typing import Any
 
 import numpy as np
 
@@ -181,7 +182,8 @@ class CQ(Compressor):
             return radii
 
         if self._correlated() and self.lattice.symbols == 2 and not self.rotate and not self.entropy:
-            encode, decode = encode_bits, decode_bits
+            encode: Any = encode_bits
+            decode: Any = decode_bits
             args: tuple = (self.use_max, lanes, agreed, order, top, np.empty(CHUNK, np.uint8))
         else:
             lattice = self.lattice.slope, *self.lattice.offset, self.lattice.symbols

@@ -77,6 +77,17 @@ def _fused(builder: Any, a: Any, b: Any, c: Any) -> Any:
     return builder.call(cgutils.get_or_insert_function(builder.module, kind, f"llvm.fmuladd.v{BLOCK}f32"), [a, b, c])
 
 
+def _values(builder: Any, place_of: Any, dtype: Any, entry: Any) -> Any:
+    """The block of the first argument from `entry` on, in float32; what comes later is requested from memory."""
+    size = dtype.bitwidth // 8
+    byte = builder.mul(entry, _I64(size))
+    for line in range(0, BLOCK * size, CACHE_LINE):
+        prefetch(builder, place_of(0, builder.add(byte, _I64(AHEAD * size + line)), ir.IntType(8)))
+    if size == 4:
+        return builder.load(place_of(0, byte, _FLOATS), align=1)
+    return builder.fptrunc(builder.load(place_of(0, byte, ir.VectorType(ir.DoubleType(), BLOCK)), align=1), _FLOATS)
+
+
 @kernel_intrinsic
 def ends_of_blocks(
     typing: Any, x: Any, start: Any, blocks: Any, n: Any, place: Any, slope: Any, half: Any, margin: Any, common: Any, key: Any,
@@ -94,13 +105,10 @@ def ends_of_blocks(
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         (_, first, count, clients, own_place, steep, offset, doubt, shared, private, _, byte, _) = args
-        source = ir.VectorType(context.get_value_type(x.dtype), BLOCK)
-        size = x.dtype.bitwidth // 8
 
         def place_of(number: int, at: Any, kind: Any) -> Any:
             return address_of(context, builder, signature.args[number:], [args[number], at], kind)
 
-        n_wide, n_all = builder.zext(clients, _I64), _splat(builder, clients)
         n_wide = builder.zext(clients, _I64)
         here, there = _splat(builder, own_place), _splat(builder, builder.sub(own_place, clients))
         highs = [_splat(builder, builder.trunc(builder.lshr(k, _I64(32)), _I32)) for k in (shared, private)]
@@ -118,12 +126,7 @@ def ends_of_blocks(
             shift = builder.select(builder.icmp_unsigned("<", up, down), up, down)  # modulo n: the smaller one
             fraction = builder.sitofp(builder.xor(drawn[1], _all(_WORDS, 1 << 31)), _FLOATS)  # γ − ½, signed
             threshold = _fused(builder, fraction, _all(_FLOATS, 2.0**-32), builder.sitofp(shift, _FLOATS))
-            byte_of = builder.mul(builder.add(first, builder.mul(loop.index, _I64(BLOCK))), _I64(size))
-            values = builder.load(place_of(0, byte_of, source), align=1)
-            for line in range(0, BLOCK * size, CACHE_LINE):
-                prefetch(builder, place_of(0, builder.add(byte_of, _I64(AHEAD * size + line)), ir.IntType(8)))
-            if size == 8:
-                values = builder.fptrunc(values, _FLOATS)
+            values = _values(builder, place_of, x.dtype, builder.add(first, builder.mul(loop.index, _I64(BLOCK))))
             above = builder.fsub(_fused(builder, slopes, values, middle), threshold)
             at = builder.mul(loop.index, _I64(BLOCK // 8))
             for number, begin, limit in ((10, byte, bound), (12, _I64(0), builder.fneg(bound))):
@@ -132,3 +135,43 @@ def ends_of_blocks(
 
     arguments = x, types.intp, types.intp, types.uint32, types.uint32, *[types.float32] * 3, types.uint64, types.uint64
     return types.void(*arguments, buf, types.intp, clear), generate
+
+
+@kernel_intrinsic
+def powers_of_blocks(
+    typing: Any, x: Any, start: Any, blocks: Any, key: Any, buf: Any, exponents: Any, signs: Any
+) -> Any:
+    """For j = start, …, start + 16 · blocks − 1: x_j in float32, rounded at random to a power of two as `compressors.natural` says.
+
+    The exponents go to `buf` from byte `exponents` on, the signs, one bit each, from byte `signs` on, first entry in the lowest bit.
+
+    Types
+    -----
+    key : uint64; x : float32 or float64.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        _, first, count, private, _, exponent, sign = args
+
+        def place_of(number: int, at: Any, kind: Any) -> Any:
+            return address_of(context, builder, signature.args[number:], [args[number], at], kind)
+
+        high = _splat(builder, builder.trunc(builder.lshr(private, _I64(32)), _I32))
+        state = cgutils.alloca_once_value(builder, _first_states(builder, private, first))
+        with cgutils.for_range(builder, count) as loop:
+            now, done = builder.load(state), builder.mul(loop.index, _I64(BLOCK))
+            builder.store(builder.add(now, _all(_WORDS, BLOCK * _GAMMA & 0xFFFFFFFF)), state)
+            bits = builder.bitcast(_values(builder, place_of, x.dtype, builder.add(first, done)), _WORDS)
+            # twice the magnitude and twice as many random bits: without the sign, the exponent ends at the upper end
+            twice = builder.add(bits, bits)
+            draw = builder.lshr(_drawn(builder, now, high), _all(_WORDS, 8))
+            # the largest power of two stays, and so do infinity and NaN
+            below = builder.icmp_unsigned("<", twice, _all(_WORDS, 254 << 24))
+            field = builder.select(below, builder.add(twice, draw), twice)
+            powers = builder.trunc(builder.lshr(field, _all(_WORDS, 24)), ir.VectorType(ir.IntType(8), BLOCK))
+            builder.store(powers, place_of(4, builder.add(exponent, done), powers.type), align=1)
+            negative = builder.bitcast(builder.icmp_signed("<", bits, _all(_WORDS, 0)), _I16)
+            at = builder.add(sign, builder.udiv(done, _I64(8)))
+            builder.store(negative, place_of(4, at, _I16), align=1)
+
+    return types.void(x, types.intp, types.intp, types.uint64, buf, types.intp, types.intp), generate

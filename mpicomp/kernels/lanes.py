@@ -98,6 +98,16 @@ def trailing_zeros(typing: Any, word: Any) -> Any:
 
 
 @kernel_intrinsic
+def ones(typing: Any, word: Any) -> Any:
+    """How many bits of a uint64 are set, as an int64."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.ctpop(args[0])
+
+    return types.int64(types.uint64), generate
+
+
+@kernel_intrinsic
 def load_word(typing: Any, array: Any, byte: Any, word: Any) -> Any:
     """The number of type `word` (np.uint8 to np.uint64) in the bytes of a contiguous array from `byte` on. The caller has checked that
     they are there.
@@ -133,13 +143,14 @@ def nonzero_bytes(typing: Any, array: Any, byte: Any) -> Any:
 
 
 def _norm_blocks(order: int) -> Callable[..., Any]:
-    def norm_blocks(typing: Any, x: Any, minus: Any, blocks: Any, lanes: Any, signs: Any, pos: Any) -> Any:
+    def norm_blocks(typing: Any, x: Any, other: Any, factor: Any, blocks: Any, lanes: Any, signs: Any, pos: Any) -> Any:
         """lanes[l] += |x_j|, or x_j², for j = l, l + n, …, (blocks − 1)n + l with n = LANES; all sums stay in registers meanwhile.
 
-        Where `signs` is an array and not None, bit j from its byte `pos` on says whether x_j < 0. Where `minus` is an array, of the
-        same type as x, x − minus takes the place of x.
+        Where `signs` is an array and not None, bit j from its byte `pos` on says whether x_j < 0. Where `other` is an array and not
+        None, of the same type as x, x − other takes the place of x; where `factor` is a number, too, of their dtype, x becomes
+        x + factor · other, the product rounded before it is added.
         """
-        size, packed = x.dtype.bitwidth // 8 * LANES, signs != types.none
+        size, packed, added = x.dtype.bitwidth // 8 * LANES, signs != types.none, factor != types.none
 
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             i64, wide = ir.IntType(64), ir.VectorType(ir.DoubleType(), LANES)
@@ -154,16 +165,24 @@ def _norm_blocks(order: int) -> Callable[..., Any]:
                     prefetch(builder, place(number, ahead, ir.IntType(8)))
                 return builder.load(place(number, byte, kind), align=1)
 
-            address = place(3, i64(0), wide)
+            def times_factor(block: Any) -> Any:
+                lanes_of = ir.Constant(ir.VectorType(ir.IntType(32), LANES), None)
+                first = builder.insert_element(ir.Constant(kind, ir.Undefined), args[2], ir.IntType(32)(0))
+                return builder.fmul(builder.shuffle_vector(first, ir.Constant(kind, ir.Undefined), lanes_of), block)
+
+            address = place(4, i64(0), wide)
             sums = cgutils.alloca_once_value(builder, builder.load(address, align=1))
-            with cgutils.for_range(builder, args[2]) as loop:
+            with cgutils.for_range(builder, args[3]) as loop:
                 byte = builder.mul(loop.index, i64(size))
                 block = block_of(0, byte)
-                if minus != types.none:
+                if added:
+                    block = builder.fadd(block, times_factor(block_of(1, byte)))
+                    builder.store(block, place(0, byte, kind), align=1)
+                elif other != types.none:
                     block = builder.fsub(block, block_of(1, byte))
                 if packed:
                     below = builder.fcmp_ordered("<", block, ir.Constant(kind, None))
-                    word = place(4, builder.add(args[5], builder.mul(loop.index, i64(LANES // 8))), i64)
+                    word = place(5, builder.add(args[6], builder.mul(loop.index, i64(LANES // 8))), i64)
                     builder.store(builder.bitcast(below, i64), word, align=1)
                 if order:
                     block = block if kind == wide else builder.fpext(block, wide)
@@ -171,7 +190,7 @@ def _norm_blocks(order: int) -> Callable[..., Any]:
                     builder.store(builder.fadd(builder.load(sums), power), sums)
             builder.store(builder.load(sums), address, align=1)
 
-        return types.void(x, minus, types.intp, lanes, signs, types.intp), generate
+        return types.void(x, other, factor, types.intp, lanes, signs, types.intp), generate
 
     return kernel_intrinsic(norm_blocks)
 
@@ -213,3 +232,9 @@ def fetch(x, start, stop):
     """Have x[start:stop] brought from memory while other work is done; what lies behind the array's end does no harm."""
     for byte in range(start * x.itemsize, stop * x.itemsize, CACHE_LINE):
         _fetch(x, byte)
+
+
+@lean
+def fetch_entry(x, index):
+    """Have the cache line with x[index] brought from memory."""
+    _fetch(x, index * x.itemsize)
