@@ -73,11 +73,8 @@ def test_bench_roofline_reads_the_machine_code():
     found = roofline(2)
     assert [row["spec"].split(":")[0] for row in found["rows"]] == ["natural", "qsgd", "cq"] and found["clock"] > 1e8
     for row in found["rows"]:
-        assert (
-            0 < row["bound"]
-            and 0 < row["cycles"]
-            and all(loop["slots"] <= 2 * loop["instructions"] for loop in row["loops"])
-        )
+        assert min(row["bound"], row["cycles"]) > 0
+        assert all(0 < loop["slots"] <= 2 * loop["instructions"] for loop in row["loops"])
     text = (
         CliRunner()
         .invoke(app, ["bench", "roofline", "--repeats", "2"], catch_exceptions=False, standalone_mode=False)

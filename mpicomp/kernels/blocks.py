@@ -64,11 +64,13 @@ def _upper_products(builder: Any, words: Any, factor: Any) -> Any:
     )
     low = ir.Constant(wide, [0xFFFFFFFF] * (BLOCK // 2))
     odd = pick(words, undefined, [lane | 1 for lane in range(BLOCK)])
-    products = [
-        builder.bitcast(builder.mul(builder.and_(builder.bitcast(part, wide), low), factors), _WORDS)
-        for part in (words, odd)
-    ]
-    return pick(*products, [lane + BLOCK if lane & 1 else lane | 1 for lane in range(BLOCK)])
+
+    def times_factor(part: Any) -> Any:
+        return builder.bitcast(builder.mul(builder.and_(builder.bitcast(part, wide), low), factors), _WORDS)
+
+    return pick(
+        times_factor(words), times_factor(odd), [lane + BLOCK if lane & 1 else lane | 1 for lane in range(BLOCK)]
+    )
 
 
 def _fused(builder: Any, a: Any, b: Any, c: Any) -> Any:
