@@ -100,12 +100,13 @@ def thinned(points: np.ndarray, logarithmic: bool) -> np.ndarray:
 
 
 def series(ax: Any, x: Any, y: Any, name: str, colour: int, **more: Any) -> None:
-    """A line in the study's colour and marker number `colour`, with a few markers on it."""
+    """A line in the study's colour and marker number `colour`, with a few markers on it; dashed where the name ends in "tuned"."""
     style = {
         "color": COLOURS[colour % len(COLOURS)],
         "marker": MARKERS[colour % len(MARKERS)],
         "markevery": max(1, len(x) // MARKS),
         "label": name,
+        "linestyle": "--" if name.endswith("tuned") else "-",
     }
     ax.plot(x, y, **{**style, **more})
 
@@ -116,6 +117,15 @@ def plain_ticks(ax: Any, values: Iterable[float]) -> None:
     ax.set_xscale("log")
     ax.set_xticks(shown, [f"{value:g}" for value in shown])
     ax.set_xticks([], minor=True)
+
+
+def decimal_ticks(axis: Any) -> None:
+    """Labels at 1, 2 and 5 times the powers of ten of a logarithmic axis, which may span less than one of them."""
+    from matplotlib.ticker import LogFormatterSciNotation, LogLocator
+
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axis.set_major_formatter(LogFormatterSciNotation(labelOnlyBase=False, minor_thresholds=(np.inf, np.inf)))
+    axis.set_minor_formatter("")
 
 
 def shared_legend(figure: Any, ax: Any, columns: int = 4) -> None:
@@ -149,6 +159,6 @@ def panels_by_clients(
     for i, name in enumerate(names):
         series(last, clients, [cost(name, n) for n in clients], name, i, markevery=1)
     last.set(yscale="log", xlabel="clients n", ylabel=f"{label} to the target")
-    last.yaxis.set_minor_formatter("")
+    decimal_ticks(last.yaxis)
     plain_ticks(last, clients)
     shared_legend(figure, shown[0], columns=columns)

@@ -150,8 +150,10 @@ def draw_network(evidence: Evidence, figure: Any) -> None:
     lines = [Line(m, evidence.curves[f"{m} network"], i) for i, m in enumerate(METHODS)]
     panels = figure.subplots(1, 3, sharey=True)
     axes = {"rounds": rounds, "bits for each worker": both_ways, "bytes sent, both directions": message_bytes}
+    best = 100 * max(column(line.stored, "accuracy").max() for line in lines)
     for ax, (name, axis) in zip(panels, axes.items(), strict=True):
         accuracy(ax, lines, axis, name)
+        ax.set_ylim(best - 45, best + 2)
         ax.label_outer()
     shared_legend(figure, panels[0], columns=len(METHODS))
 
