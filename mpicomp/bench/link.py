@@ -51,7 +51,7 @@ def measure_rounds(comm: Any, spec: str, exchange: str, dim: int, rounds: int) -
     messages); "down" (bytes a round of the broadcasts, each counted once).
     """
     config = Config(
-        method="dcgd", compressor=spec, exchange=exchange, rounds=rounds, step=str(STEP_SIZE), dtype="float32", allow_unsafe=True
+        method="dcgd", compressor=spec, exchange=exchange, rounds=WARM + rounds + 1, step=str(STEP_SIZE), dtype="float32", allow_unsafe=True
     )  # fmt: skip
     counted = Comm(comm, by_node=exchange.startswith("hierarchical"))
     problem = Flat(dim, counted.size)
@@ -60,13 +60,14 @@ def measure_rounds(comm: Any, spec: str, exchange: str, dim: int, rounds: int) -
     session = Session(config, problem, composition.parts(STEP_SIZE), chosen, STEP_SIZE)
     for t in range(WARM):
         session.round(t)
-    # no barrier: a round begins while the last one's messages still travel
+    # No barrier, and a round more at the end: a round begins while the messages of the one before still travel.
     before, seconds, counts, start = _traffic(), session.clock.seconds.copy(), _counts(session), counted.now()
     for t in range(WARM, WARM + rounds):
         session.clock.start_round()
         session.round(t)
     wall, moved, spent = counted.now() - start, _traffic().since(before), session.clock.seconds - seconds
     up, down = _counts(session) - counts
+    session.round(WARM + rounds)
     chosen.finish()
     mine = [spent[[COMPUTE, ENCODE]].sum(), spent[STEP], moved.rx_bytes, moved.tx_bytes, up, down]
     ranks = counted.gather_json([float(value) / rounds for value in mine])
