@@ -16,6 +16,7 @@ import pytest
 import mpicomp as mc
 from mpicomp.cluster import witness
 from mpicomp.errors import EnvironmentMismatch
+from mpicomp.kernels.cache import cache_directory
 
 RANKS = 4
 EXCHANGES = ("p2p", "collective")
@@ -212,6 +213,47 @@ def test_verify_bytes_finds_one_byte(mpi, tmp_path):
 def test_verify_bytes_without_a_compiler_says_what_is_missing(mpi, tmp_path):
     job = mpi.run(2, ["-m", "mpicomp", *RUN], PATH="/nowhere", XDG_CACHE_HOME=str(tmp_path))
     assert job.code != 0 and "needs a C compiler and the MPI headers" in job.err and "Traceback" not in job.err
+
+
+NOWHERE = ("/usr/bin/env", "PATH=/nowhere")  # no compiler
+
+
+def fresh(directory: Path) -> dict[str, str]:
+    """A cache without a PMPI library, but with the kernels of this Python's."""
+    return {"XDG_CACHE_HOME": str(directory), "NUMBA_CACHE_DIR": str(cache_directory())}
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("exchange", [*EXCHANGES, "sharded", "hierarchical"])
+def test_verify_bytes_without_a_compiler_reads_open_mpis_monitoring(open_mpi, exchange, tmp_path):
+    argv = ["-m", "mpicomp", *RUN, "--exchange", exchange, "--method", "marina-p", "--compressor", "permk"]
+    more = ["--out", tmp_path / "out", "--checkpoint-every", "5", "--compressor", "permk"]
+    job = open_mpi.run(RANKS, [*argv, *more], before=NOWHERE, NO_COLOR="1", **fresh(tmp_path)).check()
+    assert job.err.count("needs a C compiler") == 1 and "counting with Open MPI's own monitoring instead" in job.err
+    assert "ledger and MPI agree to the byte" in job.out
+    rows = dict(re.findall(r"(\w+ (?:point to point|one to all|all to one)) +((?:\d+ *){4})", job.out))
+    assert {name.split()[0] for name in rows} >= {"setup", "round", "evaluation", "checkpoint"}
+    assert any("point to point" in name for name in rows) == (exchange != "collective")
+    traffic = json.loads((tmp_path / "out" / "summary.json").read_text())["bytes"]
+    counted = sum(int(row.split()[3]) for name, row in rows.items() if name.startswith("round"))
+    if exchange in EXCHANGES:
+        assert counted == traffic["uplink"]["message"] + traffic["downlink"]["message"]
+    assert counted > 3000
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("wrong", ["Isend", "Gatherv", "Scatterv"])
+def test_open_mpis_monitoring_finds_one_byte(open_mpi, wrong, tmp_path):
+    (tmp_path / "lying.py").write_text(LYING.replace('"Isend"', f'"{wrong}"'))
+    argv = [tmp_path / "lying.py", *RUN, "--exchange", "p2p" if wrong == "Isend" else "collective"]
+    argv += ["--method", "marina-p", "--compressor", "permk"]
+    job = open_mpi.run(RANKS, argv, before=NOWHERE, **fresh(tmp_path))
+    found = sorted(re.findall(r"mpicomp: (\w+ \w+), round ([\w ]+): the ledger has", job.err))
+    kind = {"Isend": "point to point", "Gatherv": "all to one", "Scatterv": "one to all"}[wrong]
+    ranks = {"Isend": [f"rank {rank}" for rank in range(RANKS)], "Gatherv": ["all ranks"], "Scatterv": ["rank 0"]}[
+        wrong
+    ]
+    assert job.code == 1 and "DIFFER" in job.out and found == [(rank, kind) for rank in ranks]
 
 
 def test_verify_bytes_in_one_process_is_refused():

@@ -15,6 +15,7 @@ import pytest
 import mpicomp as mc
 from mpicomp.errors import CheckpointError
 from mpicomp.methods import methods
+from mpicomp.runtime.checkpoint import Checkpoint
 
 MPIRUN = Path(sys.executable).parent / "mpirun"
 COMMON = {
@@ -135,6 +136,23 @@ def test_a_damaged_checkpoint_is_named_and_the_older_one_used(damage, tmp_path, 
     said = capfd.readouterr().out
     assert "round-000000016" in said and "older checkpoint" in said
     same(whole, again)
+
+
+def test_no_bit_of_a_checkpoint_can_change_unnoticed(tmp_path):
+    """A key of the history, a total, a round: whatever is altered is refused, or is what it was."""
+    run(tmp_path, method="ef21", rounds=9, checkpoint_every=8)
+    folder, rng = newest(tmp_path), np.random.default_rng(5)
+    manifest = Checkpoint.open(folder).manifest
+    for file in sorted(folder.iterdir()):
+        data = file.read_bytes()
+        for at in rng.integers(len(data), size=150):
+            altered = bytearray(data)
+            altered[at] ^= 1 << int(rng.integers(8))
+            file.write_bytes(altered)
+            with pytest.raises(CheckpointError, match=str(folder)):
+                Checkpoint.open(folder)
+        file.write_bytes(data)
+    assert Checkpoint.open(folder).manifest == manifest
 
 
 def test_without_a_whole_checkpoint_the_error_says_so(tmp_path):
@@ -290,6 +308,104 @@ def test_a_killed_job_goes_on_from_its_last_checkpoint(tmp_path):
         summary(tmp_path / "out")["bytes"]["uplink"]["values_only"]
         == summary(tmp_path / "whole")["bytes"]["uplink"]["values_only"]
     )
+
+
+# Children of one process that SIGKILL meets: first at each write, flush, rename and removal of a checkpoint in turn, then at random moments
+# while checkpoints of some 10 MB are written, one a round. Each is gone on with, and has to become the whole run.
+CRASHES = """
+import builtins, io, json, os, random, shutil, signal, sys, time
+from pathlib import Path
+import numpy as np
+import mpicomp as mc
+import mpicomp.runtime.checkpoint as checkpoint
+
+out, rng = Path(sys.argv[1]), random.Random(int(sys.argv[2]))
+
+def problem(d):
+    centres = np.arange(4)
+    return mc.FunctionProblem(lambda i, x: 0.5 * float((x - i) @ (x - i)), lambda i, x: x - i, d, 4, mc.Smoothness.bounds(np.ones(4)))
+
+def run(d, rounds, **more):
+    return mc.run(problem=problem(d), method="ef21", compressor="topk:k=3", rounds=rounds, eval_every=4, step=0.1, **more)
+
+def kill_at(event):
+    count = 0
+    def tick():
+        nonlocal count
+        count += 1
+        if count == event:
+            os.kill(os.getpid(), signal.SIGKILL)
+    class Traced(io.FileIO):
+        def write(self, data):
+            view = memoryview(data).cast("B")
+            done = super().write(view[: len(view) // 2])
+            tick()
+            return done + super().write(view[len(view) // 2 :])
+    def traced(function):
+        def call(*args, **how):
+            tick()
+            result = function(*args, **how)
+            tick()
+            return result
+        return call
+    save = checkpoint.save
+    def at_round_8(session, config, t, *args):
+        if t == 8:
+            checkpoint.open = lambda path, mode: (Traced if mode == "wb" else builtins.open)(path, mode)
+            os.fsync, os.replace, shutil.rmtree = traced(os.fsync), traced(os.replace), traced(shutil.rmtree)
+        save(session, config, t, *args)
+        if t == 8:
+            os._exit(0)
+    sys.modules["mpicomp.runtime.loop"].save = at_round_8
+
+def meets(whole, d, rounds, every, crash):
+    "The child's end; what stood in its newest checkpoint's directory; whether the run that goes on is the whole one."
+    shutil.rmtree(out, ignore_errors=True)
+    child = os.fork()
+    if not child:
+        try:
+            crash()
+            run(d, rounds, out=str(out), checkpoint_every=every)
+        finally:
+            os._exit(1)
+    if every == 1:
+        time.sleep(rng.uniform(0.2, 1) * seconds)
+        os.kill(child, signal.SIGKILL)
+    end = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    files = sorted(path.name for path in sorted(out.glob("checkpoints/*"))[-1].iterdir()) if out.exists() else []
+    again = run(d, rounds, out=str(out), checkpoint_every=every, resume="auto")
+    rows = [[{k: v for k, v in row.items() if not k.startswith("seconds")} for row in result.history] for result in (whole, again)]
+    same = all(whole.summary[key] == again.summary[key] for key in ("iterate_sha256", "bytes")) and rows[0] == rows[1]
+    return end, files, same, again.summary["resumed_at"]
+
+sys.stdout, said = open(os.devnull, "w"), sys.stdout
+met, event, whole = [], 0, run(50, 14)
+while not met or met[-1][0]:
+    event += 1
+    met.append(meets(whole, 50, 14, 4, lambda: kill_at(event)))
+whole = run(300_000, 10)
+start = time.monotonic()
+run(300_000, 10, out=f"{out}-timed", checkpoint_every=1)
+seconds = time.monotonic() - start
+large = [meets(whole, 300_000, 10, 1, lambda: None) for _ in range(8)]
+print(json.dumps([met, large]), file=said)
+"""
+
+
+@pytest.mark.process
+def test_sigkill_at_each_step_of_writing(tmp_path):
+    """Where the manifest is not there yet, the older checkpoint is gone on with; where it is, the new one."""
+    argv = [sys.executable, "-c", CRASHES, str(tmp_path / "out"), "5"]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    met, large = json.loads(done.stdout)
+    assert [end for end, *_ in met] == [-signal.SIGKILL] * (len(met) - 1) + [0]
+    assert all(same for _, _, same, _ in met + large)
+    assert {(tuple(files), at) for _, files, _, at in met} == {
+        (("rank-00000.part",), 4), (("rank-00000.npz",), 4), (("checkpoint.part", "rank-00000.npz"), 4),
+        (("checkpoint.json", "rank-00000.npz"), 8),
+    }  # fmt: skip
+    assert any("checkpoint.json" not in files for _, files, _, _ in large)
 
 
 # A disk of its own that is filled and emptied again, and then read-only.

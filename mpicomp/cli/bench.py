@@ -196,6 +196,29 @@ def _ratio(interval: tuple[float, float, float]) -> str:
     return "{:.2f} [{:.2f}, {:.2f}]".format(*interval)
 
 
+@bench.command("roofline")
+def bench_roofline(
+    repeats: Annotated[int, typer.Option(help="How often each is timed.")] = 20, json: Json = False
+) -> None:
+    """What bounds the encoders that compute much: the instructions of their loops, from the machine code, and the cycles they take."""
+    from ..bench.roofline import roofline
+    from .show import table
+
+    found = roofline(max(repeats, 1))
+    if json:
+        print_json(found)
+        return
+    rows = []
+    for row in found["rows"]:
+        for loop in row["loops"]:
+            name = f"{row['spec']}: {loop['name']}"
+            share = f"{loop['instructions']} / {loop['entries']}"
+            rows.append([name, share, str(loop["bits"]), f"{loop['slots'] / loop['entries']:.2f}", "", ""])
+        rows[-1][-2:] = [f"{row['bound']:.2f}", f"{row['cycles']:.2f}"]
+    header = ["", "instructions / entries", "bits", "vector slots an entry", "bound, cycles an entry", "measured"]
+    table(f"Innermost loops; {found['clock'] / 1e9:.2f} GHz", header, rows)
+
+
 @bench.command("wire")
 def bench_wire(
     device: Annotated[str, typer.Option(help="The network interface of rank 0 whose bytes are read.")] = "eth0",
