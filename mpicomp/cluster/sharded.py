@@ -46,6 +46,12 @@ class Slicing(Exchange):
     def check(self, codec, uplink):
         cutting, name = codec.cutting, codec.compressor.spec
         if codec.whole or (cutting is not None and (uplink or cutting.separable)):
+            inner = self.bounds[self.bounds < self.dim]
+            if cutting is not None and not codec.whole and np.any(inner % cutting.alignment):
+                raise ConfigError(
+                    f"--exchange sharded: messages of {name!r} can be cut only at multiples of {cutting.alignment} coordinates, and "
+                    f"the slices begin at {inner.tolist()}; use another bucket, or --exchange p2p"
+                )
             return
         if uplink:
             raise ConfigError(

@@ -65,6 +65,9 @@ def rehearsal_exchange(config: Config, problem: Problem, composition: Compositio
 
 
 def _alignment(config: Config, problem: Problem, composition: Composition) -> int:
-    wire = config.wire_dtype or config.dtype
-    parts = composition.compressor, composition.downlink_compressor
-    return alignment_of([compressor.bind(problem.dim, problem.n_clients, wire) for compressor in parts])
+    wire, parts = config.wire_dtype or config.dtype, composition.parts(1.0)
+    chosen = [composition.compressor, composition.downlink_compressor]
+    chosen += [
+        link.compressor for link in (parts.uplink, parts.downlink) if getattr(link, "compressor", None) is not None
+    ]
+    return alignment_of([compressor.bind(problem.dim, problem.n_clients, wire) for compressor in chosen])
