@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from ...study.compare import Stored, common_target
 from ..axes import column, costs, up_bits
-from ..drawing import Line, convergence, plain_ticks, series, shared_legend
+from ..drawing import Line, convergence, decimal_ticks, plain_ticks, series, shared_legend
 from ..seconds import draw_honest, early_target, measure_seconds, same_bits_claim, seconds_claim
 from ..study import FAILS, HOLDS, IN_PART, Claim, Evidence, Figure, Row, Study, Verdict, papers
 
@@ -154,10 +154,11 @@ def draw_grid(evidence: Evidence, figure: Any) -> None:
     for row, n in zip(panels, clients, strict=True):
         for ax, s in zip(row, noises, strict=True):
             shown = lines(evidence, n, s)
-            convergence(ax, shown, up_bits, "uplink bits / n")
+            convergence(ax, shown, up_bits, "uplink bits / n" if n == clients[-1] else "")
             ax.set_title(f"n = {n}, s = {s:g}")
             ax.set_xlim(0, 1.15 * max(evidence.value("grid", "up_bits", method=m, n=n, s=s) for m in NAMES[1:]))
-            ax.label_outer()
+            if s != noises[0]:
+                ax.set_ylabel("")
     shared_legend(figure, panels[0, 0])
 
 
@@ -172,8 +173,9 @@ def draw_gain(evidence: Evidence, figure: Any) -> None:
             series(ax, clients, gains, f"s = {s:g}", i)
         plain_ticks(ax, clients)
         ax.set_yscale("log")
+        decimal_ticks(ax.yaxis)
         ax.yaxis.set_major_formatter("{x:g}")
-        ax.yaxis.set_minor_formatter("{x:g}")
+        ax.axhline(1.0, color="#888888", linewidth=0.8, linestyle=":")
         ax.set_title(title)
         ax.set_xlabel("clients n")
     panels[0].set_ylabel("RandK / PermK")
@@ -225,7 +227,7 @@ class PermKStudy(Study):
         seconds_claim(),
     )
     figures = (
-        Figure("grid", draw_grid, (10.0, 8.0)),
+        Figure("grid", draw_grid, (10.0, 8.4)),
         Figure("gain", draw_gain, (8.5, 3.6)),
         Figure("honest", draw_honest(up_bits, "uplink bits / n"), (11.0, 3.4)),
     )
