@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import mpicomp as mc
-from mpicomp.cluster import p2p
+from mpicomp.cluster import comm, p2p
 from mpicomp.errors import LabError
 from mpicomp.lab import NetworkLab
 
@@ -53,7 +53,18 @@ def test_the_same_bits(mpi, ranks, nodes, which):
     extra = ["-genv", "MPIR_CVAR_NUM_CLIQUES", str(nodes)] if nodes > 1 else []
     if extra and mpi.is_open_mpi:
         pytest.skip("only MPICH pretends to have several nodes")
-    mpi.run(ranks, [__file__, "bits", str(nodes), which], timeout=240, extra=extra).check()
+    nap = "30" if ranks == 3 else "0"  # ranks that sleep while they wait
+    mpi.run(ranks, [__file__, "bits", str(nodes), which], timeout=240, extra=extra, MPICOMP_NAP=nap).check()
+
+
+def test_naps_are_microseconds(monkeypatch):
+    for text, expected in (("50", 5e-5), ("0", 0.0), ("", 0.0)):
+        monkeypatch.setenv("MPICOMP_NAP", text)
+        assert comm._nap_seconds() == pytest.approx(expected)
+    for text in ("fast", "-1", "1e7", "nan"):
+        monkeypatch.setenv("MPICOMP_NAP", text)
+        with pytest.raises(mc.ConfigError, match=r"MPICOMP_NAP=.* microseconds from 0 to 1000000"):
+            comm._nap_seconds()
 
 
 @pytest.mark.process

@@ -251,7 +251,7 @@ def _nap_seconds() -> float:
     MPI keeps a processor busy while it waits. Where more ranks wait than there are cores, those that have something to do (and the
     kernel's own work for the network) then wait for a core, for milliseconds; `mpicomp lab` therefore sets it.
     """
-    text = os.environ.get("MPICOMP_NAP", "0")
+    text = os.environ.get("MPICOMP_NAP") or "0"
     try:
         microseconds = float(text)
     except ValueError:
