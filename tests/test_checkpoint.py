@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import signal
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,6 +20,7 @@ import soaking
 import mpicomp as mc
 from mpicomp.errors import CheckpointError
 from mpicomp.methods import methods
+from mpicomp.runtime import control
 from mpicomp.runtime.checkpoint import Checkpoint
 
 MPIRUN = Path(sys.executable).parent / "mpirun"
@@ -94,6 +97,14 @@ def test_auto_without_a_checkpoint_starts_afresh(tmp_path):
 def test_only_the_two_newest_are_kept(tmp_path):
     run(tmp_path, method="gd", checkpoint_every=4)
     assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["round-000000016", "round-000000020"]
+
+
+def test_checkpoints_by_the_clock(tmp_path, monkeypatch):
+    """Of a clock that goes on by a second with each round."""
+    seconds = itertools.count()
+    monkeypatch.setattr(control, "time", SimpleNamespace(monotonic=lambda: next(seconds)))
+    run(tmp_path, method="ef21", rounds=38, checkpoint_seconds=10)
+    assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["round-000000020", "round-000000030"]
 
 
 def newest(out: Path) -> Path:
