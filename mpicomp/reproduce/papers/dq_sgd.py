@@ -65,6 +65,9 @@ class Task:
         }
 
 
+TEXT = Task("text", "news4", "32+32", 4, 300, 1.0, (1e-3, 3e-4))
+
+
 @dataclass(frozen=True)
 class Size:
     """The tasks, the first of them on text, and how many seeds are averaged."""
@@ -300,20 +303,8 @@ class DQSGDStudy(Study):
     summary = "bits chosen by DQ-SGD's rule against fixed widths, TernGrad, signSGD, AdaQS"
     paper = "Yan, Tan, Zhou, Huang and Zhang 2021, DQ-SGD (arXiv 2107.14575)"
     sizes: ClassVar = {
-        "small": Size(
-            (
-                Task("text", "news4", "32+32+32", 4, 400, 0.5, (1e-3, 3e-4)),
-                Task("images", "digits", "64+64+64+64", 2, 500, 0.2, (1e-3, 3e-4)),
-            ),
-            3,
-        ),
-        "paper": Size(
-            (
-                Task("text", "news4", "64+64+64", 8, 1000, 0.5, (1e-3, 3e-4)),
-                Task("images", "mnist5k", "64+64+64+64", 4, 1000, 0.2, (1e-3, 3e-4)),
-            ),
-            3,
-        ),
+        "small": Size((TEXT, Task("images", "digits", "64+64+64+64", 2, 500, 0.2, (1e-3, 3e-4))), 3),
+        "paper": Size((TEXT, Task("images", "mnist5k", "64+64+64", 2, 500, 0.05, (1e-3, 3e-4))), 3),
     }
     claims = (
         Claim("budget", "The rule meets its budget of bits within 1 %", judge_budget, {"small": HOLDS, "paper": HOLDS}),
