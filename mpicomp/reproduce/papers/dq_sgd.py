@@ -352,7 +352,7 @@ class DQSGDStudy(Study):
         places = dict.fromkeys((row["data"], row["method"]) for row in seeds)
         desk.table("accuracy", [average(desk.evidence.rows("seeds", data=d, method=m)) for d, m in places])
         data = size.tasks[0].data
-        labels = {m: label(m, data, 0) for m in (SGD, TERNARY, FIXED[4], FIXED[6], RULE)}
+        labels = {m: label(m, data, 0) for m in (SGD, TERNARY, FIXED[6], RULE)}
         desk.again_over_mpi(labels.values())
         runs = {m: f"{name} mpi" for m, name in labels.items()}
         goal = min(float(column(desk.evidence.curves[name], "accuracy").max()) for name in runs.values()) - NEAR

@@ -249,7 +249,7 @@ class EF21WStudy(Study):
             (
                 ("phishing", "logistic", 1000), ("mushrooms", "logistic", 1000), ("a9a", "logistic", 1000),
                 ("australian", "logistic", 100), ("news4", "least_squares", 1000),
-            ), 2000, (0.05, 0.5, 0.9), 10000,
+            ), 2000, (0.05, 0.5, 0.9), 3000,
         ),
     }  # fmt: skip
     claims = (
