@@ -93,7 +93,7 @@ def _operations(dim: int, dtype: np.dtype) -> Iterator[Operation]:
 
     values = x[0, indices]
     yield Operation("sparse decode, 1 %", decode, "dense add", add, 20.0)
-    yield Operation("sparse decode, 1 %", decode, "the same additions alone", lambda: _scatter(out[0], indices, values))
+    yield Operation("sparse decode, 1 %", decode, "the same additions alone", lambda: scatter(out[0], indices, values))
     yield from _index_coding(indices, dim)
     rotated = np.zeros(1 << (dim.bit_length() - 1), dtype)
     part = x[0, : len(rotated)]
@@ -159,7 +159,7 @@ def _slices(spec: str, codec: Codec, x: np.ndarray, dtype: np.dtype) -> Iterator
 
 
 @lean
-def _scatter(acc, indices, values):
+def scatter(acc, indices, values):
     for i in range(indices.shape[0]):
         acc[np.uint64(indices[i])] += values[i]  # unsigned: no check for a negative index
 
