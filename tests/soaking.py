@@ -29,6 +29,8 @@ from mpicomp.methods import methods
 from mpicomp.runtime.config import Config
 
 END_SECONDS, JOB_SECONDS = 10.0, 600.0  # from a fault to the job's end; for a whole job
+STALL_SECONDS, FILES_SECONDS = 4.0, 6.0  # --stall-timeout, and what checkpoints and results may take beyond it
+QUICK = {"MPICOMP_FILES_SECONDS": f"{FILES_SECONDS:g}"}
 COMPRESSORS = (
     "identity", "topk:k=3", "topk:fraction=0.2", "randk:k=4", "permk", "sign", "natural", "qsgd:bits=4,bucket=32", "cq", "eden:bits=2",
     "terngrad", "dynamic:bits=4",
@@ -41,18 +43,26 @@ class Loss(AssertionError):
 
 @dataclass
 class Job:
-    """A job of `mpicomp run` that is under way, in an environment that names it."""
+    """A job that is under way, in an environment that names it.
+
+    Attributes
+    ----------
+    argv : what Python runs on each rank. launched : start it as a user does, by `mpicomp launch`; argv is then that of `mpicomp`.
+    """
 
     mpi: MpiHere
     ranks: int
     argv: list[str]
-    extra: tuple[str, ...] = ()
+    launched: bool = False
     mark: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     def __post_init__(self) -> None:
-        command = self.mpi.launcher.command(self.ranks, [self.mpi.python, *self.argv], extra=self.extra)
+        if self.launched:
+            command = [self.mpi.python, "-m", "mpicomp", "launch", "-n", str(self.ranks), "--", *self.argv[2:]]
+        else:
+            command = self.mpi.launcher.command(self.ranks, [self.mpi.python, *self.argv])
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("PMI", "OMPI_", "PRTE_"))}
-        env = {**kept, **self.mpi.launcher.environment(root=os.geteuid() == 0), _MARK: self.mark}
+        env = {**kept, **self.mpi.launcher.environment(root=os.geteuid() == 0), _MARK: self.mark, **QUICK}
         self.segments: set[Path] = set()
         self._said = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed in `end`
         self.process = subprocess.Popen(
@@ -67,7 +77,7 @@ class Job:
     def pids(self) -> list[int]:
         """The ranks' processes. Their shared memory is noted on the way."""
         lines = processes(self.mark).items()
-        found = [pid for pid, line in lines if "-m mpicomp run" in line and "mpirun" not in line.split()[0]]
+        found = [pid for pid, line in lines if line.startswith(f"{self.mpi.python} -m mpicomp run")]
         for pid in found:
             self.segments |= segments(pid)
         return found
@@ -85,6 +95,8 @@ class Job:
             raise Loss(f"not over after {seconds:.0f} s: {processes(self.mark)}") from None
         finally:
             _kill(self.mark)
+        if left := sorted(str(path) for path in self.segments if path.exists()):
+            raise Loss(f"shared memory left behind: {left}")
         self._said.seek(0)
         with self._said as said:
             return code, said.read()
@@ -140,11 +152,6 @@ class Case:
     def manifests(self) -> list[Path]:
         """The checkpoints that are whole, the oldest first."""
         return sorted(self.folder.glob("checkpoints/*/checkpoint.json"))
-
-    def writing(self) -> bool:
-        """A checkpoint is begun and not whole."""
-        folders = sorted(self.folder.glob("checkpoints/round-*"))
-        return bool(folders) and not (folders[-1] / "checkpoint.json").exists()
 
 
 def typed(options: dict[str, str]) -> dict[str, object]:
@@ -215,7 +222,7 @@ FAULTS: dict[str, tuple[Callable[[Case, Job], None], list[str]]] = {
     "SIGKILL of all ranks": (kill_all, []),
     "SIGKILL while a checkpoint is written": (kill_writing, []),
     "a signal to one rank": (ask, []),
-    "SIGSTOP of one rank": (freeze, ["--stall-timeout", "4", "--checkpoint-every", "60"]),
+    "SIGSTOP of one rank": (freeze, ["--stall-timeout", f"{STALL_SECONDS:g}", "--checkpoint-every", "60"]),
 }
 
 
@@ -245,7 +252,6 @@ class Tally:
     trials: int = 0
     faults: Counter = field(default_factory=Counter)
     codes: Counter = field(default_factory=Counter)
-    segments: int = 0
     ends: list[float] = field(default_factory=list)  # seconds from a fault to the end of all ranks
     losses: list[str] = field(default_factory=list)
 
@@ -258,7 +264,6 @@ class Tally:
                 f"{self.trials} trials, {self.faults.total()} faults, {len(self.losses)} losses, in {seconds:.0f} s",
                 *lines,
                 f"from a fault to the end of all ranks: median {ends[len(ends) // 2]:.1f} s, longest {ends[-1]:.1f} s",
-                f"shared memory segments left behind: {self.segments}",
                 f"exit codes after faults: {dict(sorted(self.codes.items()))}",
                 *self.losses,
             ]
@@ -289,15 +294,8 @@ def disturb(case: Case, mpi: MpiHere, tally: Tally) -> None:
     if begun:
         fault(case, job)
     late, start = job.process.poll() is not None, time.monotonic()
-    try:
-        code, said = job.end(END_SECONDS + (4 if more else 0))
-    except Loss:
-        if fault is not freeze or not case.writing():
-            raise
-        tally.faults["SIGSTOP in a checkpoint (ten minutes' grace, not waited for)"] += 1
-        return
+    code, said = job.end(END_SECONDS + (STALL_SECONDS + FILES_SECONDS if fault is freeze else 0))
     tally.codes[code] += 1
-    tally.segments += sum(path.exists() for path in job.segments)
     if late or code == 0:
         tally.faults["(over before the fault)"] += 1
     else:
@@ -311,7 +309,7 @@ def disturb(case: Case, mpi: MpiHere, tally: Tally) -> None:
 
 def survive(case: Case, ulfm: MpiHere, tally: Tally) -> None:
     """Kill a worker of a job that is to go on without it."""
-    job = Job(ulfm, 4, case.argv("--on-failure", "continue"), ("--with-ft", "ulfm"))
+    job = Job(ulfm, 4, case.argv("--on-failure", "continue"), launched=True)
     begun = wait_until(job, lambda: len(case.manifests()) > 0)
     if begun:
         time.sleep(case.rng.expovariate(4.0))
@@ -381,13 +379,16 @@ def main() -> None:
         "--survivors", type=float, default=0.15, help="share of trials with --on-failure continue (Open MPI)"
     )
     parser.add_argument("--rounds", type=int, default=10**6, help="of the long job; 0 for none")
+    parser.add_argument(
+        "--runs", type=int, default=2500, help="in one job, for which MPICH has 2048 communicators; 0 for none"
+    )
     options = parser.parse_args()
     print(f"seed {options.seed}", flush=True)
     tally = soak(options.seconds, options.seed, options.trial, options.survivors)
-    if options.rounds:
+    if options.rounds or options.runs:
         from steady import steady
 
-        faults = steady(options.rounds)
+        faults = steady(options.rounds, options.runs)
         print(*[f"LOSS {fault}" for fault in faults], f"{len(faults)} losses in the long jobs", sep="\n", flush=True)
         tally.losses += faults
     sys.exit(1 if tally.losses else 0)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -11,10 +13,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soaking
 
 import mpicomp as mc
 from mpicomp.errors import CheckpointError
 from mpicomp.methods import methods
+from mpicomp.runtime.checkpoint import Checkpoint
 
 MPIRUN = Path(sys.executable).parent / "mpirun"
 COMMON = {
@@ -137,6 +141,23 @@ def test_a_damaged_checkpoint_is_named_and_the_older_one_used(damage, tmp_path, 
     same(whole, again)
 
 
+def test_no_bit_of_a_checkpoint_can_change_unnoticed(tmp_path):
+    """A key of the history, a total, a round: whatever is altered is refused, or is what it was."""
+    run(tmp_path, method="ef21", rounds=9, checkpoint_every=8)
+    folder, rng = newest(tmp_path), np.random.default_rng(5)
+    manifest = Checkpoint.open(folder).manifest
+    for file in sorted(folder.iterdir()):
+        data = file.read_bytes()
+        for at in rng.integers(len(data), size=150):
+            altered = bytearray(data)
+            altered[at] ^= 1 << int(rng.integers(8))
+            file.write_bytes(altered)
+            with pytest.raises(CheckpointError, match=str(folder)):
+                Checkpoint.open(folder)
+        file.write_bytes(data)
+    assert Checkpoint.open(folder).manifest == manifest
+
+
 def test_without_a_whole_checkpoint_the_error_says_so(tmp_path):
     run(tmp_path, method="ef21", rounds=9, checkpoint_every=8)
     flip(newest(tmp_path))
@@ -179,6 +200,82 @@ def test_shards_hold_plain_arrays(tmp_path):
     run(tmp_path, method="marina", rounds=9, checkpoint_every=8)
     with np.load(newest(tmp_path) / "rank-00000.npz", allow_pickle=False) as shard:
         assert all(shard[name].dtype.kind in "fiub" for name in shard.files)
+
+
+class Evil:
+    """What pickle would call when it is read."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.mark.parametrize(
+    "array", [lambda evil: np.array([Evil(evil)], object), lambda evil: np.zeros(3), lambda evil: b"junk"]
+)
+def test_a_shard_that_somebody_made_runs_no_code(array, tmp_path):
+    """Its digests are right, so nothing but its content speaks against it."""
+    run(tmp_path / "out", method="ef21", rounds=9, checkpoint_every=8)
+    folder, evil = newest(tmp_path / "out"), tmp_path / "evil"
+    with np.load(folder / "rank-00000.npz") as shard:
+        arrays = dict(shard)
+    made = array(evil)
+    if isinstance(made, bytes):
+        (folder / "rank-00000.npz").write_bytes(made)
+    else:
+        np.savez(folder / "rank-00000.npz", **{**arrays, "served/x": made})
+    manifest = json.loads((folder / "checkpoint.json").read_text())
+    manifest.pop("sha256")
+    manifest["shards"][0]["sha256"] = hashlib.sha256((folder / "rank-00000.npz").read_bytes()).hexdigest()
+    seal = hashlib.sha256(json.dumps(manifest).encode()).hexdigest()
+    (folder / "checkpoint.json").write_text(json.dumps({**manifest, "sha256": seal}))
+    with pytest.raises(
+        CheckpointError, match=r"round-000000008 does not hold the state of this run .*choose another --out"
+    ):
+        run(tmp_path / "out", method="ef21", resume="auto")
+    assert not evil.exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT])
+def test_each_signal_asks_for_a_checkpoint(number, tmp_path):
+    result = quadratic(tmp_path, {50: [number]}, rounds=200)
+    assert result.interrupted and result.summary["rounds"] < 20
+    assert newest(tmp_path).name == f"round-{result.summary['rounds']:09d}"
+    same(quadratic(None, {}, rounds=200), quadratic(tmp_path, {}, rounds=200, resume="auto"))
+    assert signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler)
+
+
+@pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM])
+def test_sigint_ends_at_once_what_was_asked_before(first, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        quadratic(tmp_path, {50: [first, signal.SIGINT]}, rounds=200)
+    assert not list(tmp_path.glob("checkpoints/*"))
+
+
+def quadratic(out: Path | None, signals: dict[int, list[int]], **options):
+    """A run whose process gets signals in its n-th gradient."""
+    calls = 0
+
+    def gradient(i, x):
+        nonlocal calls
+        calls += 1
+        for number in signals.get(calls, []):
+            os.kill(os.getpid(), number)
+        return x - i
+
+    problem = mc.FunctionProblem(
+        lambda i, x: 0.5 * float((x - i) @ (x - i)), gradient, 5, 4, mc.Smoothness.bounds(np.ones(4))
+    )
+    more = {
+        "method": "marina",
+        "compressor": "randk:k=2",
+        "step": 0.1,
+        "eval_every": 7,
+        "out": None if out is None else str(out),
+    }
+    return mc.run(problem=problem, **more, **options)
 
 
 def test_checkpoints_need_a_directory():
@@ -266,22 +363,24 @@ def test_the_time_limit_stops_all_ranks(tmp_path):
 
 
 @pytest.mark.process
-@needs_mpirun
-def test_a_killed_job_goes_on_from_its_last_checkpoint(tmp_path):
-    """All ranks killed without warning, at moments that no round boundary knows of, several times over."""
+def test_a_killed_job_goes_on_from_its_last_checkpoint(mpi, tmp_path):
+    """All ranks killed without warning, at moments that no round boundary knows of; then one of them while a checkpoint is written."""
     options = ["--clients", "7", "--step", "0.01", "--method", "marina", "--eval-every", "100", "--rounds", "4000"]
     out = ["--out", str(tmp_path / "out"), "--checkpoint-every", "25", "--resume", "auto"]
-    for delay in (0.03, 0.17):
-        before = len(list((tmp_path / "out").glob("checkpoints/*/checkpoint.json")))
-        job = subprocess.Popen(
-            command(3, *options, *out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-        )
-        wait_for(
-            lambda seen=before: len(list((tmp_path / "out").glob("checkpoints/*/checkpoint.json"))) >= max(seen, 1)
-        )
-        time.sleep(delay)
-        subprocess.run(["pkill", "-KILL", "-s", str(job.pid)], check=False)
-        job.wait(timeout=20)
+    for moment in (0.03, 0.17, "*/*.part"):
+        seen = len(list((tmp_path / "out").glob("checkpoints/*/checkpoint.json")))
+        job = soaking.Job(mpi, 3, ["-m", "mpicomp", "run", "-q", *options, *out])
+        wait_for(lambda least=seen or 1: len(list((tmp_path / "out").glob("checkpoints/*/checkpoint.json"))) >= least)
+        pids = job.pids()
+        assert len(pids) == 3
+        if isinstance(moment, str):
+            assert soaking.wait_until(job, lambda: any((tmp_path / "out" / "checkpoints").glob(moment)))  # noqa: B023
+            pids = pids[-1:]
+        else:
+            time.sleep(moment)
+        soaking.kill(pids)
+        code, _ = job.end(20.0)  # nothing is left: no process, no shared memory
+        assert code not in (0, 75)
     subprocess.run(command(3, *options, *out), check=True, timeout=200, capture_output=True)
     subprocess.run(command(1, *options, "--out", str(tmp_path / "whole")), check=True, timeout=200, capture_output=True)
     assert summary(tmp_path / "out")["resumed_at"] > 0
@@ -290,6 +389,104 @@ def test_a_killed_job_goes_on_from_its_last_checkpoint(tmp_path):
         summary(tmp_path / "out")["bytes"]["uplink"]["values_only"]
         == summary(tmp_path / "whole")["bytes"]["uplink"]["values_only"]
     )
+
+
+# Children of one process that SIGKILL meets: first at each write, flush, rename and removal of a checkpoint in turn, then at random moments
+# while checkpoints of some 10 MB are written, one a round. Each is gone on with, and has to become the whole run.
+CRASHES = """
+import builtins, io, json, os, random, shutil, signal, sys, time
+from pathlib import Path
+import numpy as np
+import mpicomp as mc
+import mpicomp.runtime.checkpoint as checkpoint
+
+out, rng = Path(sys.argv[1]), random.Random(int(sys.argv[2]))
+
+def problem(d):
+    centres = np.arange(4)
+    return mc.FunctionProblem(lambda i, x: 0.5 * float((x - i) @ (x - i)), lambda i, x: x - i, d, 4, mc.Smoothness.bounds(np.ones(4)))
+
+def run(d, rounds, **more):
+    return mc.run(problem=problem(d), method="ef21", compressor="topk:k=3", rounds=rounds, eval_every=4, step=0.1, **more)
+
+def kill_at(event):
+    count = 0
+    def tick():
+        nonlocal count
+        count += 1
+        if count == event:
+            os.kill(os.getpid(), signal.SIGKILL)
+    class Traced(io.FileIO):
+        def write(self, data):
+            view = memoryview(data).cast("B")
+            done = super().write(view[: len(view) // 2])
+            tick()
+            return done + super().write(view[len(view) // 2 :])
+    def traced(function):
+        def call(*args, **how):
+            tick()
+            result = function(*args, **how)
+            tick()
+            return result
+        return call
+    save = checkpoint.save
+    def at_round_8(session, config, t, *args):
+        if t == 8:
+            checkpoint.open = lambda path, mode: (Traced if mode == "wb" else builtins.open)(path, mode)
+            os.fsync, os.replace, shutil.rmtree = traced(os.fsync), traced(os.replace), traced(shutil.rmtree)
+        save(session, config, t, *args)
+        if t == 8:
+            os._exit(0)
+    sys.modules["mpicomp.runtime.loop"].save = at_round_8
+
+def meets(whole, d, rounds, every, crash):
+    "The child's end; what stood in its newest checkpoint's directory; whether the run that goes on is the whole one."
+    shutil.rmtree(out, ignore_errors=True)
+    child = os.fork()
+    if not child:
+        try:
+            crash()
+            run(d, rounds, out=str(out), checkpoint_every=every)
+        finally:
+            os._exit(1)
+    if every == 1:
+        time.sleep(rng.uniform(0.2, 1) * seconds)
+        os.kill(child, signal.SIGKILL)
+    end = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    files = sorted(path.name for path in sorted(out.glob("checkpoints/*"))[-1].iterdir()) if out.exists() else []
+    again = run(d, rounds, out=str(out), checkpoint_every=every, resume="auto")
+    rows = [[{k: v for k, v in row.items() if not k.startswith("seconds")} for row in result.history] for result in (whole, again)]
+    same = all(whole.summary[key] == again.summary[key] for key in ("iterate_sha256", "bytes")) and rows[0] == rows[1]
+    return end, files, same, again.summary["resumed_at"]
+
+sys.stdout, said = open(os.devnull, "w"), sys.stdout
+met, event, whole = [], 0, run(50, 14)
+while not met or met[-1][0]:
+    event += 1
+    met.append(meets(whole, 50, 14, 4, lambda: kill_at(event)))
+whole = run(300_000, 10)
+start = time.monotonic()
+run(300_000, 10, out=f"{out}-timed", checkpoint_every=1)
+seconds = time.monotonic() - start
+large = [meets(whole, 300_000, 10, 1, lambda: None) for _ in range(8)]
+print(json.dumps([met, large]), file=said)
+"""
+
+
+@pytest.mark.process
+def test_sigkill_at_each_step_of_writing(tmp_path):
+    """Where the manifest is not there yet, the older checkpoint is gone on with; where it is, the new one."""
+    argv = [sys.executable, "-c", CRASHES, str(tmp_path / "out"), "5"]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    met, large = json.loads(done.stdout)
+    assert [end for end, *_ in met] == [-signal.SIGKILL] * (len(met) - 1) + [0]
+    assert all(same for _, _, same, _ in met + large)
+    assert {(tuple(files), at) for _, files, _, at in met} == {
+        (("rank-00000.part",), 4), (("rank-00000.npz",), 4), (("checkpoint.part", "rank-00000.npz"), 4),
+        (("checkpoint.json", "rank-00000.npz"), 8),
+    }  # fmt: skip
+    assert any("checkpoint.json" not in files for _, files, _, _ in large)
 
 
 # A disk of its own that is filled and emptied again, and then read-only.

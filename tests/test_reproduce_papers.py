@@ -236,7 +236,9 @@ def test_m3_verdicts_follow_the_bits():
         lambda n: 100.0, lambda n: 300.0, lambda n: 400.0, lambda n: 400.0, lambda n: 200 / n**0.4), strict=True)))  # fmt: skip
     bad = by_clients(**dict(zip(names, (
         lambda n: 100.0, lambda n: 100 / n**0.5, lambda n: 90.0, lambda n: 80.0, lambda n: 200.0), strict=True)))  # fmt: skip
-    for function in (m3.judge_m3_core, m3.judge_m3_stacked, m3.judge_m3_trend):
+    for tables in (good, bad):
+        tables["theory"] = [{**row, "bits": row["both_bits"]} for row in tables["both"]]
+    for function in (m3.judge_m3_core, m3.judge_m3_stacked, m3.judge_m3_trend, m3.judge_m3_theory):
         assert (outcome(function, good), outcome(function, bad)) == (HOLDS, FAILS), function.__name__
     assert m3.exponent({10: 10.0, 1000: 1.0}) == pytest.approx(-0.5)
 

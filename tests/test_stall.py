@@ -103,6 +103,49 @@ def test_a_rank_that_keeps_pythons_lock(mpi, tmp_path):
     assert "Timeout" in said and 'File "rank 2 of 4 on' in said and "in gradient" in said
 
 
+# Rank 2 is stopped once the rounds are over: before its part of the results is written, or when only the end of MPI is left.
+AT_THE_END = """
+import os, signal, sys
+import mpicomp.runtime.loop as loop
+import mpicomp.runtime.stall as stall
+from mpicomp.cli import main
+
+def stop(*args):
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+if (os.environ.get("PMI_RANK") or os.environ.get("OMPI_COMM_WORLD_RANK")) == "2":
+    if sys.argv.pop(1) == "results":
+        loop.conclude = stop
+    else:
+        stall.limit_end = stop
+else:
+    sys.argv.pop(1)
+main()
+"""
+
+
+@pytest.mark.parametrize("when", ["results", "finalize"])
+def test_a_rank_that_is_stopped_at_the_end(each_mpi, when, tmp_path):
+    (tmp_path / "ending.py").write_text(AT_THE_END)
+    options = [
+        "--problem",
+        "quadratic",
+        "--clients",
+        "6",
+        "--rounds",
+        "20",
+        "--step",
+        "0.1",
+        "-q",
+        "--out",
+        tmp_path / "out",
+    ]
+    argv = [tmp_path / "ending.py", when, "run", *options, "--stall-timeout", str(TIMEOUT)]
+    job = each_mpi.run(4, argv, timeout=45, MPICOMP_FILES_SECONDS="1")
+    assert job.code != 0 and (tmp_path / "out" / "summary.json").exists() == (when == "finalize")
+    assert ("has been in the end, round 20" in job.err) == (when == "results")
+
+
 @pytest.mark.parametrize("how", ["compile", "checkpoint"])
 def test_what_is_slow_for_a_good_reason(mpi, how, tmp_path):
     assert "the run is over" in run(mpi, tmp_path, how).check().out

@@ -129,6 +129,7 @@ def run(
     from ..cluster.environment import declared_size
     from ..runtime.control import EXIT_RESUME
     from ..runtime.loop import run as run_method
+    from ..runtime.stall import limit_end
     from .show import Progress, show_run, show_witness
 
     if config.verify_bytes and declared_size() is not None:
@@ -147,6 +148,8 @@ def run(
             show_witness(result.witness, result.summary["bytes"])
         if not result.witness["equal"]:
             raise typer.Exit(1)
+    if config.stall_timeout and comm is not None:
+        limit_end(config.stall_timeout)
     if result.interrupted:
         raise typer.Exit(EXIT_RESUME)
     if result.summary.get("diverged"):

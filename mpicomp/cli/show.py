@@ -98,7 +98,7 @@ def run_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def show_witness(witness: dict[str, Any], traffic: dict[str, Any]) -> None:
-    """The rounds' payload and messages, the MPI calls by purpose as ledger and PMPI count them, and the hosts' interfaces."""
+    """The rounds' payload and messages, the MPI calls by purpose by ledger and witness, and the hosts' interfaces."""
     rows = []
     for direction, counts in traffic.items():
         for name in ("payload", "message"):
@@ -112,7 +112,7 @@ def show_witness(witness: dict[str, Any], traffic: dict[str, Any]) -> None:
         for name, (received, sent) in moved.items():
             if received or sent:
                 rows.append([f"{host} {name}, all programs", "", "", "in, out", f"{received}, {sent}"])
-    table("Bytes", ["", "ledger calls", "ledger bytes", "PMPI calls", "PMPI bytes"], rows)
+    table("Bytes", ["", "ledger calls", "ledger bytes", "calls counted", "bytes counted"], rows)
     for difference in witness["differences"]:
         print(f"mpicomp: {difference}", file=sys.stderr)
     print("ledger and MPI agree to the byte" if witness["equal"] else "mpicomp: ledger and MPI DIFFER")

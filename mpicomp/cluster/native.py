@@ -44,5 +44,8 @@ def compile_first(target: Path, commands: Iterable[Sequence[str]]) -> list[str] 
             if done.returncode == 0:
                 os.replace(part, target)
                 return None
-            reasons.append(f"{compiler}: {(done.stderr.strip().splitlines() or ['failed'])[0]}")
+            said = [
+                line for line in done.stderr.splitlines() if line.strip(" -")
+            ]  # Open MPI's wrapper begins with a rule of dashes
+            reasons.append(f"{compiler}: {(said or ['failed'])[0]}")
     return reasons

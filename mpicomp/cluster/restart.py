@@ -16,7 +16,7 @@ from typing import Any
 FINISHED = {0: "finished", 2: "refused its options", 3: "diverged"}  # what another start would not change
 RESUME = 75  # the job was told to stop, or reached its time limit, and wrote a checkpoint
 END = "MPICOMP_END"  # names the file into which rank 0 writes its exit code as the last thing that it does
-END_SECONDS = 5.0
+END_SECONDS, ASK_SECONDS = 5.0, 2.0
 PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
 
 
@@ -76,9 +76,18 @@ def _wait(process: subprocess.Popen[bytes], end: Path) -> int:
             return process.wait(timeout=END_SECONDS if ended else 0.5)
         except subprocess.TimeoutExpired:
             if ended:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
+                _end(process)
                 return int(end.read_text() or 1)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End a launcher and its group: asked first, since it then removes its directory in /tmp and its files in /dev/shm."""
+    os.killpg(process.pid, signal.SIGTERM)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(timeout=ASK_SECONDS)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 def note_end(code: int, env: Mapping[str, str] = os.environ) -> None:

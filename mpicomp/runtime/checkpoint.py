@@ -1,7 +1,8 @@
 """Checkpoints: one shard for each rank and a manifest, written last. A resumed run equals the uninterrupted one bit for bit.
 
-`DIR/checkpoints/round-000000120/` holds `rank-00000.npz`, ... (plain arrays, no pickle) and `checkpoint.json` with the shards' digests, the
-round, the history and the totals. A directory without a manifest is not whole. The previous checkpoint stays until the new one is.
+`DIR/checkpoints/round-000000120/` holds `rank-00000.npz`, ... (plain arrays, no pickle) and `checkpoint.json` with the shards' digests and
+its own, the round, the history and the totals. A directory without a manifest is not whole. The previous checkpoint stays until the new
+one is.
 
 What is saved is what the parts declare: the states of mechanisms, `state_names` of oracles (and of those that they wrap) and
 optimizers, x, and the clients' points. All randomness is keyed, so there is no generator to save. A run may go on with another number
@@ -15,6 +16,7 @@ import hashlib
 import json
 import os
 import shutil
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,7 +28,7 @@ from ..errors import CheckpointError, ConfigError
 from .config import Config
 from .session import Session, complete
 
-FORMAT = 2
+FORMAT = 3
 KEEP = 2
 FOLDER = "checkpoints"
 # Options that may differ between the run that wrote a checkpoint and the one that goes on from it.
@@ -129,7 +131,8 @@ def _finish(
 ) -> str:
     manifest = {"format": FORMAT, "round": t, "config": fingerprint(config), "step": step, "shards": shards, **record}
     try:
-        _write(folder / "checkpoint.json", lambda file: file.write(json.dumps(manifest).encode()))
+        sealed = json.dumps({**manifest, "sha256": _seal(manifest)})
+        _write(folder / "checkpoint.json", lambda file: file.write(sealed.encode()))
         folders = sorted(folder.parent.glob("round-*"))
         kept = folders[: folders.index(folder) + 1][-KEEP:]  # later ones are what a resumed run found damaged
         for old in folders:
@@ -164,6 +167,11 @@ def _digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def _seal(manifest: dict[str, Any]) -> str:
+    """The digest of a manifest's content; text read from a file and written again is the same."""
+    return hashlib.sha256(json.dumps(manifest).encode()).hexdigest()
+
+
 def fingerprint(config: Config) -> dict[str, Any]:
     """The options that a run which goes on must share."""
     return {k: v for k, v in dataclasses.asdict(complete(config)).items() if k not in FREE}
@@ -191,6 +199,8 @@ class Checkpoint:
             manifest = json.loads(path.read_text())
             if manifest["format"] != FORMAT:
                 raise CheckpointError(f"{path} is of version {manifest['format']}; this build reads version {FORMAT}")
+            if manifest.pop("sha256") != _seal(manifest):
+                raise CheckpointError(f"{path} is not what was written: its checksum differs")
             for rank, shard in enumerate(manifest["shards"]):
                 file = folder / f"rank-{rank:05d}.npz"
                 if _digest(file) != shard["sha256"]:
@@ -302,8 +312,14 @@ def resume(config: Config, session: Session, record: Any, comm: Comm | None) -> 
                 f"{checkpoint.folder} was written with step size {theirs!r}, this run has {ours!r} (a theory that depends on --rounds?); "
                 f"give --step {theirs!r} to go on"
             )
-        checkpoint.restore(session)
-        record.resume(checkpoint.round, checkpoint.manifest)
+        try:
+            checkpoint.restore(session)
+            record.resume(checkpoint.round, checkpoint.manifest)
+        except (ValueError, TypeError, LookupError, AttributeError, zipfile.BadZipFile, OSError) as error:
+            raise CheckpointError(
+                f"{checkpoint.folder} does not hold the state of this run ({type(error).__name__}: {error}); was it written by another "
+                "build of mpicomp, or by hand? Remove it to go on from an older one, or choose another --out"
+            ) from error
 
 
 def newest(config: Config, until: int | None = None) -> Path | None:

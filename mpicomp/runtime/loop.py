@@ -12,7 +12,7 @@ import numpy as np
 from ..cluster.comm import Comm
 from ..cluster.recovery import OnFailure
 from ..cluster.team import Team, threads_of
-from ..cluster.witness import WitnessedComm
+from ..cluster.witness import WitnessedComm, witnessed
 from ..compressors import Compressor
 from ..errors import ConfigError, UserError
 from ..methods import Method
@@ -72,10 +72,7 @@ def run(
             return persevere(lambda *how: _run(config, own, progress, control, *how), config, held)
         wrapped = _counted(comm, config)
         result = _run(config, own, progress, control, wrapped, Stage(config.resume), Snapshot())
-        if isinstance(wrapped, WitnessedComm):
-            result.witness = wrapped.verify()
         if wrapped is not None:
-            wrapped.barrier()  # nobody ends, which a launcher may take for a failure, before the results are written
             wrapped.free()
         return result
 
@@ -83,7 +80,7 @@ def run(
 def _counted(comm: Any, config: Config) -> Comm | None:
     if comm is not None and comm.Get_size() > 1:
         by_node = config.exchange.startswith("hierarchical")
-        return WitnessedComm(comm, by_node) if config.verify_bytes else Comm(comm, by_node=by_node)
+        return witnessed(comm, by_node) if config.verify_bytes else Comm(comm, by_node=by_node)
     if config.verify_bytes:
         raise ConfigError(
             "verify_bytes in one process: nothing goes through MPI; start several, `mpicomp launch -n 5 -- run --verify-bytes ...`"
@@ -136,7 +133,13 @@ def _run(
             rounds = _rounds(config, session, record, control, watch, comm)
         exchange.finish()
         watch.at = (END, rounds)
-        return conclude(config, problem, composition, session, record, rounds, {"setup": setup, "warmup": warmup}, comm)
+        overhead = {"setup": setup, "warmup": warmup}
+        result = conclude(config, problem, composition, session, record, rounds, overhead, comm)
+        if isinstance(comm, WitnessedComm):
+            result.witness = comm.verify()
+        if comm is not None:
+            comm.barrier()  # nobody ends, which a launcher may take for a failure, before the results are written
+        return result
 
 
 def _begin(config: Config, composition: Composition) -> dict[str, Any]:

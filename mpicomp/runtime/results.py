@@ -10,6 +10,7 @@ import platform
 import subprocess
 import sys
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -124,8 +125,9 @@ def rank_facts(comm: Any) -> dict[str, Any]:
     return facts
 
 
+@cache
 def _git() -> str | None:
-    """The commit of the sources, with a + where they differ from it; None outside a checkout."""
+    """The commit of the sources, with a + where they differ from it; None outside a checkout. Asked once."""
     here = Path(__file__).parent
     try:
         commit = subprocess.run(["git", "-C", here, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5)

@@ -8,8 +8,10 @@ keeps the thread from running too; then `faulthandler`'s own timer, which the th
 from __future__ import annotations
 
 import faulthandler
+import math
 import os
 import platform
+import signal
 import sys
 import threading
 import time
@@ -18,12 +20,12 @@ from pathlib import Path
 from types import CodeType, FrameType, FunctionType
 from typing import Any
 
-from ..cluster.comm import Comm
+from ..cluster.comm import FINALIZE_SECONDS, Comm
 
 EXIT_STALLED = 4
 STDERR = 2
 GRACE = 1.0  # seconds in which the other ranks have their say, before the first process ends the job
-FILES = 600.0  # seconds that writing files may take beyond the time-out
+FILES_SECONDS = 600.0  # that writing checkpoints and results may take beyond the time-out
 ROUND, EVALUATION, CHECKPOINT, END = (
     "round",
     "the evaluation after round",
@@ -51,6 +53,7 @@ class StallWatch:
         self._who = f"rank {rank} of {size} on {platform.node()}"
         self._watched, self._over = threading.get_ident(), threading.Event()
         self._tick = min(seconds / 10, 0.25)
+        self._files = float(os.environ.get("MPICOMP_FILES_SECONDS", FILES_SECONDS))
 
     def __enter__(self) -> StallWatch:
         if self.seconds:
@@ -76,7 +79,7 @@ class StallWatch:
             at, now = self.at, time.monotonic()
             if at is not seen:
                 seen, since = at, now
-            elif now - since > self.seconds + (FILES if at[0] in (CHECKPOINT, END) else 0):
+            elif now - since > self.seconds + (self._files if at[0] in (CHECKPOINT, END) else 0):
                 self._end(at, now - since)
 
     def _end(self, at: tuple[str, int], age: float) -> None:
@@ -92,6 +95,13 @@ class StallWatch:
         os.write(STDERR, text.encode())
         time.sleep(GRACE if waits else GRACE / 2)
         os._exit(EXIT_STALLED)
+
+
+def limit_end(seconds: float) -> None:
+    """From now on this process has so long, but at least some seconds, to end; then SIGALRM does it. A rank that is stopped after its last
+    round would keep the others in MPI_Finalize, where no thread of Python's runs any more."""
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.alarm(math.ceil(max(seconds, FINALIZE_SECONDS) + GRACE))
 
 
 def _place(frame: FrameType) -> str:
