@@ -61,6 +61,7 @@ class P2PExchange(MPIExchange):
         self._pending: dict[tuple, Any] = {}
         self._ahead: dict[int, tuple[Any, np.ndarray]] = {}  # by rank: a receive, posted before its uplink began
         self._most = 0  # bytes of the longest uplink frame that may come
+        self._away = frozenset(np.flatnonzero(self.nodes != self.nodes[self.rank]).tolist())
 
     def check(self, codec, uplink):
         if uplink:
@@ -149,9 +150,8 @@ class P2PExchange(MPIExchange):
 
     def _send_to(self, ranks: list[int], frame: np.ndarray) -> None:
         """Send a broadcast to these ranks, where it is long to those of other nodes in turn; the last send may still be under way."""
-        near = [rank for rank in ranks if len(frame) < IN_TURN_NBYTES or self.nodes[rank] == self.nodes[self.rank]]
-        far = [rank for rank in ranks if rank not in near]
-        for rank in near:
+        far = [rank for rank in ranks if rank in self._away] if len(frame) >= IN_TURN_NBYTES else []
+        for rank in ranks if not far else [rank for rank in ranks if rank not in self._away]:
             self._pending["broadcast", rank] = self.comm.isend(frame, rank, TAG_DOWN)
         for rank in far if self._most else ():
             if rank not in self._ahead:
