@@ -127,6 +127,15 @@ def _kill(mark: str) -> None:
             continue
 
 
+def collected(name: str) -> str:
+    """A file of the LIBSVM collection that mpicomp does not ship; skips the test where there is none."""
+    folder = os.environ.get("MPICOMP_TEST_DATA")
+    path = Path(folder or ".") / name
+    if not folder or not path.exists():
+        pytest.skip(f"no {name}: MPICOMP_TEST_DATA names no folder with that file of the LIBSVM collection")
+    return str(path)
+
+
 @cache
 def _mpi_of(python: str) -> MpiHere | str:
     """The MPI of a Python, or why there is none."""

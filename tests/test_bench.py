@@ -75,6 +75,7 @@ def test_bench_roofline_reads_the_machine_code():
     for row in found["rows"]:
         assert min(row["bound"], row["cycles"]) > 0
         assert all(0 < loop["slots"] <= 2 * loop["instructions"] for loop in row["loops"])
+    assert found["memory"]["lines_at_once"] > 0
     text = (
         CliRunner()
         .invoke(app, ["bench", "roofline", "--repeats", "2"], catch_exceptions=False, standalone_mode=False)

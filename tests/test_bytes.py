@@ -224,36 +224,78 @@ def fresh(directory: Path) -> dict[str, str]:
 
 
 @pytest.mark.process
-@pytest.mark.parametrize("exchange", [*EXCHANGES, "sharded", "hierarchical"])
-def test_verify_bytes_without_a_compiler_reads_open_mpis_monitoring(open_mpi, exchange, tmp_path):
-    argv = ["-m", "mpicomp", *RUN, "--exchange", exchange, "--method", "marina-p", "--compressor", "permk"]
-    more = ["--out", tmp_path / "out", "--checkpoint-every", "5", "--compressor", "permk"]
-    job = open_mpi.run(RANKS, [*argv, *more], before=NOWHERE, NO_COLOR="1", **fresh(tmp_path)).check()
+def test_verify_bytes_without_a_compiler_reads_open_mpis_monitoring(open_mpi, tmp_path):
+    cache = {
+        "XDG_CACHE_HOME": str(tmp_path),
+        "NUMBA_CACHE_DIR": str(cache_directory()),
+    }  # with kernels, without a PMPI library
+    before = ["/usr/bin/env", "PATH=/nowhere"]
+    job = open_mpi.run(
+        RANKS, ["-m", "mpicomp", *RUN], before=before, timeout=120, NO_COLOR="1", COLUMNS="200", **cache
+    ).check()
     assert job.err.count("needs a C compiler") == 1 and "counting with Open MPI's own monitoring instead" in job.err
-    assert "ledger and MPI agree to the byte" in job.out
-    rows = dict(re.findall(r"(\w+ (?:point to point|one to all|all to one)) +((?:\d+ *){4})", job.out))
-    assert {name.split()[0] for name in rows} >= {"setup", "round", "evaluation", "checkpoint"}
-    assert any("point to point" in name for name in rows) == (exchange != "collective")
-    traffic = json.loads((tmp_path / "out" / "summary.json").read_text())["bytes"]
-    counted = sum(int(row.split()[3]) for name, row in rows.items() if name.startswith("round"))
-    if exchange in EXCHANGES:
-        assert counted == traffic["uplink"]["message"] + traffic["downlink"]["message"]
-    assert counted > 3000
+    assert "ledger and MPI agree to the byte" in job.out and re.search(
+        r"round point to point +(\d+) +(\d+) +\1 +\2 ", job.out
+    )
+
+
+MONITORED = """
+import json, sys
+from mpi4py import MPI
+import mpicomp as mc
+from mpicomp.cluster.ledger import Ledger
+
+true, said = Ledger.handed, []
+for number, (exchange, wrong) in enumerate(json.loads(sys.argv[2])):
+    def handed(self, purpose, function, nbytes):
+        true(self, purpose, function, nbytes + (purpose == "round" and function == wrong and self.functions[purpose, function][0] == 3))
+    Ledger.handed = handed
+    result = mc.run(comm=MPI.COMM_WORLD, problem="quadratic", method="marina-p", compressor="permk", clients=6, rounds=12, step="0.1",
+                    exchange=exchange, verify_bytes=True, out=f"{sys.argv[1]}/{number}", checkpoint_every=5)
+    said.append([result.witness, result.summary and result.summary["bytes"]])
+if MPI.COMM_WORLD.rank == 0:
+    print(json.dumps(said))
+"""
 
 
 @pytest.mark.process
-@pytest.mark.parametrize("wrong", ["Isend", "Gatherv", "Scatterv"])
-def test_open_mpis_monitoring_finds_one_byte(open_mpi, wrong, tmp_path):
-    (tmp_path / "lying.py").write_text(LYING.replace('"Isend"', f'"{wrong}"'))
-    argv = [tmp_path / "lying.py", *RUN, "--exchange", "p2p" if wrong == "Isend" else "collective"]
-    argv += ["--method", "marina-p", "--compressor", "permk"]
-    job = open_mpi.run(RANKS, argv, before=NOWHERE, **fresh(tmp_path))
-    found = sorted(re.findall(r"mpicomp: (\w+ \w+), round ([\w ]+): the ledger has", job.err))
-    kind = {"Isend": "point to point", "Gatherv": "all to one", "Scatterv": "one to all"}[wrong]
-    ranks = {"Isend": [f"rank {rank}" for rank in range(RANKS)], "Gatherv": ["all ranks"], "Scatterv": ["rank 0"]}[
-        wrong
+def test_open_mpis_monitoring_as_the_witness(open_mpi, tmp_path):
+    """Every exchange agrees to the byte, with what is summed over the ranks too; a byte too many in the ledger is found where it is."""
+    true = ("p2p", "collective", "sharded", "hierarchical")
+    wrong = {
+        "Isend": ("p2p", "point to point"),
+        "Gatherv": ("collective", "all to one"),
+        "Scatterv": ("collective", "one to all"),
+    }
+    cases = [(exchange, None) for exchange in true] + [
+        (exchange, function) for function, (exchange, _) in wrong.items()
     ]
-    assert job.code == 1 and "DIFFER" in job.out and found == [(rank, kind) for rank in ranks]
+    (tmp_path / "monitored.py").write_text(MONITORED)
+    settings = {"OMPI_MCA_pml_monitoring_enable": "2", "OMPI_MCA_osc": "^monitoring"}
+    job = open_mpi.run(RANKS, [tmp_path / "monitored.py", tmp_path, json.dumps(cases)], timeout=120, **settings).check()
+    said = json.loads(job.out.splitlines()[-1])
+    for exchange, (found, traffic) in zip(true, said, strict=False):
+        assert found["equal"] and not found["differences"], exchange
+        counted = {kind: nbytes for purpose, kind, *_, nbytes in found["rows"] if purpose == "round"}
+        kinds = {"all to one", "one to all"} if exchange == "collective" else {"point to point"}
+        assert set(counted) == kinds and {row[0] for row in found["rows"]} == {*PURPOSES, "checkpoint"}, exchange
+        if exchange in EXCHANGES:
+            assert sum(counted.values()) == traffic["uplink"]["message"] + traffic["downlink"]["message"]
+    for (_, kind), (found, _) in zip(wrong.values(), said[len(true) :], strict=True):
+        who = {
+            "point to point": ["rank 0", "rank 1", "rank 2", "rank 3"],
+            "all to one": ["all ranks"],
+            "one to all": ["rank 0"],
+        }[kind]
+        assert not found["equal"]
+        assert [text.split(":")[0] for text in found["differences"]] == [f"{name}, round {kind}" for name in who]
+
+
+@pytest.mark.process
+def test_a_script_has_to_ask_for_a_witness(mpi, tmp_path):
+    (tmp_path / "monitored.py").write_text(MONITORED)
+    job = mpi.run(2, [tmp_path / "monitored.py", tmp_path, '[["p2p", null]]'])
+    assert job.code != 0 and "mpicomp run --verify-bytes" in job.err and "OMPI_MCA_pml_monitoring_enable=2" in job.err
 
 
 def test_verify_bytes_in_one_process_is_refused():

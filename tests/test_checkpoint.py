@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
+import itertools
 import json
+import os
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import soaking
 
 import mpicomp as mc
 from mpicomp.errors import CheckpointError
 from mpicomp.methods import methods
+from mpicomp.runtime import control
 from mpicomp.runtime.checkpoint import Checkpoint
 
 MPIRUN = Path(sys.executable).parent / "mpirun"
@@ -91,6 +97,14 @@ def test_auto_without_a_checkpoint_starts_afresh(tmp_path):
 def test_only_the_two_newest_are_kept(tmp_path):
     run(tmp_path, method="gd", checkpoint_every=4)
     assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["round-000000016", "round-000000020"]
+
+
+def test_checkpoints_by_the_clock(tmp_path, monkeypatch):
+    """Of a clock that goes on by a second with each round."""
+    seconds = itertools.count()
+    monkeypatch.setattr(control, "time", SimpleNamespace(monotonic=lambda: next(seconds)))
+    run(tmp_path, method="ef21", rounds=38, checkpoint_seconds=10)
+    assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["round-000000020", "round-000000030"]
 
 
 def newest(out: Path) -> Path:
@@ -199,6 +213,82 @@ def test_shards_hold_plain_arrays(tmp_path):
         assert all(shard[name].dtype.kind in "fiub" for name in shard.files)
 
 
+class Evil:
+    """What pickle would call when it is read."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.mark.parametrize(
+    "array", [lambda evil: np.array([Evil(evil)], object), lambda evil: np.zeros(3), lambda evil: b"junk"]
+)
+def test_a_shard_that_somebody_made_runs_no_code(array, tmp_path):
+    """Its digests are right, so nothing but its content speaks against it."""
+    run(tmp_path / "out", method="ef21", rounds=9, checkpoint_every=8)
+    folder, evil = newest(tmp_path / "out"), tmp_path / "evil"
+    with np.load(folder / "rank-00000.npz") as shard:
+        arrays = dict(shard)
+    made = array(evil)
+    if isinstance(made, bytes):
+        (folder / "rank-00000.npz").write_bytes(made)
+    else:
+        np.savez(folder / "rank-00000.npz", **{**arrays, "served/x": made})
+    manifest = json.loads((folder / "checkpoint.json").read_text())
+    manifest.pop("sha256")
+    manifest["shards"][0]["sha256"] = hashlib.sha256((folder / "rank-00000.npz").read_bytes()).hexdigest()
+    seal = hashlib.sha256(json.dumps(manifest).encode()).hexdigest()
+    (folder / "checkpoint.json").write_text(json.dumps({**manifest, "sha256": seal}))
+    with pytest.raises(
+        CheckpointError, match=r"round-000000008 does not hold the state of this run .*choose another --out"
+    ):
+        run(tmp_path / "out", method="ef21", resume="auto")
+    assert not evil.exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT])
+def test_each_signal_asks_for_a_checkpoint(number, tmp_path):
+    result = quadratic(tmp_path, {50: [number]}, rounds=200)
+    assert result.interrupted and result.summary["rounds"] < 20
+    assert newest(tmp_path).name == f"round-{result.summary['rounds']:09d}"
+    same(quadratic(None, {}, rounds=200), quadratic(tmp_path, {}, rounds=200, resume="auto"))
+    assert signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler)
+
+
+@pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM])
+def test_sigint_ends_at_once_what_was_asked_before(first, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        quadratic(tmp_path, {50: [first, signal.SIGINT]}, rounds=200)
+    assert not list(tmp_path.glob("checkpoints/*"))
+
+
+def quadratic(out: Path | None, signals: dict[int, list[int]], **options):
+    """A run whose process gets signals in its n-th gradient."""
+    calls = 0
+
+    def gradient(i, x):
+        nonlocal calls
+        calls += 1
+        for number in signals.get(calls, []):
+            os.kill(os.getpid(), number)
+        return x - i
+
+    problem = mc.FunctionProblem(
+        lambda i, x: 0.5 * float((x - i) @ (x - i)), gradient, 5, 4, mc.Smoothness.bounds(np.ones(4))
+    )
+    more = {
+        "method": "marina",
+        "compressor": "randk:k=2",
+        "step": 0.1,
+        "eval_every": 7,
+        "out": None if out is None else str(out),
+    }
+    return mc.run(problem=problem, **more, **options)
+
+
 def test_checkpoints_need_a_directory():
     with pytest.raises(mc.ConfigError, match="--out"):
         run(method="gd", checkpoint_every=5)
@@ -284,22 +374,32 @@ def test_the_time_limit_stops_all_ranks(tmp_path):
 
 
 @pytest.mark.process
-@needs_mpirun
-def test_a_killed_job_goes_on_from_its_last_checkpoint(tmp_path):
-    """All ranks killed without warning, at moments that no round boundary knows of, several times over."""
+def test_a_killed_job_goes_on_from_its_last_checkpoint(mpi, tmp_path):
+    """All ranks killed without warning, at moments that no round boundary knows of; then one of them while a checkpoint is written."""
     options = ["--clients", "7", "--step", "0.01", "--method", "marina", "--eval-every", "100", "--rounds", "4000"]
     out = ["--out", str(tmp_path / "out"), "--checkpoint-every", "25", "--resume", "auto"]
-    for delay in (0.03, 0.17):
-        before = len(list((tmp_path / "out").glob("checkpoints/*/checkpoint.json")))
-        job = subprocess.Popen(
-            command(3, *options, *out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-        )
-        wait_for(
-            lambda seen=before: len(list((tmp_path / "out").glob("checkpoints/*/checkpoint.json"))) >= max(seen, 1)
-        )
-        time.sleep(delay)
-        subprocess.run(["pkill", "-KILL", "-s", str(job.pid)], check=False)
-        job.wait(timeout=20)
+
+    def written() -> list[int]:
+        return [
+            path.stat().st_mtime_ns
+            for path in sorted((tmp_path / "out").glob("checkpoints/*/checkpoint.json"))
+            if path.exists()
+        ]
+
+    for moment in (0.03, 0.17, "*/*.part"):
+        before = written()
+        job = soaking.Job(mpi, 3, ["-m", "mpicomp", "run", "-q", *options, *out])
+        assert soaking.wait_until(job, lambda seen=before: written() != seen)
+        pids = job.pids()
+        assert len(pids) == 3
+        if isinstance(moment, str):
+            assert soaking.wait_until(job, lambda: any((tmp_path / "out" / "checkpoints").glob(moment)))  # noqa: B023
+            pids = pids[-1:]
+        else:
+            time.sleep(moment)
+        soaking.kill(pids)
+        code, _ = job.end(20.0)  # nothing is left: no process, no shared memory
+        assert code not in (0, 75)
     subprocess.run(command(3, *options, *out), check=True, timeout=200, capture_output=True)
     subprocess.run(command(1, *options, "--out", str(tmp_path / "whole")), check=True, timeout=200, capture_output=True)
     assert summary(tmp_path / "out")["resumed_at"] > 0

@@ -138,6 +138,19 @@ def test_bad_options_are_named(options, message):
         invoke("run", *SMALL, *options, "-q")
 
 
+def test_features_widen_the_data_and_limit_its_indices(tmp_path):
+    (tmp_path / "small.svm").write_text("+1 1:1 3:0.5\n-1 2:1\n" * 4)
+    options = ["run", "--data", str(tmp_path / "small.svm"), "--clients", "2", "--rounds", "3", "-q"]
+    invoke(*options, "--features", "9", "--out", str(tmp_path / "o"))
+    assert json.loads((tmp_path / "o" / "summary.json").read_text())["dim"] == 9
+    with pytest.raises(
+        DataError, match=r"small\.svm, line 1: the index of '3:0\.5' is above the number of features, 2"
+    ):
+        invoke(*options, "--features", "2")
+    with pytest.raises(DataError, match="features must be a number from 1"):
+        invoke(*options, "--features", "0")
+
+
 def test_a_missing_data_file_is_named():
     with pytest.raises(DataError, match=r"no/such/file\.libsvm"):
         invoke("run", "--data", "no/such/file.libsvm", "-q")

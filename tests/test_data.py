@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import collected
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -52,10 +53,7 @@ def test_notice_credits_the_sources():
 
 @pytest.mark.parametrize("name", ["mushrooms", "a9a"])
 def test_shipped_set_agrees_with_the_libsvm_collection(name):
-    path = Path(f"/work/shared/data/{name}.libsvm")
-    if not path.exists():
-        pytest.skip("LIBSVM's own file is not here")
-    ours, theirs = load(name), load(str(path))
+    ours, theirs = load(name), load(collected(f"{name}.libsvm"))
 
     def columns(rows: SparseRows) -> list[bytes]:
         owner = np.repeat(np.arange(len(rows.labels)), np.diff(rows.indptr))

@@ -8,6 +8,7 @@ import re
 
 import numpy as np
 import pytest
+from numba import njit
 
 import mpicomp as mc
 from mpicomp.errors import ProblemError, full_text
@@ -45,9 +46,17 @@ def fails(x, out):
     raise ZeroDivisionError("the problem's own mistake")
 
 
+@njit
+def kernel_that_fails(x, out):
+    for j in range(len(out)):
+        if x[j] != 0:
+            raise OverflowError("in the kernel")
+
+
 @pytest.mark.parametrize(
     ("fault", "kind", "words"),
     [
+        (kernel_that_fails, OverflowError, "in the kernel"),
         (wrong_shape, ValueError, "broadcast"),
         (fails, ZeroDivisionError, "own mistake"),
         (lambda x, out: x, ProblemError, "ndarray was returned; use out"),

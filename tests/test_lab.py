@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -260,6 +261,23 @@ def test_a_lab_ends_with_its_owner(lab_here, mpi, number) -> None:
     assert owner.wait(timeout=20) != 0
     owner.stdout.close()
     assert _gone(keeper)
+
+
+@pytest.mark.process
+def test_bytes_of_mpi_against_those_of_the_interface(lab_here, mpi, monkeypatch) -> None:
+    """What the network adds is headers: of each message for small ones, next to nothing for large ones (docs/bytes.md)."""
+    monkeypatch.setenv("COLUMNS", "200")
+    done = _mpicomp("run", "--nodes", "2", "--", "bench", "wire")
+    assert done.returncode == 0, done.stderr
+    numbers = [[float(word.replace(",", "").strip("+%")) for word in line.replace(" %", "").split()] for line in done.stdout.splitlines()
+               if re.match(r"\s*[\d,]+ +[\d,]+ +[\d,]+ +[\d,]+ ", line)]  # fmt: skip
+    assert [row[0] for row in numbers] == [64 * 4**k for k in range(10)]
+    for size, messages, handed, sent, *_ in numbers:
+        headers = sent - handed
+        # Ethernet, IPv4 and TCP without options: 54 bytes
+        assert handed == size * messages and 54 * messages <= headers
+        assert headers <= 250 * messages + 0.02 * handed
+    assert 1 < numbers[-1][3] / numbers[-1][2] < 1.02
 
 
 # ---- the command line -------------------------------------------------------------------------------------------------

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
+from conftest import collected
 
 from mpicomp.errors import ConfigError, DataError
 from mpicomp.problems import Problem, Smoothness, problems
@@ -266,9 +265,7 @@ TABLE = {  # ef-family.md §2: n = 20, λ = 0.1, contiguous; L is that of the me
 
 @pytest.mark.parametrize("data", TABLE)
 def test_published_table(data):
-    source = f"/work/shared/data/{data}.libsvm" if data == "phishing" else data
-    if data == "phishing" and not Path(source).exists():
-        pytest.skip("phishing is not shipped")
+    source = collected("phishing.libsvm") if data == "phishing" else data
     problem = problems.build("logistic", {"data": source})
     s, alpha = problem.smoothness(), 1 / problem.dim
     step = 1 / (s.L + s.L_QM * ((1 + np.sqrt(1 - alpha)) / alpha - 1))

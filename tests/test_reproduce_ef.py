@@ -184,6 +184,8 @@ def test_tuning_by_a_cost_keeps_the_best_only(tmp_path):
     options = {"problem": {"name": "quadratic", "dim": 8, "reg": 0.1}, "clients": 3, "rounds": 30, "method": "gd"}
     best = desk.tune("run", (0.01, 0.5, 0.1), theory=False, cost=lambda stored: final(stored, "loss"), **options)
     assert best.summary["step"] == 0.5
+    best.summary["diverged"] = True  # then the evaluations before that say nothing
+    assert np.isnan(final(best, "loss"))
     assert list(desk.evidence.curves) == ["run"]
 
 

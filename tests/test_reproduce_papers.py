@@ -15,8 +15,8 @@ from mpicomp.reproduce.report import judge, write
 from mpicomp.reproduce.study import FAILS, HOLDS, IN_PART, SCALES, Evidence, papers
 
 TINY = {
-    "permk": permk.Size(20, 1e-2, {4: 60, 10: 60}, (0.0, 0.8), (1.0, 2.0), 4),
-    "correlated-quantization": cq.Size(8, (4, 10), 200, 1e-3, (8,), (0.5,), 4, 20, (16, 10), 10, 60, 4),
+    "permk": permk.Size(20, 1e-2, {4: 60, 10: 60}, (0.0, 0.8), (1.0, 2.0), 4, 40),
+    "correlated-quantization": cq.Size(8, (4, 10), 200, 1e-3, (8,), (0.5,), 4, 200, 20, (16, 10), 10, 60, 4),
     "marina-p-m3": m3.Size(
         20, 1e-2, 0.1, {4: 200, 10: 200}, 1e-1, (1.0, 4.0), (0.0, 0.5), 4, 4, 20, (2.0**-6,), 4
     ),

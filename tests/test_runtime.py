@@ -107,6 +107,8 @@ class TestConfig:
             (["tol=small"], ["tol='small'", "expected float"]),
             (["allow_unsafe=1"], ["allow_unsafe=1", "expected bool"]),
             (["rounds=-1"], ["rounds=-1: at least 0 is needed"]),
+            (["time_limit=nan"], ["time_limit=nan: at least 0 is needed"]),
+            (["stall_timeout=inf"], ["stall_timeout=inf", "a finite number"]),
             (["clients=0"], ["clients=0: at least 1 is needed"]),
             (["batch=-2"], ["batch=-2"]),
             (["tol=-1"], ["tol=-1.0"]),

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import platform
+import sys
 
 import numpy as np
 import pytest
 from conftest import run_alone
+from test_restart import CUSTOMIZE
 
 import mpicomp as mc
 from mpicomp.cluster.recovery import LAUNCHER_OPTIONS, OnFailure, check, require
@@ -177,6 +179,48 @@ def test_the_others_host_the_clients_and_find_the_same_bits(open_mpi, tmp_path):
     assert found["losses"] == [{"ranks": [2], "hosts": [platform.node()], "ranks_left": 3}] and found["resumed_at"] > 0
     assert found["iterate_sha256"] == whole["iterate_sha256"]
     assert found["bytes"]["uplink"]["payload_bits"] == whole["bytes"]["uplink"]["payload_bits"]
+
+
+STUCK = """
+import time
+import mpicomp as mc
+from mpicomp.runtime import survival
+from mpicomp.runtime.results import Result
+survival.AGREE_SECONDS = 0.2
+patience = survival.Patience()
+patience.start(Result(mc.Config()))
+patience.stop()
+time.sleep(1)
+patience.start(Result(mc.Config(), summary={{"diverged": {diverged}}}, interrupted={interrupted}))
+time.sleep(60)
+"""
+
+
+@pytest.mark.process
+@pytest.mark.parametrize(("diverged", "interrupted", "code"), [(False, False, 0), (True, False, 3), (False, True, 75)])
+def test_an_mpi_that_does_not_come_to_its_end_is_left(diverged, interrupted, code, tmp_path):
+    script = STUCK.format(diverged=diverged, interrupted=interrupted)
+    job = run_alone([sys.executable, "-c", script], timeout=40, MPICOMP_END=str(tmp_path / "end"))
+    assert job.code == code and (tmp_path / "end").read_text() == str(code) and "MPI still waits" in job.err
+
+
+@pytest.mark.process
+def test_launch_goes_on_without_a_rank(open_mpi, tmp_path):
+    """From the user's command line to the summary: rank 2 kills itself once there is a checkpoint, the others end with the same bits."""
+    (tmp_path / "sitecustomize.py").write_text(CUSTOMIZE)
+    options = ["--clients", "6", "--rounds", "1000", "--step", "0.01", "--method", "ef21", "--eval-every", "500", "-q"]
+    launch = [open_mpi.python, "-m", "mpicomp", "launch", "-n", "4", "--", "run", *options, "--on-failure", "continue"]
+    path = f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
+    job = run_alone(
+        [*launch, "--out", tmp_path / "out", "--checkpoint-every", "100"], timeout=180, PYTHONPATH=path
+    ).check()
+    found = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert (
+        "--with-ft ulfm" in job.err and job.err.count("rank 2 on") == 1 and "3 ranks are left and go on from" in job.err
+    )
+    assert found["losses"][0]["ranks"] == [2] and found["resumed_at"] >= 100 and found["rounds"] == 1000
+    whole = mc.run(clients=6, rounds=1000, step=0.01, method="ef21", eval_every=500)
+    assert found["iterate_sha256"] == whole.summary["iterate_sha256"]
 
 
 @pytest.mark.process

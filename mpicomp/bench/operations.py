@@ -93,7 +93,7 @@ def _operations(dim: int, dtype: np.dtype) -> Iterator[Operation]:
 
     values = x[0, indices]
     yield Operation("sparse decode, 1 %", decode, "dense add", add, 20.0)
-    yield Operation("sparse decode, 1 %", decode, "the same additions alone", lambda: _scatter(out[0], indices, values))
+    yield Operation("sparse decode, 1 %", decode, "the same additions alone", lambda: scatter(out[0], indices, values))
     yield from _index_coding(indices, dim)
     rotated = np.zeros(1 << (dim.bit_length() - 1), dtype)
     part = x[0, : len(rotated)]
@@ -127,12 +127,13 @@ def _ef14_step(codec: Codec, x: np.ndarray, state: np.ndarray) -> Task:
 
 
 def _slices(spec: str, codec: Codec, x: np.ndarray, dtype: np.dtype) -> Iterator[Operation]:
-    """Messages that are slices, beside copying as many values from the same places: one, and those of some clients in one call."""
+    """Messages that are slices, beside copying as many values: one, and those of some clients in one call."""
     buf, tally = np.zeros(codec.max_nbytes, np.uint8), np.zeros(2, np.int64)
     end = codec.encode(x, _ROW, _ROW, _KEYS, buf, 0, tally)
     values = buf[:end].view(dtype)
     starts = np.flatnonzero(x[0] == values[0])
-    first = min(int(starts[0]), x.shape[1] - len(values))
+    # from elsewhere, so that neither finds in the cache what the other has brought there
+    first = (int(starts[0]) + x.shape[1] // 2) % (x.shape[1] - len(values) + 1)
     copied, part = np.empty_like(values), x[0, first : first + len(values)]
     yield Operation(
         f"{spec}, encode",
@@ -159,7 +160,7 @@ def _slices(spec: str, codec: Codec, x: np.ndarray, dtype: np.dtype) -> Iterator
 
 
 @lean
-def _scatter(acc, indices, values):
+def scatter(acc, indices, values):
     for i in range(indices.shape[0]):
         acc[np.uint64(indices[i])] += values[i]  # unsigned: no check for a negative index
 

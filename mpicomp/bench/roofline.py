@@ -17,11 +17,13 @@ from ..kernels.quantize import round_to_grid
 from ..kernels.random import uplink_keys
 from ..kernels.select import max_magnitude
 from .compressors import message
+from .operations import scatter
 
 RESIDENT, SHORT = 1 << 16, 1 << 12  # entries: both in the second-level cache with all that is written
 # Instructions that take more than one of the slots in which a processor starts its vector instructions (Intel since Skylake, 512 bits;
 # Abel and Reineke 2019, uops.info). Stores have slots of their own.
 _SLOTS = {"vpmulld": 2, "vdivps": 3, "vrndscaleps": 2, "vpmovdb": 2, "vpmovdw": 2}
+LONG, _PER_LINE = 1 << 22, 16  # float32 numbers: of a vector that no second-level cache holds, and of a cache line
 _BITS = {"zmm": 512, "ymm": 256, "xmm": 128}
 
 
@@ -42,7 +44,9 @@ def roofline(repeats: int = 20) -> dict[str, Any]:
     -------
     clock : Hz, from a chain of instructions that wait for each other. rows : for each encoder spec; loops, as dicts; bound, the cycles an
     entry at two vector instructions a cycle (three where they have 256 bits or less); cycles, those measured, without what a call takes:
-    the least of `repeats`, divided among the entries by which a long vector is longer than a short one.
+    the least of `repeats`, divided among the entries by which a long vector is longer than a short one. memory: what bounds adding
+    to 1 % of 2²² float32 numbers, in order: latency, the seconds until a line of a vector of that size comes that is asked for by
+    itself; additions, the seconds for each line that these additions touch; and hence how many lines are on their way at once.
     """
     x = np.random.default_rng(0).standard_normal((1, RESIDENT)).astype(np.float32)
     rows, clock = [], _clock(repeats)
@@ -57,7 +61,7 @@ def roofline(repeats: int = 20) -> dict[str, Any]:
                 "cycles": (took[0] - took[1]) * clock / (RESIDENT - SHORT),
             }
         )
-    return {"clock": clock, "rows": rows}
+    return {"clock": clock, "rows": rows, "memory": _memory(repeats)}
 
 
 def _loops(x: np.ndarray) -> dict[str, list[Loop]]:
@@ -125,6 +129,26 @@ def _innermost_loops(text: str, mnemonic: str, itemsize: int) -> Iterator[tuple[
             slots = sum(_SLOTS.get(v.split()[0], 1) for v in vector if v not in moves)
             if loads:
                 yield len(loads) * bits // (8 * itemsize), len(body), slots, bits
+
+
+@njit
+def _follow(following, at, steps):
+    for _ in range(steps):
+        at = following[at]
+    return at
+
+
+def _memory(repeats: int) -> dict[str, float]:
+    """The parts of `roofline` on additions to few entries of a long vector."""
+    random, lines = np.random.default_rng(0), LONG // _PER_LINE
+    order = random.permutation(lines) * 8  # a number of 64 bits in each line of 64 bytes
+    following = np.zeros(8 * lines, np.int64)
+    following[order] = np.roll(order, -1)
+    acc, indices = np.zeros(LONG, np.float32), np.sort(random.choice(LONG, LONG // 100, replace=False))
+    values = np.ones(len(indices), np.float32)
+    latency = _least(lambda: _follow(following, 0, lines), repeats) / lines
+    additions = _least(lambda: scatter(acc, indices, values), repeats) / len(np.unique(indices // _PER_LINE))
+    return {"latency": latency, "additions": additions, "lines_at_once": latency / additions}
 
 
 @njit

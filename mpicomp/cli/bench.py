@@ -217,6 +217,11 @@ def bench_roofline(
         rows[-1][-2:] = [f"{row['bound']:.2f}", f"{row['cycles']:.2f}"]
     header = ["", "instructions / entries", "bits", "vector slots an entry", "bound, cycles an entry", "measured"]
     table(f"Innermost loops; {found['clock'] / 1e9:.2f} GHz", header, rows)
+    memory = found["memory"]
+    print(
+        f"Additions to 1 % of 2^22 numbers: {memory['additions'] * 1e9:.1f} ns a cache line; one asked for by itself comes in "
+        f"{memory['latency'] * 1e9:.0f} ns, so {memory['lines_at_once']:.1f} are on their way at once."
+    )
 
 
 @bench.command("wire")

@@ -35,6 +35,7 @@ Counts = dict[tuple[str, str], list[int]]
 def switch_on() -> None:
     """Let Open MPI monitor; before MPI starts."""
     os.environ[ENABLE] = APART
+    os.environ.setdefault("OMPI_MCA_osc", "^monitoring")  # under its part for windows, shared ones cannot be had
 
 
 def switched_on() -> bool:

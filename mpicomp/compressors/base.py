@@ -195,8 +195,13 @@ class Codec:
         if self.codec_id == USER_CODEC:
             return None
         codec = copy.copy(self)
-        codec.args = _own(self.args, self.agreed)
+        codec.args = _own(self.args, self.common)
         return codec
+
+    @property
+    def common(self) -> tuple[np.ndarray, ...]:
+        """The arrays among `args` that all threads must see as they are: what is written there between messages says how to code them."""
+        return () if self.agreed is None else (self.agreed,)
 
     @property
     def takes_difference(self) -> bool:
@@ -392,12 +397,15 @@ class Compressor:
         return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in self.options.items())})"
 
 
-def _own(args: tuple, kept: np.ndarray | None) -> tuple:
+def _own(args: tuple, kept: tuple[np.ndarray, ...]) -> tuple:
     """Copies of the arrays in a tuple, or in tuples in it, but for `kept`. None may be a view of another: the copies would part."""
-    return tuple(
-        _own(a, kept) if isinstance(a, tuple) else a.copy() if isinstance(a, np.ndarray) and a is not kept else a
-        for a in args
-    )
+
+    def own(a: Any) -> Any:
+        if isinstance(a, tuple):
+            return _own(a, kept)
+        return a.copy() if isinstance(a, np.ndarray) and not any(a is k for k in kept) else a
+
+    return tuple(own(a) for a in args)
 
 
 def count_of(owner: Compressor, k: int | None, fraction: float | None, dim: int) -> int:

@@ -56,11 +56,9 @@ def measure_seconds(
     desk.table(TABLE, table)
 
 
-def early_target(runs: list[Stored], part: float) -> float:
-    """The smallest ‖∇f‖² that all runs reached in this part of their rounds: where those that are shown over MPI may end."""
-    return max(
-        min(row["grad_norm_sq"] for row in run.rows if row["round"] <= part * run.summary["rounds"]) for run in runs
-    )
+def early_target(runs: list[Stored], length: int) -> float:
+    """The smallest ‖∇f‖² that all runs reached within so many rounds: where those that are shown over MPI may end."""
+    return max(min(row["grad_norm_sq"] for row in run.rows if row["round"] <= length) for run in runs)
 
 
 def winner(rows: list[Row], column: str) -> str:

@@ -16,6 +16,7 @@ import hashlib
 import json
 import os
 import shutil
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -311,8 +312,14 @@ def resume(config: Config, session: Session, record: Any, comm: Comm | None) -> 
                 f"{checkpoint.folder} was written with step size {theirs!r}, this run has {ours!r} (a theory that depends on --rounds?); "
                 f"give --step {theirs!r} to go on"
             )
-        checkpoint.restore(session)
-        record.resume(checkpoint.round, checkpoint.manifest)
+        try:
+            checkpoint.restore(session)
+            record.resume(checkpoint.round, checkpoint.manifest)
+        except (ValueError, TypeError, LookupError, AttributeError, zipfile.BadZipFile, OSError) as error:
+            raise CheckpointError(
+                f"{checkpoint.folder} does not hold the state of this run ({type(error).__name__}: {error}); was it written by another "
+                "build of mpicomp, or by hand? Remove it to go on from an older one, or choose another --out"
+            ) from error
 
 
 def newest(config: Config, until: int | None = None) -> Path | None:

@@ -147,8 +147,8 @@ class Config:
             ("checkpoint_every", "checkpoint_seconds", "time_limit", "stall_timeout", "explosion"), 0
         )
         for name, least in least_of.items():
-            if getattr(self, name) < least:
-                raise ConfigError(f"{name}={getattr(self, name)}: at least {least} is needed")
+            if not least <= getattr(self, name) < np.inf:
+                raise ConfigError(f"{name}={getattr(self, name)}: at least {least} is needed, and a finite number")
         if not self.tol >= 0:
             raise ConfigError(f"tol={self.tol} must be a number that is not negative; 0 means run all rounds")
         if self.out is None and (self.checkpoint_every or self.checkpoint_seconds or self.resume == "auto"):

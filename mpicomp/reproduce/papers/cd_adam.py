@@ -171,25 +171,41 @@ class CDAdamStudy(Study):
         ),
     }
     claims = (
-        Claim("naive", "Compression without memory stalls", judge_naive, {"small": HOLDS}),
         Claim(
-            "rate", "CD-Adam needs about as many rounds as AMSGrad without compression", judge_rate, {"small": FAILS}
+            "naive",
+            "Compression without memory stalls",
+            judge_naive,
+            {"small": HOLDS, "paper": HOLDS},
         ),
-        Claim("bits", "CD-Adam gets there with less than half of AMSGrad's bits", judge_bits, {"small": HOLDS}),
+        Claim(
+            "rate",
+            "CD-Adam needs about as many rounds as AMSGrad without compression",
+            judge_rate,
+            {"small": FAILS, "paper": IN_PART},
+        ),
+        Claim(
+            "bits",
+            "CD-Adam gets there with less than half of AMSGrad's bits",
+            judge_bits,
+            {"small": HOLDS, "paper": HOLDS},
+        ),
         Claim(
             "feedback",
             "CD-Adam ends below AMSGrad with the original error feedback",
             judge_feedback,
-            {"small": IN_PART},
+            {"small": IN_PART, "paper": IN_PART},
         ),
         Claim(
-            "onebit", "CD-Adam needs fewer bits than 1-bit Adam, whose warm-up is dense", judge_onebit, {"small": HOLDS}
+            "onebit",
+            "CD-Adam needs fewer bits than 1-bit Adam, whose warm-up is dense",
+            judge_onebit,
+            {"small": HOLDS, "paper": HOLDS},
         ),
         Claim(
             "network",
             "On a network its accuracy is AMSGrad's, and above that of the other compressed methods",
             judge_network,
-            {"small": IN_PART},
+            {"small": IN_PART, "paper": IN_PART},
         ),
         same_bits_claim(),
         seconds_claim(),

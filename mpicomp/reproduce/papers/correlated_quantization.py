@@ -28,7 +28,6 @@ METHODS = {
 TUNED = ("MARINA CQ", "SGD CQ")  # also run with the best of the steps theory·4^j
 SHOWN = (*METHODS, *(f"{name} tuned" for name in TUNED))
 REAL_TARGET = 1e-7
-MIXED_ROUNDS = 6000
 FACTORS = tuple(4.0**j for j in range(8))
 
 
@@ -40,7 +39,7 @@ class Size:
     ----------
     dim, clients, rounds, target : of the quadratics with equal clients, stopped at ‖∇f‖² ≤ target.
     square : the n = d for which the gain over independent quantizers is measured.
-    noises, mixed : the s, and the n, of the quadratics with different clients.
+    noises, mixed, mixed_rounds : the s, the n, and the rounds of the quadratics with different clients.
     draws, estimation : rounds of mean estimation, and (d, n) of it, n the largest.
     real_clients, real_rounds : of logistic regression. shown : n of the runs over MPI.
     """
@@ -52,6 +51,7 @@ class Size:
     square: tuple[int, ...]
     noises: tuple[float, ...]
     mixed: int
+    mixed_rounds: int
     draws: int
     estimation: tuple[int, int]
     real_clients: int
@@ -260,19 +260,20 @@ class CorrelatedQuantization(Study):
     summary = "MARINA with correlated quantizers against independent ones, RandK, PermK and SGD; constants and variance examined"
     paper = "Panferov, Demidovich, Rammal and Richtárik 2024, Correlated quantization (arXiv 2401.05518)"
     sizes: ClassVar = {
-        "small": Size(32, (2, 10, 50, 400), 6000, 1e-7, (32, 128), (0.1, 0.5), 50, 60, (256, 100), 20, 4000, 50),
+        "small": Size(32, (2, 10, 50, 400), 6000, 1e-7, (32, 128), (0.1, 0.5), 50, 6000, 60, (256, 100), 20, 4000, 50),
         "paper": Size(
             32,
             (2, 10, 50, 100, 200, 400),
             6000,
             1e-7,
             (32, 128, 512),
-            (0.0, 0.1, 0.5, 1.0),
+            (0.0, 0.5, 1.0),
             100,
+            1500,
             200,
             (1024, 100),
-            100,
-            3000,
+            20,
+            1500,
             50,
         ),
     }
@@ -403,7 +404,7 @@ def gain(desk, size: Size, n: int) -> list[Row]:
 
 def mixed(desk, size: Size, s: float) -> list[Row]:
     """Clients that differ: CQ and IQ with a common radius, whose theory sees L±, PermK, and both together."""
-    options = quadratic(4 * size.dim, size.mixed, s, MIXED_ROUNDS)
+    options = quadratic(4 * size.dim, size.mixed, s, size.mixed_rounds)
     specs = {
         "MARINA CQ": "cq:radius=common",
         "MARINA IQ": "iq:radius=common",
