@@ -378,10 +378,18 @@ def test_a_killed_job_goes_on_from_its_last_checkpoint(mpi, tmp_path):
     """All ranks killed without warning, at moments that no round boundary knows of; then one of them while a checkpoint is written."""
     options = ["--clients", "7", "--step", "0.01", "--method", "marina", "--eval-every", "100", "--rounds", "4000"]
     out = ["--out", str(tmp_path / "out"), "--checkpoint-every", "25", "--resume", "auto"]
+
+    def written() -> list[int]:
+        return [
+            path.stat().st_mtime_ns
+            for path in sorted((tmp_path / "out").glob("checkpoints/*/checkpoint.json"))
+            if path.exists()
+        ]
+
     for moment in (0.03, 0.17, "*/*.part"):
-        seen = len(list((tmp_path / "out").glob("checkpoints/*/checkpoint.json")))
+        before = written()
         job = soaking.Job(mpi, 3, ["-m", "mpicomp", "run", "-q", *options, *out])
-        wait_for(lambda least=seen or 1: len(list((tmp_path / "out").glob("checkpoints/*/checkpoint.json"))) >= least)
+        assert soaking.wait_until(job, lambda seen=before: written() != seen)
         pids = job.pids()
         assert len(pids) == 3
         if isinstance(moment, str):
