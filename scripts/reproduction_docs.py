@@ -5,11 +5,13 @@
 
 In the page of a study, the text between `<!-- verdicts SCALE -->` and `<!-- end -->` becomes the table of verdicts. The figures of
 the scale named in `<!-- figures SCALE -->` are copied to docs/images/reproductions, as SVG where that is small enough, else as
-PNG, and shown before the next `<!-- end -->`.
+PNG, and shown before the next `<!-- end -->`. After `<!-- table NAME SCALE COLUMN ... -->` come those columns of the study's table
+NAME; COLUMN_std, where the table has it, goes behind COLUMN.
 """
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 import shutil
@@ -44,6 +46,25 @@ def figures(record: dict, directory: Path) -> str:
     return "\n\n".join(shown)
 
 
+def columns(directory: Path, name: str, wanted: list[str]) -> str:
+    """Columns of a table of the study, as Markdown; numbers with four digits."""
+    with open(directory / "tables" / f"{name}.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    lines = ["| " + " | ".join(wanted) + " |", "|" + "---|" * len(wanted)]
+    for row in rows:
+        cells = [short(row[c]) + (f" ± {short(row[c + '_std'])}" if c + "_std" in row else "") for c in wanted]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def short(text: str) -> str:
+    """A number with four digits, other text as it is."""
+    try:
+        return f"{float(text):.4g}"
+    except ValueError:
+        return text
+
+
 def fill(text: str, kind: str, scale: str, content: str) -> str:
     """Replace what stands between the marks of a kind and scale, where the page has them."""
     pattern = rf"(<!-- {kind} {scale} -->\n).*?(<!-- end -->)"
@@ -57,6 +78,8 @@ def main(directories: list[str]) -> None:
         page = DOCS / "reproductions" / f"{record['study']}.md"
         text = page.read_text()
         text = fill(text, "verdicts", record["scale"], verdict_table(record))
+        for name, wanted in re.findall(rf"<!-- table (\w+) {record['scale']} ([\w ]+) -->", text):
+            text = fill(text, f"table {name}", f"{record['scale']} {wanted}", columns(directory, name, wanted.split()))
         if f"<!-- figures {record['scale']} -->" in text:
             text = fill(text, "figures", record["scale"], figures(record, directory))
         page.write_text(text)

@@ -1,18 +1,16 @@
 """Mutated messages for every decoder: what no encoder wrote must be refused, never crash, never be read or written beyond its ends.
 
-`scripts/fuzz` runs this by the million with array bounds checked; `test_fuzz.py` a little of it. A message is fixed by (seed, number).
+`scripts/fuzz` (guided.py) runs this by the million with array bounds checked, `test_fuzz.py` a little. (seed, number) fixes a message.
 """
 
 from __future__ import annotations
 
-import argparse
 import faulthandler
 import importlib.util
-import os
 import random
-import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -192,6 +190,18 @@ def mutate(frame: bytes, others: list[bytes], rng: random.Random) -> bytes:
     return bytes(mutated)
 
 
+def draws(messages: int, seconds: float, seed: int) -> Iterator[tuple[int, random.Random]]:
+    """Number and generator of so many messages, or as many as the time allows. A decoder that hangs ends the process, with a traceback."""
+    deadline = time.monotonic() + seconds
+    for number in range(messages):
+        if number % 1024 == 0:
+            faulthandler.dump_traceback_later(HANG_SECONDS, exit=True)
+            if time.monotonic() > deadline:
+                break
+        yield number, random.Random(seed * 2**40 + number)
+    faulthandler.cancel_dump_traceback_later()
+
+
 def fuzz(everything: list[Target], messages: int, seconds: float, seed: int) -> dict[str, Counter]:
     """Check so many mutated frames, or as many as the time allows; returns how many were refused and accepted, by codec.
 
@@ -205,47 +215,9 @@ def fuzz(everything: list[Target], messages: int, seconds: float, seed: int) -> 
         if not all(target.check(frame) for frame in target.frames):
             raise Fault(f"{target.codec!r} refuses what its encoder wrote")
         counts[repr(target.codec)] = Counter()
-    deadline = time.monotonic() + seconds
-    for number in range(messages):
-        if number % 1024 == 0:
-            faulthandler.dump_traceback_later(HANG_SECONDS, exit=True)
-            if time.monotonic() > deadline:
-                break
-        rng = random.Random(seed * 2**40 + number)
+    for number, rng in draws(messages, seconds, seed):
         target = everything[number % len(everything)]
         others = target.frames if rng.random() < 0.5 else every_frame
         accepted = target.check(mutate(rng.choice(target.frames), others, rng))
         counts[repr(target.codec)]["accepted" if accepted else "refused"] += 1
-    faulthandler.cancel_dump_traceback_later()
     return counts
-
-
-def main() -> None:
-    """The command line of `scripts/fuzz`."""
-    parser = argparse.ArgumentParser(prog="scripts/fuzz", description=__doc__)
-    parser.add_argument("--messages", type=int, default=10**6)
-    parser.add_argument("--seconds", type=float, default=float("inf"))
-    parser.add_argument("--seed", type=int, default=int(time.time()))
-    options = parser.parse_args()
-    checked = os.environ.get("NUMBA_BOUNDSCHECK") == "1"
-    print(f"seed {options.seed}, array bounds {'checked' if checked else 'NOT checked'}", flush=True)
-    faulthandler.enable()
-    compiling = time.monotonic()
-    try:
-        everything = targets()
-        fuzz(everything, 0, 0, 0)
-        start = time.monotonic()
-        counts = fuzz(everything, options.messages, options.seconds, options.seed)
-    except Fault as fault:
-        sys.exit(f"FAULT (seed {options.seed}): {fault}")
-    for name, count in counts.items():
-        print(f"{count['refused']:>9} refused {count['accepted']:>9} accepted  {name}")
-    total, took = sum(count.total() for count in counts.values()), time.monotonic() - start
-    print(
-        f"{total} messages for {len(counts)} codecs in {took:.1f} s ({total / took:.0f} a second), "
-        f"after {start - compiling:.0f} s of compiling: no fault"
-    )
-
-
-if __name__ == "__main__":
-    main()

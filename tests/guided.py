@@ -16,7 +16,7 @@ import numpy as np
 
 instrument.install()
 
-from fuzzing import HANG_SECONDS, Fault, Target, mutate, targets  # noqa: E402  (after the kernels' decorators are replaced)
+from fuzzing import Fault, Target, draws, mutate, targets  # noqa: E402  (after the kernels' decorators are replaced)
 
 STEPS = np.zeros(256, np.uint8)  # how often a block ran -> one bit
 for bit, least in enumerate((1, 2, 3, 4, 8, 16, 32, 128)):
@@ -67,14 +67,8 @@ def explore(messages: int, seconds: float, seed: int, guided: bool) -> list[Expl
     """So many messages, or as many as the time allows. Raises Fault."""
     explorers = [Explorer(target) for target in targets()]
     everything = [frame for explorer in explorers for frame in explorer.target.frames]
-    deadline = time.monotonic() + seconds
-    for number in range(messages):
-        if number % 1024 == 0:
-            faulthandler.dump_traceback_later(HANG_SECONDS, exit=True)
-            if time.monotonic() > deadline:
-                break
-        explorers[number % len(explorers)].step(random.Random(seed * 2**40 + number), everything, guided)
-    faulthandler.cancel_dump_traceback_later()
+    for number, rng in draws(messages, seconds, seed):
+        explorers[number % len(explorers)].step(rng, everything, guided)
     return explorers
 
 

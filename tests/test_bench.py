@@ -8,6 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from mpicomp.bench.compressors import bench_compressors
+from mpicomp.bench.roofline import _innermost_loops, roofline
 from mpicomp.cli import app
 from mpicomp.errors import ConfigError
 
@@ -51,6 +52,36 @@ def test_bench_compressors_as_a_command():
     for wrong in (["--dtype", "float16"], ["--repeats", "0"]):
         with pytest.raises(ConfigError, match=r"bench compressors: --"):
             invoke(*wrong)
+
+
+def test_bench_roofline_reads_the_machine_code():
+    lines = """
+    foo:
+    .L1:
+        vmovups (%rax,%rcx,4), %zmm1
+        vpmulld %zmm2, %zmm1, %zmm1
+        vmovups 64(%rsp), %zmm3
+        vpaddd %zmm3, %zmm1, %zmm1
+        vpmovdb %zmm1, (%rdx,%rcx)
+        addq $16, %rcx
+        jne .L1
+    .L2:
+        vmovups (%rax), %ymm1
+        jne .L1
+    """
+    assert list(_innermost_loops("\n".join(line[4:] for line in lines.splitlines()), "vpmulld", 4)) == [(16, 7, 5, 512)]
+    found = roofline(2)
+    assert [row["spec"].split(":")[0] for row in found["rows"]] == ["natural", "qsgd", "cq"] and found["clock"] > 1e8
+    for row in found["rows"]:
+        assert min(row["bound"], row["cycles"]) > 0
+        assert all(0 < loop["slots"] <= 2 * loop["instructions"] for loop in row["loops"])
+    assert found["memory"]["lines_at_once"] > 0
+    text = (
+        CliRunner()
+        .invoke(app, ["bench", "roofline", "--repeats", "2"], catch_exceptions=False, standalone_mode=False)
+        .output
+    )
+    assert "powers of two" in text and "GHz" in text
 
 
 def test_bench_wire_needs_another_host_and_an_interface():

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mpicomp.bench import breakeven, target
+from mpicomp.bench import breakeven, link, target
 from mpicomp.bench.breakeven import Rates, break_even
 from mpicomp.bench.start import PHASES, bench_start
 from mpicomp.errors import ConfigError, LabError
@@ -26,14 +26,15 @@ def is_interval(values: Any) -> bool:
 
 # ---- break-even speeds ---------------------------------------------------------------------------------------------------
 def test_the_break_even_speed_of_a_link_bound_round():
-    """While messages travel longer than they take to decode, T(r) = e + c + 8nm/r and the speed has a closed form."""
-    n, d, e, c, dense_c = 7, 10**6, 0.02, 1e-4, 5e-5
-    dense, few = Rates("identity", 0.0, dense_c, 4 * d + 16), Rates("some", e, c, d // 2 + 16)
-    expected = 8 * n * (dense.nbytes - few.nbytes) / (e + c - dense_c)
-    assert break_even(few, dense, n, d, n) == pytest.approx(expected, rel=1e-6)
-    # seven workers on two cores take 7/2 as long to encode
-    shared = 8 * n * (dense.nbytes - few.nbytes) / (e * n / 2 + c - dense_c)
-    assert break_even(few, dense, n, d, 2) == pytest.approx(shared, rel=1e-6)
+    """While messages travel longer than they take to decode, the speed has a closed form: the n-th of it where up and down overlap."""
+    n, e, c, dense_c = 7, 0.02, 1e-4, 5e-5
+    for d, overlapping in ((20_000, False), (10**6, True)):
+        dense, few = Rates("identity", 0.0, dense_c, 4 * d), Rates("some", e, c, d // 2)
+        expected = 8 * (1 if overlapping else n) * (dense.nbytes - few.nbytes) / (e + c - dense_c)
+        assert break_even(few, dense, n, d, n) == pytest.approx(expected, rel=1e-6)
+        # seven workers on two cores take 7/2 as long to encode
+        shared = expected * (e + c - dense_c) / (e * n / 2 + c - dense_c)
+        assert break_even(few, dense, n, d, 2) == pytest.approx(shared, rel=1e-6)
 
 
 def test_break_even_never_and_at_any_speed():
@@ -55,6 +56,31 @@ def test_bench_breakeven_measures_messages():
     assert top["times_fewer"] == dense["nbytes"] / top["nbytes"] > 50
     assert all(r["decode"] > 0 for r in (dense, sign, top)) and sign["encode"] > 0
     assert all(r["speed"] is None or r["speed"] > 1e3 for r in (sign, top)) and dense["speed"] is None
+
+
+# ---- bounds of rounds ------------------------------------------------------------------------------------------------------
+def test_bytes_one_after_another():
+    """Four workers, dense long models: n + 1 of them; and messages longer than the models."""
+    D = 10**6
+    assert target.on_the_path(4 * D, 4 * D, 4, 1) == 5 * D
+    assert target.on_the_path(40.0, 4 * D, 4, 1) == 4 * D + 10
+    assert target.on_the_path(10 * 8 * D, 10 * 4 * D, 4, 10) == 10 * 9 * D
+    assert target.on_the_path(4000, 4000, 4, 1) == 8000
+
+
+def test_the_bound_of_a_round_on_links():
+    """A star of n dense workers takes n + 1 vectors one after the other, not 2n; slices go both ways at once."""
+    n, D, rate, delay = 4, 10**6, 1e8, 0.002
+    star = {
+        "exchange": "p2p", "work": [0.0, 0.01, 0.02, 0.02, 0.02], "step": [0.003, 0.0, 0.0, 0.0, 0.0],
+        "received": [n * D, *[D] * n], "sent": [n * D, *[D] * n], "up": [0.0, *[D] * n], "down": D,
+    }  # fmt: skip
+    assert link.bound(star, rate, delay) == pytest.approx(8 * (n + 1) * D / rate + 2 * delay + 0.01 + 0.003)
+    # where little comes up, the last worker's answer follows the last model
+    few = {**star, "received": [n * 100, *[D] * n], "up": [0.0, *[100] * n]}
+    assert link.bound(few, rate, delay) == pytest.approx(8 * (n * D + 100) / rate + 2 * delay + 0.01 + 0.003)
+    slices = {**star, "exchange": "sharded", "received": [D] * 5, "sent": [D, D, 2 * D, D, D], "step": [0.001] * 5}
+    assert link.bound(slices, rate, delay) == pytest.approx(16 * D / rate + 2 * delay + 0.02 + 0.001)
 
 
 # ---- under an MPI launcher -----------------------------------------------------------------------------------------------
@@ -121,9 +147,11 @@ def test_bench_target(mpi, monkeypatch):
     dense, allreduce, four = rows
     assert [r["name"] for r in rows] == list(kept) and all(0 < r["reached"] <= 0.0501 for r in rows)
     assert dense["bytes"] == dense["rounds"] * 4 * (4 * 4096 + HEADER_NBYTES)  # two workers, up and down
-    assert dense["gain"] == dense["fewer"] == allreduce["gain_allreduce"] == 1
+    assert dense["gain"] == dense["fewer"] == dense["shorter"] == allreduce["gain_allreduce"] == 1
+    assert dense["path"] == dense["bytes"]  # short models go to all at once
     assert 6 < dense["bytes"] / dense["rounds"] / (four["bytes"] / four["rounds"]) < 8
-    assert all(r["busiest"] > 0.9 * dense["bytes"] for r in (dense,))
+    # the dense vector in and out of every rank, as often as the library likes, and what a start takes
+    assert allreduce["path"] > allreduce["rounds"] * 4 * 4096
 
 
 @pytest.mark.process

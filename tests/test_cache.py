@@ -14,8 +14,11 @@ import pytest
 from conftest import ROOT
 from numba.core.errors import TypingError
 
+from mpicomp.compressors import compressors
 from mpicomp.kernels import cache as cache_module
 from mpicomp.kernels import njit
+from mpicomp.kernels.cache import cache_use
+from mpicomp.runtime.warmup import PRECISIONS, _example, _exercise
 
 KERNELS = """
 import json, sys, time
@@ -81,6 +84,14 @@ def test_a_kernel_that_cannot_be_compiled_gives_the_lock_back():
     with pytest.raises(TypingError):
         wrong(np.zeros(3))
     assert cache_module._lock.depth == 0 and cache_module._lock._file is None
+
+
+def test_every_compressor_can_be_warmed_up():
+    assert [_example(name).name for name in compressors] == list(compressors)
+    for dtype, wire in PRECISIONS:
+        _exercise(_example("sign"), dtype, wire)
+    called = {use.kernel for use in cache_use() if use.module == "mpicomp.compressors.sign"}
+    assert {"_encode", "_encode_difference", "_encode_sum", "_decode"} <= called
 
 
 @pytest.mark.process

@@ -9,6 +9,7 @@ import mpicomp as mc
 from mpicomp.compressors import Codec
 from mpicomp.errors import ConfigError, TheoryError, WireError
 from mpicomp.kernels import hadamard
+from mpicomp.kernels.lattice import SHIFTS, round_to_ends, round_to_lattice
 from mpicomp.kernels.random import Keys, Stream, bits32, bits64, client_key, derive, permutation, uniform32
 from mpicomp.kernels.range_coder import decode_symbols, encode_symbols
 from mpicomp.mechanisms.direct import Direct
@@ -487,3 +488,21 @@ def test_figure_two_of_the_paper_in_small():
 def test_direct_needs_nothing_of_it():
     """Mechanisms know nothing of the common radius: the link does it."""
     assert "agreed" not in Direct.transmit.__code__.co_names
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("strata", [1, 7, 100, 1 << 16])
+def test_two_levels_in_blocks_are_those_of_the_definition(dtype, strata):
+    """A million entries, of which a thousand are in doubt in float32, some at the ends, some beyond them."""
+    count, radius, key = 1 << 20, 2.5, np.uint64(0xFEDCBA9876543210)
+    x = np.random.default_rng(strata).uniform(-radius, radius, count).astype(dtype)
+    x[:4] = radius, -radius, 3 * radius, -3 * radius
+    place, common, buf = strata // 3, np.uint64(17), np.zeros(count // 8, np.uint8)
+    for j in range(4, 1000):  # at their thresholds, as near as the numbers allow
+        shift = int(bits32(bits64(common, SHIFTS), j)) * strata >> 32
+        x[j] = radius * (2.0 * ((place + shift) % strata + float(uniform32(key, j))) / strata - 1.0)
+    expected, codes, again = np.zeros(count, np.uint8), np.zeros(2048, np.uint8), np.zeros(2048, np.uint8)
+    round_to_lattice(x, radius, 0.5, 0.5, 0.0, 2, common, key, place, strata, 0, expected)
+    for start in range(0, count, 2048):
+        round_to_ends(x, start, start + 2048, radius, common, key, place, strata, buf, start // 8, codes, again)
+    assert np.array_equal(np.unpackbits(buf, bitorder="little"), expected) and 0.4 < expected.mean() < 0.6

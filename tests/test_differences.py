@@ -5,7 +5,7 @@ import pytest
 
 import mpicomp as mc
 from mpicomp.compressors import Codec, compressors
-from mpicomp.compressors.base import Difference
+from mpicomp.compressors.base import Difference, Sum
 from mpicomp.kernels.random import uplink_keys
 from mpicomp.kernels.rows import add_scaled
 
@@ -41,10 +41,30 @@ def test_a_difference_is_encoded_to_the_same_bytes(spec, dtype, d):
         assert results[0] == results[1]
 
 
+@pytest.mark.parametrize("norm", ["l1", "l2", "unit"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("d", [257, 5000])
+def test_a_sum_is_encoded_to_the_same_bytes_and_left_in_the_state(norm, dtype, d):
+    codec, keys = compressors.create(f"sign:norm={norm}").bind(d, 3, np.float32), uplink_keys(0, 0)
+    assert codec.takes_sum and not compressors.create("topk:k=1").bind(d, 3).takes_sum
+    for V, start in pairs(d, dtype):
+        results = []
+        for fused in (False, True):
+            state, buf, tally = start.copy(), np.zeros(3 * codec.max_nbytes, np.uint8), np.zeros(2, np.int64)
+            end = 0
+            if not fused:
+                add_scaled(state, V, 0.3)
+            for rows in (np.array([2, 0]), np.array([1])):  # each row once
+                end = codec.encode(Sum(state, V, 0.3) if fused else state, rows, rows, keys, buf, end, tally)
+            results.append((end, buf.tobytes(), tally.tolist(), state.tobytes()))
+        assert results[0] == results[1]
+
+
 @pytest.mark.parametrize("compressor", ["topk:fraction=0.1", "sign"])
-def test_a_run_is_the_same_whether_differences_are_formed(compressor, monkeypatch):
+@pytest.mark.parametrize("method", ["ef21", "ef14"])
+def test_a_run_is_the_same_whether_differences_and_sums_are_formed(method, compressor, monkeypatch):
     options = {
-        "method": "ef21",
+        "method": method,
         "compressor": compressor,
         "data": "mushrooms",
         "clients": 5,
@@ -53,6 +73,7 @@ def test_a_run_is_the_same_whether_differences_are_formed(compressor, monkeypatc
     }
     fused = mc.run(**options).x
     monkeypatch.setattr(Codec, "takes_difference", False)
+    monkeypatch.setattr(Codec, "takes_sum", False)
     assert np.array_equal(mc.run(**options).x, fused) and np.any(fused)
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import mpicomp as mc
+from mpicomp.cluster import comm, p2p
 from mpicomp.errors import LabError
 from mpicomp.lab import NetworkLab
 
@@ -47,12 +48,23 @@ ONLY_HIERARCHICAL: list[dict[str, Any]] = [
 
 
 @pytest.mark.process
-@pytest.mark.parametrize(("ranks", "nodes", "which"), [(2, 1, "few"), (3, 1, "few"), (4, 2, "few"), (5, 2, "all")])
+@pytest.mark.parametrize(("ranks", "nodes", "which"), [(2, 1, "few"), (3, 1, "few"), (4, 4, "few"), (5, 2, "all")])
 def test_the_same_bits(mpi, ranks, nodes, which):
     extra = ["-genv", "MPIR_CVAR_NUM_CLIQUES", str(nodes)] if nodes > 1 else []
     if extra and mpi.is_open_mpi:
         pytest.skip("only MPICH pretends to have several nodes")
-    mpi.run(ranks, [__file__, "bits", str(nodes), which], timeout=240, extra=extra).check()
+    nap = "30" if ranks == 3 else "0"  # ranks that sleep while they wait
+    mpi.run(ranks, [__file__, "bits", str(nodes), which], timeout=240, extra=extra, MPICOMP_NAP=nap).check()
+
+
+def test_naps_are_microseconds(monkeypatch):
+    for text, expected in (("50", 5e-5), ("0", 0.0), ("", 0.0)):
+        monkeypatch.setenv("MPICOMP_NAP", text)
+        assert comm._nap_seconds() == pytest.approx(expected)
+    for text in ("fast", "-1", "1e7", "nan"):
+        monkeypatch.setenv("MPICOMP_NAP", text)
+        with pytest.raises(mc.ConfigError, match=r"MPICOMP_NAP=.* microseconds from 0 to 1000000"):
+            comm._nap_seconds()
 
 
 @pytest.mark.process
@@ -92,11 +104,12 @@ def test_fewer_bytes_between_nodes(mpi):
 
 # ---- what the ranks do ----------------------------------------------------------------------------------------------------
 def bits(comm: Any, nodes: int, which: str) -> None:
-    """Every exchange against one process; levels add up to the totals."""
+    """Every exchange against one process, broadcasts in turn however short; levels add up to the totals."""
+    p2p.IN_TURN_NBYTES = 1
     chosen = METHODS[2:9:3] if which == "few" else [*METHODS, *ONLY_HIERARCHICAL]
     for options in [{**COMMON, **own} for own in chosen]:
         alone = mc.run(**options) if comm.rank == 0 else None
-        for exchange in ("sharded", "hierarchical", "hierarchical:sum"):
+        for exchange in ("p2p", "sharded", "hierarchical", "hierarchical:sum"):
             what = (options["method"], options.get("compressor"), exchange)
             if exchange == "sharded" and options in [{**COMMON, **own} for own in ONLY_HIERARCHICAL]:
                 refused(comm, {**options, "exchange": exchange})

@@ -124,8 +124,13 @@ def test_ranks_live_on_their_nodes(lab_here, each_mpi) -> None:
     """Rank r is on node r // per_node, and shares memory with exactly the ranks of that node."""
     with NetworkLab(2) as lab:
         done = lab.run([each_mpi.python, "-c", WHO], per_node=2, timeout=60)
+        routes = lab.spaces.script(
+            "for pid in $(cat /dev/shm/nodes); do nsenter -t $pid -n ip route; done"
+        ).splitlines()
     assert done.code == 0, done.stderr
     assert str([[0, "node1", 2], [1, "node1", 2], [2, "node2", 2], [3, "node2", 2]]) in done.stdout
+    known = Path("/proc/sys/net/ipv4/tcp_available_congestion_control").read_text().split()
+    assert len(routes) == 2 and all(("congctl cubic" in route) == ("cubic" in known) for route in routes)
 
 
 @pytest.mark.process

@@ -126,6 +126,10 @@ def test_tune_finds_the_step_and_stops_when_it_gets_worse(tmp_path):
     assert best.summary["step"] == pytest.approx(4 * own.tune("slow", [0.25], **RUN).summary["step"])
     aimed = own.tune("aimed", [0.25, 1.0], target=1e-2, **{**RUN, "rounds": 500})
     assert aimed.rows[-1]["grad_norm_sq"] <= 1e-2 < aimed.rows[-2]["grad_norm_sq"]
+    tuned = own.tune("tuned", [1.0, 0.25], target=1e-2, **{**RUN, "rounds": 500})
+    assert tuned.summary["rounds"] == aimed.summary["rounds"]
+    slow = next((tmp_path / "runs").glob("tuned-x0.25*/summary.json"))
+    assert json.loads(slow.read_text())["rounds"] == aimed.summary["rounds"]  # more rounds cannot make it the best
     plain = own.tune("plain", [0.5], theory=False, **RUN)
     assert plain.summary["step"] == 0.5
     with pytest.raises(MpicompError, match="every step diverged"):
@@ -168,6 +172,11 @@ def test_runs_over_mpi_are_those_of_one_process(tmp_path, mpi):
     own.again_over_mpi(["marina", "gd"])
     assert own.evidence.tables[desk.SAME_BITS] == [{"run": name, "ranks": 3, "same": True} for name in ("marina", "gd")]
     assert seconds.judge_same_bits(own.evidence) == Verdict(HOLDS, "2 of 2 runs on 3 ranks")
+    goal = seconds.early_target([own.evidence.curves["gd"]], own.evidence.curves["gd"].summary["rounds"] // 2)
+    own.again_over_mpi(["gd"], goal)  # ends at the target, as its run in one process does then
+    short, whole = own.evidence.curves["gd mpi"], own.evidence.curves["gd"]
+    assert own.evidence.tables[desk.SAME_BITS].pop()["same"] and short.rows[-1]["grad_norm_sq"] <= goal
+    assert short.summary["rounds"] <= whole.summary["rounds"] / 2
     own.evidence.tables[desk.SAME_BITS][0]["same"] = False
     assert seconds.judge_same_bits(own.evidence).outcome == IN_PART
 

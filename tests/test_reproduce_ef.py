@@ -19,7 +19,7 @@ from mpicomp.study.compare import Stored
 TINY = {
     "ef21-w": ef21_w.Size(12, 4, 3, (0.0, 1.5), 1.5, 300, 40, (("mushrooms", "logistic", 30),), 30, (0.05, 0.9), 60),
     "cd-adam": cd_adam.Size(("mushrooms",), 60, (1e-2,), "digits", 8, 4, 4, 40, (1e-2,)),
-    "dq-sgd": dq_sgd.Size((dq_sgd.Task("digits", 8, 4, 60, 0.2, (3e-3, 1e-3)),), 1),
+    "dq-sgd": dq_sgd.Size((dq_sgd.Task("images", "digits", "8", 4, 60, 0.2, (3e-3, 1e-3)),), 1),
 }
 
 
@@ -128,20 +128,19 @@ def test_verdict_on_the_network():
     assert verdict.outcome == FAILS and "CD-Adam diverges" in verdict.numbers
 
 
-def accuracies(**of: dict[str, float]) -> Evidence:
+def accuracies(spread: float = 0.0, **of: dict[str, float]) -> Evidence:
+    """Two seeds of each method; the accuracies and losses of both move together by `spread`."""
     bits = {dq_sgd.RULE: 4.49, dq_sgd.EQUAL: 3.99, dq_sgd.FIXED[6]: 6.0, dq_sgd.ADAPTIVE: 5.0}
+    own = {"accuracy": 0.9, "loss": 1.0, "message_bits": 5.0, "bytes": 1.0, "step": 0.1}
     rows = []
     for method in dq_sgd.OPTIONS:
-        row = {
-            "accuracy": 0.9,
-            "loss": 1.0,
-            "bits": bits.get(method, 32.0),
-            "message_bits": 5.0,
-            "ratio": 7.0,
-            "bytes": 1.0,
-        }
-        rows.append({"data": "set", "method": method, **row, **of.get(method.replace("-", "_"), {})})
-    return Evidence(tables={"accuracy": rows})
+        for seed, shift in enumerate((-spread, spread)):
+            row = {**own, "bits": bits.get(method, 32.0), **of.get(method.replace("-", "_"), {})}
+            moved = {name: row[name] + shift for name in ("accuracy", "loss")}
+            rows.append({"data": "set", "method": method, "seed": seed, **row, **moved})
+    found = Evidence(tables={"seeds": rows, "tasks": [{"data": "set", "budget": 4.5}]})
+    found.tables["accuracy"] = [dq_sgd.average(found.rows("seeds", method=m)) for m in dq_sgd.OPTIONS]
+    return found
 
 
 def test_verdicts_of_dq_sgd():
@@ -155,10 +154,28 @@ def test_verdicts_of_dq_sgd():
     assert dq_sgd.judge_saving(accuracies(DQ_SGD={"accuracy": 0.8})).outcome == FAILS
     assert dq_sgd.judge_coarse(accuracies()).outcome == FAILS
     assert dq_sgd.judge_coarse(accuracies(signSGD={"accuracy": 0.8})).outcome == IN_PART
+    fixed = dq_sgd.FIXED[4]
+    assert dq_sgd.judge_four(accuracies(**{fixed: {"accuracy": 0.89}})).outcome == HOLDS
+    assert (
+        dq_sgd.judge_four(accuracies(**{fixed: {"accuracy": 0.897}})).outcome == IN_PART
+    )  # below the rule's, but as good as SGD's
+    assert dq_sgd.judge_four(accuracies()).outcome == FAILS
     assert dq_sgd.judge_rule(accuracies(**{"DQ_SGD, 4 bits": {"loss": 0.9}})).outcome == HOLDS
     assert dq_sgd.judge_rule(accuracies(**{"DQ_SGD, 4 bits": {"loss": 0.999}})).outcome == FAILS
     assert dq_sgd.judge_both_ways(accuracies(SGD={"bytes": 2.5})).outcome == HOLDS
     assert dq_sgd.judge_both_ways(accuracies(SGD={"bytes": 1.5})).outcome == FAILS
+
+
+def test_seeds_are_compared_in_pairs():
+    found = accuracies(0.05, DQ_SGD={"accuracy": 0.89})
+    assert dq_sgd.paired(found, "set", dq_sgd.RULE, dq_sgd.SGD) == pytest.approx((-0.01, 0.0))
+    row = found.rows("accuracy", method=dq_sgd.SGD)[0]
+    assert row["seeds"] == 2 and row["accuracy_std"] == pytest.approx(0.05 * 2**0.5)
+    assert dq_sgd.percent(row) == "90.00 ± 7.07 %"
+    wide = accuracies(**{"DQ_SGD, 4 bits": {"loss": 0.9}})
+    for own, shift in zip(wide.rows("seeds", method=dq_sgd.EQUAL), (-0.3, 0.3), strict=True):
+        own["loss"] += shift
+    assert dq_sgd.judge_rule(wide).outcome == FAILS  # within the standard error
 
 
 # ---- what they share --------------------------------------------------------------------------------------------------
@@ -167,6 +184,8 @@ def test_tuning_by_a_cost_keeps_the_best_only(tmp_path):
     options = {"problem": {"name": "quadratic", "dim": 8, "reg": 0.1}, "clients": 3, "rounds": 30, "method": "gd"}
     best = desk.tune("run", (0.01, 0.5, 0.1), theory=False, cost=lambda stored: final(stored, "loss"), **options)
     assert best.summary["step"] == 0.5
+    best.summary["diverged"] = True  # then the evaluations before that say nothing
+    assert np.isnan(final(best, "loss"))
     assert list(desk.evidence.curves) == ["run"]
 
 

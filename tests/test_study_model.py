@@ -146,11 +146,16 @@ def test_slower_links_longer_delays_and_more_to_send_never_make_a_round_faster(
 
 
 def test_the_wire_of_a_star_by_hand():
-    s = shape_of(workers=4, rate=1e8, clients=20, dim=10**5)
-    assert s.traffic == (16.0, 2, 20 * 8e5 + 4 * 8e5)
-    assert s.wire_seconds == pytest.approx(8 * 24 * 8e5 / 1e8)
+    s = shape_of(workers=4, rate=1e8, clients=20, dim=10**4)
+    assert s.traffic == (16.0, 2, 20 * 8e4 + 4 * 8e4)
+    assert s.wire_seconds == pytest.approx(8 * 24 * 8e4 / 1e8)
     assert shape_of(per_node=5).wire_seconds == 0  # all on the server's node
-    assert shape_of(per_node=3).wire_seconds == pytest.approx(8 * 0.5 * 24 * 8e5 / 1e8)  # two of four workers are away
+    assert shape_of(per_node=3, dim=10**4).wire_seconds == pytest.approx(
+        8 * 0.5 * 24 * 8e4 / 1e8
+    )  # two of four are away
+    # long models go out in turn: one of them, then all messages; or all of them, then the last worker's messages
+    assert shape_of(workers=4, clients=20, dim=10**5).traffic[2] == 21 * 8e5
+    assert shape_of("small", workers=4, clients=4, dim=10**5).traffic[2] == 4 * 8e5 + 1e5
 
 
 def test_slices_share_the_load_of_the_server():

@@ -42,6 +42,16 @@ def test_any_number_of_threads_gives_the_same_bits(spec, threads):
         assert sent(Team(threads, least=0), codec, V, rows) == sent(Team(), codec, V, rows)
 
 
+def test_widths_that_a_method_chooses_reach_every_thread():
+    V, rows = np.random.default_rng(0).standard_normal((4, 500)), np.arange(4)
+    codec, team = compressors.create("dynamic").bind(500, 4, np.float64), Team(3, least=0)
+    for widths in ((2, 9, 3, 12), (12, 2, 16, 5)):  # changed when the threads have been at work
+        codec.widths[:] = widths
+        got = sent(team, codec, V, rows)
+        assert got == sent(Team(), codec, V, rows)
+        assert 8 * got[0] == sum(codec.message_bits(width) for width in widths)
+
+
 def test_a_sum_over_clients_keeps_its_order():
     V, rows = np.random.default_rng(0).standard_normal((5, 300)), np.arange(5)
     codec, team, keys = compressors.create("sign").bind(300, 5, np.float64), Team(2, least=0), uplink_keys(0, 0)

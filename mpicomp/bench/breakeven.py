@@ -1,9 +1,15 @@
 """The link speed below which a compressor pays, from measured times and bytes; and rounds in the network lab on both sides of it.
 
 A round of n workers at a server whose link carries r bit/s each way: all encode (e seconds), their messages of m bytes arrive one after the
-other while those before are decoded and added (c seconds each), and the model, 4d bytes, goes back to each:
+other while those before are decoded and added (c seconds each), and the model, 4d bytes, goes back to each. A short model goes to all at
+once, and directions follow each other:
 
     T(r) = e + n max(8m/r, c) + min(8m/r, c) + n 32d/r.
+
+A long one (`cluster.p2p.IN_TURN_NBYTES`) goes to one after the other, and the first ones answer while the last ones receive. Then
+either the last one's answer ends the round, or the messages that came after the first model:
+
+    T(r) = max(n 32d/r + e + 8m/r + c,  32d/r + e + n max(8m/r, c) + min(8m/r, c)).
 
 Dense messages have e = 0, m = 4d and c = a dense sum. The two are equal at the break-even speed.
 
@@ -21,6 +27,7 @@ from typing import Any
 import numpy as np
 
 from ..cluster.launcher import physical_cores
+from ..cluster.p2p import IN_TURN_NBYTES
 from ..compressors import compressors
 from ..errors import ConfigError
 from ..kernels.random import uplink_keys
@@ -55,10 +62,12 @@ class Rates:
 
     def round_seconds(self, bits_per_second: float, workers: int, dim: int, at_once: int) -> float:
         """T(r) of the module's formula, `at_once` workers encoding at the same time."""
-        flight = 8 * self.nbytes / bits_per_second
+        flight, model = 8 * self.nbytes / bits_per_second, 32 * dim / bits_per_second
         encode = self.encode * workers / min(workers, at_once)
         up = workers * max(flight, self.decode) + min(flight, self.decode)
-        return encode + up + workers * 32 * dim / bits_per_second
+        if 4 * dim < IN_TURN_NBYTES:
+            return encode + up + workers * model
+        return encode + max(workers * model + flight + self.decode, model + up)
 
 
 def measure(spec: str, dim: int, workers: int, repeats: int = 20) -> Rates:

@@ -62,7 +62,7 @@ def bench_compressors(
             add = [_add(vectors[t], sums[t]) for t in range(threads)]
             common = {"dim": dim, "dtype": str(dtype), "threads": threads}
             for spec in specs:
-                ours = [_message(spec, vectors[t : t + 1], sums[t : t + 1]) for t in range(threads)]
+                ours = [message(spec, vectors[t : t + 1], sums[t : t + 1]) for t in range(threads)]
                 bits = ours[0][2]
                 tasks = {"memcpy": memcpy, "encode": [m[0] for m in ours], "add": add, "decode": [m[1] for m in ours]}
                 took = times(tasks, repeats, pool)
@@ -90,7 +90,7 @@ def _call(function: Callable[[np.ndarray], Any], x: np.ndarray) -> Task:
     return lambda: function(x)
 
 
-def _message(spec: str, x: np.ndarray, out: np.ndarray) -> tuple[Task, Task, int]:
+def message(spec: str, x: np.ndarray, out: np.ndarray) -> tuple[Task, Task, int]:
     """(encode, decode and add, payload bits) of one message of x, shape (1, dim)."""
     codec = compressors.create(spec).bind(x.shape[1], CLIENTS, x.dtype)
     buf, tally = np.zeros(codec.max_nbytes, np.uint8), np.zeros(2, np.int64)

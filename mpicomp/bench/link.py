@@ -1,7 +1,13 @@
 """How near rounds are to what the links allow: in the network lab, against the bytes that the busiest interface moves.
 
-A round cannot take less than those bytes at the link's rate, a delay for each direction, and the compute during which nothing travels.
-What a node receives and sends at once (sharded) counts as the larger of the two; with one server, up and down follow each other.
+A link carries both directions at once, so a round takes at least the bytes that an interface moves in one direction, at the link's rate.
+With one server more than that follows from what waits for what. After a step the server's link sends the model to everybody, and whoever
+gets it last has then still to send its message; and before anything comes up, somebody has got the whole model:
+
+    T ≥ max(s + u, R + D) / r + 2 delay + work,
+
+s and R the bytes that the server's interface sends and receives, u the smallest rank's messages, D the model's. With `sharded` every rank
+sends its parts, takes its step and sends its slice, so T ≥ its larger direction / r + 2 delay + its own work, for every rank.
 """
 
 from __future__ import annotations
@@ -16,6 +22,7 @@ import numpy as np
 
 from ..cluster.clock import COMPUTE, ENCODE, STEP
 from ..cluster.comm import Comm, world
+from ..cluster.ledger import BROADCAST_BYTES, DOWNLINK, MESSAGE_BYTES, UPLINK
 from ..errors import MpicompError
 from ..lab import NetworkLab, Traffic
 from ..lab.links import DEVICE
@@ -39,11 +46,12 @@ def measure_rounds(comm: Any, spec: str, exchange: str, dim: int, rounds: int) -
 
     Returns
     -------
-    On rank 0: "round" (seconds, the mean of all), "compute" (seconds a round, the largest of any rank: gradient, encoding, step), and
-    "received" and "sent" (bytes a round, of the interface of each rank's node).
+    On rank 0: "round" (seconds, the mean of all, measured at its end on rank 0), and for each rank "work" and "step" (seconds a round:
+    gradient and encoding, the optimizer), "received" and "sent" (bytes a round, of the interface of its node), "up" (bytes a round of its
+    messages); "down" (bytes a round of the broadcasts, each counted once).
     """
     config = Config(
-        method="dcgd", compressor=spec, exchange=exchange, rounds=rounds, step=str(STEP_SIZE), dtype="float32", allow_unsafe=True
+        method="dcgd", compressor=spec, exchange=exchange, rounds=WARM + rounds + 1, step=str(STEP_SIZE), dtype="float32", allow_unsafe=True
     )  # fmt: skip
     counted = Comm(comm, by_node=exchange.startswith("hierarchical"))
     problem = Flat(dim, counted.size)
@@ -52,26 +60,29 @@ def measure_rounds(comm: Any, spec: str, exchange: str, dim: int, rounds: int) -
     session = Session(config, problem, composition.parts(STEP_SIZE), chosen, STEP_SIZE)
     for t in range(WARM):
         session.round(t)
-    counted.barrier()
-    before, seconds, start = _traffic(), session.clock.seconds.copy(), counted.now()
+    # No barrier, and a round more at the end: a round begins while the messages of the one before still travel.
+    before, seconds, counts, start = _traffic(), session.clock.seconds.copy(), _counts(session), counted.now()
     for t in range(WARM, WARM + rounds):
         session.clock.start_round()
         session.round(t)
-    counted.barrier()
-    wall, moved = counted.now() - start, _traffic().since(before)
-    spent = (session.clock.seconds - seconds)[[COMPUTE, ENCODE, STEP]].sum()
+    wall, moved, spent = counted.now() - start, _traffic().since(before), session.clock.seconds - seconds
+    up, down = _counts(session) - counts
+    session.round(WARM + rounds)
     chosen.finish()
-    ranks = counted.gather_json([spent / rounds, moved.rx_bytes / rounds, moved.tx_bytes / rounds])
+    mine = [spent[[COMPUTE, ENCODE]].sum(), spent[STEP], moved.rx_bytes, moved.tx_bytes, up, down]
+    ranks = counted.gather_json([float(value) / rounds for value in mine])
     counted.free()
     if ranks is None:
         return None
-    table = np.array(ranks)
-    return {
-        "round": wall / rounds,
-        "compute": float(table[:, 0].max()),
-        "received": table[:, 1].tolist(),
-        "sent": table[:, 2].tolist(),
-    }
+    columns = np.array(ranks).T.tolist()
+    row = dict(zip(("work", "step", "received", "sent", "up"), columns, strict=False))
+    return {"round": wall / rounds, **row, "down": columns[5][0]}
+
+
+def _counts(session: Session) -> np.ndarray:
+    """Bytes of this rank's messages so far, up and down, a broadcast counted once."""
+    traffic = session.exchange.ledger.traffic
+    return np.array([traffic[UPLINK, MESSAGE_BYTES], traffic[DOWNLINK, BROADCAST_BYTES]])
 
 
 def _traffic() -> Traffic:
@@ -81,10 +92,15 @@ def _traffic() -> Traffic:
 
 
 def bound(row: dict[str, Any], rate: float, delay: float) -> float:
-    """Seconds that a round takes at least. rate : bits per second; delay : seconds, one way."""
-    both_ways = row["exchange"] == "sharded"
-    busiest = max(max(a, b) if both_ways else a + b for a, b in zip(row["received"], row["sent"], strict=True))
-    return 8.0 * busiest / rate + 2.0 * delay + row["compute"]
+    """Seconds that a round takes at least; see the module. rate : bits per second; delay : seconds, one way."""
+    work, step = np.array(row["work"]), np.array(row["step"])
+    larger = np.maximum(row["received"], row["sent"])
+    if row["exchange"] == "sharded":
+        return float(np.max(8.0 * larger / rate + work + step)) + 2.0 * delay
+    up = np.array(row["up"])
+    through_server = max(row["sent"][0] + up[up > 0].min(), row["received"][0] + row["down"])
+    alone = work[0] + step[0] + work[up > 0].min()
+    return float(8.0 * max(through_server, larger.max()) / rate + alone) + 2.0 * delay
 
 
 def link_rounds(

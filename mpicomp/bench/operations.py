@@ -9,16 +9,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..compressors import Codec, compressors
-from ..compressors.base import Difference
+from ..compressors.base import Difference, Sum
 from ..kernels import lean
 from ..kernels.bits import CHUNK
 from ..kernels.hadamard import transform
 from ..kernels.indices import choose_coding, read_indices, write_indices
 from ..kernels.random import uplink_keys
-from ..kernels.rows import add_scaled
 from .timing import Task, ratio, times
 
 _CLIENTS, _ROW, _KEYS = 100, np.zeros(1, np.int64), uplink_keys(0, 0)
+_TOGETHER = 16  # clients of a rank
 
 
 class Operation(NamedTuple):
@@ -79,7 +79,7 @@ def _operations(dim: int, dtype: np.dtype) -> Iterator[Operation]:
     yield Operation("EF14 step, sign", _ef14_step(codec, x, state), "memcpy", memcpy, 0.5)
     for spec in ("randk:fraction=0.01", "permk"):
         codec = compressors.create(spec).bind(dim, _CLIENTS, dtype)
-        yield _slice(spec, codec, x, dtype)
+        yield from _slices(spec, codec, x, dtype)
     count = max(dim // 100, 1)
     indices = np.sort(np.argpartition(-np.abs(x[0]), count - 1)[:count])
     sparse = f"topk:k={count}"
@@ -93,7 +93,7 @@ def _operations(dim: int, dtype: np.dtype) -> Iterator[Operation]:
 
     values = x[0, indices]
     yield Operation("sparse decode, 1 %", decode, "dense add", add, 20.0)
-    yield Operation("sparse decode, 1 %", decode, "the same additions alone", lambda: _scatter(out[0], indices, values))
+    yield Operation("sparse decode, 1 %", decode, "the same additions alone", lambda: scatter(out[0], indices, values))
     yield from _index_coding(indices, dim)
     rotated = np.zeros(1 << (dim.bit_length() - 1), dtype)
     part = x[0, : len(rotated)]
@@ -120,31 +120,47 @@ def _ef14_step(codec: Codec, x: np.ndarray, state: np.ndarray) -> Task:
     buf, tally, minus = np.zeros(codec.max_nbytes, np.uint8), np.zeros(2, np.int64), -np.ones(1, x.dtype)
 
     def step() -> None:
-        add_scaled(state, x, 0.1)
-        end = codec.encode(state, _ROW, _ROW, _KEYS, buf, 0, tally)
+        end = codec.encode(Sum(state, x, 0.1), _ROW, _ROW, _KEYS, buf, 0, tally)
         codec.decode_add(buf, 0, end, _ROW, _ROW, minus, _KEYS, state)
 
     return step
 
 
-def _slice(spec: str, codec: Codec, x: np.ndarray, dtype: np.dtype) -> Operation:
-    """A message that is a slice, beside copying as many values from the same place."""
+def _slices(spec: str, codec: Codec, x: np.ndarray, dtype: np.dtype) -> Iterator[Operation]:
+    """Messages that are slices, beside copying as many values: one, and those of some clients in one call."""
     buf, tally = np.zeros(codec.max_nbytes, np.uint8), np.zeros(2, np.int64)
     end = codec.encode(x, _ROW, _ROW, _KEYS, buf, 0, tally)
     values = buf[:end].view(dtype)
     starts = np.flatnonzero(x[0] == values[0])
-    first = min(int(starts[0]), x.shape[1] - len(values))
+    # from elsewhere, so that neither finds in the cache what the other has brought there
+    first = (int(starts[0]) + x.shape[1] // 2) % (x.shape[1] - len(values) + 1)
     copied, part = np.empty_like(values), x[0, first : first + len(values)]
-    return Operation(
+    yield Operation(
         f"{spec}, encode",
         lambda: codec.encode(x, _ROW, _ROW, _KEYS, buf, 0, tally),
         f"copying {len(values):,} values",
         lambda: np.copyto(copied, part),
     )
+    clients, rows = np.arange(_TOGETHER), np.zeros(_TOGETHER, np.int64)
+    frame = np.zeros(_TOGETHER * codec.max_nbytes, np.uint8)
+    places = np.linspace(0, x.shape[1] - len(values), _TOGETHER).astype(np.int64)
+
+    copies = frame[: len(values) * _TOGETHER * dtype.itemsize].view(dtype).reshape(_TOGETHER, -1)
+
+    def copy_all() -> None:
+        for place, copy in zip(places, copies, strict=True):
+            np.copyto(copy, x[0, place : place + len(values)])
+
+    yield Operation(
+        f"{spec}, encode {_TOGETHER} clients",
+        lambda: codec.encode(x, rows, clients, _KEYS, frame, 0, tally),
+        f"copying {_TOGETHER} · {len(values):,} values",
+        copy_all,
+    )
 
 
 @lean
-def _scatter(acc, indices, values):
+def scatter(acc, indices, values):
     for i in range(indices.shape[0]):
         acc[np.uint64(indices[i])] += values[i]  # unsigned: no check for a negative index
 

@@ -9,6 +9,7 @@ import json
 import sys
 from typing import Any
 
+from ..cluster.p2p import IN_TURN_NBYTES
 from ..errors import ConfigError
 from ..runtime.loop import run
 
@@ -35,7 +36,7 @@ _EVERY, _MOST = 5, 2000
 
 
 def bench_target(
-    dim: int = 1 << 17,
+    dim: int = 1 << 20,
     nodes: int = 5,
     rate: str = "100mbit",
     delay_ms: float = 0.0,
@@ -54,9 +55,10 @@ def bench_target(
     Returns
     -------
     A dict for each contender: name, rounds, seconds (of the rounds), round (median seconds), bytes (messages through the server's link,
-    both ways; with Allreduce what the ranks handed over), busiest (bytes sent and received by the busiest interface, start and
-    evaluations included), reached (‖∇f‖² at the end by that at x⁰), gain (dense seconds by its own), fewer (dense bytes by
-    its own; for Allreduce of the busiest interface), gain_allreduce (Allreduce's seconds by its own).
+    both ways; with Allreduce what the ranks handed over), path (bytes that one link carries one after the other: `on_the_path`; with
+    Allreduce the larger direction of the busiest interface), reached (‖∇f‖² at the end by that at x⁰), gain (dense seconds by its
+    own), fewer (dense bytes by its own), shorter (dense path by its own: the gain where only the link counts), gain_allreduce
+    (Allreduce's seconds by its own).
 
     Raises
     ------
@@ -74,21 +76,33 @@ def bench_target(
             own = {**common, **options, **({"clients": nodes} if name == ALLREDUCE else {})}
             rounds = _rounds_to({**own, "exchange": "local"}, target)
             done = lab.run(
-                [sys.executable, "-m", "mpicomp.bench.target", json.dumps({**own, "rounds": rounds})], timeout=170
+                [sys.executable, "-m", "mpicomp.bench.target", json.dumps({**own, "rounds": rounds})], timeout=600
             )
             if done.code:
                 raise ConfigError(f"bench target: {name} failed with exit code {done.code}\n{done.stderr.strip()}")
             summary = json.loads(done.stdout.splitlines()[-1])
-            busiest = max(moved.tx_bytes + moved.rx_bytes for moved in done.interfaces.values())
-            rows.append({"name": name, "rounds": rounds, "busiest": busiest, **summary})
+            path = on_the_path(summary.pop("up"), summary.pop("down"), nodes - 1, rounds)
+            if name == ALLREDUCE:
+                path = max(max(moved.tx_bytes, moved.rx_bytes) for moved in done.interfaces.values())
+            rows.append({"name": name, "rounds": rounds, "path": path, **summary})
     dense = rows[0]
     by_allreduce = next(row for row in rows if row["name"] == ALLREDUCE)
     for row in rows:
         row["gain"] = dense["seconds"] / row["seconds"]
         row["gain_allreduce"] = by_allreduce["seconds"] / row["seconds"]
-        counted = "busiest" if row is by_allreduce else "bytes"
-        row["fewer"] = dense[counted] / row[counted]
+        row["fewer"], row["shorter"] = dense["bytes"] / row["bytes"], dense["path"] / row["path"]
     return rows
+
+
+def on_the_path(up: float, down: float, workers: int, rounds: int) -> float:
+    """Bytes that a star's server moves one after the other: up, then down; where models go out in turn, the larger of all models with the
+    last worker's messages behind them, and of one model with all messages behind it.
+
+    up, down : bytes of all workers' messages in all rounds.
+    """
+    if down / workers / rounds < IN_TURN_NBYTES:
+        return up + down
+    return max(down + up / workers, up + down / workers)
 
 
 def _rounds_to(options: dict[str, Any], target: float) -> int:
@@ -115,6 +129,8 @@ def _rank(options: dict[str, Any]) -> None:
                     "seconds": took["total"],
                     "round": took["round_median"],
                     "bytes": sum(counts[way]["message"] for way in ("uplink", "downlink")),
+                    "up": counts["uplink"]["message"],
+                    "down": counts["downlink"]["message"],
                     "reached": result.history[-1]["grad_norm_sq"] / result.history[0]["grad_norm_sq"],
                 }
             )

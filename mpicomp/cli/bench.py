@@ -105,7 +105,7 @@ def bench_link(
     rounds: Annotated[int, typer.Option(help="Rounds that are timed.")] = 5,
     json: Annotated[bool, typer.Option("--json", help="Print all figures as JSON.")] = False,
 ) -> None:
-    """Rounds in the network lab (root, or user namespaces) against the bytes through the busiest interface at the link's rate."""
+    """Rounds in the network lab (root, or user namespaces) against the bytes that the busiest interface moves, at the link's rate."""
     from ..bench.link import DIMS, EXCHANGES, RATES, SPECS, link_rounds
     from .show import seconds, table
 
@@ -121,15 +121,16 @@ def bench_link(
             f"{r['dim']:,}",
             r["spec"],
             r["exchange"],
-            f"{max(map(sum, zip(r['received'], r['sent'], strict=True))) / 1e6:.3f} MB",
-            seconds(r["compute"]),
+            f"{max(r['received']) / 1e6:.2f} MB",
+            f"{max(r['sent']) / 1e6:.2f} MB",
+            seconds(max(map(sum, zip(r["work"], r["step"], strict=True)))),
             seconds(r["bound"]),
             seconds(r["round"]),
             f"{r['ratio']:.2f}",
         ]
         for r in found
     ]
-    header = ["link", "d (float32)", "", "exchange", "busiest interface", "compute", "bound", "round", "ratio"]
+    header = ["link", "d (float32)", "", "exchange", "received", "sent", "compute", "bound", "round", "ratio"]
     table(f"Rounds on links, {nodes} nodes of {per_node} rank(s), means of {rounds}", header, rows)
 
 
@@ -193,6 +194,34 @@ def _rest(row: dict[str, Any]) -> str:
 
 def _ratio(interval: tuple[float, float, float]) -> str:
     return "{:.2f} [{:.2f}, {:.2f}]".format(*interval)
+
+
+@bench.command("roofline")
+def bench_roofline(
+    repeats: Annotated[int, typer.Option(help="How often each is timed.")] = 20, json: Json = False
+) -> None:
+    """What bounds the encoders that compute much: the instructions of their loops, from the machine code, and the cycles they take."""
+    from ..bench.roofline import roofline
+    from .show import table
+
+    found = roofline(max(repeats, 1))
+    if json:
+        print_json(found)
+        return
+    rows = []
+    for row in found["rows"]:
+        for loop in row["loops"]:
+            name = f"{row['spec']}: {loop['name']}"
+            share = f"{loop['instructions']} / {loop['entries']}"
+            rows.append([name, share, str(loop["bits"]), f"{loop['slots'] / loop['entries']:.2f}", "", ""])
+        rows[-1][-2:] = [f"{row['bound']:.2f}", f"{row['cycles']:.2f}"]
+    header = ["", "instructions / entries", "bits", "vector slots an entry", "bound, cycles an entry", "measured"]
+    table(f"Innermost loops; {found['clock'] / 1e9:.2f} GHz", header, rows)
+    memory = found["memory"]
+    print(
+        f"Additions to 1 % of 2^22 numbers: {memory['additions'] * 1e9:.1f} ns a cache line; one asked for by itself comes in "
+        f"{memory['latency'] * 1e9:.0f} ns, so {memory['lines_at_once']:.1f} are on their way at once."
+    )
 
 
 @bench.command("wire")

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import RankFailure
+from ..errors import ConfigError, RankFailure
 from .ledger import Ledger
 
 START_SECONDS, FINALIZE_SECONDS = 60.0, 5.0
@@ -113,6 +113,7 @@ class Comm:
         self.purpose = "setup"
         self.now = MPI.Wtime
         self._status = MPI.Status()
+        self._nap = _nap_seconds()
         if self.size == MPI.COMM_WORLD.Get_size():  # all ranks have come here, so MPI has started on all of them
             take_names_away()
 
@@ -127,9 +128,18 @@ class Comm:
         return self._comm.Irecv([buf, buf.nbytes, self._mpi.BYTE], source, tag)
 
     def wait(self, request: Any) -> int:
-        """Wait for a request; returns the number of bytes received (for a receive)."""
-        request.Wait(self._status)
+        """Wait for a request, asleep between looks where MPICOMP_NAP says so; returns the number of bytes received (for a receive)."""
+        if self._nap:
+            while not request.Test(self._status):
+                time.sleep(self._nap)
+        else:
+            request.Wait(self._status)
         return self._status.Get_count(self._mpi.BYTE)
+
+    def cancel(self, request: Any) -> None:
+        """Give up a receive for which nothing comes any more."""
+        request.Cancel()
+        request.Wait()
 
     def send(self, buf: np.ndarray, dest: int, tag: int = 0) -> None:
         """Send a contiguous array."""
@@ -138,8 +148,7 @@ class Comm:
 
     def recv(self, buf: np.ndarray, source: int, tag: int = 0) -> int:
         """Receive into a contiguous array; returns the number of bytes received."""
-        self._comm.Recv([buf, buf.nbytes, self._mpi.BYTE], source, tag, self._status)
-        return self._status.Get_count(self._mpi.BYTE)
+        return self.wait(self.irecv(buf, source, tag))
 
     # ---- collectives --------------------------------------------------------------------------------------------
     def bcast(self, buf: np.ndarray, root: int = 0) -> None:
@@ -241,6 +250,24 @@ class Comm:
     def free(self) -> None:
         """Give the duplicate back."""
         self._comm.Free()
+
+
+def _nap_seconds() -> float:
+    """How long a rank sleeps between looks at a request that it waits for: MPICOMP_NAP, in microseconds; 0, the default, keeps looking.
+
+    MPI keeps a processor busy while it waits. Where more ranks wait than there are cores, those that have something to do (and the
+    kernel's own work for the network) then wait for a core, for milliseconds; `mpicomp lab` therefore sets it.
+    """
+    text = os.environ.get("MPICOMP_NAP") or "0"
+    try:
+        microseconds = float(text)
+    except ValueError:
+        microseconds = -1.0
+    if not 0 <= microseconds <= 1e6:
+        raise ConfigError(
+            f"MPICOMP_NAP={text!r} is no number of microseconds from 0 to 1000000; 50 is a good one, 0 for none"
+        )
+    return microseconds * 1e-6
 
 
 def _lowest(comm: Any) -> int:

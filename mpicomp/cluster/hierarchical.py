@@ -92,12 +92,19 @@ class HierarchicalExchange(P2PExchange):
         return window.parts[rank - self.leader]
 
     # ---- up -----------------------------------------------------------------------------------------------------
+    def _uplink_capacity(self, codec):
+        return max(self._stride(codec), frame_capacity(self._dense(codec.dim)) if self.summed else 0)
+
+    def _stride(self, codec: Codec) -> int:
+        """From one frame of a rank to the next in its part of the window."""
+        return -(-self.plan(codec).frame_nbytes // _LINE) * _LINE
+
     def gather(
         self, codec, V, keys, round, total, into=None, into_scale=1.0, active=None, weights=None, separate=False
     ):
         plan = self.plan(codec)
         groups = [self.speaking(plan, rank, active) for rank in range(self.placement.size)]
-        stride = -(-plan.frame_nbytes // _LINE) * _LINE
+        stride = self._stride(codec)
         self._settle(TAG_TAKEN)
         window = self._window("up", stride * max(len(of_rank) for of_rank in plan.groups))
         if self.is_worker:
@@ -219,8 +226,7 @@ class HierarchicalExchange(P2PExchange):
         if self.is_server:
             nbytes = self.write_frame(codec, v, row.rows, row.clients, keys, round, buf)
             self.record_downlink(nbytes, 1, (len(self.mates), 0, len(self.leaders)), self.n_clients)
-            for rank in self.leaders:
-                self._pending["broadcast", rank] = self.comm.isend(buf[:nbytes], rank, TAG_DOWN)
+            self._send_to(self.leaders, buf[:nbytes])
         elif self.leads_node:
             nbytes = self.comm.recv(buf[:capacity], 0, TAG_DOWN)
             self.clock.lap(WAIT)

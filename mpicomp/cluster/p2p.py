@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ..compressors import Codec
 from .clock import SEND, WAIT, Clock
 from .comm import Comm
 from .exchange import Exchange, frame_capacity
@@ -14,6 +15,7 @@ from .placement import Placement
 
 SLOTS = 2  # frames under way at once, for each pair of ranks
 TAG_UP, TAG_DOWN, TAG_EVALUATION = 1, 2, 3
+IN_TURN_NBYTES = 1 << 17  # a broadcast of at least so many bytes goes to other nodes one after the other
 
 
 class MPIExchange(Exchange):
@@ -45,13 +47,29 @@ class MPIExchange(Exchange):
 
 
 class P2PExchange(MPIExchange):
-    """Isend and Irecv, two frames under way for each pair of ranks, receives posted before the workers have encoded."""
+    """Isend and Irecv, two frames under way for each pair of ranks, receives posted before the workers have encoded.
+
+    A long broadcast goes to the ranks of other nodes in turn. All at once they would share the server's link and have it at the same, late
+    time; in turn the first one has it after an n-th of that, and works and sends while the others receive. So up and down overlap. For
+    that the receives of the next uplink are posted before: whatever its codec is, they have room for it.
+    """
 
     name = "p2p"
 
     def __init__(self, *args: Any):
         super().__init__(*args)
         self._pending: dict[tuple, Any] = {}
+        self._ahead: dict[int, tuple[Any, np.ndarray]] = {}  # by rank: a receive, posted before its uplink began
+        self._most = 0  # bytes of the longest uplink frame that may come
+        self._away = frozenset(np.flatnonzero(self.nodes != self.nodes[self.rank]).tolist())
+
+    def check(self, codec, uplink):
+        if uplink:
+            self._most = max(self._most, self._uplink_capacity(codec))
+
+    def _uplink_capacity(self, codec: Codec) -> int:
+        """Bytes that a frame to the server may take."""
+        return self.plan(codec).frame_nbytes
 
     def _free_slot(self, name: tuple, nbytes: int) -> np.ndarray:
         """A send buffer whose previous message has left."""
@@ -91,6 +109,9 @@ class P2PExchange(MPIExchange):
         requests: dict[tuple, Any] = {}
 
         def post(rank, g):
+            if g == 0 and rank in self._ahead:
+                requests[rank, g] = self._ahead.pop(rank)
+                return
             buf = self.buffer(("from", rank, g % SLOTS), frame_nbytes)
             requests[rank, g] = comm.irecv(buf[:frame_nbytes], rank, TAG_UP), buf
 
@@ -121,13 +142,27 @@ class P2PExchange(MPIExchange):
         buf = self.buffer(("broadcast",), capacity) if own is None else own
         nbytes = self.write_frame(codec, v, group.rows, group.clients, keys, round, buf, own is not None)
         self.record_downlink(nbytes, 1, self.to_workers, self.n_clients)
-        for rank in self.workers:
-            self._pending["broadcast", rank] = self.comm.isend(buf[:nbytes], rank, TAG_DOWN)
-        self.clock.lap(SEND)
+        self._send_to(self.workers, buf[:nbytes])
         if into is not None:
             self.deliver(codec, buf, nbytes, keys, round, into, overwrite, False)
         if own is not None:
             self._complete()
+
+    def _send_to(self, ranks: list[int], frame: np.ndarray) -> None:
+        """Send a broadcast to these ranks, where it is long to those of other nodes in turn; the last send may still be under way."""
+        far = [rank for rank in ranks if rank in self._away] if len(frame) >= IN_TURN_NBYTES else []
+        for rank in ranks if not far else [rank for rank in ranks if rank not in self._away]:
+            self._pending["broadcast", rank] = self.comm.isend(frame, rank, TAG_DOWN)
+        for rank in far if self._most else ():
+            if rank not in self._ahead:
+                buf = self.buffer(("from", rank, 0), self._most)
+                self._ahead[rank] = self.comm.irecv(buf[: self._most], rank, TAG_UP), buf
+        for rank in far:
+            request = self._pending.pop(("in turn",), None)
+            if request is not None:
+                self.comm.wait(request)
+            self._pending["in turn",] = self.comm.isend(frame, rank, TAG_DOWN)
+        self.clock.lap(SEND)
 
     def scatter(self, codec, v, keys, round, into, mirror=None, active=None):
         plan = self.plan(codec)
@@ -151,6 +186,9 @@ class P2PExchange(MPIExchange):
 
     def finish(self):
         self._complete()
+        for request, _ in self._ahead.values():
+            self.comm.cancel(request)
+        self._ahead.clear()
 
     def _complete(self) -> None:
         """Wait until everything that was sent has left."""

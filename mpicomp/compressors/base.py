@@ -100,6 +100,17 @@ class Difference(NamedTuple):
     work: np.ndarray
 
 
+class Sum(NamedTuple):
+    """state + factor · V, which becomes the state as it is encoded (`Codec.takes_sum`): an error memory with what is new.
+
+    state, V : shape (m, dim), of one dtype, C-contiguous. factor : the product is rounded before it is added.
+    """
+
+    state: np.ndarray
+    V: np.ndarray
+    factor: float
+
+
 class Codec:
     """A compressor bound to a dimension, a number of clients and a wire dtype: all that is needed to write and read messages.
 
@@ -122,6 +133,7 @@ class Codec:
         for the round's vectors; None where there is none. `Link` sees to it.
     difference_kernel : jitted `f(V, state, work, rows, …)`, the rest as for `encode_kernel`; writes the messages of V − state, the same to
         the bit, in fewer passes over memory; None where there is none.
+    sum_kernel : jitted `f(state, V, factor, rows, …)`, likewise for state += factor · V, which it adds to the rows that it encodes.
     measure : f(V, rows, clients, keys) -> float64 array, a number that the wire dtype holds for each message that `encode` would write.
     cutting : how messages are cut into slices; None where they cannot be.
     whole : its vectors (of another dimension than the model) are not cut: every server has all of them. `Link` sets it.
@@ -143,13 +155,15 @@ class Codec:
         agreed: np.ndarray | None = None,
         measure: Callable[..., np.ndarray] | None = None,
         difference_kernel: Callable[..., int] | None = None,
+        sum_kernel: Callable[..., int] | None = None,
         cutting: Cutting | None = None,
     ):
         self.agreed, self.measure, self.cutting, self.whole = agreed, measure, cutting, False
         self.compressor, self.codec_id = compressor, codec_id
         self.dim, self.n_clients, self.wire_dtype = dim, n_clients, np.dtype(wire_dtype)
         self.max_nbytes, self.scale, self.fixed = max_nbytes, scale, fixed
-        self._encode, self._decode, self._encode_difference = encode_kernel, decode_kernel, difference_kernel
+        self._encode, self._decode = encode_kernel, decode_kernel
+        self._encode_difference, self._encode_sum = difference_kernel, sum_kernel
         self.args = (np.empty(0, self.wire_dtype), *args)
 
     def scaled(self, scale: float) -> Codec:
@@ -181,17 +195,27 @@ class Codec:
         if self.codec_id == USER_CODEC:
             return None
         codec = copy.copy(self)
-        codec.args = _own(self.args, self.agreed)
+        codec.args = _own(self.args, self.common)
         return codec
+
+    @property
+    def common(self) -> tuple[np.ndarray, ...]:
+        """The arrays among `args` that all threads must see as they are: what is written there between messages says how to code them."""
+        return () if self.agreed is None else (self.agreed,)
 
     @property
     def takes_difference(self) -> bool:
         """`encode` takes a Difference."""
         return self._encode_difference is not None
 
+    @property
+    def takes_sum(self) -> bool:
+        """`encode` takes a Sum."""
+        return self._encode_sum is not None
+
     def encode(
         self,
-        V: np.ndarray | Difference,
+        V: np.ndarray | Difference | Sum,
         rows: np.ndarray,
         clients: np.ndarray,
         keys: Keys,
@@ -203,13 +227,16 @@ class Codec:
 
         Parameters
         ----------
-        V : float32 or float64, shape (m, dim), C-contiguous, or a Difference; rows, clients : int64, shape (r,).
+        V : float32 or float64, shape (m, dim), C-contiguous, or a Difference or Sum; rows, clients : int64, shape (r,).
         buf : uint8 with room for r * max_nbytes from `pos` on; tally : int64, shape (2,), added to.
         """
         rest = rows, clients, keys.shared, keys.private, buf, pos, tally, *self.args
         if isinstance(V, Difference):
             assert self._encode_difference is not None, f"{self!r} takes no Difference"
             return self._encode_difference(*V, *rest)
+        if isinstance(V, Sum):
+            assert self._encode_sum is not None, f"{self!r} takes no Sum"
+            return self._encode_sum(*V, *rest)
         return self._encode(V, *rest)
 
     def decode_add(
@@ -370,12 +397,15 @@ class Compressor:
         return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in self.options.items())})"
 
 
-def _own(args: tuple, kept: np.ndarray | None) -> tuple:
+def _own(args: tuple, kept: tuple[np.ndarray, ...]) -> tuple:
     """Copies of the arrays in a tuple, or in tuples in it, but for `kept`. None may be a view of another: the copies would part."""
-    return tuple(
-        _own(a, kept) if isinstance(a, tuple) else a.copy() if isinstance(a, np.ndarray) and a is not kept else a
-        for a in args
-    )
+
+    def own(a: Any) -> Any:
+        if isinstance(a, tuple):
+            return _own(a, kept)
+        return a.copy() if isinstance(a, np.ndarray) and not any(a is k for k in kept) else a
+
+    return tuple(own(a) for a in args)
 
 
 def count_of(owner: Compressor, k: int | None, fraction: float | None, dim: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import log, sqrt
+from typing import Any
 
 import numpy as np
 
@@ -181,8 +182,9 @@ class CQ(Compressor):
             return radii
 
         if self._correlated() and self.lattice.symbols == 2 and not self.rotate and not self.entropy:
-            encode, decode = encode_bits, decode_bits
-            args: tuple = (self.use_max, lanes, agreed, order, top)
+            encode: Any = encode_bits
+            decode: Any = decode_bits
+            args: tuple = (self.use_max, lanes, agreed, order, top, np.empty(CHUNK, np.uint8))
         else:
             lattice = self.lattice.slope, *self.lattice.offset, self.lattice.symbols
             counts = np.empty(self.lattice.symbols if self.entropy else 0, np.int64)

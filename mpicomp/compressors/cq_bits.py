@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..kernels import lean, njit
-from ..kernels.bits import CHUNK, pack_top, packed_nbytes, padding_is_zero, unpack_top
-from ..kernels.lanes import AHEAD, PIECE, fetch
+from ..kernels.bits import CHUNK, packed_nbytes, padding_is_zero, unpack_top
 from ..kernels.lattice import PERMUTATION, round_to_ends
 from ..kernels.quantize import norm
 from ..kernels.random import bits64, client_key, permutation
@@ -25,7 +24,7 @@ def radius_of(x, use_max, factor, lanes, wire):
 
 
 @njit
-def encode_bits(V, rows, clients, shared, private, buf, pos, tally, wire, use_max, lanes, agreed, order, codes):
+def encode_bits(V, rows, clients, shared, private, buf, pos, tally, wire, use_max, lanes, agreed, order, codes, again):
     """The encode kernel. `agreed` holds the common radius, or nothing; `order` is scratch, shape (n,)."""
     d, head = V.shape[1], 0 if agreed.shape[0] else wire.itemsize
     nbytes, strata = head + packed_nbytes(d, 1), order.shape[0]
@@ -38,7 +37,7 @@ def encode_bits(V, rows, clients, shared, private, buf, pos, tally, wire, use_ma
         else:
             r = agreed[0]
         stratum = order[clients[j] % strata]
-        _write_ends(x, r, shared, key, stratum, strata, buf, pos + head, codes)
+        _write_ends(x, r, shared, key, stratum, strata, buf, pos + head, codes, again)
         pos += nbytes
     tally[0] += 8 * nbytes * rows.shape[0]
     tally[1] += (8 * head + d) * rows.shape[0]
@@ -46,23 +45,19 @@ def encode_bits(V, rows, clients, shared, private, buf, pos, tally, wire, use_ma
 
 
 @lean
-def _write_ends(x, r, shared, key, stratum, strata, buf, pos, codes):
+def _write_ends(x, r, shared, key, stratum, strata, buf, pos, codes, again):
     d = x.shape[0]
-    for first in range(0, d, CHUNK):
-        last = min(first + CHUNK, d)
-        for start in range(first, last, PIECE):
-            stop = min(start + PIECE, last)
-            fetch(x, start + AHEAD, stop + AHEAD)
-            if np.isfinite(r):
-                round_to_ends(x, start, stop, r, shared, key, stratum, strata, codes[start - first : stop - first])
-            else:
-                codes[start - first : stop - first] = 0
-        pack_top(codes, first, last - first, d, 1, buf, pos)
+    if not np.isfinite(r):
+        buf[pos : pos + packed_nbytes(d, 1)] = 0
+        return
+    for start in range(0, d, CHUNK):
+        stop = min(start + CHUNK, d)
+        round_to_ends(x, start, stop, r, shared, key, stratum, strata, buf, pos + (start >> 3), codes, again)
 
 
 @lean
 def decode_bits(
-    buf, pos, end, rows, clients, weights, shared, private, out, wire, use_max, lanes, agreed, order, codes
+    buf, pos, end, rows, clients, weights, shared, private, out, wire, use_max, lanes, agreed, order, codes, again
 ):
     """The decode kernel."""
     d, head = out.shape[1], 0 if agreed.shape[0] else wire.itemsize

@@ -35,6 +35,10 @@ class DynamicCodec(Codec):
         return int(message_bits(self.overhead_nbytes, self.dim, width))
 
     @property
+    def common(self) -> tuple[np.ndarray, ...]:
+        return (*super().common, self.widths)
+
+    @property
     def overhead_nbytes(self) -> int:
         """Bytes of a message beside the entries."""
         return _overhead(self.dim, self.bucket, self.wire_dtype.itemsize)

@@ -6,6 +6,7 @@ import numpy as np
 
 from ..kernels import lean
 from ..kernels.bits import CHUNK, mantissa_of, pack_top, packed_nbytes, padding_is_zero, unpack_top
+from ..kernels.blocks import BLOCK, powers_of_blocks
 from ..kernels.lanes import AHEAD, PIECE, bits_of, fetch, float_of
 from ..kernels.random import client_key, draw32, next32, state32
 from ..kernels.status import BAD_PADDING, TRUNCATED
@@ -49,34 +50,47 @@ class Natural(Compressor):
 
 @lean
 def _encode(V, rows, clients, shared, private, buf, pos, tally, wire, words, top):
-    d, word, mantissa = V.shape[1], words.dtype.type, mantissa_of(wire)
+    d, mantissa = V.shape[1], mantissa_of(wire)
     width = 8 * wire.itemsize - mantissa
-    magnitude, largest = word(word(-1) >> word(1)), word(((1 << (width - 1)) - 2) << mantissa)
     for j in range(rows.shape[0]):
         x, key = V[rows[j]], client_key(private, clients[j])
         for first in range(0, d, CHUNK):
-            count = min(CHUNK, d - first)
-            for start in range(first, first + count, PIECE):
-                fetch(x, start + AHEAD, start + AHEAD + PIECE)
-                piece = x[start : min(start + PIECE, first + count)]
-                low = buf[pos + start : pos + start + piece.shape[0]]
-                high = top[start - first : start - first + piece.shape[0]]
-                state = state32(key, start)
-                for i in range(piece.shape[0]):
-                    bits = bits_of(wire.dtype.type(piece[i]))
-                    # as many random bits as the mantissa has; where it has more than 32, at its upper end
-                    draw = word(draw32(key, state))
-                    draw = word(draw << word(20) if mantissa > 32 else draw >> word(9))
-                    # the largest power of two stays, and so do infinity and NaN
-                    field = word(bits + draw if word(bits & magnitude) < largest else bits)
-                    low[i] = np.uint8(field >> word(mantissa))
-                    high[i] = np.uint8(field >> word(mantissa + 8))
-                    state = next32(state)
-            pack_top(top, first, count, d, width, buf, pos)
+            stop = min(first + CHUNK, d)
+            if mantissa == 23:
+                blocks = (stop - first) // BLOCK
+                powers_of_blocks(x, first, blocks, key, buf, pos + first, pos + d + (first >> 3))
+                first += BLOCK * blocks
+            if first < stop:
+                _round(x, first, stop, key, buf, pos, wire, words, top)
+                pack_top(top, first, stop - first, d, width, buf, pos)
         pos += packed_nbytes(d, width)
     tally[0] += 8 * packed_nbytes(d, width) * rows.shape[0]
     tally[1] += d * width * rows.shape[0]
     return pos
+
+
+@lean
+def _round(x, first, stop, key, buf, pos, wire, words, top):
+    """x[first:stop] as fields, whose low bytes go to their place in the packed array at `pos`, and the bits above to `top`."""
+    word, mantissa = words.dtype.type, mantissa_of(wire)
+    width = 8 * wire.itemsize - mantissa
+    magnitude, largest = word(word(-1) >> word(1)), word(((1 << (width - 1)) - 2) << mantissa)
+    for start in range(first, stop, PIECE):
+        fetch(x, start + AHEAD, start + AHEAD + PIECE)
+        piece = x[start : min(start + PIECE, stop)]
+        low = buf[pos + start : pos + start + piece.shape[0]]
+        high = top[start - first : start - first + piece.shape[0]]
+        state = state32(key, start)
+        for i in range(piece.shape[0]):
+            bits = bits_of(wire.dtype.type(piece[i]))
+            # as many random bits as the mantissa has; where it has more than 32, at its upper end
+            draw = word(draw32(key, state))
+            draw = word(draw << word(20) if mantissa > 32 else draw >> word(9))
+            # the largest power of two stays, and so do infinity and NaN
+            field = word(bits + draw if word(bits & magnitude) < largest else bits)
+            low[i] = np.uint8(field >> word(mantissa))
+            high[i] = np.uint8(field >> word(mantissa + 8))
+            state = next32(state)
 
 
 @lean

@@ -58,7 +58,7 @@ class Sign(Compressor):
         args = _ORDERS[self.norm], np.empty(LANES), np.empty(CHUNK, np.uint8)
         return Codec(
             self, self.codec_id, dim, n_clients, wire, max_nbytes, _encode, _decode, args, fixed=True,
-            difference_kernel=_encode_difference, cutting=cut_by_fields(head, width=1, separable=head == 0),
+            difference_kernel=_encode_difference, sum_kernel=_encode_sum, cutting=cut_by_fields(head, width=1, separable=head == 0),
         )  # fmt: skip
 
 
@@ -70,24 +70,31 @@ def _scale_nbytes(order, itemsize):
 @lean
 def _encode(V, rows, clients, shared, private, buf, pos, tally, wire, order, lanes, negative):
     for j in range(rows.shape[0]):
-        pos = _write(V[rows[j]], None, buf, pos, tally, wire, order, lanes)
+        pos = _write(V[rows[j]], None, None, buf, pos, tally, wire, order, lanes)
     return pos
 
 
 @lean
 def _encode_difference(V, state, work, rows, clients, shared, private, buf, pos, tally, wire, order, lanes, negative):
     for j in range(rows.shape[0]):
-        pos = _write(V[rows[j]], state[rows[j]], buf, pos, tally, wire, order, lanes)
+        pos = _write(V[rows[j]], state[rows[j]], None, buf, pos, tally, wire, order, lanes)
     return pos
 
 
 @lean
-def _write(x, minus, buf, pos, tally, wire, order, lanes):
-    """The message of x − minus, or of x where `minus` is None; returns the position after it."""
+def _encode_sum(state, V, factor, rows, clients, shared, private, buf, pos, tally, wire, order, lanes, negative):
+    for j in range(rows.shape[0]):
+        pos = _write(state[rows[j]], V[rows[j]], state.dtype.type(factor), buf, pos, tally, wire, order, lanes)
+    return pos
+
+
+@lean
+def _write(x, other, factor, buf, pos, tally, wire, order, lanes):
+    """The message of x, of x − other or of x + factor · other, which is left in x: see `write_signs`. Returns the position after it."""
     d, head = x.shape[0], _scale_nbytes(order, wire.itemsize)
     nbytes = head + packed_nbytes(d, 1)
     lanes[:] = 0.0
-    write_signs(x, minus, order, lanes, buf, pos + head)
+    write_signs(x, other, factor, order, lanes, buf, pos + head)
     if order > 0:
         scale = lanes.sum() / d
         buf[pos : pos + head].view(wire.dtype)[0] = scale if order == 1 else np.sqrt(scale)

@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..kernels import njit
+from ..kernels import lean, njit
 from ..kernels.bits import CHUNK, bit_length, packed_nbytes, unsigned
-from ..kernels.indices import FIXED, choose_coding, read_indices, write_indices
+from ..kernels.indices import (
+    FIXED,
+    choose_coding,
+    first_reader,
+    next_indices,
+    read_indices,
+    read_low_parts,
+    write_indices,
+)
 from ..kernels.lanes import float_of
 from ..kernels.select import candidate_capacity, largest, largest_difference
 from ..kernels.status import BAD_COUNT, BAD_MODE, TRUNCATED
 from .base import Codec, Compressor, Cutting, compressors, count_of
 from .identity import Identity
 
+_TOGETHER = 64  # entries that are on their way from memory at once
 _PARTIAL = 0x80  # bit of a message's first byte: fewer than k entries, their number follows
 
 
@@ -126,25 +135,25 @@ def _write_head(coding, count, k, buf, pos):
 
 
 @njit
-def _read_indices(buf, pos, end, k, d, indices, fields, top):
-    """Read a message up to its values into indices[:count]; returns the position of the values, or a negative status, and count."""
+def _read_head(buf, pos, end, k):
+    """What `_write_head` wrote: the position after it, or a negative status; the coding; the number of entries."""
     if pos >= end:
-        return TRUNCATED, 0
+        return TRUNCATED, 0, 0
     coding, count = np.int64(buf[pos]) & ~_PARTIAL, k
     pos += 1
     if coding > FIXED:
-        return BAD_MODE, 0
+        return BAD_MODE, 0, 0
     if buf[pos - 1] & _PARTIAL:
         size = packed_nbytes(bit_length(k), 1)
         if pos + size > end:
-            return TRUNCATED, 0
+            return TRUNCATED, 0, 0
         count = 0
         for b in range(size):
             count |= np.int64(buf[pos]) << (8 * b)
             pos += 1
         if count >= k:
-            return BAD_COUNT, 0
-    return read_indices(buf, pos, end, count, d, coding, indices, fields, top), count
+            return BAD_COUNT, 0, 0
+    return pos, coding, count
 
 
 @njit
@@ -153,18 +162,40 @@ def _decode(
 ):  # fmt: skip
     d = out.shape[1]
     for j in range(rows.shape[0]):
-        pos, count = _read_indices(buf, pos, end, k, d, indices, fields, top)
+        acc, weight = out[rows[j]], weights[j]
+        pos, coding, count = _read_head(buf, pos, end, k)
         if pos < 0:
             return pos
+        if coding == FIXED:
+            after = read_indices(buf, pos, end, count, d, coding, indices, fields, top)
+        else:
+            after = read_low_parts(buf, pos, end, count, d, coding, fields, top)
+        if after < 0:
+            return after
         nbytes = count * wire.itemsize
-        if pos + nbytes > end:
+        if after + nbytes > end:
             return TRUNCATED
-        values = buf[pos : pos + nbytes].view(wire.dtype)
-        acc, weight = out[rows[j]], weights[j]
-        for i in range(count):
-            acc[indices[i]] += weight * values[i]
-        pos += nbytes
+        values = buf[after : after + nbytes].view(wire.dtype)
+        if coding == FIXED:
+            _add_values(indices, values, 0, count, weight, acc)
+        else:  # the entries of a block come from memory while the indices of the next one are read
+            reader, done = first_reader(buf, pos, end, count, coding), 0
+            for first in range(0, count, _TOGETHER):
+                stop = min(first + _TOGETHER, count)
+                reader = next_indices(buf, end, first, stop, d, coding, indices, fields, reader, acc)
+                if reader.after < 0:
+                    return reader.after
+                _add_values(indices, values, done, first, weight, acc)
+                done = first
+            _add_values(indices, values, done, count, weight, acc)
+        pos = after + nbytes
     return pos
+
+
+@lean
+def _add_values(indices, values, first, stop, weight, acc):
+    for i in range(first, stop):
+        acc[np.uint64(indices[i])] += weight * values[i]  # unsigned: no check for a negative index
 
 
 @njit
@@ -172,7 +203,8 @@ def _cut(buf, pos, clients, shared, private, bounds, out, places, wire, k, indic
     """The part for a slice is a message of the entries that lie in it."""
     size = wire.itemsize
     for _ in range(clients.shape[0]):
-        pos, count = _read_indices(buf, pos, buf.shape[0], k, bounds[-1], indices, fields, top)
+        pos, coding, count = _read_head(buf, pos, buf.shape[0], k)
+        pos = read_indices(buf, pos, buf.shape[0], count, bounds[-1], coding, indices, fields, top)
         first = 0
         for s in range(places.shape[0]):
             lo, hi, at, last = bounds[s], bounds[s + 1], places[s], first

@@ -9,11 +9,13 @@ without the zeros after the last one. The encoder takes what is shortest for the
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from . import njit
 from .bits import bit_length, pack_all, packed_nbytes, padding_is_zero, unpack_all
-from .lanes import load_word, store_word, trailing_zeros
+from .lanes import fetch_entry, load_word, ones, store_word, trailing_zeros
 from .status import BAD_INDEX, BAD_PADDING, TRUNCATED
 
 FIXED = 32  # index coding "fixed width"; 0 to 31 are the low widths l of gaps
@@ -80,44 +82,104 @@ def _write_high_parts(indices, count, coding, buf, bit):
 @njit
 def read_indices(buf, pos, end, count, dim, coding, indices, fields, top):
     """Read `count` indices below `dim`; returns the position after them or a negative status."""
-    width = bit_length(dim - 1) if coding == FIXED else coding
-    start, bit = pos, 8 * pos + count * width
-    pos += packed_nbytes(count, width)
-    if pos > end:
-        return TRUNCATED
-    unpack_all(buf, start, count, width, fields, top)
+    after = read_low_parts(buf, pos, end, count, dim, coding, fields, top)
+    if after < 0:
+        return after
     if coding != FIXED:
-        return _add_high_parts(buf, bit, 8 * end, count, dim, coding, indices, fields)
-    if not padding_is_zero(buf, bit):
-        return BAD_PADDING
+        reader = next_indices(
+            buf, end, 0, count, dim, coding, indices, fields, first_reader(buf, pos, end, count, coding), None
+        )
+        return min(reader.after, after)
     previous = -1
     for i in range(count):
         indices[i] = fields[i]
         if indices[i] <= previous or indices[i] >= dim:
             return BAD_INDEX
         previous = indices[i]
-    return pos
+    return after
 
 
 @njit
-def _add_high_parts(buf, bit, limit, count, dim, coding, indices, fields):
-    """Join the low parts of the gaps in `fields` with the unary high parts, which begin at `bit` and end before `limit`."""
-    end, byte, next_index = limit >> 3, bit >> 3, 0
+def read_low_parts(buf, pos, end, count, dim, coding, fields, top):
+    """Read the packed array of a set of indices; returns the position after the whole set or a negative status."""
+    width = bit_length(dim - 1) if coding == FIXED else coding
+    bit, after = 8 * pos + count * width, pos + packed_nbytes(count, width)
+    if after > end:
+        return TRUNCATED
+    unpack_all(buf, pos, count, width, fields, top)
+    if coding != FIXED:
+        bit = _after_ones(buf, bit, end, count)
+        if bit < 0:
+            return TRUNCATED
+        after = (bit + 7) >> 3
+    return after if padding_is_zero(buf, bit) else BAD_PADDING
+
+
+@njit
+def _after_ones(buf, bit, end, count):
+    """The number of the bit after one number `count` of those from `bit` on, or −1 where there are fewer before byte `end`."""
+    byte = bit >> 3
+    if count == 0:
+        return bit
     word = _word_before(buf, byte, end) >> np.uint64(bit & 7) << np.uint64(bit & 7)
-    for i in range(count):
+    while ones(word) < count:
+        count -= ones(word)
+        byte += 8
+        if byte >= end:
+            return -1
+        word = _word_before(buf, byte, end)
+    for _ in range(count - 1):
+        word &= word - np.uint64(1)
+    return 8 * byte + trailing_zeros(word) + 1
+
+
+class Reader(NamedTuple):
+    """Where `next_indices` goes on.
+
+    word, byte : the ones not read yet of the eight bytes from `byte` on. start : the bit at which the high parts begin. total : the next
+    index without its zeros. after : 2**62, or the status of what is wrong.
+    """
+
+    word: np.uint64
+    byte: int
+    start: int
+    total: int
+    after: int
+
+
+@njit
+def first_reader(buf, pos, end, count, coding):
+    """The reader before the first of `count` gaps of a set at `pos`."""
+    bit = 8 * pos + count * coding
+    word = _word_before(buf, bit >> 3, end) >> np.uint64(bit & 7) << np.uint64(bit & 7)
+    return Reader(word, bit >> 3, bit, (1 << coding) - 1, 1 << 62)
+
+
+@njit
+def next_indices(buf, end, first, stop, dim, coding, indices, fields, reader, target):
+    """indices[first:stop] from the low parts of the gaps in `fields` and their unary high parts; returns the next reader.
+
+    Index i is the number of zeros before one number i, shifted by l, and the sum of all low parts up to its own, and i. The caller has
+    read the low parts, and so knows that all ones are there. Where `target` is an array and not None, its entries at the indices are
+    meanwhile brought from memory.
+    """
+    word, byte, start, total, after = reader
+    step = 1 - (1 << coding)
+    for i in range(first, stop):
         while word == 0:
             byte += 8
-            if byte >= end:
-                return TRUNCATED
+            if 8 * byte - start - i > dim >> coding:
+                return Reader(word, byte, start, total, BAD_INDEX)
             word = _word_before(buf, byte, end)
-        one = 8 * byte + trailing_zeros(word)
+        total += np.int64(fields[i]) + step
+        index = ((8 * byte + trailing_zeros(word) - start) << coding) + total
         word &= word - np.uint64(1)  # without its lowest one
-        index = next_index + ((one - bit) << coding) + np.int64(fields[i])
         if index >= dim:
-            return BAD_INDEX
-        indices[i] = index
-        next_index, bit = index + 1, one + 1
-    return (bit + 7) >> 3 if padding_is_zero(buf, bit) else BAD_PADDING
+            return Reader(word, byte, start, total, BAD_INDEX)
+        if target is not None:
+            fetch_entry(target, index)
+        store_word(indices, 8 * i, index)
+    return Reader(word, byte, start, total, after)
 
 
 @njit

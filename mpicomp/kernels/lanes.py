@@ -22,33 +22,33 @@ from . import lean
 LANES = 64  # partial sums of a norm
 AHEAD = 2048  # entries: what is that far away is on its way from memory while an array is passed through,
 PIECE = 256  # so many at a time
-_CACHE_LINE = 64  # bytes
+CACHE_LINE = 64  # bytes
 
 
-def _intrinsic(function: Callable[..., Any]) -> Callable[..., Any]:
+def kernel_intrinsic(function: Callable[..., Any]) -> Callable[..., Any]:
     """A function of kernels that is given as LLVM instructions; callers leave out the first argument."""
     return cast(Callable[..., Any], intrinsic(function))
 
 
-@_intrinsic
+@kernel_intrinsic
 def add32(typing: Any, a: Any, b: Any) -> Any:
     """a + b modulo 2**32, of two uint32."""
     return types.uint32(types.uint32, types.uint32), lambda context, builder, signature, args: builder.add(*args)
 
 
-@_intrinsic
+@kernel_intrinsic
 def sub32(typing: Any, a: Any, b: Any) -> Any:
     """a − b modulo 2**32, of two uint32."""
     return types.uint32(types.uint32, types.uint32), lambda context, builder, signature, args: builder.sub(*args)
 
 
-@_intrinsic
+@kernel_intrinsic
 def mul32(typing: Any, a: Any, b: Any) -> Any:
     """a · b modulo 2**32, of two uint32."""
     return types.uint32(types.uint32, types.uint32), lambda context, builder, signature, args: builder.mul(*args)
 
 
-@_intrinsic
+@kernel_intrinsic
 def xorshift32(typing: Any, x: Any, shift: Any) -> Any:
     """x ^ (x >> shift), of two uint32."""
 
@@ -58,7 +58,7 @@ def xorshift32(typing: Any, x: Any, shift: Any) -> Any:
     return types.uint32(types.uint32, types.uint32), generate
 
 
-@_intrinsic
+@kernel_intrinsic
 def bits_of(typing: Any, value: Any) -> Any:
     """The bits of a float32 or float64 as a uint32 or uint64."""
     word = types.uint32 if value == types.float32 else types.uint64
@@ -67,7 +67,7 @@ def bits_of(typing: Any, value: Any) -> Any:
     )
 
 
-@_intrinsic
+@kernel_intrinsic
 def float_of(typing: Any, word: Any) -> Any:
     """The inverse of `bits_of`."""
     value = types.float32 if word == types.uint32 else types.float64
@@ -76,7 +76,7 @@ def float_of(typing: Any, word: Any) -> Any:
     )
 
 
-@_intrinsic
+@kernel_intrinsic
 def next_above(typing: Any, value: Any) -> Any:
     """The next larger number of the same type, of a positive finite one or zero."""
 
@@ -87,7 +87,7 @@ def next_above(typing: Any, value: Any) -> Any:
     return value(value), generate
 
 
-@_intrinsic
+@kernel_intrinsic
 def trailing_zeros(typing: Any, word: Any) -> Any:
     """The number of the lowest bit that is set in a uint64 (64 if none is), as an int64."""
 
@@ -97,7 +97,17 @@ def trailing_zeros(typing: Any, word: Any) -> Any:
     return types.int64(types.uint64), generate
 
 
-@_intrinsic
+@kernel_intrinsic
+def ones(typing: Any, word: Any) -> Any:
+    """How many bits of a uint64 are set, as an int64."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.ctpop(args[0])
+
+    return types.int64(types.uint64), generate
+
+
+@kernel_intrinsic
 def load_word(typing: Any, array: Any, byte: Any, word: Any) -> Any:
     """The number of type `word` (np.uint8 to np.uint64) in the bytes of a contiguous array from `byte` on. The caller has checked that
     they are there.
@@ -105,65 +115,74 @@ def load_word(typing: Any, array: Any, byte: Any, word: Any) -> Any:
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         kind = context.get_value_type(word.instance_type)
-        return builder.load(_address(context, builder, signature.args, args, kind), align=1)
+        return builder.load(address_of(context, builder, signature.args, args, kind), align=1)
 
     return word.instance_type(array, types.intp, word), generate
 
 
-@_intrinsic
+@kernel_intrinsic
 def store_word(typing: Any, array: Any, byte: Any, word: Any) -> Any:
     """Write the number `word` into the bytes of a contiguous array from `byte` on. The caller has checked that they are there."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        builder.store(args[2], _address(context, builder, signature.args, args, args[2].type), align=1)
+        builder.store(args[2], address_of(context, builder, signature.args, args, args[2].type), align=1)
 
     return types.void(array, types.intp, word), generate
 
 
-@_intrinsic
+@kernel_intrinsic
 def nonzero_bytes(typing: Any, array: Any, byte: Any) -> Any:
     """A uint64: bit b says whether byte number `byte` + b of a contiguous array is not zero. The caller has checked that all are there."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         kind = ir.VectorType(ir.IntType(8), 64)
-        block = builder.load(_address(context, builder, signature.args, args, kind), align=1)
+        block = builder.load(address_of(context, builder, signature.args, args, kind), align=1)
         return builder.bitcast(builder.icmp_unsigned("!=", block, ir.Constant(kind, None)), ir.IntType(64))
 
     return types.uint64(array, types.intp), generate
 
 
 def _norm_blocks(order: int) -> Callable[..., Any]:
-    def norm_blocks(typing: Any, x: Any, minus: Any, blocks: Any, lanes: Any, signs: Any, pos: Any) -> Any:
+    def norm_blocks(typing: Any, x: Any, other: Any, factor: Any, blocks: Any, lanes: Any, signs: Any, pos: Any) -> Any:
         """lanes[l] += |x_j|, or x_j², for j = l, l + n, …, (blocks − 1)n + l with n = LANES; all sums stay in registers meanwhile.
 
-        Where `signs` is an array and not None, bit j from its byte `pos` on says whether x_j < 0. Where `minus` is an array, of the
-        same type as x, x − minus takes the place of x.
+        Where `signs` is an array and not None, bit j from its byte `pos` on says whether x_j < 0. Where `other` is an array and not
+        None, of the same type as x, x − other takes the place of x; where `factor` is a number, too, of their dtype, x becomes
+        x + factor · other, the product rounded before it is added.
         """
-        size, packed = x.dtype.bitwidth // 8 * LANES, signs != types.none
+        size, packed, added = x.dtype.bitwidth // 8 * LANES, signs != types.none, factor != types.none
 
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             i64, wide = ir.IntType(64), ir.VectorType(ir.DoubleType(), LANES)
             kind = wide if x.dtype == types.float64 else ir.VectorType(ir.FloatType(), LANES)
 
             def place(number: int, byte: Any, kind: Any) -> Any:
-                return _address(context, builder, signature.args[number:], [args[number], byte], kind)
+                return address_of(context, builder, signature.args[number:], [args[number], byte], kind)
 
             def block_of(number: int, byte: Any) -> Any:
-                for line in range(0, size, _CACHE_LINE) if packed else ():
+                for line in range(0, size, CACHE_LINE) if packed else ():
                     ahead = builder.add(byte, i64(AHEAD * size // LANES + line))
-                    _prefetch(builder, place(number, ahead, ir.IntType(8)))
+                    prefetch(builder, place(number, ahead, ir.IntType(8)))
                 return builder.load(place(number, byte, kind), align=1)
 
-            address = place(3, i64(0), wide)
+            def times_factor(block: Any) -> Any:
+                lanes_of = ir.Constant(ir.VectorType(ir.IntType(32), LANES), None)
+                first = builder.insert_element(ir.Constant(kind, ir.Undefined), args[2], ir.IntType(32)(0))
+                return builder.fmul(builder.shuffle_vector(first, ir.Constant(kind, ir.Undefined), lanes_of), block)
+
+            address = place(4, i64(0), wide)
             sums = cgutils.alloca_once_value(builder, builder.load(address, align=1))
-            with cgutils.for_range(builder, args[2]) as loop:
+            with cgutils.for_range(builder, args[3]) as loop:
                 byte = builder.mul(loop.index, i64(size))
                 block = block_of(0, byte)
-                if minus != types.none:
+                if added:
+                    block = builder.fadd(block, times_factor(block_of(1, byte)))
+                    builder.store(block, place(0, byte, kind), align=1)
+                elif other != types.none:
                     block = builder.fsub(block, block_of(1, byte))
                 if packed:
                     below = builder.fcmp_ordered("<", block, ir.Constant(kind, None))
-                    word = place(4, builder.add(args[5], builder.mul(loop.index, i64(LANES // 8))), i64)
+                    word = place(5, builder.add(args[6], builder.mul(loop.index, i64(LANES // 8))), i64)
                     builder.store(builder.bitcast(below, i64), word, align=1)
                 if order:
                     block = block if kind == wide else builder.fpext(block, wide)
@@ -171,9 +190,9 @@ def _norm_blocks(order: int) -> Callable[..., Any]:
                     builder.store(builder.fadd(builder.load(sums), power), sums)
             builder.store(builder.load(sums), address, align=1)
 
-        return types.void(x, minus, types.intp, lanes, signs, types.intp), generate
+        return types.void(x, other, factor, types.intp, lanes, signs, types.intp), generate
 
-    return _intrinsic(norm_blocks)
+    return kernel_intrinsic(norm_blocks)
 
 
 signs_of_blocks, add_absolute_blocks, add_square_blocks = (_norm_blocks(order) for order in range(3))
@@ -184,26 +203,26 @@ def _absolute(builder: Any, block: Any, kind: ir.VectorType) -> Any:
     return builder.call(cgutils.get_or_insert_function(builder.module, function, f"llvm.fabs.v{LANES}f64"), [block])
 
 
-def _address(context: Any, builder: Any, kinds: Any, args: Any, kind: ir.Type) -> Any:
+def address_of(context: Any, builder: Any, kinds: Any, args: Any, kind: ir.Type) -> Any:
     """A pointer to a `kind` in the array that is the first argument, as many bytes after its beginning as the second says."""
     array = context.make_array(kinds[0])(context, builder, args[0])
     start = builder.bitcast(array.data, ir.IntType(8).as_pointer())
     return builder.bitcast(builder.gep(start, [args[1]]), kind.as_pointer())
 
 
-def _prefetch(builder: Any, address: Any) -> None:
+def prefetch(builder: Any, address: Any) -> None:
     i32 = ir.IntType(32)
     kind = ir.FunctionType(ir.VoidType(), [address.type, i32, i32, i32])
     prefetch = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
     builder.call(prefetch, [address, i32(0), i32(3), i32(1)])  # to read, into the nearest cache, data
 
 
-@_intrinsic
+@kernel_intrinsic
 def _fetch(typing: Any, array: Any, byte: Any) -> Any:
     """Have the cache line with that byte of a contiguous array brought from memory, if there is one; returns at once."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        _prefetch(builder, _address(context, builder, signature.args, args, ir.IntType(8)))
+        prefetch(builder, address_of(context, builder, signature.args, args, ir.IntType(8)))
 
     return types.void(array, types.intp), generate
 
@@ -211,5 +230,11 @@ def _fetch(typing: Any, array: Any, byte: Any) -> Any:
 @lean
 def fetch(x, start, stop):
     """Have x[start:stop] brought from memory while other work is done; what lies behind the array's end does no harm."""
-    for byte in range(start * x.itemsize, stop * x.itemsize, _CACHE_LINE):
+    for byte in range(start * x.itemsize, stop * x.itemsize, CACHE_LINE):
         _fetch(x, byte)
+
+
+@lean
+def fetch_entry(x, index):
+    """Have the cache line with x[index] brought from memory."""
+    _fetch(x, index * x.itemsize)

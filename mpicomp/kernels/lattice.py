@@ -12,8 +12,10 @@ from __future__ import annotations
 import numpy as np
 
 from . import lean, njit
-from .lanes import add32, mul32, sub32
-from .random import bits32, bits64, draw32, fraction32, next32, state32, uniform32
+from .bits import pack_top
+from .blocks import BLOCK, ends_of_blocks
+from .lanes import load_word
+from .random import bits32, bits64, uniform32
 
 # What the keys are mixed with; part of the format.
 PERMUTATION, SIGNS, SHIFTS, OFFSETS = 0, 1, 2, 3
@@ -55,45 +57,53 @@ def round_to_lattice(x, radius, slope, base, spread, symbols, common, key, strat
 
 _DOUBT = np.float32(
     2.0**-20
-)  # n times as much is above all rounding errors of `round_to_ends`, which are below 4n · 2⁻²⁴
+)  # n times as much is above all rounding errors of `ends_of_blocks`, which are below 8n · 2⁻²⁴
 _MOST_CLIENTS = 1 << 16
 
 
 @lean
-def _round_slowly(x, start, stop, radius, common, key, stratum, strata, codes):
+def _round_slowly(x, start, stop, radius, common, key, stratum, strata, buf, pos, codes):
     round_to_lattice(x[start:stop], radius, 0.5, 0.5, 0.0, 2, common, key, stratum, strata, start, codes)
+    pack_top(codes, 0, stop - start, stop - start, 1, buf, pos)
 
 
 @lean
-def round_to_ends(x, start, stop, radius, common, key, stratum, strata, codes):
-    """`round_to_lattice` of x[start:stop] to the two ends −r and r (slope = offset = ½), the same codes, ten times as fast.
+def round_to_ends(x, start, stop, radius, common, key, stratum, strata, buf, pos, codes, again):
+    """`round_to_lattice` of x[start:stop] to the two ends −r and r (slope = offset = ½), the same codes, ten times as fast, as bits.
 
-    Where U = (π + γ)/n is clearly above or below (x_j/r + 1)/2 in float32, no division in float64 is needed to know the code; chunks
-    with an entry that is in doubt, one of 500,000, are done again by the slow way. `codes` is uint8.
+    Where U = (π + γ)/n is clearly above or below (x_j/r + 1)/2 in float32, no division in float64 is needed to know the code; blocks
+    with an entry that is in doubt, one of 500,000, are done again by the slow way. The bits go to `buf` from byte `pos` on. `codes` and
+    `again` are scratch, uint8, a byte for each entry in whole groups of eight.
     """
-    half = np.float32(0.5) * np.float32(strata)
-    slope = np.float32(0.5 * strata / radius) if radius > 0 else np.float32(np.inf)
-    if strata > _MOST_CLIENTS or not np.float32(2.0**-100) < slope < np.float32(2.0**100):
-        _round_slowly(x, start, stop, radius, common, key, stratum, strata, codes)
-        return
-    n, place, low = np.uint32(strata), np.uint32(stratum), np.uint32(0xFFFF)
-    doubt, margin = False, np.float32(strata) * _DOUBT
-    shifts = bits64(common, SHIFTS)
-    own, other = state32(key, start), state32(shifts, start)
-    part = x[start:stop]
-    for i in range(part.shape[0]):
-        shift = draw32(shifts, other)
-        # the upper half of shift · n, by halves of `shift`
-        upper, lower = mul32(shift >> np.uint32(16), n), mul32(shift & low, n)
-        shift = add32(place, add32(upper, lower >> np.uint32(16)) >> np.uint32(16))
-        shift = min(shift, sub32(shift, n))  # modulo n: where it is below n, the difference is huge
-        threshold = np.float32(np.int32(shift)) + fraction32(draw32(key, own))
-        above = slope * np.float32(part[i]) + half - threshold
-        codes[i] = above > np.float32(0)
-        doubt |= not abs(above) > margin
-        own, other = next32(own), next32(other)
-    if doubt:
-        _round_slowly(x, start, stop, radius, common, key, stratum, strata, codes)
+    slope, blocks = np.float32(0.5 * strata / radius) if radius > 0 else np.float32(np.inf), 0
+    if strata <= _MOST_CLIENTS and np.float32(2.0**-100) < slope < np.float32(2.0**100):
+        blocks = (stop - start) // BLOCK
+    half, margin = np.float32(0.5) * np.float32(strata), np.float32(strata) * _DOUBT
+    shifts, clear = bits64(common, SHIFTS), True
+    ends_of_blocks(
+        x,
+        start,
+        blocks,
+        np.uint32(strata),
+        np.uint32(stratum),
+        slope,
+        half,
+        margin,
+        shifts,
+        np.uint64(key),
+        buf,
+        pos,
+        codes,
+    )
+    for i in range(blocks):
+        clear &= load_word(buf, pos + 2 * i, np.uint16) == load_word(codes, 2 * i, np.uint16)
+    for i in range(0 if clear else blocks):
+        if load_word(buf, pos + 2 * i, np.uint16) != load_word(codes, 2 * i, np.uint16):
+            at = start + BLOCK * i
+            _round_slowly(x, at, at + BLOCK, radius, common, key, stratum, strata, buf, pos + 2 * i, again)
+    rest = start + BLOCK * blocks
+    if rest < stop:
+        _round_slowly(x, rest, stop, radius, common, key, stratum, strata, buf, pos + 2 * blocks, again)
 
 
 @njit

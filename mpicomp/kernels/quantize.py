@@ -19,31 +19,34 @@ def add_magnitudes(x, order, lanes):
     blocks = x.shape[0] // LANES
     whole = blocks * LANES
     if order == 1:
-        add_absolute_blocks(x, None, blocks, lanes, None, 0)
+        add_absolute_blocks(x, None, None, blocks, lanes, None, 0)
     else:
-        add_square_blocks(x, None, blocks, lanes, None, 0)
+        add_square_blocks(x, None, None, blocks, lanes, None, 0)
     for j in range(whole, x.shape[0]):
         magnitude = np.float64(abs(x[j]))
         lanes[j - whole] += magnitude if order == 1 else magnitude * magnitude
 
 
 @lean
-def write_signs(x, minus, order, lanes, buf, pos):
+def write_signs(x, other, factor, order, lanes, buf, pos):
     """Whether x_j < 0, one bit each, in `buf` from byte `pos` on; and `add_magnitudes` in the same pass (nothing for order 0).
 
-    Where `minus` is an array and not None, x − minus takes the place of x.
+    Where `other` is an array and not None, x − other takes the place of x; where `factor` is a number of its dtype, too, x becomes
+    x + factor · other, the product rounded before it is added.
     """
     blocks = x.shape[0] // LANES
     whole = blocks * LANES
     if order == 0:
-        signs_of_blocks(x, minus, blocks, lanes, buf, pos)
+        signs_of_blocks(x, other, factor, blocks, lanes, buf, pos)
     elif order == 1:
-        add_absolute_blocks(x, minus, blocks, lanes, buf, pos)
+        add_absolute_blocks(x, other, factor, blocks, lanes, buf, pos)
     else:
-        add_square_blocks(x, minus, blocks, lanes, buf, pos)
+        add_square_blocks(x, other, factor, blocks, lanes, buf, pos)
     buf[pos + (whole >> 3) : pos + packed_nbytes(x.shape[0], 1)] = 0
     for j in range(whole, x.shape[0]):
-        value = x[j] if minus is None else x[j] - minus[j]
+        if factor is not None:
+            x[j] += factor * other[j]
+        value = x[j] if other is None or factor is not None else x[j] - other[j]
         magnitude = np.float64(abs(value))
         if order > 0:
             lanes[j - whole] += magnitude if order == 1 else magnitude * magnitude

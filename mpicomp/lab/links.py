@@ -17,6 +17,7 @@ from ..errors import ConfigError
 from .namespaces import NETWORK
 
 BRIDGE, SWITCH = "bridge", "switch"
+CONGESTION = "cubic"  # of TCP between nodes, where the kernel has it, whatever the machine uses itself
 DEVICE = "eth0"
 _UNITS = {"bit": 1, "kbit": 10**3, "mbit": 10**6, "gbit": 10**9, "tbit": 10**12}
 # A bucket lets one burst pass at full speed, so it is kept small: a millisecond, at least two packets. Less is not kept up at 1 Gbit/s.
@@ -78,10 +79,12 @@ def unwire(pids: Sequence[int]) -> str:
 
 def addresses(pids: Sequence[int]) -> list[str]:
     """Give each node's eth0 its address and put it up."""
-    return [
-        f"nsenter -t {pid} -n sh -ec 'ip addr add {NETWORK}.0.{k}/16 dev {DEVICE}; ip link set {DEVICE} up'"
-        for k, pid in enumerate(pids, 1)
-    ]
+    lines = []
+    for k, pid in enumerate(pids, 1):
+        route = f"{NETWORK}.0.0/16 dev {DEVICE} proto kernel scope link src {NETWORK}.0.{k} congctl {CONGESTION}"
+        up = f"ip addr add {NETWORK}.0.{k}/16 dev {DEVICE}; ip link set {DEVICE} up; ip route replace {route} 2>/dev/null || :"
+        lines.append(f"nsenter -t {pid} -n sh -ec '{up}'")
+    return lines
 
 
 def shape(pids: Sequence[int], link: Link) -> str:

@@ -20,6 +20,7 @@ from .switch import build
 from .traffic import Traffic
 
 TIMED_OUT = 124  # as timeout(1) has it
+NAP = "50"  # microseconds between looks at a request, where ranks share cores: see `cluster.comm`
 MPICH_BY_TCP = {
     "MPIR_CVAR_CH4_NETMOD": "ofi",
     "FI_PROVIDER": "tcp",
@@ -141,6 +142,8 @@ class NetworkLab:
             env=outside,
         )
         variables |= launcher.environment(root=True)  # also a user is root in the lab
+        if self.nodes * per_node > (os.cpu_count() or 1):
+            variables["MPICOMP_NAP"] = NAP
         before = self.interfaces()
         start = time.monotonic()
         process = subprocess.Popen(

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 import numpy as np
 
 from ..compressors import Codec, Compressor
-from ..compressors.base import Difference
+from ..compressors.base import Difference, Sum
 from ..compressors.identity import Identity
 from ..errors import ConfigError
 from ..kernels.random import Keys, Stream, derive, downlink_keys, uniform64, uplink_keys
+from ..kernels.rows import add_scaled
 from ..participation import Participation
 from ..registry import Registry
 from ..wire import framed_zeros
@@ -130,6 +131,13 @@ class Link:
         if codec.takes_difference:
             return Difference(V, state, work)
         return np.subtract(V, state, out=work)
+
+    def sum(self, codec: Codec, state: np.ndarray, V: np.ndarray, factor: float) -> np.ndarray | Sum:
+        """state += factor · V for a codec to encode: while it encodes, where it can, else at once. Every row is to be encoded once."""
+        if codec.takes_sum:
+            return Sum(state, V, factor)
+        add_scaled(state, V, factor)
+        return state
 
     # The exchange's calls with this link's keys.
     def gather(self, codec: Codec, V, round: int, total, into=None, into_scale: float = 1.0, **how: Any) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from ..compressors import Compressor
-from ..kernels.rows import add_scaled
 from .base import Uplink, uplinks
 
 
@@ -24,11 +23,10 @@ class EF14(Uplink):
 
     def transmit(self, oracle, round):
         link = self.link
+        memory = None
         if link.is_worker:
-            add_scaled(self.e_i, oracle.value(), self.step)  # e_i + γ∇f_i(x)
-        link.gather(
-            self.codec, self.e_i, round, self.mean, into=self.e_i, into_scale=-1.0
-        )  # e_i ← e_i + γ∇f_i(x) − w_i
+            memory = link.sum(self.codec, self.e_i, oracle.value(), self.step)  # e_i + γ∇f_i(x)
+        link.gather(self.codec, memory, round, self.mean, into=self.e_i, into_scale=-1.0)  # e_i ← e_i + γ∇f_i(x) − w_i
         if link.is_server:
             self.mean /= self.step
         return self.mean

@@ -102,14 +102,21 @@ class Desk:
         """The best of the steps theory·factor, or of the factors themselves without `theory`.
 
         Best is the fewest rounds to ‖∇f‖² ≤ target, or else the smallest ‖∇f‖² at the end; or the smallest `cost`, a finite number or
-        infinity, where that is given. Factors are tried in the order given, until
-        `PATIENCE` of them in a row were no better than the best. Only the best is kept in the evidence; its configuration has the step.
+        infinity, where that is given. Factors are tried in the order given, until `PATIENCE` of them in a row were no better than the
+        best; a run ends when it has taken more rounds than the best to the target. Only the best is kept in the evidence; its
+        configuration has the step.
         """
         best: tuple[float, float] = (float("inf"), float("inf"))
         worse = 0
+        unit: float | None = None  # the theory's step, which may depend on the number of rounds
         for factor in factors:
-            step = f"theory*{factor:g}" if theory else f"{factor:g}"
-            stored = self._in_process(f"{label} x{factor:g}", {**options, "step": step, "tol": target})
+            step = f"{factor:g}" if not theory else f"theory*{factor:g}" if unit is None else repr(unit * factor)
+            wanted = {**options, "step": step, "tol": target}
+            if cost is None and best[0] < float("inf") and (unit is not None or not theory):
+                wanted["rounds"] = max(1, int(best[0]))
+            stored = self._in_process(f"{label} x{factor:g}", wanted)
+            if theory and unit is None:
+                unit = stored.summary["step"] / factor
             rank = _quality(stored, target) if cost is None else (cost(stored), 0.0)
             if rank < best:
                 best, worse, self.evidence.curves[label] = rank, 0, stored
@@ -153,19 +160,22 @@ class Desk:
         for label, directory in directories.items():
             self.evidence.curves[label] = Stored.load(directory)
 
-    def _same_options(self, label: str) -> dict[str, Any]:
-        return {"wanted": Config.load(self.evidence.curves[label].directory / WANTED)}
+    def _same_options(self, label: str, target: float = 0.0) -> dict[str, Any]:
+        config = Config.load(self.evidence.curves[label].directory / WANTED)
+        config.tol = max(config.tol, target)
+        return {"wanted": config}
 
-    def again_over_mpi(self, labels: Iterable[str]) -> None:
+    def again_over_mpi(self, labels: Iterable[str], target: float = 0.0) -> None:
         """Do runs of this process again over MPI, with the very same options, under their label with " mpi" behind it.
 
-        The table `SAME_BITS` says whether both ended at the same iterate.
+        The table `SAME_BITS` says whether both ended at the same iterate. With a `target` they end at ‖∇f‖² ≤ target, and those of this
+        process that do not are done anew for the comparison.
         """
-        curves, chosen = self.evidence.curves, list(labels)
-        self.over_mpi({f"{label} mpi": self._same_options(label) for label in chosen})
+        options = {label: self._same_options(label, target) for label in labels}
+        self.over_mpi({f"{label} mpi": own for label, own in options.items()})
         rows = self.evidence.tables.setdefault(SAME_BITS, [])
-        for label in chosen:
-            alone, spread = curves[label].summary, curves[f"{label} mpi"].summary
+        for label, own in options.items():
+            alone, spread = self._in_process(label, own).summary, self.evidence.curves[f"{label} mpi"].summary
             same = alone["iterate_sha256"] == spread["iterate_sha256"]
             rows.append({"run": label, "ranks": spread["ranks"], "same": same})
 

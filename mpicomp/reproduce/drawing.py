@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -100,12 +100,13 @@ def thinned(points: np.ndarray, logarithmic: bool) -> np.ndarray:
 
 
 def series(ax: Any, x: Any, y: Any, name: str, colour: int, **more: Any) -> None:
-    """A line in the study's colour and marker number `colour`, with a few markers on it."""
+    """A line in the study's colour and marker number `colour`, with a few markers on it; dashed where the name ends in "tuned"."""
     style = {
         "color": COLOURS[colour % len(COLOURS)],
         "marker": MARKERS[colour % len(MARKERS)],
         "markevery": max(1, len(x) // MARKS),
         "label": name,
+        "linestyle": "--" if name.endswith("tuned") else "-",
     }
     ax.plot(x, y, **{**style, **more})
 
@@ -118,6 +119,46 @@ def plain_ticks(ax: Any, values: Iterable[float]) -> None:
     ax.set_xticks([], minor=True)
 
 
+def decimal_ticks(axis: Any) -> None:
+    """Labels at 1, 2 and 5 times the powers of ten of a logarithmic axis, which may span less than one of them."""
+    from matplotlib.ticker import LogFormatterSciNotation, LogLocator
+
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axis.set_major_formatter(LogFormatterSciNotation(labelOnlyBase=False, minor_thresholds=(np.inf, np.inf)))
+    axis.set_minor_formatter("")
+
+
 def shared_legend(figure: Any, ax: Any, columns: int = 4) -> None:
     """One legend for all panels, above them, from the lines of one."""
     figure.legend(*ax.get_legend_handles_labels(), loc="outside upper center", ncols=columns, frameon=False)
+
+
+def panels_by_clients(
+    figure: Any,
+    names: Sequence[str],
+    curve: Callable[[str, int], Stored],
+    cost: Callable[[str, int], float],
+    axis: Callable[[Stored], np.ndarray],
+    label: str,
+    clients: Sequence[int],
+    panels: int = 3,
+    columns: int = 5,
+) -> None:
+    """A panel of curves for each of the last `panels` numbers of clients, then one of what it took to the target over all of them.
+
+    Parameters
+    ----------
+    names : of the methods. curve, cost : a method's run with n clients, and what it took. axis, label : what is counted, as text with unit.
+    """
+    *shown, last = figure.subplots(1, min(panels, len(clients)) + 1)
+    for ax, n in zip(shown, clients[-len(shown) :], strict=True):
+        convergence(ax, [Line(name, curve(name, n), i) for i, name in enumerate(names)], axis, label, logarithmic=True)
+        ax.set_title(f"n = {n}")
+        if ax is not shown[0]:
+            ax.set_ylabel("")
+    for i, name in enumerate(names):
+        series(last, clients, [cost(name, n) for n in clients], name, i, markevery=1)
+    last.set(yscale="log", xlabel="clients n", ylabel=f"{label} to the target")
+    decimal_ticks(last.yaxis)
+    plain_ticks(last, clients)
+    shared_legend(figure, shown[0], columns=columns)

@@ -20,7 +20,9 @@ def finite(value: float) -> float:
 
 
 def final(stored: Stored, name: str) -> float:
-    """Mean of a column over the last evaluations."""
+    """Mean of a column over the last evaluations; NaN where the run diverged."""
+    if stored.summary.get("diverged"):
+        return float("nan")
     return float(np.mean(column(stored, name)[-LAST:]))
 
 

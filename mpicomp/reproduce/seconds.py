@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -55,6 +56,11 @@ def measure_seconds(
     desk.table(TABLE, table)
 
 
+def early_target(runs: list[Stored], length: int) -> float:
+    """The smallest ‖∇f‖² that all runs reached within so many rounds: where those that are shown over MPI may end."""
+    return max(min(row["grad_norm_sq"] for row in run.rows if row["round"] <= length) for run in runs)
+
+
 def winner(rows: list[Row], column: str) -> str:
     """The method with the smallest entry of a column.
 
@@ -103,19 +109,30 @@ def same_bits_claim() -> Claim:
     return Claim("same-bits", text, judge_same_bits, {"small": HOLDS, "paper": HOLDS})
 
 
-def draw_honest(paper_axis: Callable[[Stored], np.ndarray], label: str) -> Callable[[Evidence, Any], None]:
-    """What draws the runs of the table in four panels: over the paper's axis, all bytes, seconds at both speeds."""
+descent = partial(convergence, logarithmic=True)
+
+
+def draw_honest(
+    paper_axis: Callable[[Stored], np.ndarray],
+    label: str,
+    panel: Callable[..., None] = descent,
+    colour: Callable[[int, str], int] = lambda i, method: i,
+) -> Callable[[Evidence, Any], None]:
+    """What draws the runs of the table in four panels: over the paper's axis, all bytes, seconds at both speeds.
+
+    Parameters
+    ----------
+    paper_axis, label : what the paper counts. panel : draws the curves of one panel. colour : of the method in a row of the table.
+    """
 
     def draw(evidence: Evidence, figure: Any) -> None:
         rows = evidence.tables[TABLE]
-        lines = [Line(row["method"], evidence.curves[row["curve"]], i) for i, row in enumerate(rows)]
-        panels = figure.subplots(1, 2 + len(SPEEDS), sharey=True)
-        convergence(panels[0], lines, paper_axis, label, logarithmic=True)
-        convergence(panels[1], lines, message_bytes, "bytes sent, both directions", logarithmic=True)
-        for ax, (speed, bits_per_second) in zip(panels[2:], SPEEDS.items(), strict=True):
-            convergence(ax, lines, seconds_at(bits_per_second), f"seconds at {speed}", logarithmic=True)
-        for ax in panels:
+        lines = [Line(r["method"], evidence.curves[r["curve"]], colour(i, r["method"])) for i, r in enumerate(rows)]
+        axes = {label: paper_axis, "bytes sent, both directions": message_bytes}
+        axes |= {f"seconds at {speed}": seconds_at(rate) for speed, rate in SPEEDS.items()}
+        for ax, (name, axis) in zip(figure.subplots(1, len(axes), sharey=True), axes.items(), strict=True):
+            panel(ax, lines, axis, name)
             ax.label_outer()
-        shared_legend(figure, panels[0], columns=len(lines))
+        shared_legend(figure, figure.axes[0], columns=min(len(lines), 5))
 
     return draw

@@ -5,11 +5,13 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numba
 import numpy as np
 
 from ..compressors import Compressor, compressors
+from ..compressors.base import Difference, Sum
 from ..errors import ConfigError
 from ..kernels.cache import Use, cache_use
 from ..kernels.random import downlink_keys, uplink_keys
@@ -84,12 +86,15 @@ def _example(name: str) -> Compressor:
 
 
 def _exercise(compressor: Compressor, dtype: str, wire: str) -> None:
-    """Encode two clients' vectors, and decode and add them up, as an uplink and as a downlink does."""
+    """Encode two clients' vectors, also as differences and sums, and decode and add them up."""
     codec = compressor.bind(_DIM, _CLIENTS, wire)
     vectors = np.random.default_rng(0).standard_normal((2, _DIM)).astype(dtype)
     rows, buf = np.arange(2), np.zeros(2 * codec.max_nbytes, np.uint8)
-    for keys in (uplink_keys(0, 0), downlink_keys(0, 0)):
+    kinds: list[Any] = [vectors]
+    kinds += [Difference(vectors, vectors.copy(), vectors.copy())] if codec.takes_difference else []
+    kinds += [Sum(vectors.copy(), vectors, 0.5)] if codec.takes_sum else []
+    for keys, kind in [(uplink_keys(0, 0), kind) for kind in kinds] + [(downlink_keys(0, 0), vectors)]:
         if codec.agreed is not None and codec.measure is not None:
             codec.agreed[0] = codec.measure(vectors, rows, rows, keys).max()
-        end = codec.encode(vectors, rows, rows, keys, buf, 0, np.zeros(2, np.int64))
+        end = codec.encode(kind, rows, rows, keys, buf, 0, np.zeros(2, np.int64))
         codec.decode_add(buf, 0, end, rows, rows, np.ones(2, dtype), keys, np.zeros_like(vectors))

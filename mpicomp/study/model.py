@@ -14,6 +14,8 @@ import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from ..cluster.p2p import IN_TURN_NBYTES
+
 COMMUNICATION = ("constant", "frame", "hop", "within", "between", "wire")
 _SMALL_MESSAGE = 12288  # MPICH's MPI_Bcast changes from a binomial tree to scatter and allgather here ...
 _SMALL_WORLD = 8  # ... unless there are fewer ranks than this
@@ -88,7 +90,10 @@ class Shape:
             if b < _SMALL_MESSAGE or P < _SMALL_WORLD:
                 return self.workers + steps, 1 + steps, self.up + steps * b
             return self.workers + steps + P - 1, 1 + steps, self.up + 2 * b * (P - 1) / P
-        return 2 * self.workers * self.frames, 2, self.up + self.workers * b
+        moved = self.up + self.workers * b
+        if self.nodes > 1 and self.workers * self.away > 1 and b >= IN_TURN_NBYTES:  # up and down overlap
+            moved = max(self.up + b, self.workers * b + self.up / self.workers)
+        return 2 * self.workers * self.frames, 2, moved
 
     @property
     def levels(self) -> tuple[float, float]:

@@ -12,7 +12,7 @@ from ...methods.marina import marina_step
 from ...problems.quadratic import Quadratic
 from ...study.compare import common_target
 from ..axes import costs, up_bits
-from ..drawing import Line, convergence, plain_ticks, series, shared_legend
+from ..drawing import panels_by_clients, plain_ticks, series
 from ..quantizers import WIRE_BITS, estimation_table, expected_bits, limits, variance_table, variances
 from ..seconds import draw_honest, measure_seconds, same_bits_claim, seconds_claim
 from ..study import FAILS, HOLDS, IN_PART, Claim, Evidence, Figure, Row, Study, Verdict, papers
@@ -39,7 +39,7 @@ class Size:
     ----------
     dim, clients, rounds, target : of the quadratics with equal clients, stopped at ‖∇f‖² ≤ target.
     square : the n = d for which the gain over independent quantizers is measured.
-    noises, mixed : the s, and the n, of the quadratics with different clients.
+    noises, mixed, mixed_rounds : the s, the n, and the rounds of the quadratics with different clients.
     draws, estimation : rounds of mean estimation, and (d, n) of it, n the largest.
     real_clients, real_rounds : of logistic regression. shown : n of the runs over MPI.
     """
@@ -51,6 +51,7 @@ class Size:
     square: tuple[int, ...]
     noises: tuple[float, ...]
     mixed: int
+    mixed_rounds: int
     draws: int
     estimation: tuple[int, int]
     real_clients: int
@@ -201,19 +202,16 @@ def judge_estimation(evidence: Evidence) -> Verdict:
 # ---- figures ----------------------------------------------------------------------------------------------------------
 def draw_quadratics(evidence: Evidence, figure: Any) -> None:
     """Equal clients: a panel of curves for each n, and the bits to the target over n."""
-    clients = sorted({r["n"] for r in evidence.tables["equal"]})
-    shown = clients[-3:]
-    panels = figure.subplots(1, len(shown) + 1)
-    for ax, n in zip(panels, shown, strict=False):
-        lines = [Line(name, evidence.curves[f"{name} n={n}"], i) for i, name in enumerate(SHOWN)]
-        convergence(ax, lines, up_bits, "uplink bits / n", logarithmic=True)
-        ax.set_title(f"n = {n}")
-    for i, name in enumerate(SHOWN):
-        series(panels[-1], clients, [bits(evidence, "equal", name, n=n) for n in clients], name, i, markevery=1)
-    panels[-1].set(yscale="log", xlabel="clients n", ylabel="uplink bits / n to the target")
-    panels[-1].yaxis.set_minor_formatter("")
-    plain_ticks(panels[-1], clients)
-    shared_legend(figure, panels[0], columns=4)
+    panels_by_clients(
+        figure,
+        SHOWN,
+        lambda name, n: evidence.curves[f"{name} n={n}"],
+        lambda name, n: bits(evidence, "equal", name, n=n),
+        up_bits,
+        "uplink bits / n",
+        sorted({r["n"] for r in evidence.tables["equal"]}),
+        columns=4,
+    )
 
 
 def draw_estimation(evidence: Evidence, figure: Any) -> None:
@@ -262,19 +260,20 @@ class CorrelatedQuantization(Study):
     summary = "MARINA with correlated quantizers against independent ones, RandK, PermK and SGD; constants and variance examined"
     paper = "Panferov, Demidovich, Rammal and Richtárik 2024, Correlated quantization (arXiv 2401.05518)"
     sizes: ClassVar = {
-        "small": Size(32, (2, 10, 50, 400), 6000, 1e-7, (32, 128), (0.1, 0.5), 50, 60, (256, 100), 20, 4000, 50),
+        "small": Size(32, (2, 10, 50, 400), 6000, 1e-7, (32, 128), (0.1, 0.5), 50, 6000, 60, (256, 100), 20, 4000, 50),
         "paper": Size(
             32,
             (2, 10, 50, 100, 200, 400),
-            20000,
-            1e-10,
+            6000,
+            1e-7,
             (32, 128, 512),
-            (0.0, 0.1, 0.5, 1.0),
+            (0.0, 0.5, 1.0),
             100,
+            1500,
             200,
             (1024, 100),
-            100,
-            10000,
+            20,
+            1500,
             50,
         ),
     }
@@ -405,7 +404,7 @@ def gain(desk, size: Size, n: int) -> list[Row]:
 
 def mixed(desk, size: Size, s: float) -> list[Row]:
     """Clients that differ: CQ and IQ with a common radius, whose theory sees L±, PermK, and both together."""
-    options = quadratic(4 * size.dim, size.mixed, s, size.rounds)
+    options = quadratic(4 * size.dim, size.mixed, s, size.mixed_rounds)
     specs = {
         "MARINA CQ": "cq:radius=common",
         "MARINA IQ": "iq:radius=common",

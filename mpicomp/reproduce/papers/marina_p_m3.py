@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ..axes import both_bits, costs, down_bits
-from ..drawing import Line, convergence, plain_ticks, series, shared_legend
+from ..drawing import Line, convergence, panels_by_clients, shared_legend
 from ..seconds import draw_honest, measure_seconds, same_bits_claim, seconds_claim
 from ..study import FAILS, HOLDS, IN_PART, Claim, Evidence, Figure, Row, Study, Verdict, papers
 
@@ -28,8 +28,10 @@ BOTH = {
     "EF21-P + DCGD": ("ef21-p+dcgd", "randk:k={k}", "topk:k={k}"),
     "M3": ("m3", "randk:k={k}", "permk"),
 }
+WIRE_BITS = 32
 EVERY = 5  # rounds between evaluations: the best methods need few rounds
 FACTORS = tuple(4.0**j for j in range(9))
+THEORY_CLIENTS = (10, 30, 100, 300)  # where the theory's trend is evaluated
 PERMK, SAME = "MARINA-P PermK", "MARINA-P SameRandK"
 
 
@@ -160,6 +162,13 @@ def judge_m3_trend(evidence: Evidence) -> Verdict:
     return Verdict.of([mine < -0.25, other > -0.15], f"bits ∝ n^{mine:.2f} (M3), n^{other:.2f} (CORE)")
 
 
+def judge_m3_theory(evidence: Evidence) -> Verdict:
+    """At s = 0 the bits that theory promises M3 fall with n about as n^(−1/3) or faster; CORE's do not fall."""
+    mine, other = (exponent(by_n(evidence, "theory", "bits", name)) for name in ("M3", "CORE"))
+    saved = listed(gains(evidence, "theory", "bits", "GD", "M3"))
+    return Verdict.of([mine < -0.25, other > -0.15], f"bits ∝ n^{mine:.2f} (M3), n^{other:.2f} (CORE); GD/M3: {saved}")
+
+
 def judge_heterogeneity(evidence: Evidence) -> Verdict:
     """The more the clients differ, the less PermK and M3 gain over GD."""
     said, outcome = [], []
@@ -190,19 +199,16 @@ def panels_by_n(table: str, methods: dict[str, Any], axis: Any, column: str, lab
     """What draws a panel of curves for each n, and the bits to the target over n."""
 
     def draw(evidence: Evidence, figure: Any) -> None:
-        clients = sorted({row["n"] for row in evidence.tables[table]})
-        panels = figure.subplots(1, len(clients) + 1)
-        for ax, n in zip(panels, clients, strict=False):
-            lines = [Line(name, evidence.curves[f"{name} n={n}"], i) for i, name in enumerate(methods)]
-            convergence(ax, lines, axis, label, logarithmic=True)
-            ax.set_title(f"n = {n}")
-        for i, name in enumerate(methods):
-            values = by_n(evidence, table, column, name)
-            series(panels[-1], list(values), list(values.values()), name, i, markevery=1)
-        panels[-1].set(yscale="log", xlabel="clients n", ylabel=f"{label} to the target")
-        panels[-1].yaxis.set_minor_formatter("")
-        plain_ticks(panels[-1], clients)
-        shared_legend(figure, panels[0], columns=len(methods))
+        panels_by_clients(
+            figure,
+            list(methods),
+            lambda name, n: evidence.curves[f"{name} n={n}"],
+            lambda name, n: evidence.value(table, column, method=name, n=n),
+            axis,
+            label,
+            sorted({row["n"] for row in evidence.tables[table]}),
+            columns=len(methods),
+        )
 
     return draw
 
@@ -238,7 +244,7 @@ class MarinaPM3(Study):
             tuple(2.0**-j for j in range(8, 2, -1)), 30,
         ),
         "paper": Size(
-            300, 1e-3, 0.1, {10: 6000, 100: 12000, 1000: 2000}, 1e-3, FACTORS, (0.0, 0.1, 0.2, 0.8), 100, 100, 1500,
+            300, 1e-3, 0.1, {10: 3000, 100: 12000, 1000: 2000}, 1e-3, FACTORS, (0.0, 0.1, 0.2, 0.8), 100, 100, 400,
             tuple(2.0**-j for j in range(8, 1, -1)), 100,
         ),
     }  # fmt: skip
@@ -247,41 +253,67 @@ class MarinaPM3(Study):
             "fewest-down",
             "MARINA-P + PermK needs the fewest downlink bits at every n",
             judge_fewest_down,
-            {"small": IN_PART},
+            {"small": IN_PART, "paper": IN_PART},
         ),
-        Claim("down-grows", "Its gain over GD grows with n", judge_down_grows, {"small": IN_PART}),
-        Claim("same-mask", "SameRandK does not gain over GD", judge_same, {"small": HOLDS}),
-        Claim("independent", "IndRandK gains over GD, the more the larger n", judge_independent, {"small": HOLDS}),
+        Claim(
+            "down-grows",
+            "Its gain over GD grows with n",
+            judge_down_grows,
+            {"small": IN_PART, "paper": HOLDS},
+        ),
+        Claim(
+            "same-mask",
+            "SameRandK does not gain over GD",
+            judge_same,
+            {"small": HOLDS, "paper": HOLDS},
+        ),
+        Claim(
+            "independent",
+            "IndRandK gains over GD, the more the larger n",
+            judge_independent,
+            {"small": HOLDS, "paper": HOLDS},
+        ),
         Claim(
             "real-downlink",
             "Not in the paper: the gain is there in bytes where a few workers host all clients",
             judge_real_downlink,
-            {"small": FAILS},
+            {"small": FAILS, "paper": FAILS},
         ),
-        Claim("m3-core", "M3 needs fewer bits up and down than CORE at every n", judge_m3_core, {"small": HOLDS}),
+        Claim(
+            "m3-core",
+            "M3 needs fewer bits up and down than CORE at every n",
+            judge_m3_core,
+            {"small": HOLDS, "paper": HOLDS},
+        ),
         Claim(
             "m3-stacked",
             "M3 needs fewer bits up and down than EF21-P with DIANA and with DCGD",
             judge_m3_stacked,
-            {"small": FAILS},
+            {"small": FAILS, "paper": FAILS},
         ),
         Claim(
             "m3-trend",
             "M3's total bits fall with n, as n^(−1/3) or faster, CORE's do not",
             judge_m3_trend,
-            {"small": IN_PART},
+            {"small": IN_PART, "paper": IN_PART},
+        ),
+        Claim(
+            "m3-theory",
+            "By the theory's own steps (M3's constants are ours) M3's bits fall with equal clients as n^(−1/3) or faster, CORE's do not",
+            judge_m3_theory,
+            {"small": HOLDS, "paper": HOLDS},
         ),
         Claim(
             "heterogeneity",
             "The gains over GD shrink as the clients become different",
             judge_heterogeneity,
-            {"small": HOLDS},
+            {"small": HOLDS, "paper": HOLDS},
         ),
         Claim(
             "images",
             "Linear autoencoder on images: MARINA-P + PermK needs the fewest downlink bits",
             judge_images,
-            {"small": IN_PART},
+            {"small": IN_PART, "paper": FAILS},
         ),
         same_bits_claim(),
         seconds_claim(),
@@ -303,6 +335,7 @@ class MarinaPM3(Study):
             chosen = {"GD": DOWN["GD"], PERMK: DOWN[PERMK], "M3": BOTH["M3"]}
             noise += on_quadratic(desk, size, chosen, size.mixed, s, f"s={s:g}")
         desk.table("noise", noise)
+        desk.table("theory", [row for n in THEORY_CLIENTS for row in by_theory(desk, size, n)])
         desk.table("images", [row for p in (0.0, 1.0) for row in on_images(desk, size, p)])
         shown = dict.fromkeys([*DOWN, *BOTH])
         desk.again_over_mpi([f"{name} n={size.shown}" for name in shown])
@@ -317,6 +350,18 @@ def on_quadratic(desk, size: Size, methods: dict[str, Any], n: int, s: float, su
         more = {**parts(method, max(1, size.dim // n)), **size.options(n, s)}
         stored = desk.tune(f"{name} {suffix}", size.factors, size.target, **more)
         rows.append({"method": name, "n": n, "s": s, **costs(stored, size.target)})
+    return rows
+
+
+def by_theory(desk, size: Size, n: int) -> list[Row]:
+    """Bits up and down of a round over the theory's step, at s = 0: what the rounds' bound makes of it, up to a common factor."""
+    k = max(1, size.dim // n)
+    options = {**size.options(min(size.rounds), 0.0), "clients": n, "rounds": 1}
+    values = {"GD": size.dim, "CORE": k, "M3": k + (1 - k / size.dim) * k}  # M3 sends all d with probability K/d
+    rows = []
+    for name, count in values.items():
+        step = desk.run(f"{name} theory n={n}", **parts(BOTH[name], k), **options).summary["step"]
+        rows.append({"method": name, "n": n, "step": step, "bits": 2 * WIRE_BITS * count / step})
     return rows
 
 
