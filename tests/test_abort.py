@@ -122,6 +122,21 @@ def test_one_rank_fails_under_open_mpi(open_mpi, tmp_path, case):
     check(open_mpi, tmp_path, *CASES[case])
 
 
+LONELY = """
+import time
+import mpicomp.cluster.comm as comm
+comm.FINALIZE_SECONDS = 1.0
+if comm.world().rank == 0:
+    comm.finalize(7)
+time.sleep(300)
+"""
+
+
+def test_an_end_of_mpi_to_which_another_rank_does_not_come(each_mpi, tmp_path):
+    (tmp_path / "lonely.py").write_text(LONELY)
+    assert each_mpi.run(2, [tmp_path / "lonely.py"]).code == 7
+
+
 RUN = ["-m", "mpicomp", "run", "--clients", "3", "--problem", "quadratic", "--rounds", "5"]
 
 

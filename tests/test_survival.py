@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import sys
 
 import numpy as np
 import pytest
@@ -179,29 +178,6 @@ def test_the_others_host_the_clients_and_find_the_same_bits(open_mpi, tmp_path):
     assert found["losses"] == [{"ranks": [2], "hosts": [platform.node()], "ranks_left": 3}] and found["resumed_at"] > 0
     assert found["iterate_sha256"] == whole["iterate_sha256"]
     assert found["bytes"]["uplink"]["payload_bits"] == whole["bytes"]["uplink"]["payload_bits"]
-
-
-STUCK = """
-import time
-import mpicomp as mc
-from mpicomp.runtime import survival
-from mpicomp.runtime.results import Result
-survival.AGREE_SECONDS = 0.2
-patience = survival.Patience()
-patience.start(Result(mc.Config()))
-patience.stop()
-time.sleep(1)
-patience.start(Result(mc.Config(), summary={{"diverged": {diverged}}}, interrupted={interrupted}))
-time.sleep(60)
-"""
-
-
-@pytest.mark.process
-@pytest.mark.parametrize(("diverged", "interrupted", "code"), [(False, False, 0), (True, False, 3), (False, True, 75)])
-def test_an_mpi_that_does_not_come_to_its_end_is_left(diverged, interrupted, code, tmp_path):
-    script = STUCK.format(diverged=diverged, interrupted=interrupted)
-    job = run_alone([sys.executable, "-c", script], timeout=40, MPICOMP_END=str(tmp_path / "end"))
-    assert job.code == code and (tmp_path / "end").read_text() == str(code) and "MPI still waits" in job.err
 
 
 @pytest.mark.process

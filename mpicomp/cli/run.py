@@ -127,8 +127,8 @@ def run(
 ) -> None:
     """Run one method on one problem; under mpirun or srun on all their ranks, else in this process."""
     from ..cluster.environment import declared_size
+    from ..runtime.control import EXIT_RESUME
     from ..runtime.loop import run as run_method
-    from ..runtime.results import EXIT_DIVERGED
     from ..runtime.stall import limit_end
     from .show import Progress, show_run, show_witness
 
@@ -150,10 +150,11 @@ def run(
             raise typer.Exit(1)
     if config.stall_timeout and comm is not None:
         limit_end(config.stall_timeout)
-    if result.exit_code == EXIT_DIVERGED:
+    if result.interrupted:
+        raise typer.Exit(EXIT_RESUME)
+    if result.summary.get("diverged"):
         print(f"mpicomp: {result.summary['divergence']}", file=sys.stderr)
-    if result.exit_code:
-        raise typer.Exit(result.exit_code)
+        raise typer.Exit(3)
 
 
 def world(exchange: str = "auto") -> Any:

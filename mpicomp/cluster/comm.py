@@ -6,6 +6,7 @@ reduction. That is also what a PMPI wrapper sees, so the two must agree to the b
 
 from __future__ import annotations
 
+import ctypes
 import faulthandler
 import json
 import os
@@ -65,9 +66,15 @@ def finalize(code: int) -> int:
     patience = threading.Timer(FINALIZE_SECONDS, os._exit, [code])
     patience.daemon = True
     patience.start()
-    MPI.Finalize()
+    _library(MPI).MPI_Finalize()  # mpi4py's own keeps Python's lock, so that `patience` could not run out
     patience.cancel()
     return size
+
+
+def _library(extension: Any) -> ctypes.CDLL:
+    """The MPI library below mpi4py; what lies before it (LD_PRELOAD) comes first."""
+    everything = ctypes.CDLL(None)
+    return everything if hasattr(everything, "MPI_Finalize") else ctypes.CDLL(extension.__file__)
 
 
 def take_names_away(maps: Path = Path("/proc/self/maps")) -> None:

@@ -137,9 +137,7 @@ def _run(
         result = conclude(config, problem, composition, session, record, rounds, overhead, comm)
         if isinstance(comm, WitnessedComm):
             result.witness = comm.verify()
-        if (
-            comm is not None and not OnFailure.parse(config.on_failure).goes_on
-        ):  # where ranks may die, they agree on it otherwise
+        if comm is not None:
             comm.barrier()  # nobody ends, which a launcher may take for a failure, before the results are written
         return result
 

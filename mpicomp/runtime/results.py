@@ -20,9 +20,6 @@ from ..cluster.clock import PHASES
 from ..errors import ConfigError
 from ..version import __version__
 from .config import Config
-from .control import EXIT_RESUME
-
-EXIT_DIVERGED = 3
 
 
 @dataclass
@@ -43,11 +40,6 @@ class Result:
     manifest: dict[str, Any] = field(default_factory=dict)
     witness: dict[str, Any] | None = None
     interrupted: bool = False
-
-    @property
-    def exit_code(self) -> int:
-        """That of `mpicomp run` after it: 75 where it was interrupted, 3 where it diverged, else 0."""
-        return EXIT_RESUME if self.interrupted else EXIT_DIVERGED if self.summary.get("diverged") else 0
 
     def save(self, directory: str | Path) -> None:
         """Write config.toml, manifest.json, rounds.csv and, last, summary.json.

@@ -11,9 +11,7 @@ The server's death ends the job: x, the history and the exit code are its.
 from __future__ import annotations
 
 import dataclasses
-import os
 import sys
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -24,7 +22,6 @@ import numpy as np
 from ..cluster.comm import Comm
 from ..cluster.placement import Placement
 from ..cluster.recovery import Crew, Member, OnFailure
-from ..cluster.restart import note_end
 from ..errors import RankFailure
 from ..problems import Problem
 from ..problems.remaining import Remaining
@@ -32,8 +29,6 @@ from .abort import Guarded
 from .checkpoint import newest
 from .config import Config
 from .results import Result
-
-AGREE_SECONDS = 15.0
 
 
 @dataclass
@@ -90,12 +85,11 @@ def persevere(attempt: Attempt, config: Config, held: Guarded) -> Result:
     EnvironmentMismatch : MPI cannot go on without a dead rank.
     RankFailure : the server has died.
     """
-    crew, stage, patience = Crew(held.comm), Stage(config.resume), Patience()
+    crew, stage = Crew(held.comm), Stage(config.resume)
     while True:
         seen = Snapshot()
-        action = partial(_together, attempt, crew, held, stage, seen, patience)
+        action = partial(_together, attempt, crew, held, stage, seen)
         well, result = crew.attempt(action)
-        patience.stop()
         if well and result is not None:
             return result
         size, lost = len(crew.members), crew.close_ranks()
@@ -107,43 +101,12 @@ def persevere(attempt: Attempt, config: Config, held: Guarded) -> Result:
         stage = _next(config, stage, seen, crew, lost, size)
 
 
-def _together(
-    attempt: Attempt, crew: Crew, held: Guarded, stage: Stage, seen: Snapshot, patience: Patience, comm: Comm
-) -> Result:
+def _together(attempt: Attempt, crew: Crew, held: Guarded, stage: Stage, seen: Snapshot, comm: Comm) -> Result:
     held.move(crew.comm)
     agreed = Stage(**comm.bcast_json(dataclasses.asdict(stage)))
     result = attempt(comm if comm.size > 1 else None, agreed, seen)
-    patience.start(result)
     held.release()
     return result
-
-
-class Patience:
-    """Ends this process where MPI does not: after a death Open MPI 5.0.11 was met waiting for ever, all work being done."""
-
-    def __init__(self) -> None:
-        self._timer = threading.Timer(0, lambda: None)
-
-    def start(self, result: Result) -> None:
-        """From now on MPI has AGREE_SECONDS; the results are written."""
-        self._timer = threading.Timer(AGREE_SECONDS, self._end, [result])
-        self._timer.daemon = True
-        self._timer.start()
-
-    def stop(self) -> None:
-        """MPI has come to its end, well or not."""
-        self._timer.cancel()
-
-    @staticmethod
-    def _end(result: Result) -> None:
-        code = 0
-        if result.summary:  # on rank 0, whose code counts
-            code = result.exit_code
-            print(
-                "mpicomp: the run is over, but MPI still waits after a death; leaving it", file=sys.stderr, flush=True
-            )
-            note_end(code)
-        os._exit(code)
 
 
 def _next(config: Config, stage: Stage, seen: Snapshot, crew: Crew, lost: list[Member], size: int) -> Stage:
