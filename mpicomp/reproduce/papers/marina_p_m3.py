@@ -8,9 +8,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from ...study.compare import common_target
 from ..axes import both_bits, costs, down_bits
 from ..drawing import Line, convergence, panels_by_clients, shared_legend
-from ..seconds import draw_honest, measure_seconds, same_bits_claim, seconds_claim
+from ..seconds import draw_honest, early_target, measure_seconds, same_bits_claim, seconds_claim
 from ..study import FAILS, HOLDS, IN_PART, Claim, Evidence, Figure, Row, Study, Verdict, papers
 
 # method, --compressor, --downlink-compressor
@@ -90,6 +91,13 @@ def listed(values: dict[Any, float], unit: str = "n") -> str:
     return ", ".join(f"{value:.3g} at {unit} = {key:g}" for key, value in values.items())
 
 
+def known_part(ratio: dict[int, float], costs: dict[int, float]) -> tuple[dict[int, float], str]:
+    """The ratios where the method's cost is finite, and a text that names the n where its runs ended before the target."""
+    missing = [n for n, cost in costs.items() if not np.isfinite(cost)]
+    text = f"; its runs were too short at n = {', '.join(map(str, missing))}" if missing else ""
+    return {n: value for n, value in ratio.items() if n not in missing}, text
+
+
 def gains(evidence: Evidence, table: str, column: str, more: str, less: str) -> dict[int, float]:
     """How many times as much the method `more` takes, by n."""
     few = by_n(evidence, table, column, less)
@@ -113,9 +121,12 @@ def judge_down_grows(evidence: Evidence) -> Verdict:
 
 
 def judge_same(evidence: Evidence) -> Verdict:
-    """One mask for all does not gain over GD, by more than a quarter, at any n."""
+    """One mask for all does not gain over GD, by more than a quarter, at any n where its run was long enough."""
     ratio = gains(evidence, "down", "down_bits", "GD", SAME)
-    return Verdict.of([value < 1.25 for value in ratio.values()], f"GD/SameRandK downlink bits: {listed(ratio)}")
+    known, unknown = known_part(ratio, by_n(evidence, "down", "down_bits", SAME))
+    return Verdict.of(
+        [value < 1.25 for value in known.values()], f"GD/SameRandK downlink bits: {listed(known)}{unknown}"
+    )
 
 
 def judge_independent(evidence: Evidence) -> Verdict:
@@ -135,9 +146,10 @@ def judge_real_downlink(evidence: Evidence) -> Verdict:
 
 
 def judge_m3_core(evidence: Evidence) -> Verdict:
-    """M3 needs fewer bits, both directions together, than CORE at every n."""
+    """M3 needs fewer bits, both directions together, than CORE at every n where CORE's run was long enough."""
     ratio = gains(evidence, "both", "both_bits", "CORE", "M3")
-    return Verdict.of([value > 1 for value in ratio.values()], f"CORE/M3 bits up and down: {listed(ratio)}")
+    known, unknown = known_part(ratio, by_n(evidence, "both", "both_bits", "CORE"))
+    return Verdict.of([value > 1 for value in known.values()], f"CORE/M3 bits up and down: {listed(known)}{unknown}")
 
 
 def judge_m3_stacked(evidence: Evidence) -> Verdict:
@@ -151,15 +163,18 @@ def judge_m3_stacked(evidence: Evidence) -> Verdict:
 
 
 def exponent(values: dict[int, float]) -> float:
-    """The slope of the least squares line through the logarithms."""
-    n, y = np.log(list(values)), np.log(list(values.values()))
+    """The slope of the least squares line through the logarithms of what is finite."""
+    known = {n: value for n, value in values.items() if np.isfinite(value)}
+    n, y = np.log(list(known)), np.log(list(known.values()))
     return float(np.polyfit(n, y, 1)[0])
 
 
 def judge_m3_trend(evidence: Evidence) -> Verdict:
     """M3's bits fall with n about as n^(−1/3) or faster; CORE's do not fall."""
-    mine, other = (exponent(by_n(evidence, "both", "both_bits", name)) for name in ("M3", "CORE"))
-    return Verdict.of([mine < -0.25, other > -0.15], f"bits ∝ n^{mine:.2f} (M3), n^{other:.2f} (CORE)")
+    bits = {name: by_n(evidence, "both", "both_bits", name) for name in ("M3", "CORE")}
+    mine, other = (exponent(values) for values in bits.values())
+    unknown = known_part({}, bits["CORE"])[1]
+    return Verdict.of([mine < -0.25, other > -0.15], f"bits ∝ n^{mine:.2f} (M3), n^{other:.2f} (CORE{unknown})")
 
 
 def judge_m3_theory(evidence: Evidence) -> Verdict:
@@ -366,7 +381,7 @@ def by_theory(desk, size: Size, n: int) -> list[Row]:
 
 
 def on_images(desk, size: Size, homogeneity: float) -> list[Row]:
-    """The same on the autoencoder; the target is what GD reaches in a quarter of the rounds, so that others have the chance."""
+    """The same on the autoencoder; the target is what GD reaches in a quarter of the rounds, or PermK in all, so that others have the chance."""
     n, width = size.images, 16
     dim = 2 * 64 * width
     options = {
@@ -382,7 +397,7 @@ def on_images(desk, size: Size, homogeneity: float) -> list[Row]:
     for name, method in DOWN.items():
         more = {**parts(method, max(1, dim // n)), **options}
         runs[name] = desk.tune(image_label(name, homogeneity), size.image_steps, theory=False, **more)
-    target = min(row["grad_norm_sq"] for row in runs["GD"].rows if row["round"] <= size.image_rounds // 4)
+    target = max(early_target([runs["GD"]], size.image_rounds // 4), common_target([runs[PERMK]]))
     return [{"method": name, "homogeneity": homogeneity, **costs(stored, target)} for name, stored in runs.items()]
 
 
