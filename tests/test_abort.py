@@ -74,7 +74,9 @@ print("the run is over", flush=True)
 def fail(mpi, directory, how: str, where: int, exchange: str = "p2p"):
     """Run the script until it fails; returns the job, and the seconds from the failure to the end."""
     (directory / "failing.py").write_text(SCRIPT)
-    job = mpi.run(4, [directory / "failing.py", how, str(where), exchange], timeout=45)
+    job = mpi.run(
+        4, [directory / "failing.py", how, str(where), exchange], timeout=120
+    )  # 120 s for compiling; the failure is timed by itself
     ended = time.time()
     assert job.code != 0, job.out + job.err
     assert "the run is over" not in job.out
