@@ -251,9 +251,11 @@ with NetworkLab(2) as lab:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL, signal.SIGINT])
 def test_a_lab_ends_with_its_owner(lab_here, mpi, number) -> None:
     """Also in the middle of a run, and also where the owner cannot do anything any more."""
+    heard = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background has it ignored
     owner = subprocess.Popen(
         [sys.executable, "-c", OWNER], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     )
+    signal.signal(signal.SIGINT, heard)
     assert owner.stdout
     keeper = int(owner.stdout.readline())
     time.sleep(0.5)
@@ -265,7 +267,7 @@ def test_a_lab_ends_with_its_owner(lab_here, mpi, number) -> None:
 
 @pytest.mark.process
 def test_bytes_of_mpi_against_those_of_the_interface(lab_here, mpi, monkeypatch) -> None:
-    """What the network adds is headers: of each message for small ones, next to nothing for large ones (docs/bytes.md)."""
+    """What the network adds is headers: at most some for each message, next to nothing for large ones (docs/bytes.md)."""
     monkeypatch.setenv("COLUMNS", "200")
     done = _mpicomp("run", "--nodes", "2", "--", "bench", "wire")
     assert done.returncode == 0, done.stderr
@@ -274,8 +276,7 @@ def test_bytes_of_mpi_against_those_of_the_interface(lab_here, mpi, monkeypatch)
     assert [row[0] for row in numbers] == [64 * 4**k for k in range(10)]
     for size, messages, handed, sent, *_ in numbers:
         headers = sent - handed
-        # Ethernet, IPv4 and TCP without options: 54 bytes
-        assert handed == size * messages and 54 * messages <= headers
+        assert handed == size * messages and headers > 0  # TCP may put small messages together
         assert headers <= 250 * messages + 0.02 * handed
     assert 1 < numbers[-1][3] / numbers[-1][2] < 1.02
 
