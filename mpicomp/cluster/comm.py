@@ -66,13 +66,13 @@ def finalize(code: int) -> int:
     patience = threading.Timer(FINALIZE_SECONDS, os._exit, [code])
     patience.daemon = True
     patience.start()
-    _library(MPI).MPI_Finalize()  # mpi4py's own keeps Python's lock, so that `patience` could not run out
+    library(MPI).MPI_Finalize()  # mpi4py's own keeps Python's lock, so that `patience` could not run out
     patience.cancel()
     return size
 
 
-def _library(extension: Any) -> ctypes.CDLL:
-    """The MPI library below mpi4py; what lies before it (LD_PRELOAD) comes first."""
+def library(extension: Any) -> ctypes.CDLL:
+    """The MPI library below mpi4py's `MPI`, for what that does not offer; what lies before it (LD_PRELOAD) comes first."""
     everything = ctypes.CDLL(None)
     return everything if hasattr(everything, "MPI_Finalize") else ctypes.CDLL(extension.__file__)
 

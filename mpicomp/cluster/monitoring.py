@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import ctypes
 import os
-import re
 from collections import defaultdict
-from pathlib import Path
 from typing import Any
 
 from ..errors import EnvironmentMismatch
+from .comm import library
 
 ENABLE, APART = (
     "OMPI_MCA_pml_monitoring_enable",
@@ -58,7 +57,7 @@ class Monitor:
     def __init__(self, comm: Any):
         from mpi4py import MPI
 
-        self._mpi, self._comm = _libmpi(), comm
+        self._mpi, self._comm = library(MPI), comm
         self._call("MPI_T_init_thread", 0, ctypes.byref(ctypes.c_int()))
         self._session = ctypes.c_void_p()
         self._call("MPI_T_pvar_session_create", ctypes.byref(self._session))
@@ -99,12 +98,6 @@ class Monitor:
                 f"--verify-bytes: {function} of this MPI answered {code}, so Open MPI's monitoring cannot be read (is its component "
                 "excluded by an MCA option such as `--mca pml ob1`?); install a C compiler, for the PMPI library"
             )
-
-
-def _libmpi() -> ctypes.CDLL:
-    """The MPI library that mpi4py has loaded, whose names need not be visible to all."""
-    found = re.search(r"\S*/libmpi\.so\S*", Path("/proc/self/maps").read_text())
-    return ctypes.CDLL(found.group() if found else None)
 
 
 def by_kind(functions: Counts, rank: int, size: int) -> Counts:
