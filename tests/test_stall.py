@@ -103,9 +103,9 @@ def test_a_rank_that_keeps_pythons_lock(mpi, tmp_path):
     assert "Timeout" in said and 'File "rank 2 of 4 on' in said and "in gradient" in said
 
 
-# Rank 2 is stopped once the rounds are over: before its part of the results is written, or when only the end of MPI is left.
+# Rank 2 is stopped once the rounds are over: before its part of the results is written, when only the end of MPI is left, or after that.
 AT_THE_END = """
-import os, signal, sys
+import atexit, os, signal, sys
 import mpicomp.runtime.loop as loop
 import mpicomp.runtime.stall as stall
 from mpicomp.cli import main
@@ -114,17 +114,20 @@ def stop(*args):
     os.kill(os.getpid(), signal.SIGSTOP)
 
 if (os.environ.get("PMI_RANK") or os.environ.get("OMPI_COMM_WORLD_RANK")) == "2":
-    if sys.argv.pop(1) == "results":
+    when = sys.argv.pop(1)
+    if when == "results":
         loop.conclude = stop
-    else:
+    elif when == "finalize":
         stall.limit_end = stop
+    else:
+        atexit.register(stop)  # called last, since registered before mpi4py's
 else:
     sys.argv.pop(1)
 main()
 """
 
 
-@pytest.mark.parametrize("when", ["results", "finalize"])
+@pytest.mark.parametrize("when", ["results", "finalize", "exit"])
 def test_a_rank_that_is_stopped_at_the_end(each_mpi, when, tmp_path):
     (tmp_path / "ending.py").write_text(AT_THE_END)
     options = [
@@ -142,7 +145,7 @@ def test_a_rank_that_is_stopped_at_the_end(each_mpi, when, tmp_path):
     ]
     argv = [tmp_path / "ending.py", when, "run", *options, "--stall-timeout", str(TIMEOUT)]
     job = each_mpi.run(4, argv, timeout=45, MPICOMP_FILES_SECONDS="1")
-    assert job.code != 0 and (tmp_path / "out" / "summary.json").exists() == (when == "finalize")
+    assert job.code != 0 and (tmp_path / "out" / "summary.json").exists() == (when != "results")
     assert ("has been in the end, round 20" in job.err) == (when == "results")
 
 

@@ -8,10 +8,9 @@ keeps the thread from running too; then `faulthandler`'s own timer, which the th
 from __future__ import annotations
 
 import faulthandler
-import math
 import os
 import platform
-import signal
+import subprocess
 import sys
 import threading
 import time
@@ -98,10 +97,25 @@ class StallWatch:
 
 
 def limit_end(seconds: float) -> None:
-    """From now on this process has so long, but at least some seconds, to end; then SIGALRM does it. A rank that is stopped after its last
-    round would keep the others in MPI_Finalize, where no thread of Python's runs any more."""
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    signal.alarm(math.ceil(max(seconds, FINALIZE_SECONDS) + GRACE))
+    """From now on this process has so long, but at least some seconds, to be gone; then a guard, a process of its own, kills it.
+
+    A rank that is stopped after its last round would keep the others in MPI_Finalize, where no thread of Python's runs any more; one that
+    is stopped after MPI_Finalize would keep the launcher. The guard goes when the end of its pipe that is here does, with this process.
+    """
+    limit = max(seconds, FINALIZE_SECONDS) + GRACE
+    ours, _kept_open = os.pipe()
+    command = [sys.executable, "-I", "-S", "-c", _GUARD, str(os.getpid()), f"{limit:g}"]
+    subprocess.Popen(command, stdin=ours, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    os.close(ours)
+
+
+_GUARD = """
+import os, select, signal, sys
+pid, limit = int(sys.argv[1]), float(sys.argv[2])
+over, _, _ = select.select([0], [], [], limit)
+if not over:
+    os.kill(pid, signal.SIGKILL)
+"""
 
 
 def _place(frame: FrameType) -> str:
