@@ -10,7 +10,7 @@ from mpicomp.compressors import Codec
 from mpicomp.errors import ConfigError, TheoryError, WireError
 from mpicomp.kernels import hadamard
 from mpicomp.kernels.lattice import SHIFTS, round_to_ends, round_to_lattice
-from mpicomp.kernels.random import Keys, Stream, bits32, bits64, client_key, derive, permutation, uniform32
+from mpicomp.kernels.random import Keys, Stream, bits64, client_key, derive, dither32, permutation
 from mpicomp.kernels.range_coder import decode_symbols, encode_symbols
 from mpicomp.mechanisms.direct import Direct
 from mpicomp.study.estimation import mean_errors
@@ -160,7 +160,7 @@ def test_thresholds_have_the_law_of_fresh_permutations():
         shared = keys_of(t).shared
         permutation(np.uint64(bits64(shared, 0)), places)
         for j in range(d):
-            shift = (int(bits32(np.uint64(bits64(shared, 2)), j)) * n) >> 32
+            shift = (int(dither32(np.uint64(bits64(shared, 2)), j)) * n) >> 32
             pi = (places + shift) % n
             assert sorted(pi) == list(range(n))
             seen[j, pi[0], pi[1]] += 1
@@ -183,8 +183,8 @@ def test_one_bit_messages_are_what_the_documentation_says():
         r = message[:8].view(np.float64)[0]
         assert r == pytest.approx(np.linalg.norm(V[i]), rel=1e-14)
         for j, bit in enumerate(np.unpackbits(message[8:], bitorder="little")):
-            shift = (int(bits32(np.uint64(bits64(keys.shared, 2)), j)) * n) >> 32
-            gamma = float(uniform32(np.uint64(client_key(keys.private, i)), j))
+            shift = (int(dither32(np.uint64(bits64(keys.shared, 2)), j)) * n) >> 32
+            gamma = (int(dither32(np.uint64(client_key(keys.private, i)), j)) >> 8) / 2**24
             U = ((places[i] + shift) % n + gamma) / n
             y = (V[i, j] + r) / (2 * r)
             assert bit == (y > U)
@@ -499,8 +499,8 @@ def test_two_levels_in_blocks_are_those_of_the_definition(dtype, strata):
     x[:4] = radius, -radius, 3 * radius, -3 * radius
     place, common, buf = strata // 3, np.uint64(17), np.zeros(count // 8, np.uint8)
     for j in range(4, 1000):  # at their thresholds, as near as the numbers allow
-        shift = int(bits32(bits64(common, SHIFTS), j)) * strata >> 32
-        x[j] = radius * (2.0 * ((place + shift) % strata + float(uniform32(key, j))) / strata - 1.0)
+        shift = int(dither32(bits64(common, SHIFTS), j)) * strata >> 32
+        x[j] = radius * (2.0 * ((place + shift) % strata + (int(dither32(key, j)) >> 8) / 2**24) / strata - 1.0)
     expected, codes, again = np.zeros(count, np.uint8), np.zeros(2048, np.uint8), np.zeros(2048, np.uint8)
     round_to_lattice(x, radius, 0.5, 0.5, 0.0, 2, common, key, place, strata, 0, expected)
     for start in range(0, count, 2048):

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..errors import ConfigError
 from ..kernels import lean, njit
-from ..kernels.blocks import BLOCK, ends_of_blocks, powers_of_blocks
+from ..kernels.blocks import PAIR, ends_of_blocks, powers_of_blocks
 from ..kernels.quantize import round_to_grid
 from ..kernels.random import uplink_keys
 from ..kernels.select import max_magnitude
@@ -77,7 +77,7 @@ def _loops(x: np.ndarray) -> dict[str, list[Loop]]:
 
 @lean
 def _powers(x, key, buf):
-    powers_of_blocks(x, 0, x.shape[0] // BLOCK, key, buf, 0, x.shape[0])
+    powers_of_blocks(x, 0, x.shape[0] // PAIR, key, buf, 0, x.shape[0])
 
 
 @lean
@@ -89,7 +89,7 @@ def _levels(x, key, codes):
 def _ends(x, key, buf, codes):
     half, margin = np.float32(50.0), np.float32(2.0**-14)
     ends_of_blocks(
-        x, 0, x.shape[0] // BLOCK, np.uint32(100), np.uint32(1), np.float32(10.0), half, margin, key, key, buf, 0, codes
+        x, 0, x.shape[0] // PAIR, np.uint32(100), np.uint32(1), np.float32(10.0), half, margin, key, key, buf, 0, codes
     )
 
 

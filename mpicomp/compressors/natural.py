@@ -6,9 +6,9 @@ import numpy as np
 
 from ..kernels import lean
 from ..kernels.bits import CHUNK, mantissa_of, pack_top, packed_nbytes, padding_is_zero, unpack_top
-from ..kernels.blocks import BLOCK, powers_of_blocks
-from ..kernels.lanes import AHEAD, PIECE, bits_of, fetch, float_of
-from ..kernels.random import client_key, draw32, next32, state32
+from ..kernels.blocks import PAIR, powers_of_blocks, wide_powers_of_blocks
+from ..kernels.lanes import bits_of, float_of
+from ..kernels.random import client_key, dither32
 from ..kernels.status import BAD_PADDING, TRUNCATED
 from .base import Codec, Compressor, compressors, cut_by_fields
 
@@ -56,13 +56,15 @@ def _encode(V, rows, clients, shared, private, buf, pos, tally, wire, words, top
         x, key = V[rows[j]], client_key(private, clients[j])
         for first in range(0, d, CHUNK):
             stop = min(first + CHUNK, d)
+            pairs = (stop - first) // PAIR
+            rest = first + PAIR * pairs
             if mantissa == 23:
-                blocks = (stop - first) // BLOCK
-                powers_of_blocks(x, first, blocks, key, buf, pos + first, pos + d + (first >> 3))
-                first += BLOCK * blocks
-            if first < stop:
-                _round(x, first, stop, key, buf, pos, wire, words, top)
-                pack_top(top, first, stop - first, d, width, buf, pos)
+                powers_of_blocks(x, first, pairs, key, buf, pos + first, pos + d + (first >> 3))
+                first = rest
+            else:
+                wide_powers_of_blocks(x, first, pairs, key, buf, pos + first, top)
+            _round(x, rest, stop, key, buf, pos, wire, words, top[rest - first :])
+            pack_top(top, first, stop - first, d, width, buf, pos)
         pos += packed_nbytes(d, width)
     tally[0] += 8 * packed_nbytes(d, width) * rows.shape[0]
     tally[1] += d * width * rows.shape[0]
@@ -75,22 +77,15 @@ def _round(x, first, stop, key, buf, pos, wire, words, top):
     word, mantissa = words.dtype.type, mantissa_of(wire)
     width = 8 * wire.itemsize - mantissa
     magnitude, largest = word(word(-1) >> word(1)), word(((1 << (width - 1)) - 2) << mantissa)
-    for start in range(first, stop, PIECE):
-        fetch(x, start + AHEAD, start + AHEAD + PIECE)
-        piece = x[start : min(start + PIECE, stop)]
-        low = buf[pos + start : pos + start + piece.shape[0]]
-        high = top[start - first : start - first + piece.shape[0]]
-        state = state32(key, start)
-        for i in range(piece.shape[0]):
-            bits = bits_of(wire.dtype.type(piece[i]))
-            # as many random bits as the mantissa has; where it has more than 32, at its upper end
-            draw = word(draw32(key, state))
-            draw = word(draw << word(20) if mantissa > 32 else draw >> word(9))
-            # the largest power of two stays, and so do infinity and NaN
-            field = word(bits + draw if word(bits & magnitude) < largest else bits)
-            low[i] = np.uint8(field >> word(mantissa))
-            high[i] = np.uint8(field >> word(mantissa + 8))
-            state = next32(state)
+    for j in range(first, stop):
+        bits = bits_of(wire.dtype.type(x[j]))
+        # as many random bits as the mantissa has; where it has more than 32, at its upper end
+        draw = word(dither32(key, j))
+        draw = word(draw << word(20) if mantissa > 32 else draw >> word(9))
+        # the largest power of two stays, and so do infinity and NaN
+        field = word(bits + draw if word(bits & magnitude) < largest else bits)
+        buf[pos + j] = np.uint8(field >> word(mantissa))
+        top[j - first] = np.uint8(field >> word(mantissa + 8))
 
 
 @lean

@@ -1,6 +1,6 @@
-"""Loops over blocks of sixteen entries, given as LLVM vectors: what Numba's own vectorising does not find.
+"""Loops over pairs of blocks of sixteen entries, given as LLVM vectors: what Numba's own vectorising does not find.
 
-Results that are one bit an entry are stored as the processor compares them, without a byte for each in between; products of which only the
+The two blocks of a pair share their random words (`random.dither32`). Results that are one bit an entry are stored as the processor compares them, without a byte for each in between; products of which only the
 upper half is wanted take half the instructions. On processors with shorter vectors LLVM splits the blocks; the bits are the same.
 """
 
@@ -14,9 +14,10 @@ from numba.core import cgutils
 
 from .lanes import AHEAD, CACHE_LINE, address_of, kernel_intrinsic, prefetch
 
-BLOCK = 16  # entries
-_I16, _I32, _I64 = (ir.IntType(bits) for bits in (16, 32, 64))
-_WORDS, _FLOATS = ir.VectorType(_I32, BLOCK), ir.VectorType(ir.FloatType(), BLOCK)
+BLOCK, PAIR = 16, 32  # entries
+_I8, _I16, _I32, _I64 = (ir.IntType(bits) for bits in (8, 16, 32, 64))
+_BYTES, _WORDS, _WIDE = (ir.VectorType(kind, BLOCK) for kind in (_I8, _I32, _I64))
+_FLOATS, _DOUBLES = ir.VectorType(ir.FloatType(), BLOCK), ir.VectorType(ir.DoubleType(), BLOCK)
 _GAMMA = 0x9E3779B9  # as in `random.state32`
 
 
@@ -32,23 +33,42 @@ def _all(kind: ir.VectorType, value: Any) -> ir.Constant:
     return ir.Constant(kind, [value] * BLOCK)
 
 
-def _first_states(builder: Any, key: Any, start: Any) -> Any:
-    """`random.state32` of the entries start, start + 1, …"""
-    low = builder.trunc(key, _I32)
-    first = builder.add(builder.mul(builder.trunc(start, _I32), _I32(_GAMMA)), low)
-    steps = ir.Constant(_WORDS, [lane * _GAMMA & 0xFFFFFFFF for lane in range(BLOCK)])
-    return builder.add(_splat(builder, first), steps)
+class _Dithers:
+    """`random.dither32` of one pair of blocks after the other, from a part of a vector that begins at element `first`."""
+
+    def __init__(self, builder: Any, key: Any, first: Any):
+        self.builder = builder
+        self.high = _splat(builder, builder.trunc(builder.lshr(key, _I64(32)), _I32))
+        state = builder.add(builder.mul(builder.trunc(first, _I32), _I32(_GAMMA)), builder.trunc(key, _I32))
+        steps = ir.Constant(_WORDS, [lane * _GAMMA & 0xFFFFFFFF for lane in range(BLOCK)])
+        self.states = cgutils.alloca_once_value(builder, builder.add(_splat(builder, state), steps))
+
+    def next(self) -> list[Any]:
+        """Those of the two blocks of the next pair; to be called once, in the loop."""
+        builder, states = self.builder, self.builder.load(self.states)
+        builder.store(builder.add(states, _all(_WORDS, BLOCK * _GAMMA & 0xFFFFFFFF)), self.states)
+        words = self._drawn(states)
+        half = _all(_WORDS, 16)
+        return [words, builder.or_(builder.shl(words, half), builder.lshr(words, half))]
+
+    def _drawn(self, states: Any) -> Any:
+        """`random.draw32`."""
+        builder = self.builder
+
+        def xorshift(x: Any, shift: int) -> Any:
+            return builder.xor(x, builder.lshr(x, _all(_WORDS, shift)))
+
+        x = builder.mul(xorshift(states, 16), _all(_WORDS, 0x21F0AAAD))
+        x = builder.mul(builder.add(xorshift(x, 15), self.high), _all(_WORDS, 0xD35A2D97))
+        return xorshift(x, 15)
 
 
-def _drawn(builder: Any, states: Any, high: Any) -> Any:
-    """`random.draw32`; `high` is the upper half of the key in every lane."""
-
-    def xorshift(x: Any, shift: int) -> Any:
-        return builder.xor(x, builder.lshr(x, _all(_WORDS, shift)))
-
-    x = builder.mul(xorshift(states, 16), _all(_WORDS, 0x21F0AAAD))
-    x = builder.mul(builder.add(xorshift(x, 15), high), _all(_WORDS, 0xD35A2D97))
-    return xorshift(x, 15)
+def _bytes_of(builder: Any, vectors: list[Any], number: int) -> Any:
+    """Byte `number` (0 is the lowest) of each lane of two vectors of integers, one after the other."""
+    size = vectors[0].type.element.width // 8
+    raw = [builder.bitcast(vector, ir.VectorType(_I8, BLOCK * size)) for vector in vectors]
+    lanes = [size * lane + number for lane in range(2 * BLOCK)]
+    return builder.shuffle_vector(*raw, ir.Constant(ir.VectorType(_I32, 2 * BLOCK), lanes))
 
 
 def _upper_products(builder: Any, words: Any, factor: Any) -> Any:
@@ -79,30 +99,36 @@ def _fused(builder: Any, a: Any, b: Any, c: Any) -> Any:
     return builder.call(cgutils.get_or_insert_function(builder.module, kind, f"llvm.fmuladd.v{BLOCK}f32"), [a, b, c])
 
 
-def _values(builder: Any, place_of: Any, dtype: Any, entry: Any) -> Any:
-    """The block of the first argument from `entry` on, in float32; what comes later is requested from memory."""
+def _values(builder: Any, place_of: Any, dtype: Any, entry: Any, ahead: bool = True) -> Any:
+    """The block of the first argument from `entry` on, in its own type; what comes later is requested from memory, where `ahead` says so."""
     size = dtype.bitwidth // 8
     byte = builder.mul(entry, _I64(size))
-    for line in range(0, BLOCK * size, CACHE_LINE):
-        prefetch(builder, place_of(0, builder.add(byte, _I64(AHEAD * size + line)), ir.IntType(8)))
-    if size == 4:
-        return builder.load(place_of(0, byte, _FLOATS), align=1)
-    return builder.fptrunc(builder.load(place_of(0, byte, ir.VectorType(ir.DoubleType(), BLOCK)), align=1), _FLOATS)
+    for line in range(0, BLOCK * size if ahead else 0, CACHE_LINE):
+        prefetch(builder, place_of(0, builder.add(byte, _I64(AHEAD * size + line)), _I8))
+    return builder.load(place_of(0, byte, _FLOATS if size == 4 else _DOUBLES), align=1)
+
+
+def _in(builder: Any, values: Any, kind: Any) -> Any:
+    """A block of floating-point numbers as float32 or float64."""
+    if values.type == kind:
+        return values
+    return builder.fptrunc(values, kind) if kind == _FLOATS else builder.fpext(values, kind)
 
 
 @kernel_intrinsic
 def ends_of_blocks(
-    typing: Any, x: Any, start: Any, blocks: Any, n: Any, place: Any, slope: Any, half: Any, margin: Any, common: Any, key: Any,
+    typing: Any, x: Any, start: Any, pairs: Any, n: Any, place: Any, slope: Any, half: Any, margin: Any, common: Any, key: Any,
     buf: Any, pos: Any, clear: Any,
 ) -> Any:  # fmt: skip
-    """For j = start, …, start + 16 · blocks − 1, with S_j = (place + ⌊bits32(common, j) n / 2³²⌋) mod n and γ_j = bits32(key, j)/2³²:
+    """For j = start, …, start + 32 · pairs − 1, with S_j = (place + ⌊dither32(common, j) n / 2³²⌋) mod n, γ_j = dither32(key, j)/2³²:
 
     t_j = slope · x_j + half − (S_j + γ_j); the bits t_j > margin go to `buf` from byte `pos` on, the bits t_j > −margin to `clear` from its
     first byte on, first entry in the lowest bit. t_j is computed in float32 with an error below 8n · 2⁻²⁴.
 
     Types
     -----
-    n, place : uint32, place < n <= 2**16; slope, half, margin : float32; common, key : uint64; x : float32 or float64.
+    start : a multiple of 32. n, place : uint32, place < n <= 2**16; slope, half, margin : float32; common, key : uint64; x : float32 or
+    float64.
     """
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -113,27 +139,23 @@ def ends_of_blocks(
 
         n_wide = builder.zext(clients, _I64)
         here, there = _splat(builder, own_place), _splat(builder, builder.sub(own_place, clients))
-        highs = [_splat(builder, builder.trunc(builder.lshr(k, _I64(32)), _I32)) for k in (shared, private)]
-        states = [cgutils.alloca_once_value(builder, _first_states(builder, k, first)) for k in (shared, private)]
         slopes, bound = _splat(builder, steep), _splat(builder, doubt)
         middle = _splat(builder, builder.fsub(offset, ir.Constant(ir.FloatType(), 0.5)))
+        shifts, fractions = (_Dithers(builder, k, builder.lshr(first, _I64(1))) for k in (shared, private))
         with cgutils.for_range(builder, count) as loop:
-            drawn = []
-            for state, high in zip(states, highs, strict=True):
-                now = builder.load(state)
-                drawn.append(_drawn(builder, now, high))
-                builder.store(builder.add(now, _all(_WORDS, BLOCK * _GAMMA & 0xFFFFFFFF)), state)
-            shift = _upper_products(builder, drawn[0], n_wide)
-            up, down = builder.add(shift, here), builder.add(shift, there)
-            shift = builder.select(builder.icmp_unsigned("<", up, down), up, down)  # modulo n: the smaller one
-            fraction = builder.sitofp(builder.xor(drawn[1], _all(_WORDS, 1 << 31)), _FLOATS)  # γ − ½, signed
-            threshold = _fused(builder, fraction, _all(_FLOATS, 2.0**-32), builder.sitofp(shift, _FLOATS))
-            values = _values(builder, place_of, x.dtype, builder.add(first, builder.mul(loop.index, _I64(BLOCK))))
-            above = builder.fsub(_fused(builder, slopes, values, middle), threshold)
-            at = builder.mul(loop.index, _I64(BLOCK // 8))
-            for number, begin, limit in ((10, byte, bound), (12, _I64(0), builder.fneg(bound))):
-                word = builder.bitcast(builder.fcmp_ordered(">", above, limit), _I16)
-                builder.store(word, place_of(number, builder.add(begin, at), _I16), align=1)
+            for block, (drawn, own) in enumerate(zip(shifts.next(), fractions.next(), strict=True)):
+                done = builder.add(builder.mul(loop.index, _I64(PAIR)), _I64(block * BLOCK))
+                shift = _upper_products(builder, drawn, n_wide)
+                up, down = builder.add(shift, here), builder.add(shift, there)
+                shift = builder.select(builder.icmp_unsigned("<", up, down), up, down)  # modulo n: the smaller one
+                fraction = builder.sitofp(builder.xor(own, _all(_WORDS, 1 << 31)), _FLOATS)  # γ − ½, signed
+                threshold = _fused(builder, fraction, _all(_FLOATS, 2.0**-32), builder.sitofp(shift, _FLOATS))
+                values = _in(builder, _values(builder, place_of, x.dtype, builder.add(first, done)), _FLOATS)
+                above = builder.fsub(_fused(builder, slopes, values, middle), threshold)
+                at = builder.lshr(done, _I64(3))
+                for number, begin, limit in ((10, byte, bound), (12, _I64(0), builder.fneg(bound))):
+                    word = builder.bitcast(builder.fcmp_ordered(">", above, limit), _I16)
+                    builder.store(word, place_of(number, builder.add(begin, at), _I16), align=1)
 
     arguments = x, types.intp, types.intp, types.uint32, types.uint32, *[types.float32] * 3, types.uint64, types.uint64
     return types.void(*arguments, buf, types.intp, clear), generate
@@ -141,15 +163,15 @@ def ends_of_blocks(
 
 @kernel_intrinsic
 def powers_of_blocks(
-    typing: Any, x: Any, start: Any, blocks: Any, key: Any, buf: Any, exponents: Any, signs: Any
+    typing: Any, x: Any, start: Any, pairs: Any, key: Any, buf: Any, exponents: Any, signs: Any
 ) -> Any:
-    """For j = start, …, start + 16 · blocks − 1: x_j in float32, rounded at random to a power of two as `compressors.natural` says.
+    """For j = start, …, start + 32 · pairs − 1: x_j in float32, rounded at random to a power of two as `compressors.natural` says.
 
     The exponents go to `buf` from byte `exponents` on, the signs, one bit each, from byte `signs` on, first entry in the lowest bit.
 
     Types
     -----
-    key : uint64; x : float32 or float64.
+    start : a multiple of 32. key : uint64; x : float32 or float64.
     """
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -158,22 +180,109 @@ def powers_of_blocks(
         def place_of(number: int, at: Any, kind: Any) -> Any:
             return address_of(context, builder, signature.args[number:], [args[number], at], kind)
 
-        high = _splat(builder, builder.trunc(builder.lshr(private, _I64(32)), _I32))
-        state = cgutils.alloca_once_value(builder, _first_states(builder, private, first))
+        dithers = _Dithers(builder, private, builder.lshr(first, _I64(1)))
         with cgutils.for_range(builder, count) as loop:
-            now, done = builder.load(state), builder.mul(loop.index, _I64(BLOCK))
-            builder.store(builder.add(now, _all(_WORDS, BLOCK * _GAMMA & 0xFFFFFFFF)), state)
-            bits = builder.bitcast(_values(builder, place_of, x.dtype, builder.add(first, done)), _WORDS)
-            # twice the magnitude and twice as many random bits: without the sign, the exponent ends at the upper end
-            twice = builder.add(bits, bits)
-            draw = builder.lshr(_drawn(builder, now, high), _all(_WORDS, 8))
-            # the largest power of two stays, and so do infinity and NaN
-            below = builder.icmp_unsigned("<", twice, _all(_WORDS, 254 << 24))
-            field = builder.select(below, builder.add(twice, draw), twice)
-            powers = builder.trunc(builder.lshr(field, _all(_WORDS, 24)), ir.VectorType(ir.IntType(8), BLOCK))
+            done, fields = builder.mul(loop.index, _I64(PAIR)), []
+            for block, dither in enumerate(dithers.next()):
+                here = builder.add(done, _I64(block * BLOCK))
+                values = _values(builder, place_of, x.dtype, builder.add(first, here))
+                bits = builder.bitcast(_in(builder, values, _FLOATS), _WORDS)
+                # twice the magnitude and twice as many random bits: without the sign, the exponent ends at the upper end
+                twice = builder.add(bits, bits)
+                draw = builder.lshr(dither, _all(_WORDS, 8))
+                # the largest power of two stays, and so do infinity and NaN
+                below = builder.icmp_unsigned("<", twice, _all(_WORDS, 254 << 24))
+                fields.append(builder.select(below, builder.add(twice, draw), twice))
+                negative = builder.bitcast(builder.icmp_signed("<", bits, _all(_WORDS, 0)), _I16)
+                at = builder.add(sign, builder.lshr(here, _I64(3)))
+                builder.store(negative, place_of(4, at, _I16), align=1)
+            powers = _bytes_of(builder, fields, 3)
             builder.store(powers, place_of(4, builder.add(exponent, done), powers.type), align=1)
-            negative = builder.bitcast(builder.icmp_signed("<", bits, _all(_WORDS, 0)), _I16)
-            at = builder.add(sign, builder.udiv(done, _I64(8)))
-            builder.store(negative, place_of(4, at, _I16), align=1)
 
     return types.void(x, types.intp, types.intp, types.uint64, buf, types.intp, types.intp), generate
+
+
+@kernel_intrinsic
+def wide_powers_of_blocks(
+    typing: Any, x: Any, start: Any, pairs: Any, key: Any, buf: Any, low: Any, top: Any
+) -> Any:
+    """`powers_of_blocks` in float64: the lower eight of the twelve bits of a field go to `buf` from byte `low` on, the others to `top`
+    from its beginning on, a byte for each."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        _, first, count, private, _, begin, _ = args
+
+        def place_of(number: int, at: Any, kind: Any) -> Any:
+            return address_of(context, builder, signature.args[number:], [args[number], at], kind)
+
+        dithers = _Dithers(builder, private, builder.lshr(first, _I64(1)))
+        with cgutils.for_range(builder, count) as loop:
+            done, fields = builder.mul(loop.index, _I64(PAIR)), []
+            for block, dither in enumerate(dithers.next()):
+                here = builder.add(done, _I64(block * BLOCK))
+                values = _values(builder, place_of, x.dtype, builder.add(first, here))
+                bits = builder.bitcast(_in(builder, values, _DOUBLES), _WIDE)
+                draw = builder.shl(builder.zext(dither, _WIDE), _all(_WIDE, 20))
+                magnitude = builder.and_(bits, _all(_WIDE, 2**63 - 1))
+                below = builder.icmp_unsigned("<", magnitude, _all(_WIDE, 2046 << 52))
+                field = builder.select(below, builder.add(bits, draw), bits)
+                fields.append(builder.lshr(field, _all(_WIDE, 52)))
+            for number, byte, at in ((4, 0, builder.add(begin, done)), (6, 1, done)):
+                part = _bytes_of(builder, fields, byte)
+                builder.store(part, place_of(number, at, part.type), align=1)
+
+    return types.void(x, types.intp, types.intp, types.uint64, buf, types.intp, top), generate
+
+
+@kernel_intrinsic
+def levels_of_blocks(
+    typing: Any, x: Any, start: Any, pairs: Any, scale: Any, limit: Any, key: Any, binary: Any, levels: Any, codes: Any, at: Any
+) -> Any:  # fmt: skip
+    """codes[at + i] = ⌊z + u⌋ + levels for i = 0, …, 32 · pairs − 1, where z = scale · x_{start + i} in units of 2⁻ᵇ, cut to an integer,
+    u = dither32(key, i, start) without its lowest 32 − b bits, and b is `binary`.
+
+    Types
+    -----
+    scale : of x's dtype; limit : of x's dtype, what is beyond ±limit after the product is cut off and NaN becomes −limit, or None.
+    key : uint64. binary : 1 to 24; 24 where codes are uint8. codes : uint8 or uint16. x : float32 or float64.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        _, first, count, steep, most, private, fine, middle, _, begin = args
+        size = codes.dtype.bitwidth // 8
+
+        def place_of(number: int, at: Any, kind: Any) -> Any:
+            return address_of(context, builder, signature.args[number:], [args[number], at], kind)
+
+        dithers, slopes = _Dithers(builder, private, first), _splat(builder, steep)
+        precision = _splat(builder, builder.trunc(fine, _I32))
+        lost = builder.sub(_all(_WORDS, 32), precision)
+        with cgutils.for_range(builder, count) as loop:
+            done, sums = builder.mul(loop.index, _I64(PAIR)), []
+            for block, dither in enumerate(dithers.next()):
+                entry = builder.add(first, builder.add(done, _I64(block * BLOCK)))
+                value = builder.fmul(slopes, _values(builder, place_of, x.dtype, entry, ahead=False))
+                if limit != types.none:
+                    upper = _splat(builder, most)
+                    lower = builder.fneg(upper)
+                    value = builder.select(builder.fcmp_ordered(">", value, lower), value, lower)
+                    value = builder.select(builder.fcmp_ordered("<", value, upper), value, upper)
+                shift = _all(_WORDS, 8) if size == 1 else lost
+                sums.append(builder.add(builder.fptosi(value, _WORDS), builder.lshr(dither, shift)))
+            if size == 1:
+                found = [_bytes_of(builder, sums, 3)]
+            else:
+                kind = ir.VectorType(_I16, BLOCK)
+                found = [builder.trunc(builder.ashr(total, precision), kind) for total in sums]
+            kind, offset = found[0].type, builder.trunc(middle, found[0].type.element)
+            first_lane = builder.insert_element(ir.Constant(kind, ir.Undefined), offset, _I32(0))
+            zero = ir.Constant(ir.VectorType(_I32, kind.count), None)
+            offsets = builder.shuffle_vector(first_lane, ir.Constant(kind, ir.Undefined), zero)
+            for block, part in enumerate(found):
+                byte = builder.mul(builder.add(begin, builder.add(done, _I64(block * BLOCK))), _I64(size))
+                builder.store(builder.add(part, offsets), place_of(8, byte, kind), align=1)
+
+    number = x.dtype
+    cut = types.none if limit == types.none else number
+    arguments = x, types.intp, types.intp, number, cut, types.uint64, types.intp, types.intp, codes, types.intp
+    return types.void(*arguments), generate

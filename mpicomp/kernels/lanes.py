@@ -59,6 +59,17 @@ def xorshift32(typing: Any, x: Any, shift: Any) -> Any:
 
 
 @kernel_intrinsic
+def exchanged32(typing: Any, x: Any) -> Any:
+    """A uint32 with its halves exchanged."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        half = ir.Constant(ir.IntType(32), 16)
+        return builder.or_(builder.shl(args[0], half), builder.lshr(args[0], half))
+
+    return types.uint32(types.uint32), generate
+
+
+@kernel_intrinsic
 def bits_of(typing: Any, value: Any) -> Any:
     """The bits of a float32 or float64 as a uint32 or uint64."""
     word = types.uint32 if value == types.float32 else types.uint64

@@ -13,9 +13,9 @@ import numpy as np
 
 from . import lean, njit
 from .bits import pack_top
-from .blocks import BLOCK, ends_of_blocks
+from .blocks import BLOCK, PAIR, ends_of_blocks
 from .lanes import load_word
-from .random import bits32, bits64, uniform32
+from .random import bits32, bits64, dither32, fraction32
 
 # What the keys are mixed with; part of the format.
 PERMUTATION, SIGNS, SHIFTS, OFFSETS = 0, 1, 2, 3
@@ -47,9 +47,9 @@ def round_to_lattice(x, radius, slope, base, spread, symbols, common, key, strat
         z = slope * min(max(x[j] / divisor, -1.0), 1.0)
         z += _offset(offsets, first + j, base, spread) if spread > 0 else base
         below = np.floor(z)
-        threshold = np.float64(uniform32(key, first + j))
+        threshold = np.float64(fraction32(dither32(key, first + j)))
         if strata > 1:
-            place = stratum + np.int64((np.uint64(bits32(shifts, first + j)) * width) >> np.uint64(32))
+            place = stratum + np.int64((np.uint64(dither32(shifts, first + j)) * width) >> np.uint64(32))
             threshold += place - strata if place >= strata else place
         q = np.int64(below) + np.int64(threshold < strata * (z - below))
         codes[j] = min(max(q, 0), symbols - 1)
@@ -73,17 +73,17 @@ def round_to_ends(x, start, stop, radius, common, key, stratum, strata, buf, pos
 
     Where U = (π + γ)/n is clearly above or below (x_j/r + 1)/2 in float32, no division in float64 is needed to know the code; blocks
     with an entry that is in doubt, one of 500,000, are done again by the slow way. The bits go to `buf` from byte `pos` on. `codes` and
-    `again` are scratch, uint8, a byte for each entry in whole groups of eight.
+    `again` are scratch, uint8, a byte for each entry in whole groups of eight. `start` is a multiple of 32.
     """
-    slope, blocks = np.float32(0.5 * strata / radius) if radius > 0 else np.float32(np.inf), 0
+    slope, pairs = np.float32(0.5 * strata / radius) if radius > 0 else np.float32(np.inf), 0
     if strata <= _MOST_CLIENTS and np.float32(2.0**-100) < slope < np.float32(2.0**100):
-        blocks = (stop - start) // BLOCK
+        pairs = (stop - start) // PAIR
     half, margin = np.float32(0.5) * np.float32(strata), np.float32(strata) * _DOUBT
     shifts, clear = bits64(common, SHIFTS), True
     ends_of_blocks(
         x,
         start,
-        blocks,
+        pairs,
         np.uint32(strata),
         np.uint32(stratum),
         slope,
@@ -95,6 +95,7 @@ def round_to_ends(x, start, stop, radius, common, key, stratum, strata, buf, pos
         pos,
         codes,
     )
+    blocks = 2 * pairs
     for i in range(blocks):
         clear &= load_word(buf, pos + 2 * i, np.uint16) == load_word(codes, 2 * i, np.uint16)
     for i in range(0 if clear else blocks):

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from . import lean
-from .bits import packed_nbytes
-from .lanes import LANES, add_absolute_blocks, add_square_blocks, bits_of, signs_of_blocks
-from .random import draw32, fraction32, next32, state32
+from .bits import bit_length, packed_nbytes
+from .blocks import PAIR, levels_of_blocks
+from .lanes import LANES, add_absolute_blocks, add_square_blocks, signs_of_blocks
+from .random import dither32
 
 
 @lean
@@ -66,23 +67,36 @@ def norm(x, order, lanes):
 def round_to_grid(x, start, stop, unit, levels, key, codes, at, cut=True):
     """codes[at + j − start] = q + levels, where q is x_j / unit rounded to one of its two neighbours in −levels..levels, without bias.
 
-    For start <= j < stop. Element j uses the random number j of `key`. `unit` is finite; zero stands for a vector of zeros. What is
-    beyond the levels is cut off, unless the caller knows (cut=False) that |x_j| <= levels · unit without any rounding.
+    For start <= j < stop, by ⌊x_j / unit + u_j⌋ with uniform u_j: the dithers of `key` for the part of a vector that begins at `start`. Both are
+    counted in units of 2⁻²⁴, or of the finest that leaves levels < 2¹⁵ room in 32 bits.
+
+    `unit` is finite; zero stands for a vector of zeros. What is beyond the levels is cut off, unless the caller knows (cut=False) that
+    |x_j| <= levels · unit without any rounding.
     """
-    divisor = unit if unit > 0 else unit + x.dtype.type(1)
-    limit = np.float32(levels) + x.dtype.type(0) * divisor  # a floating-point number of the quotients' type
-    integer = np.float32(levels + 2**23)
-    state = state32(key, start)
-    x, codes = (
-        x[start:stop],
-        codes[at : at + stop - start],
-    )  # here: a slice that is passed on costs two atomic additions
-    for i in range(x.shape[0]):
-        ratio = x[i] / divisor
-        below = np.floor(ratio)
-        q = below + np.float32(1) if fraction32(draw32(key, state)) < ratio - below else below
+    binary = min(24, 31 - bit_length(levels))
+    scale, limit = grid_scale(x, unit, 1 << binary), x.dtype.type(levels << binary)
+    whole, normal = start, np.isfinite(scale)
+    if normal:
+        pairs = (stop - start) // PAIR
         if cut:
-            q = q if q > -limit else -limit
-            q = q if q < limit else limit
-        codes[i] = bits_of(np.float32(q) + integer)  # whose low bits are q + levels: faster than a conversion
-        state = next32(state)
+            levels_of_blocks(x, start, pairs, scale, limit, key, binary, levels, codes, at)
+        else:
+            levels_of_blocks(x, start, pairs, scale, None, key, binary, levels, codes, at)
+        whole += PAIR * pairs
+    for j in range(whole, stop):
+        value = x[j] * scale if normal else x[j] / unit * x.dtype.type(1 << binary)
+        value = value if value > -limit else -limit
+        value = value if value < limit else limit
+        dither = dither32(key, j - start, start) >> np.uint32(32 - binary)
+        codes[at + j - start] = levels + ((np.int64(value) + np.int64(dither)) >> binary)
+
+
+@lean
+def grid_scale(x, unit, parts):
+    """parts/unit in x's dtype, in float32 rounded down, so that no entry of x up to n · unit gets above n · parts; may be infinite."""
+    if not unit > 0:
+        return x.dtype.type(0)
+    scale = x.dtype.type(parts / np.float64(unit))
+    if x.itemsize == 4 and np.float64(scale) * np.float64(unit) > parts:
+        scale *= x.dtype.type(1 - 2.0**-24)
+    return scale

@@ -5,7 +5,8 @@ A number is a function of (seed, stream, round, client, element); there is no se
 Two strengths are used. Keys, of which a message needs one, pass through the 64-bit finaliser of SplitMix64 (Steele, Lea and
 Flood 2014, Stafford's variant 13) once for each part of the key. Elements, of which a message may need one per coordinate, pass
 through a 32-bit multiply-xorshift permutation (Wellons's lowest-bias constants) keyed before and in the middle by the two halves
-of the message key: two multiplications that processors do eight at a time, where Philox4x32-10 needs five wide ones a word.
+of the message key: two multiplications that processors do sixteen at a time, where Philox4x32-10 needs five wide ones a word. Dithers, of which
+rounding needs one per coordinate, take one such word for two coordinates.
 `tests/test_random.py` checks uniformity, avalanche, and independence between neighbouring keys and elements.
 """
 
@@ -17,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from . import njit
-from .lanes import add32, mul32, xorshift32
+from .lanes import add32, exchanged32, mul32, xorshift32
 
 _GAMMA = np.uint32(0x9E3779B9)  # 2**32 / golden ratio
 
@@ -124,6 +125,18 @@ def draw32(key, state):
     x = mul32(xorshift32(state, np.uint32(16)), np.uint32(0x21F0AAAD))
     x = mul32(add32(xorshift32(x, np.uint32(15)), high), np.uint32(0xD35A2D97))
     return xorshift32(x, np.uint32(15))
+
+
+@njit
+def dither32(key, entry, first=0):
+    """32 random bits with which entry `entry` of a vector, or of the part of a vector that begins at element `first`, is rounded.
+
+    Of each 32 entries the first 16 take a word each, and the other 16 the same words with their halves exchanged: rounding is half as
+    dear. Each dither is uniform, and those of different keys are independent, which is all that lack of bias, variance and correlation
+    over the clients rest on: they are sums over the coordinates. The upper 16 bits of two dithers from one word are independent, too.
+    """
+    word = bits32(key, first + ((entry >> 5 << 4) | (entry & 15)))
+    return exchanged32(word) if entry & 16 else word
 
 
 @njit

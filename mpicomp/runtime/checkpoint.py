@@ -28,7 +28,7 @@ from ..errors import CheckpointError, ConfigError
 from .config import Config
 from .session import Session, complete
 
-FORMAT = 3
+FORMAT = 4
 KEEP = 2
 FOLDER = "checkpoints"
 # Options that may differ between the run that wrote a checkpoint and the one that goes on from it.
