@@ -19,6 +19,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -152,6 +153,14 @@ class Case:
     def manifests(self) -> list[Path]:
         """The checkpoints that are whole, the oldest first."""
         return sorted(self.folder.glob("checkpoints/*/checkpoint.json"))
+
+    def written(self) -> list[int]:
+        """When; a job that runs may remove the oldest meanwhile."""
+        times = []
+        for path in self.manifests():
+            with suppress(FileNotFoundError):
+                times.append(path.stat().st_mtime_ns)
+        return times
 
 
 def typed(options: dict[str, str]) -> dict[str, object]:
@@ -289,8 +298,8 @@ def disturb(case: Case, mpi: MpiHere, tally: Tally) -> None:
     name = case.rng.choice(list(FAULTS))
     fault, more = FAULTS[name]
     job = Job(mpi, case.ranks(), case.argv(*more))
-    seen = [path.stat().st_mtime_ns for path in case.manifests()]
-    begun = wait_until(job, lambda: [p.stat().st_mtime_ns for p in case.manifests() if p.exists()] != seen)
+    seen = case.written()
+    begun = wait_until(job, lambda: case.written() != seen)
     if begun:
         fault(case, job)
     late, start = job.process.poll() is not None, time.monotonic()

@@ -82,7 +82,9 @@ GRIDS = [(1, np.uint8), (7, np.uint8), (127, np.uint8), (7, np.uint16), (511, np
 
 @pytest.mark.parametrize("levels, codes_dtype", GRIDS)
 @pytest.mark.parametrize("unit", [0.3, 1e-38, 1e-44, 3e34, 0.0])
-@pytest.mark.parametrize("dtype, wire", [("float32", "float32"), ("float64", "float32"), ("float64", "float64"), ("float32", "float64")])
+@pytest.mark.parametrize(
+    "dtype, wire", [("float32", "float32"), ("float64", "float32"), ("float64", "float64"), ("float32", "float64")]
+)
 @pytest.mark.parametrize("cut", [False, True])
 def test_grid(levels, codes_dtype, unit, dtype, wire, cut):
     """⌊x/unit + u⌋ + levels, but where x/unit + u is within rounding of an integer; never beyond the levels."""

@@ -1,7 +1,8 @@
 """Loops over pairs of blocks of sixteen entries, given as LLVM vectors: what Numba's own vectorising does not find.
 
-The two blocks of a pair share their random words (`random.dither32`). Results that are one bit an entry are stored as the processor compares them, without a byte for each in between; products of which only the
-upper half is wanted take half the instructions. On processors with shorter vectors LLVM splits the blocks; the bits are the same.
+The two blocks of a pair share their random words (`random.dither32`). Results that are one bit an entry are stored as the processor
+compares them, without a byte for each in between; products of which only the upper half is wanted take half the instructions; bytes are
+picked out of two registers at once. On processors with shorter vectors LLVM splits the blocks; the bits are the same.
 """
 
 from __future__ import annotations
@@ -100,7 +101,7 @@ def _fused(builder: Any, a: Any, b: Any, c: Any) -> Any:
 
 
 def _values(builder: Any, place_of: Any, dtype: Any, entry: Any, ahead: bool = True) -> Any:
-    """The block of the first argument from `entry` on, in its own type; what comes later is requested from memory, where `ahead` says so."""
+    """The block of the first argument from `entry` on, in its own type; with `ahead`, what comes later is requested from memory."""
     size = dtype.bitwidth // 8
     byte = builder.mul(entry, _I64(size))
     for line in range(0, BLOCK * size if ahead else 0, CACHE_LINE):
@@ -203,9 +204,7 @@ def powers_of_blocks(
 
 
 @kernel_intrinsic
-def wide_powers_of_blocks(
-    typing: Any, x: Any, start: Any, pairs: Any, key: Any, buf: Any, low: Any, top: Any
-) -> Any:
+def wide_powers_of_blocks(typing: Any, x: Any, start: Any, pairs: Any, key: Any, buf: Any, low: Any, top: Any) -> Any:
     """`powers_of_blocks` in float64: the lower eight of the twelve bits of a field go to `buf` from byte `low` on, the others to `top`
     from its beginning on, a byte for each."""
 

@@ -67,7 +67,7 @@ def norm(x, order, lanes):
 def round_to_grid(x, start, stop, unit, levels, key, codes, at, cut=True):
     """codes[at + j − start] = q + levels, where q is x_j / unit rounded to one of its two neighbours in −levels..levels, without bias.
 
-    For start <= j < stop, by ⌊x_j / unit + u_j⌋ with uniform u_j: the dithers of `key` for the part of a vector that begins at `start`. Both are
+    For start <= j < stop, by ⌊x_j / unit + u_j⌋ with the dithers u_j of `key` for the part of a vector that begins at `start`. Both are
     counted in units of 2⁻²⁴, or of the finest that leaves levels < 2¹⁵ room in 32 bits.
 
     `unit` is finite; zero stands for a vector of zeros. What is beyond the levels is cut off, unless the caller knows (cut=False) that

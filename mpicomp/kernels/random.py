@@ -5,8 +5,8 @@ A number is a function of (seed, stream, round, client, element); there is no se
 Two strengths are used. Keys, of which a message needs one, pass through the 64-bit finaliser of SplitMix64 (Steele, Lea and
 Flood 2014, Stafford's variant 13) once for each part of the key. Elements, of which a message may need one per coordinate, pass
 through a 32-bit multiply-xorshift permutation (Wellons's lowest-bias constants) keyed before and in the middle by the two halves
-of the message key: two multiplications that processors do sixteen at a time, where Philox4x32-10 needs five wide ones a word. Dithers, of which
-rounding needs one per coordinate, take one such word for two coordinates.
+of the message key: two multiplications that processors do sixteen at a time, where Philox4x32-10 needs five wide ones a word.
+Rounding takes one such word for two coordinates (`dither32`).
 `tests/test_random.py` checks uniformity, avalanche, and independence between neighbouring keys and elements.
 """
 
