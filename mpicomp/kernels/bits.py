@@ -14,6 +14,7 @@ from numba import types
 from numba.extending import overload
 
 from . import lean
+from .blocks import nibbles_of_blocks
 from .lanes import load_word, nonzero_bytes, store_word
 
 CHUNK = 2048
@@ -173,7 +174,8 @@ def squeeze(top, width, buf, pos, nbytes):
             x = load_word(top, 4 * i, np.uint32)
             out[i] = np.uint8(x | x >> np.uint32(6) | x >> np.uint32(12) | x >> np.uint32(18))
     elif width == 4:
-        for i in range(nbytes):
+        nibbles_of_blocks(top, nbytes >> 6, out)
+        for i in range(nbytes & ~63, nbytes):
             x = load_word(top, 2 * i, np.uint16)
             out[i] = np.uint8(x | x >> np.uint16(4))
     else:

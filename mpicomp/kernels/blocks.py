@@ -94,17 +94,23 @@ def _upper_products(builder: Any, words: Any, factor: Any) -> Any:
     )
 
 
+def _joined(builder: Any, high: Any, low: Any, count: Any) -> Any:
+    """The lowest bits of `high` before the `count` highest bits of `low`, 0 < count < 32; the same count in every lane."""
+    kind = ir.FunctionType(_WORDS, [_WORDS] * 3)
+    return builder.call(cgutils.get_or_insert_function(builder.module, kind, f"llvm.fshl.v{BLOCK}i32"), [high, low, count])
+
+
 def _fused(builder: Any, a: Any, b: Any, c: Any) -> Any:
     """a · b + c, rounded once or twice, whichever the processor does faster."""
     kind = ir.FunctionType(_FLOATS, [_FLOATS] * 3)
     return builder.call(cgutils.get_or_insert_function(builder.module, kind, f"llvm.fmuladd.v{BLOCK}f32"), [a, b, c])
 
 
-def _values(builder: Any, place_of: Any, dtype: Any, entry: Any, ahead: bool = True) -> Any:
-    """The block of the first argument from `entry` on, in its own type; with `ahead`, what comes later is requested from memory."""
+def _values(builder: Any, place_of: Any, dtype: Any, entry: Any) -> Any:
+    """The block of the first argument from `entry` on, in its own type; what comes later is requested from memory."""
     size = dtype.bitwidth // 8
     byte = builder.mul(entry, _I64(size))
-    for line in range(0, BLOCK * size if ahead else 0, CACHE_LINE):
+    for line in range(0, BLOCK * size, CACHE_LINE):
         prefetch(builder, place_of(0, builder.add(byte, _I64(AHEAD * size + line)), _I8))
     return builder.load(place_of(0, byte, _FLOATS if size == 4 else _DOUBLES), align=1)
 
@@ -124,12 +130,13 @@ def ends_of_blocks(
     """For j = start, …, start + 32 · pairs − 1, with S_j = (place + ⌊dither32(common, j) n / 2³²⌋) mod n, γ_j = dither32(key, j)/2³²:
 
     t_j = slope · x_j + half − (S_j + γ_j); the bits t_j > margin go to `buf` from byte `pos` on, the bits t_j > −margin to `clear` from its
-    first byte on, first entry in the lowest bit. t_j is computed in float32 with an error below 8n · 2⁻²⁴.
+    first byte on, first entry in the lowest bit. t_j is computed in float32 with an error below 8n · 2⁻²⁴: of S_j + γ_j the first 31 bits
+    are put together as an integer, in which S_j has as many as n needs, and `half` goes to the other side of the comparison.
 
     Types
     -----
-    start : a multiple of 32. n, place : uint32, place < n <= 2**16; slope, half, margin : float32; common, key : uint64; x : float32 or
-    float64.
+    start : a multiple of 32. n, place : uint32, place < n <= 2**16; slope, half, margin : float32, slope < 2**90; common, key : uint64;
+    x : float32 or float64.
     """
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -140,8 +147,11 @@ def ends_of_blocks(
 
         n_wide = builder.zext(clients, _I64)
         here, there = _splat(builder, own_place), _splat(builder, builder.sub(own_place, clients))
-        slopes, bound = _splat(builder, steep), _splat(builder, doubt)
-        middle = _splat(builder, builder.fsub(offset, ir.Constant(ir.FloatType(), 0.5)))
+        digits = builder.add(builder.ctlz(builder.sub(clients, _I32(1)), ir.IntType(1)(0)), _I32(-1))  # of γ
+        scale = builder.bitcast(builder.shl(builder.add(digits, _I32(127)), _I32(23)), ir.FloatType())  # 2 to that power
+        slopes, fine = _splat(builder, builder.fmul(steep, scale)), _splat(builder, digits)
+        bounds = [builder.fsub(sign, offset) for sign in (doubt, builder.fneg(doubt))]
+        above, below = (_splat(builder, builder.fmul(bound, scale)) for bound in bounds)
         shifts, fractions = (_Dithers(builder, k, builder.lshr(first, _I64(1))) for k in (shared, private))
         with cgutils.for_range(builder, count) as loop:
             for block, (drawn, own) in enumerate(zip(shifts.next(), fractions.next(), strict=True)):
@@ -149,13 +159,12 @@ def ends_of_blocks(
                 shift = _upper_products(builder, drawn, n_wide)
                 up, down = builder.add(shift, here), builder.add(shift, there)
                 shift = builder.select(builder.icmp_unsigned("<", up, down), up, down)  # modulo n: the smaller one
-                fraction = builder.sitofp(builder.xor(own, _all(_WORDS, 1 << 31)), _FLOATS)  # γ − ½, signed
-                threshold = _fused(builder, fraction, _all(_FLOATS, 2.0**-32), builder.sitofp(shift, _FLOATS))
+                threshold = builder.sitofp(_joined(builder, shift, own, fine), _FLOATS)
                 values = _in(builder, _values(builder, place_of, x.dtype, builder.add(first, done)), _FLOATS)
-                above = builder.fsub(_fused(builder, slopes, values, middle), threshold)
+                excess = _fused(builder, slopes, values, builder.fneg(threshold))
                 at = builder.lshr(done, _I64(3))
-                for number, begin, limit in ((10, byte, bound), (12, _I64(0), builder.fneg(bound))):
-                    word = builder.bitcast(builder.fcmp_ordered(">", above, limit), _I16)
+                for number, begin, limit in ((10, byte, above), (12, _I64(0), below)):
+                    word = builder.bitcast(builder.fcmp_ordered(">", excess, limit), _I16)
                     builder.store(word, place_of(number, builder.add(begin, at), _I16), align=1)
 
     arguments = x, types.intp, types.intp, types.uint32, types.uint32, *[types.float32] * 3, types.uint64, types.uint64
@@ -260,7 +269,7 @@ def levels_of_blocks(
             done, sums = builder.mul(loop.index, _I64(PAIR)), []
             for block, dither in enumerate(dithers.next()):
                 entry = builder.add(first, builder.add(done, _I64(block * BLOCK)))
-                value = builder.fmul(slopes, _values(builder, place_of, x.dtype, entry, ahead=False))
+                value = builder.fmul(slopes, _values(builder, place_of, x.dtype, entry))
                 if limit != types.none:
                     upper = _splat(builder, most)
                     lower = builder.fneg(upper)
@@ -285,3 +294,27 @@ def levels_of_blocks(
     cut = types.none if limit == types.none else number
     arguments = x, types.intp, types.intp, number, cut, types.uint64, types.intp, types.intp, codes, types.intp
     return types.void(*arguments), generate
+
+
+@kernel_intrinsic
+def nibbles_of_blocks(typing: Any, fields: Any, count: Any, out: Any) -> Any:
+    """out[i] = fields[2i] + 16 · fields[2i + 1] for i < 64 · count; the fields are below 16, both arrays uint8."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        size = 4 * BLOCK
+        raw, pairs = ir.VectorType(_I8, size), ir.VectorType(_I16, size // 2)
+        even = ir.Constant(ir.VectorType(_I32, size), list(range(0, 2 * size, 2)))
+        four = ir.Constant(pairs, [4] * (size // 2))
+
+        def place_of(number: int, at: Any) -> Any:
+            return address_of(context, builder, signature.args[number:], [args[number], at], raw)
+
+        with cgutils.for_range(builder, args[1]) as loop:
+            at, both = builder.mul(loop.index, _I64(size)), []
+            for part in (0, 1):
+                byte = builder.add(builder.add(at, at), _I64(part * size))
+                two = builder.bitcast(builder.load(place_of(0, byte), align=1), pairs)
+                both.append(builder.bitcast(builder.or_(two, builder.lshr(two, four)), raw))
+            builder.store(builder.shuffle_vector(*both, even), place_of(2, at), align=1)
+
+    return types.void(fields, types.intp, out), generate

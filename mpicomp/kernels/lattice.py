@@ -76,7 +76,7 @@ def round_to_ends(x, start, stop, radius, common, key, stratum, strata, buf, pos
     `again` are scratch, uint8, a byte for each entry in whole groups of eight. `start` is a multiple of 32.
     """
     slope, pairs = np.float32(0.5 * strata / radius) if radius > 0 else np.float32(np.inf), 0
-    if strata <= _MOST_CLIENTS and np.float32(2.0**-100) < slope < np.float32(2.0**100):
+    if strata <= _MOST_CLIENTS and np.float32(2.0**-90) < slope < np.float32(2.0**90):
         pairs = (stop - start) // PAIR
     half, margin = np.float32(0.5) * np.float32(strata), np.float32(strata) * _DOUBT
     shifts, clear = bits64(common, SHIFTS), True

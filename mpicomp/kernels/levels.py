@@ -6,7 +6,7 @@ import numpy as np
 
 from . import lean
 from .bits import CHUNK, pack, pack_top, packed_nbytes, padding_is_zero, unpack
-from .lanes import AHEAD, fetch, next_above
+from .lanes import next_above
 from .quantize import norm, round_to_grid
 from .select import max_magnitude
 from .status import BAD_PADDING, BAD_VALUE, TRUNCATED
@@ -62,7 +62,6 @@ def write_levels(x, levels, width, bucket, use_max, key, buf, pos, wire, lanes, 
                 end = min(start + bucket, d)
                 size = _largest_of(x, start, end) if use_max else _length_of(x, start, end, lanes)
                 units[b] = _unit(size, levels, wire)
-            fetch(x, start + AHEAD, stop + AHEAD)
             if width == 8:
                 _write_codes(x, start, stop, units[b], levels, key, buf, pos + start, cut)
             elif width < 8:
