@@ -162,8 +162,8 @@ def undisturbed() -> mc.Result:
 SUPERVISE = "import os, sys; from mpicomp.cluster.restart import supervise; sys.exit(supervise(sys.argv[1:], os.environ, 0, False))"
 
 
-def survive(mpi, directory, victim: int, *how: str):
-    (directory / "deadly.py").write_text(SCRIPT)
+def survive(mpi, directory, victim: int, *how: str, before: str = ""):
+    (directory / "deadly.py").write_text(before + SCRIPT)
     argv = [mpi.python, str(directory / "deadly.py"), str(victim), *how]
     command = mpi.launcher.command(4, argv, extra=LAUNCHER_OPTIONS)
     env = mpi.launcher.environment(root=os.geteuid() == 0)
@@ -178,6 +178,34 @@ def test_the_others_host_the_clients_and_find_the_same_bits(open_mpi, tmp_path):
     assert found["losses"] == [{"ranks": [2], "hosts": [platform.node()], "ranks_left": 3}] and found["resumed_at"] > 0
     assert found["iterate_sha256"] == whole["iterate_sha256"]
     assert found["bytes"]["uplink"]["payload_bits"] == whole["bytes"]["uplink"]["payload_bits"]
+
+
+# Rank 2 kills itself at the end of the attempt, which rank 1 notices in its last call of MPI, and the others only after theirs.
+PARTED = """
+import os, signal
+from mpi4py import MPI
+from mpicomp.errors import RankFailure
+from mpicomp.runtime.abort import Guarded
+release, calls, rank = Guarded.release, [], MPI.COMM_WORLD.rank
+
+def at_the_end(held):
+    calls.append(1)
+    if rank == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if rank == 1 and len(calls) == 1:
+        raise RankFailure("rank 2 has died")
+    release(held)
+
+Guarded.release = at_the_end
+"""
+
+
+@pytest.mark.process
+def test_ranks_that_had_come_to_the_end_go_on_with_those_that_had_not(open_mpi, tmp_path):
+    job = survive(open_mpi, tmp_path, 9, "continue", str(tmp_path / "out"), before=PARTED).check()
+    found = json.loads(job.out.splitlines()[-1])
+    assert [loss["ranks"] for loss in found["losses"]] == [[2]] and job.seconds < 60
+    assert found["iterate_sha256"] == undisturbed().summary["iterate_sha256"]
 
 
 @pytest.mark.process

@@ -97,7 +97,9 @@ def _upper_products(builder: Any, words: Any, factor: Any) -> Any:
 def _joined(builder: Any, high: Any, low: Any, count: Any) -> Any:
     """The lowest bits of `high` before the `count` highest bits of `low`, 0 < count < 32; the same count in every lane."""
     kind = ir.FunctionType(_WORDS, [_WORDS] * 3)
-    return builder.call(cgutils.get_or_insert_function(builder.module, kind, f"llvm.fshl.v{BLOCK}i32"), [high, low, count])
+    return builder.call(
+        cgutils.get_or_insert_function(builder.module, kind, f"llvm.fshl.v{BLOCK}i32"), [high, low, count]
+    )
 
 
 def _fused(builder: Any, a: Any, b: Any, c: Any) -> Any:
@@ -148,7 +150,9 @@ def ends_of_blocks(
         n_wide = builder.zext(clients, _I64)
         here, there = _splat(builder, own_place), _splat(builder, builder.sub(own_place, clients))
         digits = builder.add(builder.ctlz(builder.sub(clients, _I32(1)), ir.IntType(1)(0)), _I32(-1))  # of γ
-        scale = builder.bitcast(builder.shl(builder.add(digits, _I32(127)), _I32(23)), ir.FloatType())  # 2 to that power
+        scale = builder.bitcast(
+            builder.shl(builder.add(digits, _I32(127)), _I32(23)), ir.FloatType()
+        )  # 2 to that power
         slopes, fine = _splat(builder, builder.fmul(steep, scale)), _splat(builder, digits)
         bounds = [builder.fsub(sign, offset) for sign in (doubt, builder.fneg(doubt))]
         above, below = (_splat(builder, builder.fmul(bound, scale)) for bound in bounds)

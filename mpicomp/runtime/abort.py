@@ -28,13 +28,17 @@ class Guarded:
     def __init__(self, comm: Any):
         self.comm = comm if comm is not None and comm.Get_size() > 1 else None
         self.errors: Any = None
-        if self.comm is not None:
-            self.move(comm)
+        self.renew()
 
     def move(self, comm: Any) -> None:
-        """From now on the job is the ranks of `comm`: the others have died."""
-        if comm is not self.comm or self.errors is None:
-            self.comm, self.errors = comm, comm.Dup()
+        """From now on the job is the ranks of `comm`: the others have died. All ranks that are left call this, and then `renew`, whether
+        or not they had come to `release` before."""
+        self.comm, self.errors = comm, None
+
+    def renew(self) -> None:
+        """Have a duplicate; all ranks call this together."""
+        if self.comm is not None and self.errors is None:
+            self.errors = self.comm.Dup()
 
     def release(self) -> None:
         """Give the duplicate back."""
@@ -58,7 +62,7 @@ def guard(comm: Any) -> Iterator[Guarded]:
     try:
         yield held
     except UserError as error:
-        if not _all_arrive(held.errors):
+        if held.errors is None or not _all_arrive(held.errors):
             _end(
                 held.comm,
                 f"{type(error).__name__}: {full_text(error)}\n(the other ranks do not see this error)",

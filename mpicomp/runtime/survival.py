@@ -93,7 +93,7 @@ def persevere(attempt: Attempt, config: Config, held: Guarded) -> Result:
         if well and result is not None:
             return result
         size, lost = len(crew.members), crew.close_ranks()
-        held.comm = crew.comm
+        held.move(crew.comm)
         if crew.members[0].rank != 0:
             raise RankFailure(
                 f"{_named(lost)} died; the server was among them, and without its x nobody can go on: use --resume auto"
@@ -102,7 +102,7 @@ def persevere(attempt: Attempt, config: Config, held: Guarded) -> Result:
 
 
 def _together(attempt: Attempt, crew: Crew, held: Guarded, stage: Stage, seen: Snapshot, comm: Comm) -> Result:
-    held.move(crew.comm)
+    held.renew()
     agreed = Stage(**comm.bcast_json(dataclasses.asdict(stage)))
     result = attempt(comm if comm.size > 1 else None, agreed, seen)
     held.release()
