@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from ..errors import ConfigError, TheoryError
-from ..kernels import njit
-from ..kernels.bits import CHUNK
+from ..kernels import lean
 from ..kernels.half import from_float16, to_bfloat16, to_float16
+from ..kernels.lanes import AHEAD, PIECE, bits_of, fetch, float_of
 from ..kernels.status import TRUNCATED
 from .base import Codec, Compressor, compressors, cut_by_fields
 
@@ -48,43 +48,41 @@ class Cast(Compressor):
         return 1.0 - 2.0**-17
 
     def bind(self, dim, n_clients, wire_dtype=np.float64):
-        args = self.to == "float16", np.empty(CHUNK, np.float32)
         return Codec(
-            self, self.codec_id, dim, n_clients, np.dtype(wire_dtype), 2 * dim, _encode, _decode, args, fixed=True,
+            self, self.codec_id, dim, n_clients, np.dtype(wire_dtype), 2 * dim, _encode, _decode, (self.to == "float16",), fixed=True,
             cutting=cut_by_fields(unit=2, separable=True),
         )  # fmt: skip
 
 
-@njit
-def _encode(V, rows, clients, shared, private, buf, pos, tally, wire, half, values):
-    d, bits = V.shape[1], values.view(np.uint32)
+@lean
+def _encode(V, rows, clients, shared, private, buf, pos, tally, wire, half):
+    d = V.shape[1]
     for j in range(rows.shape[0]):
         x, halves = V[rows[j]], buf[pos : pos + 2 * d].view(np.uint16)
-        for first in range(0, d, CHUNK):
-            chunk = x[first : first + CHUNK]
-            for i in range(chunk.shape[0]):
-                values[i] = chunk[i]
-            for i in range(chunk.shape[0]):
-                u = np.int64(bits[i])
-                halves[first + i] = to_float16(u) if half else to_bfloat16(u)
+        for first in range(0, d, PIECE):
+            fetch(x, first + AHEAD, first + AHEAD + PIECE)
+            chunk, out = x[first : first + PIECE], halves[first : first + PIECE]
+            if half:
+                for i in range(chunk.shape[0]):
+                    out[i] = to_float16(bits_of(np.float32(chunk[i])))
+            else:
+                for i in range(chunk.shape[0]):
+                    out[i] = to_bfloat16(bits_of(np.float32(chunk[i])))
         pos += 2 * d
-    tally += 16 * d * rows.shape[0]
+    tally[0] += 16 * d * rows.shape[0]
+    tally[1] += 16 * d * rows.shape[0]
     return pos
 
 
-@njit
-def _decode(buf, pos, end, rows, clients, weights, shared, private, out, wire, half, values):
-    d, bits = out.shape[1], values.view(np.uint32)
+@lean
+def _decode(buf, pos, end, rows, clients, weights, shared, private, out, wire, half):
+    d = out.shape[1]
     for j in range(rows.shape[0]):
         if pos + 2 * d > end:
             return TRUNCATED
-        halves, weight = buf[pos : pos + 2 * d].view(np.uint16), weights[j]
-        for first in range(0, d, CHUNK):
-            chunk = out[rows[j], first : first + CHUNK]
-            for i in range(chunk.shape[0]):
-                h = np.int64(halves[first + i])
-                bits[i] = from_float16(h) if half else h << 16
-            for i in range(chunk.shape[0]):
-                chunk[i] += weight * values[i]
+        target, halves, weight = out[rows[j]], buf[pos : pos + 2 * d].view(np.uint16), weights[j]
+        for i in range(d):
+            h = np.uint32(halves[i])
+            target[i] += weight * float_of(from_float16(h) if half else np.uint32(h << np.uint32(16)))
         pos += 2 * d
     return pos
