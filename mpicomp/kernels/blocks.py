@@ -7,6 +7,7 @@ picked out of two registers at once. On processors with shorter vectors LLVM spl
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
@@ -17,16 +18,21 @@ from .lanes import AHEAD, CACHE_LINE, address_of, kernel_intrinsic, prefetch
 
 BLOCK, PAIR = 16, 32  # entries
 _I8, _I16, _I32, _I64 = (ir.IntType(bits) for bits in (8, 16, 32, 64))
-_BYTES, _WORDS, _WIDE = (ir.VectorType(kind, BLOCK) for kind in (_I8, _I32, _I64))
+_WORDS, _WIDE = (ir.VectorType(kind, BLOCK) for kind in (_I32, _I64))
 _FLOATS, _DOUBLES = ir.VectorType(ir.FloatType(), BLOCK), ir.VectorType(ir.DoubleType(), BLOCK)
 _GAMMA = 0x9E3779B9  # as in `random.state32`
 
 
-def _splat(builder: Any, value: Any) -> Any:
+def _places(context: Any, builder: Any, signature: Any, args: Any) -> Callable[[int, Any, Any], Any]:
+    """place_of(number, at, kind): a pointer to a `kind` in the array that is argument `number`, `at` bytes after its beginning."""
+    return lambda number, at, kind: address_of(context, builder, signature.args[number:], [args[number], at], kind)
+
+
+def _splat(builder: Any, value: Any, lanes: int = BLOCK) -> Any:
     """A vector with `value`, a number of the kernel, in every lane."""
-    kind = ir.VectorType(value.type, BLOCK)
+    kind = ir.VectorType(value.type, lanes)
     first = builder.insert_element(ir.Constant(kind, ir.Undefined), value, _I32(0))
-    return builder.shuffle_vector(first, ir.Constant(kind, ir.Undefined), ir.Constant(ir.VectorType(_I32, BLOCK), None))
+    return builder.shuffle_vector(first, ir.Constant(kind, ir.Undefined), ir.Constant(ir.VectorType(_I32, lanes), None))
 
 
 def _all(kind: ir.VectorType, value: Any) -> ir.Constant:
@@ -79,10 +85,7 @@ def _upper_products(builder: Any, words: Any, factor: Any) -> Any:
     def pick(a: Any, b: Any, lanes: list[int]) -> Any:
         return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(_I32, BLOCK), lanes))
 
-    first = builder.insert_element(ir.Constant(wide, ir.Undefined), factor, _I32(0))
-    factors = builder.shuffle_vector(
-        first, ir.Constant(wide, ir.Undefined), ir.Constant(ir.VectorType(_I32, BLOCK // 2), None)
-    )
+    factors = _splat(builder, factor, BLOCK // 2)
     low = ir.Constant(wide, [0xFFFFFFFF] * (BLOCK // 2))
     odd = pick(words, undefined, [lane | 1 for lane in range(BLOCK)])
 
@@ -143,16 +146,12 @@ def ends_of_blocks(
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         (_, first, count, clients, own_place, steep, offset, doubt, shared, private, _, byte, _) = args
-
-        def place_of(number: int, at: Any, kind: Any) -> Any:
-            return address_of(context, builder, signature.args[number:], [args[number], at], kind)
-
+        place_of = _places(context, builder, signature, args)
         n_wide = builder.zext(clients, _I64)
         here, there = _splat(builder, own_place), _splat(builder, builder.sub(own_place, clients))
-        digits = builder.add(builder.ctlz(builder.sub(clients, _I32(1)), ir.IntType(1)(0)), _I32(-1))  # of γ
-        scale = builder.bitcast(
-            builder.shl(builder.add(digits, _I32(127)), _I32(23)), ir.FloatType()
-        )  # 2 to that power
+        digits = builder.sub(builder.ctlz(builder.sub(clients, _I32(1)), ir.IntType(1)(0)), _I32(1))  # of γ
+        power = builder.shl(builder.add(digits, _I32(127)), _I32(23))
+        scale = builder.bitcast(power, ir.FloatType())  # 2 to the power of `digits`
         slopes, fine = _splat(builder, builder.fmul(steep, scale)), _splat(builder, digits)
         bounds = [builder.fsub(sign, offset) for sign in (doubt, builder.fneg(doubt))]
         above, below = (_splat(builder, builder.fmul(bound, scale)) for bound in bounds)
@@ -190,10 +189,7 @@ def powers_of_blocks(
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         _, first, count, private, _, exponent, sign = args
-
-        def place_of(number: int, at: Any, kind: Any) -> Any:
-            return address_of(context, builder, signature.args[number:], [args[number], at], kind)
-
+        place_of = _places(context, builder, signature, args)
         dithers = _Dithers(builder, private, builder.lshr(first, _I64(1)))
         with cgutils.for_range(builder, count) as loop:
             done, fields = builder.mul(loop.index, _I64(PAIR)), []
@@ -223,10 +219,7 @@ def wide_powers_of_blocks(typing: Any, x: Any, start: Any, pairs: Any, key: Any,
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         _, first, count, private, _, begin, _ = args
-
-        def place_of(number: int, at: Any, kind: Any) -> Any:
-            return address_of(context, builder, signature.args[number:], [args[number], at], kind)
-
+        place_of = _places(context, builder, signature, args)
         dithers = _Dithers(builder, private, builder.lshr(first, _I64(1)))
         with cgutils.for_range(builder, count) as loop:
             done, fields = builder.mul(loop.index, _I64(PAIR)), []
@@ -262,10 +255,7 @@ def levels_of_blocks(
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         _, first, count, steep, most, private, fine, middle, _, begin = args
         size = codes.dtype.bitwidth // 8
-
-        def place_of(number: int, at: Any, kind: Any) -> Any:
-            return address_of(context, builder, signature.args[number:], [args[number], at], kind)
-
+        place_of = _places(context, builder, signature, args)
         dithers, slopes = _Dithers(builder, private, first), _splat(builder, steep)
         precision = _splat(builder, builder.trunc(fine, _I32))
         lost = builder.sub(_all(_WORDS, 32), precision)
@@ -287,9 +277,7 @@ def levels_of_blocks(
                 kind = ir.VectorType(_I16, BLOCK)
                 found = [builder.trunc(builder.ashr(total, precision), kind) for total in sums]
             kind, offset = found[0].type, builder.trunc(middle, found[0].type.element)
-            first_lane = builder.insert_element(ir.Constant(kind, ir.Undefined), offset, _I32(0))
-            zero = ir.Constant(ir.VectorType(_I32, kind.count), None)
-            offsets = builder.shuffle_vector(first_lane, ir.Constant(kind, ir.Undefined), zero)
+            offsets = _splat(builder, offset, kind.count)
             for block, part in enumerate(found):
                 byte = builder.mul(builder.add(begin, builder.add(done, _I64(block * BLOCK))), _I64(size))
                 builder.store(builder.add(part, offsets), place_of(8, byte, kind), align=1)
@@ -309,16 +297,13 @@ def nibbles_of_blocks(typing: Any, fields: Any, count: Any, out: Any) -> Any:
         raw, pairs = ir.VectorType(_I8, size), ir.VectorType(_I16, size // 2)
         even = ir.Constant(ir.VectorType(_I32, size), list(range(0, 2 * size, 2)))
         four = ir.Constant(pairs, [4] * (size // 2))
-
-        def place_of(number: int, at: Any) -> Any:
-            return address_of(context, builder, signature.args[number:], [args[number], at], raw)
-
+        place_of = _places(context, builder, signature, args)
         with cgutils.for_range(builder, args[1]) as loop:
             at, both = builder.mul(loop.index, _I64(size)), []
             for part in (0, 1):
                 byte = builder.add(builder.add(at, at), _I64(part * size))
-                two = builder.bitcast(builder.load(place_of(0, byte), align=1), pairs)
+                two = builder.bitcast(builder.load(place_of(0, byte, raw), align=1), pairs)
                 both.append(builder.bitcast(builder.or_(two, builder.lshr(two, four)), raw))
-            builder.store(builder.shuffle_vector(*both, even), place_of(2, at), align=1)
+            builder.store(builder.shuffle_vector(*both, even), place_of(2, at, raw), align=1)
 
     return types.void(fields, types.intp, out), generate
