@@ -151,11 +151,23 @@ class Case:
         return self.rng.randrange(2, min(5, int(self.options["clients"]) + 2))
 
     def manifests(self) -> list[Path]:
-        """The checkpoints that are whole, the oldest first."""
-        return sorted(self.folder.glob("checkpoints/*/checkpoint.json"))
+        """The checkpoints that are whole, the oldest first; a job that runs may remove one while it is looked at."""
+        found = []
+        with suppress(FileNotFoundError):
+            for name in sorted(os.listdir(self.folder / "checkpoints")):
+                path = self.folder / "checkpoints" / name / "checkpoint.json"
+                found += [path] if path.exists() else []
+        return found
+
+    def writing(self) -> bool:
+        """A file of a checkpoint is being written."""
+        with suppress(FileNotFoundError):
+            folder = self.folder / "checkpoints"
+            return any(file.endswith(".part") for name in os.listdir(folder) for file in os.listdir(folder / name))
+        return False
 
     def written(self) -> list[int]:
-        """When; a job that runs may remove the oldest meanwhile."""
+        """When they were written."""
         times = []
         for path in self.manifests():
             with suppress(FileNotFoundError):
@@ -206,7 +218,7 @@ def kill_all(case: Case, job: Job) -> None:
 def kill_writing(case: Case, job: Job) -> None:
     """SIGKILL of one or all ranks while a file of a checkpoint is being written."""
     pids = job.pids()
-    wait_until(job, lambda: any(case.folder.glob("checkpoints/*/*.part")))
+    wait_until(job, lambda: case.writing())
     kill(case.rng.choice((pids[:1], pids[-1:], pids)))
 
 
