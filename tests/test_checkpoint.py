@@ -178,6 +178,15 @@ def test_without_a_whole_checkpoint_the_error_says_so(tmp_path):
         run(tmp_path / "new", method="ef21", resume=str(tmp_path / "elsewhere"))
 
 
+def test_a_first_checkpoint_that_was_never_finished_is_none(tmp_path, capfd):
+    whole = run(tmp_path / "whole", method="ef21")
+    run(tmp_path / "out", method="ef21", rounds=9, checkpoint_every=8)
+    remove_manifest(newest(tmp_path / "out"))
+    again = run(tmp_path / "out", method="ef21", resume="auto")
+    assert "round-000000008 was never finished" in capfd.readouterr().out and again.summary["resumed_at"] == 0
+    same(whole, again)
+
+
 def test_a_checkpoint_of_another_configuration_is_refused(tmp_path):
     run(tmp_path, method="ef21", rounds=9, checkpoint_every=8)
     with pytest.raises(CheckpointError, match=r"seed=3.*seed=4"):
@@ -204,7 +213,22 @@ def test_a_damaged_newer_checkpoint_does_not_push_out_whole_ones(tmp_path):
     run(tmp_path, method="ef21", rounds=17, checkpoint_every=8)
     flip(newest(tmp_path))
     run(tmp_path, method="ef21", rounds=13, checkpoint_every=2, resume="auto")
-    assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["round-000000010", "round-000000012"]
+    left = sorted(p.name for p in (tmp_path / "checkpoints").iterdir())
+    assert left == ["refused-round-000000016", "round-000000010", "round-000000012"]
+
+
+@pytest.mark.parametrize("damage", [flip, remove_shard, remove_manifest])
+def test_a_damaged_older_checkpoint_does_not_count_as_one_that_is_kept(damage, tmp_path, capfd):
+    """Two in a row: the run that went on from an older one wrote one more, which is damaged in its turn."""
+    whole = run(method="ef21")
+    run(tmp_path, method="ef21", rounds=14, checkpoint_every=4)
+    damage(newest(tmp_path))
+    run(tmp_path, method="ef21", rounds=17, checkpoint_every=16, resume="auto")
+    damage(newest(tmp_path))
+    again = run(tmp_path, method="ef21", resume="auto")
+    assert again.summary["resumed_at"] == 8
+    assert capfd.readouterr().out.count("is now refused-round-0000000") == (0 if damage is remove_manifest else 2)
+    same(whole, again)
 
 
 def test_shards_hold_plain_arrays(tmp_path):
@@ -473,7 +497,8 @@ def meets(whole, d, rounds, every, crash):
         time.sleep(rng.uniform(0.2, 1) * seconds)
         os.kill(child, signal.SIGKILL)
     end = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    files = sorted(path.name for path in sorted(out.glob("checkpoints/*"))[-1].iterdir()) if out.exists() else []
+    folders = sorted(out.glob("checkpoints/*"))
+    files = sorted(path.name for path in folders[-1].iterdir()) if folders else []
     again = run(d, rounds, out=str(out), checkpoint_every=every, resume="auto")
     rows = [[{k: v for k, v in row.items() if not k.startswith("seconds")} for row in result.history] for result in (whole, again)]
     same = all(whole.summary[key] == again.summary[key] for key in ("iterate_sha256", "bytes")) and rows[0] == rows[1]

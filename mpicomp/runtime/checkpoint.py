@@ -18,6 +18,7 @@ import os
 import shutil
 import zipfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -134,7 +135,9 @@ def _finish(
         sealed = json.dumps({**manifest, "sha256": _seal(manifest)})
         _write(folder / "checkpoint.json", lambda file: file.write(sealed.encode()))
         folders = sorted(folder.parent.glob("round-*"))
-        kept = folders[: folders.index(folder) + 1][-KEEP:]  # later ones are what a resumed run found damaged
+        kept = folders[: folders.index(folder) + 1][
+            -KEEP:
+        ]  # later ones could not be set aside when they were found damaged
         for old in folders:
             if old not in kept:
                 shutil.rmtree(old, ignore_errors=True)
@@ -338,6 +341,19 @@ def refuse_other_checkpoints(config: Config) -> None:
         )
 
 
+def _set_aside(folders: list[Path]) -> list[str]:
+    """Remove what never was whole, rename what cannot be read: neither must count as one of the checkpoints that are kept."""
+    notes = []
+    for folder in folders:
+        aside = folder.with_name(f"refused-{folder.name}")
+        shutil.rmtree(aside if (folder / "checkpoint.json").exists() else folder, ignore_errors=True)
+        if folder.exists():
+            with suppress(OSError):  # a file system that cannot be written is another message's affair
+                folder.rename(aside)
+                notes.append(f"{folder} is now {aside.name}")
+    return notes
+
+
 def find(config: Config) -> tuple[Checkpoint | None, list[str]]:
     """The newest whole checkpoint of this configuration, and what a person should know about the choice."""
     auto = config.resume == "auto"
@@ -351,9 +367,13 @@ def find(config: Config) -> tuple[Checkpoint | None, list[str]]:
             notes.append(f"cannot go on from {folder} ({error}); trying an older checkpoint")
             continue
         checkpoint.check(config)
+        if config.out and base == Path(config.out):
+            notes += _set_aside(folders[: folders.index(folder)])
         notes.append(f"going on after round {checkpoint.round} from {folder}")
         return checkpoint, notes
-    if auto and not notes:
-        return None, ["no checkpoint yet, starting afresh"]
+    if auto and not any((folder / "checkpoint.json").exists() for folder in folders):
+        _set_aside(folders)
+        unfinished = [f"{folder} was never finished" for folder in folders]
+        return None, [*unfinished, "no checkpoint yet, starting afresh"]
     reason = "; ".join(notes) if notes else f"no checkpoint in {base / FOLDER}"
     raise CheckpointError(f"{reason}; remove the directory or drop --resume to start afresh")
