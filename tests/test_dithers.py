@@ -143,3 +143,25 @@ def test_powers_of_two(dtype, wire):
     each = 1 if wire == "float32" else 4
     high = rest[: d * each].reshape(d, each) @ (1 << np.arange(each))
     np.testing.assert_array_equal(high, fields >> np.uint64(8))
+
+
+# ---- the law of what arrives ----------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("spec", ["qsgd:bits=2,norm=max,bucket=512", "qsgd:bits=6", "natural", "cq", "ternary"])
+def test_errors_are_those_of_independent_entries(spec):
+    """Unbiased in every entry, and so is their sum, whose variance is the sum of theirs: entries with a common word do not conspire."""
+    d, draws = 1024, 3000
+    x = np.random.default_rng(8).standard_normal((1, d)).astype(np.float32)
+    codec = mc.compressor(spec).bind(d, 1, np.float32)
+    one, buf, tally = np.zeros(1, np.int64), np.zeros(codec.max_nbytes + 8, np.uint8), np.zeros(2, np.int64)
+    errors = np.empty((draws, d))
+    for t in range(draws):
+        keys = Keys(derive(1, Stream.UPLINK_SHARED, t), derive(1, Stream.UPLINK_PRIVATE, t))
+        end, out = codec.encode(x, one, one, keys, buf, 0, tally), np.zeros((1, d))
+        codec.decode_add(buf, 0, end, one, one, np.ones(1), keys, out)
+        errors[t] = out[0] - x[0]
+    variances = errors.var(axis=0)
+    noisy = variances > 0
+    z = errors.mean(axis=0)[noisy] / np.sqrt(variances[noisy] / draws)
+    assert np.abs(z).max() < 5 and abs(np.mean(z**2) - 1) < 5 * np.sqrt(2 / noisy.sum())
+    for signs in (np.ones(d), np.sign(x[0]), np.tile(np.repeat([1.0, -1.0], 16), d // 32)):
+        assert abs((errors @ signs).var() / variances.sum() - 1) < 5 * np.sqrt(2 / draws)
