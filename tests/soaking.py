@@ -156,7 +156,7 @@ class Case:
         with suppress(FileNotFoundError):
             for name in sorted(os.listdir(self.folder / "checkpoints")):
                 path = self.folder / "checkpoints" / name / "checkpoint.json"
-                found += [path] if path.exists() else []
+                found += [path] if name.startswith("round-") and path.exists() else []
         return found
 
     def writing(self) -> bool:
