@@ -276,7 +276,8 @@ def test_bytes_of_mpi_against_those_of_the_interface(lab_here, mpi, monkeypatch)
     assert [row[0] for row in numbers] == [64 * 4**k for k in range(10)]
     for size, messages, handed, sent, *_ in numbers:
         headers = sent - handed
-        assert handed == size * messages and headers > 0  # TCP may put small messages together
+        # Ethernet, IPv4 and TCP without options: 54 bytes, of each segment; TCP may put small messages together, to 64 KiB
+        assert handed == size * messages and 54 * -(-handed // 65536) <= headers
         assert headers <= 250 * messages + 0.02 * handed
     assert 1 < numbers[-1][3] / numbers[-1][2] < 1.02
 

@@ -57,7 +57,7 @@ class Monitor:
     def __init__(self, comm: Any):
         from mpi4py import MPI
 
-        self._mpi, self._comm = library(MPI), comm
+        self._mpi, self._comm = library(MPI), comm  # the handles below hold the communicator's address
         self._call("MPI_T_init_thread", 0, ctypes.byref(ctypes.c_int()))
         self._session = ctypes.c_void_p()
         self._call("MPI_T_pvar_session_create", ctypes.byref(self._session))

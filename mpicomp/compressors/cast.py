@@ -62,12 +62,9 @@ def _encode(V, rows, clients, shared, private, buf, pos, tally, wire, half):
         for first in range(0, d, PIECE):
             fetch(x, first + AHEAD, first + AHEAD + PIECE)
             chunk, out = x[first : first + PIECE], halves[first : first + PIECE]
-            if half:
-                for i in range(chunk.shape[0]):
-                    out[i] = to_float16(bits_of(np.float32(chunk[i])))
-            else:
-                for i in range(chunk.shape[0]):
-                    out[i] = to_bfloat16(bits_of(np.float32(chunk[i])))
+            for i in range(chunk.shape[0]):
+                bits = bits_of(np.float32(chunk[i]))
+                out[i] = to_float16(bits) if half else to_bfloat16(bits)
         pos += 2 * d
     tally[0] += 16 * d * rows.shape[0]
     tally[1] += 16 * d * rows.shape[0]

@@ -7,7 +7,7 @@ picked out of two registers at once. On processors with shorter vectors LLVM spl
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from llvmlite import ir
@@ -50,8 +50,13 @@ class _Dithers:
         steps = ir.Constant(_WORDS, [lane * _GAMMA & 0xFFFFFFFF for lane in range(BLOCK)])
         self.states = cgutils.alloca_once_value(builder, builder.add(_splat(builder, state), steps))
 
-    def next(self) -> list[Any]:
-        """Those of the two blocks of the next pair; to be called once, in the loop."""
+    def blocks(self, loop: Any) -> Iterator[tuple[Any, Any]]:
+        """(how many entries of the loop came before, dithers) of the two blocks of its next pair; once in the loop."""
+        done = self.builder.mul(loop.index, _I64(PAIR))
+        for block, dithers in enumerate(self._next()):
+            yield self.builder.add(done, _I64(block * BLOCK)), dithers
+
+    def _next(self) -> list[Any]:
         builder, states = self.builder, self.builder.load(self.states)
         builder.store(builder.add(states, _all(_WORDS, BLOCK * _GAMMA & 0xFFFFFFFF)), self.states)
         words = self._drawn(states)
@@ -157,8 +162,7 @@ def ends_of_blocks(
         above, below = (_splat(builder, builder.fmul(bound, scale)) for bound in bounds)
         shifts, fractions = (_Dithers(builder, k, builder.lshr(first, _I64(1))) for k in (shared, private))
         with cgutils.for_range(builder, count) as loop:
-            for block, (drawn, own) in enumerate(zip(shifts.next(), fractions.next(), strict=True)):
-                done = builder.add(builder.mul(loop.index, _I64(PAIR)), _I64(block * BLOCK))
+            for (done, drawn), (_, own) in zip(shifts.blocks(loop), fractions.blocks(loop), strict=True):
                 shift = _upper_products(builder, drawn, n_wide)
                 up, down = builder.add(shift, here), builder.add(shift, there)
                 shift = builder.select(builder.icmp_unsigned("<", up, down), up, down)  # modulo n: the smaller one
@@ -192,9 +196,8 @@ def powers_of_blocks(
         place_of = _places(context, builder, signature, args)
         dithers = _Dithers(builder, private, builder.lshr(first, _I64(1)))
         with cgutils.for_range(builder, count) as loop:
-            done, fields = builder.mul(loop.index, _I64(PAIR)), []
-            for block, dither in enumerate(dithers.next()):
-                here = builder.add(done, _I64(block * BLOCK))
+            fields = []
+            for here, dither in dithers.blocks(loop):
                 values = _values(builder, place_of, x.dtype, builder.add(first, here))
                 bits = builder.bitcast(_in(builder, values, _FLOATS), _WORDS)
                 # twice the magnitude and twice as many random bits: without the sign, the exponent ends at the upper end
@@ -206,7 +209,7 @@ def powers_of_blocks(
                 negative = builder.bitcast(builder.icmp_signed("<", bits, _all(_WORDS, 0)), _I16)
                 at = builder.add(sign, builder.lshr(here, _I64(3)))
                 builder.store(negative, place_of(4, at, _I16), align=1)
-            powers = _bytes_of(builder, fields, 3)
+            powers, done = _bytes_of(builder, fields, 3), builder.mul(loop.index, _I64(PAIR))
             builder.store(powers, place_of(4, builder.add(exponent, done), powers.type), align=1)
 
     return types.void(x, types.intp, types.intp, types.uint64, buf, types.intp, types.intp), generate
@@ -222,9 +225,8 @@ def wide_powers_of_blocks(typing: Any, x: Any, start: Any, pairs: Any, key: Any,
         place_of = _places(context, builder, signature, args)
         dithers = _Dithers(builder, private, builder.lshr(first, _I64(1)))
         with cgutils.for_range(builder, count) as loop:
-            done, fields = builder.mul(loop.index, _I64(PAIR)), []
-            for block, dither in enumerate(dithers.next()):
-                here = builder.add(done, _I64(block * BLOCK))
+            fields = []
+            for here, dither in dithers.blocks(loop):
                 values = _values(builder, place_of, x.dtype, builder.add(first, here))
                 bits = builder.bitcast(_in(builder, values, _DOUBLES), _WIDE)
                 draw = builder.shl(builder.zext(dither, _WIDE), _all(_WIDE, 20))
@@ -232,6 +234,7 @@ def wide_powers_of_blocks(typing: Any, x: Any, start: Any, pairs: Any, key: Any,
                 below = builder.icmp_unsigned("<", magnitude, _all(_WIDE, 2046 << 52))
                 field = builder.select(below, builder.add(bits, draw), bits)
                 fields.append(builder.lshr(field, _all(_WIDE, 52)))
+            done = builder.mul(loop.index, _I64(PAIR))
             for number, byte, at in ((4, 0, builder.add(begin, done)), (6, 1, done)):
                 part = _bytes_of(builder, fields, byte)
                 builder.store(part, place_of(number, at, part.type), align=1)
@@ -261,9 +264,8 @@ def levels_of_blocks(
         lost = builder.sub(_all(_WORDS, 32), precision)
         with cgutils.for_range(builder, count) as loop:
             done, sums = builder.mul(loop.index, _I64(PAIR)), []
-            for block, dither in enumerate(dithers.next()):
-                entry = builder.add(first, builder.add(done, _I64(block * BLOCK)))
-                value = builder.fmul(slopes, _values(builder, place_of, x.dtype, entry))
+            for here, dither in dithers.blocks(loop):
+                value = builder.fmul(slopes, _values(builder, place_of, x.dtype, builder.add(first, here)))
                 if limit != types.none:
                     upper = _splat(builder, most)
                     lower = builder.fneg(upper)

@@ -108,14 +108,8 @@ def bits32(key, element):
 
 @njit
 def state32(key, element):
-    """What `draw32` needs to know of an element; for loops over consecutive ones, where `next32` saves a multiplication."""
+    """What `draw32` needs to know of an element; that of the next one is larger by the golden ratio, modulo 2**32."""
     return add32(mul32(np.uint32(element), _GAMMA), np.uint32(key & np.uint64(0xFFFFFFFF)))
-
-
-@njit
-def next32(state):
-    """The state of the next element."""
-    return add32(state, _GAMMA)
 
 
 @njit
