@@ -9,7 +9,7 @@ import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NoReturn
 
 from ..errors import RankFailure, UserError, full_text
 
@@ -60,7 +60,8 @@ def guard(comm: Any) -> Iterator[Guarded]:
         yield held
         return
     try:
-        yield held
+        with _no_silent_exit(held):
+            yield held
     except UserError as error:
         if held.errors is None or not _all_arrive(held.errors):
             _end(
@@ -76,6 +77,25 @@ def guard(comm: Any) -> Iterator[Guarded]:
         _end(held.comm, traceback.format_exc(), code or 1)
     else:
         held.release()
+
+
+@contextmanager
+def _no_silent_exit(held: Guarded) -> Iterator[None]:
+    """`os._exit(0)` in this process is a failure here. MPICH's launcher may take a rank that leaves so for a success: on a busy machine it
+    then ends the others and returns 0 itself, or leaves them waiting."""
+    leave, process = os._exit, os.getpid()
+
+    def failing_exit(status: int) -> NoReturn:
+        if status == 0 and os.getpid() == process:  # not in a process that was forked
+            stack = "".join(traceback.format_stack(sys._getframe(1)))
+            _end(held.comm, f"it called os._exit(0) in the middle of a run\n{stack}", 1)
+        leave(status)
+
+    os._exit = failing_exit
+    try:
+        yield
+    finally:
+        os._exit = leave
 
 
 def _all_arrive(comm: Any) -> bool:
