@@ -7,10 +7,11 @@ import pytest
 
 import mpicomp as mc
 from mpicomp.compressors import Codec
+from mpicomp.compressors.lattice import Lattice
 from mpicomp.errors import ConfigError, TheoryError, WireError
 from mpicomp.kernels import hadamard
-from mpicomp.kernels.lattice import SHIFTS, round_to_ends, round_to_lattice
-from mpicomp.kernels.random import Keys, Stream, bits64, client_key, derive, dither32, permutation
+from mpicomp.kernels.lattice import OFFSETS, SHIFTS, round_exactly, round_to_ends, round_to_lattice
+from mpicomp.kernels.random import Keys, Stream, bits32, bits64, client_key, derive, dither32, permutation
 from mpicomp.kernels.range_coder import decode_symbols, encode_symbols
 from mpicomp.mechanisms.direct import Direct
 from mpicomp.study.estimation import mean_errors
@@ -502,7 +503,36 @@ def test_two_levels_in_blocks_are_those_of_the_definition(dtype, strata):
         shift = int(dither32(bits64(common, SHIFTS), j)) * strata >> 32
         x[j] = radius * (2.0 * ((place + shift) % strata + (int(dither32(key, j)) >> 8) / 2**24) / strata - 1.0)
     expected, codes, again = np.zeros(count, np.uint8), np.zeros(2048, np.uint8), np.zeros(2048, np.uint8)
-    round_to_lattice(x, radius, 0.5, 0.5, 0.0, 2, common, key, place, strata, 0, expected)
+    round_exactly(x, radius, (0.5, 0.5, 0.0, 2), (common, key, place, strata), 0, expected)
     for start in range(0, count, 2048):
         round_to_ends(x, start, start + 2048, radius, common, key, place, strata, buf, start // 8, codes, again)
     assert np.array_equal(np.unpackbits(buf, bitorder="little"), expected) and 0.4 < expected.mean() < 0.6
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("strata", [1, 7, 100, 1 << 16, 1 << 17])
+@pytest.mark.parametrize(
+    "lattice",
+    [Lattice("interval", k) for k in (2, 3, 4, 300, 2000)] + [Lattice("sign-magnitude", k) for k in (2, 5)],
+    ids=str,
+)
+def test_many_levels_in_blocks_are_those_of_the_definition(lattice, strata, dtype):
+    """Thousands of entries at their thresholds, as near as the numbers allow; some at the ends, some beyond them; parts of any length."""
+    radius, key, common, place = 2.5, np.uint64(0xFEDCBA9876543210), np.uint64(17), strata // 3
+    count, (base, spread) = 1 << 14, lattice.offset
+    levels, draws = (lattice.slope, base, spread, lattice.symbols), (common, key, place, strata)
+    rng = np.random.default_rng(strata)
+    shifts, offsets = bits64(common, SHIFTS), bits64(common, OFFSETS)
+    doubts = np.zeros(count // 8, np.uint8)
+    for element, size in ((0, count), (7, count), (32, 40), (61, 1), (64, 33), (95, 32)):
+        x = rng.uniform(-radius, radius, size).astype(dtype)
+        for j in range(size // 2):
+            shift = int(dither32(shifts, element + j)) * strata >> 32
+            threshold = ((place + shift) % strata + (int(dither32(key, element + j)) >> 8) / 2**24) / strata
+            offset = base + spread * ((int(bits32(offsets, element + j)) >> 8) + 1) / 2**24
+            x[j] = radius * (rng.integers(lattice.symbols) + threshold - offset) / lattice.slope
+        x[size - 1 :: 50] = 3 * radius * rng.choice([-1, 1])
+        expected, codes = np.zeros(size, np.uint16), np.full(size, 9999, np.uint16)
+        round_exactly(x, radius, levels, draws, element, expected)
+        round_to_lattice(x, radius, levels, draws, element, codes, doubts)
+        assert np.array_equal(codes, expected) and (size < count or len(set(expected)) >= min(lattice.symbols, 1000))

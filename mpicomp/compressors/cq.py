@@ -9,13 +9,13 @@ import numpy as np
 
 from ..errors import ConfigError, TheoryError
 from ..kernels import njit
-from ..kernels.bits import CHUNK, bit_length, pack_all, packed_nbytes, padding_is_zero, unpack_all
+from ..kernels.bits import CHUNK, bit_length, pack_all, packed_nbytes, padding_is_zero
 from ..kernels.hadamard import rotate, rotate_back
-from ..kernels.lattice import PERMUTATION, SIGNS, lattice_points, round_to_lattice
+from ..kernels.lattice import PERMUTATION, SIGNS, add_packed, add_points, round_to_lattice, write_rounded
 from ..kernels.quantize import LANES
 from ..kernels.random import bits64, client_key, permutation
 from ..kernels.range_coder import MAX_SYMBOLS, decode_symbols, encode_symbols
-from ..kernels.status import BAD_MODE, BAD_PADDING, BAD_VALUE, TRUNCATED
+from ..kernels.status import BAD_MODE, BAD_PADDING, TRUNCATED
 from .base import Codec, Compressor, compressors
 from .cq_bits import decode_bits, encode_bits, radius_of
 from .identity import Identity
@@ -173,7 +173,7 @@ class CQ(Compressor):
         factor = sqrt(self._size(dim, n_clients) / length) if self.clip else 1.0
         agreed = np.full(0 if own else 1, np.nan)
         order = np.empty(n_clients if self._correlated() else 0, np.int64)
-        work, lanes, top = np.empty(length), np.empty(LANES), np.empty(CHUNK, np.uint8)
+        work, lanes, top = np.empty(length if self.rotate else 0), np.empty(LANES), np.empty(CHUNK, np.uint8)
         sizing = self.rotate, self.use_max, factor, work, lanes
 
         def measure(V, rows, clients, keys):
@@ -188,7 +188,8 @@ class CQ(Compressor):
         else:
             lattice = self.lattice.slope, *self.lattice.offset, self.lattice.symbols
             counts = np.empty(self.lattice.symbols if self.entropy else 0, np.int64)
-            coding = width, np.empty(length, np.uint16), top, counts
+            at_once = length if self.entropy else CHUNK
+            coding = width, np.empty(at_once, np.uint16), np.empty((at_once + 7) >> 3, np.uint8), top, counts
             encode, decode = _encode, _decode
             args = sizing, lattice, agreed, order, coding
         return Codec(
@@ -198,13 +199,12 @@ class CQ(Compressor):
 
 
 @njit
-def load(x, key, sizing):
-    """work ← x in float64, padded with zeros and rotated where that is asked for."""
-    turn, _, _, work, _ = sizing
+def _turn(x, key, sizing):
+    """work ← H D x/√N in float64, x padded with zeros."""
+    work = sizing[3]
     work[: x.shape[0]] = x
-    if turn:
-        work[x.shape[0] :] = 0.0
-        rotate(work, bits64(key, SIGNS))
+    work[x.shape[0] :] = 0.0
+    rotate(work, bits64(key, SIGNS))
 
 
 @njit
@@ -214,85 +214,110 @@ def _common_key(shared, key, order):
 
 
 @njit
+def _radius(x, sizing, wire):
+    _, use_max, factor, _, lanes = sizing
+    return radius_of(x, use_max, factor, lanes, wire)
+
+
+@njit
 def _radii(V, rows, clients, shared, private, radii, wire, sizing, order):
-    _, use_max, factor, work, lanes = sizing
     for j in range(rows.shape[0]):
-        load(V[rows[j]], _common_key(shared, client_key(private, clients[j]), order), sizing)
-        radii[j] = radius_of(work, use_max, factor, lanes, wire)
+        if sizing[0]:
+            _turn(V[rows[j]], _common_key(shared, client_key(private, clients[j]), order), sizing)
+            radii[j] = _radius(sizing[3], sizing, wire)
+        else:
+            radii[j] = _radius(V[rows[j]], sizing, wire)
 
 
 @njit
 def _encode(V, rows, clients, shared, private, buf, pos, tally, wire, sizing, lattice, agreed, order, coding):
-    slope, base, spread, symbols = lattice
-    width, codes, top, counts = coding
-    _, use_max, factor, work, lanes = sizing
-    own = agreed.shape[0] == 0
+    strata = max(order.shape[0], 1)
     permutation(bits64(shared, PERMUTATION), order)
     for j in range(rows.shape[0]):
-        begin, key = pos, client_key(private, clients[j])
+        begin, x, key = pos, V[rows[j]], client_key(private, clients[j])
         common = _common_key(shared, key, order)
-        load(V[rows[j]], common, sizing)
-        if own:
-            r = radius_of(work, use_max, factor, lanes, wire)
-            buf[pos : pos + wire.itemsize].view(wire.dtype)[0] = r
-            pos += wire.itemsize
+        draws = common, key, order[clients[j] % strata] if order.shape[0] else 0, strata
+        if sizing[0]:
+            _turn(x, common, sizing)
+            pos = _write(sizing[3], buf, pos, tally, wire, sizing, lattice, draws, agreed, coding)
         else:
-            r = agreed[0]
-        if np.isfinite(r):
-            strata = max(order.shape[0], 1)
-            stratum = order[clients[j] % strata] if order.shape[0] else 0
-            round_to_lattice(work, r, slope, base, spread, symbols, common, key, stratum, strata, 0, codes)
-        else:
-            codes[:] = 0
-        if counts.shape[0]:
-            stop = pos + packed_nbytes(codes.shape[0], width)
-            got = encode_symbols(codes, counts, buf, pos + 1, stop)
-            buf[pos] = _CODED if got > 0 else _PACKED
-            pos = got if got > 0 else pack_all(codes, codes.shape[0], width, buf, pos + 1, top)
-            tally[1] += 8 * (pos - begin)
-        else:
-            pos = pack_all(codes, codes.shape[0], width, buf, pos, top)
-            tally[1] += codes.shape[0] * width + (8 * wire.itemsize if own else 0)
+            pos = _write(x, buf, pos, tally, wire, sizing, lattice, draws, agreed, coding)
         tally[0] += 8 * (pos - begin)
     return pos
 
 
 @njit
+def _write(x, buf, pos, tally, wire, sizing, lattice, draws, agreed, coding):
+    width, codes, doubts, top, counts = coding
+    begin, nbytes = pos, packed_nbytes(x.shape[0], width)
+    if agreed.shape[0]:
+        r = agreed[0]
+    else:
+        r = _radius(x, sizing, wire)
+        buf[pos : pos + wire.itemsize].view(wire.dtype)[0] = r
+        pos += wire.itemsize
+    if counts.shape[0]:
+        if np.isfinite(r):
+            round_to_lattice(x, r, lattice, draws, 0, codes, doubts)
+        else:
+            codes[:] = 0
+        got = encode_symbols(codes, counts, buf, pos + 1, pos + nbytes)
+        buf[pos] = _CODED if got > 0 else _PACKED
+        pos = got if got > 0 else pack_all(codes, x.shape[0], width, buf, pos + 1, top)
+        tally[1] += 8 * (pos - begin)
+        return pos
+    if np.isfinite(r):
+        write_rounded(x, r, lattice, draws, 0, width, codes, doubts, top, buf, pos)
+    else:
+        buf[pos : pos + nbytes] = 0
+    tally[1] += x.shape[0] * width + 8 * (pos - begin)
+    return pos + nbytes
+
+
+@njit
 def _decode(buf, pos, end, rows, clients, weights, shared, private, out, wire, sizing, lattice, agreed, order, coding):
-    slope, base, spread, symbols = lattice
-    width, codes, top, counts = coding
-    turn, work, own = sizing[0], sizing[3], agreed.shape[0] == 0
-    total, d = codes.shape[0], out.shape[1]
+    width, codes, _, top, counts = coding
+    turn, work, own, coded = sizing[0], sizing[3], agreed.shape[0] == 0, counts.shape[0] > 0
+    d = out.shape[1]
+    total = work.shape[0] if turn else d
     for j in range(rows.shape[0]):
-        if pos + (wire.itemsize if own else 0) + (1 if counts.shape[0] else 0) > end:
+        if pos + (wire.itemsize if own else 0) + coded > end:
             return TRUNCATED
         r = agreed[0] if not own else 0.0
         if own:
             r = np.float64(buf[pos : pos + wire.itemsize].view(wire.dtype)[0])
             pos += wire.itemsize
         mode = _PACKED
-        if counts.shape[0]:
+        if coded:
             mode = buf[pos]
             pos += 1
+        common = _common_key(shared, client_key(private, clients[j]), order)
+        acc, weight, one = out[rows[j]], weights[j], 1.0
+        if turn:
+            work[:] = 0.0
         if mode == _CODED:
             pos = decode_symbols(buf, pos, end, counts, codes)
             if pos < 0:
                 return pos
+            if turn:
+                add_points(codes, r, lattice, common, 0, one, work)
+            else:
+                add_points(codes, r, lattice, common, 0, weight, acc)
         elif mode == _PACKED:
             if pos + packed_nbytes(total, width) > end:
                 return TRUNCATED
             if not padding_is_zero(buf, 8 * pos + total * width):
                 return BAD_PADDING
-            pos = unpack_all(buf, pos, total, width, codes, top)
-            if codes.max() >= symbols:
-                return BAD_VALUE
+            if turn:
+                pos = add_packed(buf, pos, total, r, lattice, common, 0, width, codes, top, one, work)
+            else:
+                pos = add_packed(buf, pos, total, r, lattice, common, 0, width, codes, top, weight, acc)
+            if pos < 0:
+                return pos
         else:
             return BAD_MODE
-        common = _common_key(shared, client_key(private, clients[j]), order)
-        lattice_points(codes, r, slope, base, spread, common, 0, work)
         if turn:
             rotate_back(work, bits64(common, SIGNS))
-        acc, weight = out[rows[j]], weights[j]
-        for c in range(d):
-            acc[c] += weight * out.dtype.type(work[c])
+            for c in range(d):
+                acc[c] += weight * out.dtype.type(work[c])
     return pos

@@ -6,13 +6,12 @@ import numpy as np
 
 from ..errors import ConfigError
 from ..kernels import njit
-from ..kernels.bits import CHUNK, bit_length, pack_all, packed_nbytes, padding_is_zero, unpack_all
-from ..kernels.lattice import PERMUTATION, SHIFTS, lattice_points, round_to_lattice
+from ..kernels.bits import CHUNK, bit_length, packed_nbytes, padding_is_zero
+from ..kernels.lattice import PERMUTATION, SHIFTS, add_packed, write_rounded
 from ..kernels.quantize import LANES
 from ..kernels.random import below, bits64, client_key, permutation
-from ..kernels.status import BAD_PADDING, BAD_VALUE, TRUNCATED
+from ..kernels.status import BAD_PADDING, TRUNCATED
 from .base import Codec, Compressor, compressors
-from .cq import load
 from .cq_bits import radius_of
 from .identity import Identity
 from .lattice import INTERVAL, Lattice
@@ -103,9 +102,9 @@ class PermKCQ(Compressor):
         if max_nbytes >= dim * wire.itemsize:
             return Identity().bind(dim, n_clients, wire)
         lattice = self.lattice.slope, *self.lattice.offset, self.lattice.symbols
-        work, lanes, order = np.empty(b), np.empty(LANES), np.empty(n_clients, np.int64)
-        coding = width, np.empty(b, np.uint16), np.empty(CHUNK, np.uint8)
-        args = m, self.norm == "max", lattice, work, lanes, order, coding
+        lanes, order = np.empty(LANES), np.empty(n_clients, np.int64)
+        coding = width, np.empty(CHUNK, np.uint16), np.empty(CHUNK >> 3, np.uint8), np.empty(CHUNK, np.uint8)
+        args = m, self.norm == "max", lattice, lanes, order, coding
         fixed = packed_nbytes(dim // m, width) == packed_nbytes(b, width)
         return Codec(self, self.codec_id, dim, n_clients, wire, max_nbytes, _encode, _decode, args, fixed=fixed)
 
@@ -121,24 +120,23 @@ def _place(client, m, d, rotation, order):
 
 
 @njit
-def _encode(V, rows, clients, shared, private, buf, pos, tally, wire, m, use_max, lattice, work, lanes, order, coding):
-    slope, base, spread, symbols = lattice
-    width, codes, top = coding
+def _encode(V, rows, clients, shared, private, buf, pos, tally, wire, m, use_max, lattice, lanes, order, coding):
+    width, codes, doubts, top = coding
     permutation(bits64(shared, PERMUTATION), order)
     rotation = below(bits64(shared, _ROTATION), 0, m)
     for j in range(rows.shape[0]):
-        begin, key = pos, client_key(private, clients[j])
+        begin = pos
         first, count, stratum, strata = _place(clients[j], m, V.shape[1], rotation, order)
-        part, own = work[:count], codes[:count]
-        sizing = False, use_max, 1.0, part, lanes
-        load(V[rows[j], first : first + count], shared, sizing)
-        r = radius_of(part, sizing[1], sizing[2], sizing[4], wire)
+        x, draws = V[rows[j], first : first + count], (shared, client_key(private, clients[j]), stratum, strata)
+        r = radius_of(x, use_max, 1.0, lanes, wire)
         buf[pos : pos + wire.itemsize].view(wire.dtype)[0] = r
+        pos += wire.itemsize
+        stop = pos + packed_nbytes(count, width)
         if np.isfinite(r):
-            round_to_lattice(part, r, slope, base, spread, symbols, shared, key, stratum, strata, first, own)
+            write_rounded(x, r, lattice, draws, first, width, codes, doubts, top, buf, pos)
         else:
-            own[:] = 0
-        pos = pack_all(own, count, width, buf, pos + wire.itemsize, top)
+            buf[pos:stop] = 0
+        pos = stop
         tally[0] += 8 * (pos - begin)
         tally[1] += 8 * wire.itemsize + count * width
     return pos
@@ -146,10 +144,9 @@ def _encode(V, rows, clients, shared, private, buf, pos, tally, wire, m, use_max
 
 @njit
 def _decode(
-    buf, pos, end, rows, clients, weights, shared, private, out, wire, m, use_max, lattice, work, lanes, order, coding
+    buf, pos, end, rows, clients, weights, shared, private, out, wire, m, use_max, lattice, lanes, order, coding
 ):
-    slope, base, spread, symbols = lattice
-    width, codes, top = coding
+    width, codes, _, top = coding
     permutation(bits64(shared, PERMUTATION), order)
     rotation = below(bits64(shared, _ROTATION), 0, m)
     for j in range(rows.shape[0]):
@@ -160,12 +157,8 @@ def _decode(
         if not padding_is_zero(buf, 8 * packed + count * width):
             return BAD_PADDING
         r = np.float64(buf[pos:packed].view(wire.dtype)[0])
-        part, own = work[:count], codes[:count]
-        pos = unpack_all(buf, packed, count, width, own, top)
-        if own.max() >= symbols:
-            return BAD_VALUE
-        lattice_points(own, r, slope, base, spread, shared, first, part)
-        acc, factor = out[rows[j], first : first + count], weights[j] * out.dtype.type(m)
-        for c in range(count):
-            acc[c] += factor * out.dtype.type(part[c])
+        acc, weight = out[rows[j], first : first + count], weights[j] * out.dtype.type(m)
+        pos = add_packed(buf, packed, count, r, lattice, shared, first, width, codes, top, weight, acc)
+        if pos < 0:
+            return pos
     return pos

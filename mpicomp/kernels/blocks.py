@@ -57,15 +57,13 @@ class _Dithers:
             yield self.builder.add(done, _I64(block * BLOCK)), dithers
 
     def _next(self) -> list[Any]:
-        builder, states = self.builder, self.builder.load(self.states)
-        builder.store(builder.add(states, _all(_WORDS, BLOCK * _GAMMA & 0xFFFFFFFF)), self.states)
-        words = self._drawn(states)
-        half = _all(_WORDS, 16)
+        builder, words, half = self.builder, self._drawn(), _all(_WORDS, 16)
         return [words, builder.or_(builder.shl(words, half), builder.lshr(words, half))]
 
-    def _drawn(self, states: Any) -> Any:
-        """`random.draw32`."""
-        builder = self.builder
+    def _drawn(self) -> Any:
+        """`random.draw32` of the next sixteen states."""
+        builder, states = self.builder, self.builder.load(self.states)
+        builder.store(builder.add(states, _all(_WORDS, BLOCK * _GAMMA & 0xFFFFFFFF)), self.states)
 
         def xorshift(x: Any, shift: int) -> Any:
             return builder.xor(x, builder.lshr(x, _all(_WORDS, shift)))
@@ -73,6 +71,33 @@ class _Dithers:
         x = builder.mul(xorshift(states, 16), _all(_WORDS, 0x21F0AAAD))
         x = builder.mul(builder.add(xorshift(x, 15), self.high), _all(_WORDS, 0xD35A2D97))
         return xorshift(x, 15)
+
+
+class _Bits(_Dithers):
+    """`random.bits32` of one entry after the other, from element `first` on."""
+
+    def _next(self) -> list[Any]:
+        return [self._drawn(), self._drawn()]
+
+
+class _Strata:
+    """The places (place + ⌊dither32(common, j) n / 2³²⌋) mod n of one client among n in coordinate after coordinate."""
+
+    def __init__(self, builder: Any, clients: Any, place: Any):
+        self.builder, self.wide = builder, builder.zext(clients, _I64)
+        self.here, self.there = _splat(builder, place), _splat(builder, builder.sub(place, clients))
+        # of n: as many binary digits of a fraction fit beside its places into 31 bits
+        self.digits = builder.sub(builder.ctlz(builder.sub(clients, _I32(1)), ir.IntType(1)(0)), _I32(1))
+        power = builder.shl(builder.add(self.digits, _I32(127)), _I32(23))
+        self.scale = builder.bitcast(power, ir.FloatType())  # 2 to the power of `digits`
+
+    def thresholds(self, drawn: Any, own: Any) -> Any:
+        """(S + own/2³²) · scale as float32, for the dithers `drawn` of what the clients share and `own` of the client."""
+        builder = self.builder
+        shift = _upper_products(builder, drawn, self.wide)
+        up, down = builder.add(shift, self.here), builder.add(shift, self.there)
+        shift = builder.select(builder.icmp_unsigned("<", up, down), up, down)  # modulo n: the smaller one
+        return builder.sitofp(_joined(builder, shift, own, _splat(builder, self.digits)), _FLOATS)
 
 
 def _bytes_of(builder: Any, vectors: list[Any], number: int) -> Any:
@@ -116,6 +141,12 @@ def _fused(builder: Any, a: Any, b: Any, c: Any) -> Any:
     return builder.call(cgutils.get_or_insert_function(builder.module, kind, f"llvm.fmuladd.v{BLOCK}f32"), [a, b, c])
 
 
+def _unary(builder: Any, name: str, value: Any) -> Any:
+    """An instruction of LLVM's on a block of float32."""
+    kind = ir.FunctionType(_FLOATS, [_FLOATS])
+    return builder.call(cgutils.get_or_insert_function(builder.module, kind, f"llvm.{name}.v{BLOCK}f32"), [value])
+
+
 def _values(builder: Any, place_of: Any, dtype: Any, entry: Any) -> Any:
     """The block of the first argument from `entry` on, in its own type; what comes later is requested from memory."""
     size = dtype.bitwidth // 8
@@ -152,21 +183,14 @@ def ends_of_blocks(
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         (_, first, count, clients, own_place, steep, offset, doubt, shared, private, _, byte, _) = args
         place_of = _places(context, builder, signature, args)
-        n_wide = builder.zext(clients, _I64)
-        here, there = _splat(builder, own_place), _splat(builder, builder.sub(own_place, clients))
-        digits = builder.sub(builder.ctlz(builder.sub(clients, _I32(1)), ir.IntType(1)(0)), _I32(1))  # of γ
-        power = builder.shl(builder.add(digits, _I32(127)), _I32(23))
-        scale = builder.bitcast(power, ir.FloatType())  # 2 to the power of `digits`
-        slopes, fine = _splat(builder, builder.fmul(steep, scale)), _splat(builder, digits)
+        strata = _Strata(builder, clients, own_place)
+        slopes = _splat(builder, builder.fmul(steep, strata.scale))
         bounds = [builder.fsub(sign, offset) for sign in (doubt, builder.fneg(doubt))]
-        above, below = (_splat(builder, builder.fmul(bound, scale)) for bound in bounds)
+        above, below = (_splat(builder, builder.fmul(bound, strata.scale)) for bound in bounds)
         shifts, fractions = (_Dithers(builder, k, builder.lshr(first, _I64(1))) for k in (shared, private))
         with cgutils.for_range(builder, count) as loop:
             for (done, drawn), (_, own) in zip(shifts.blocks(loop), fractions.blocks(loop), strict=True):
-                shift = _upper_products(builder, drawn, n_wide)
-                up, down = builder.add(shift, here), builder.add(shift, there)
-                shift = builder.select(builder.icmp_unsigned("<", up, down), up, down)  # modulo n: the smaller one
-                threshold = builder.sitofp(_joined(builder, shift, own, fine), _FLOATS)
+                threshold = strata.thresholds(drawn, own)
                 values = _in(builder, _values(builder, place_of, x.dtype, builder.add(first, done)), _FLOATS)
                 excess = _fused(builder, slopes, values, builder.fneg(threshold))
                 at = builder.lshr(done, _I64(3))
@@ -176,6 +200,56 @@ def ends_of_blocks(
 
     arguments = x, types.intp, types.intp, types.uint32, types.uint32, *[types.float32] * 3, types.uint64, types.uint64
     return types.void(*arguments, buf, types.intp, clear), generate
+
+
+@kernel_intrinsic
+def lattice_of_blocks(
+    typing: Any, x: Any, start: Any, pairs: Any, element: Any, n: Any, place: Any, inverse: Any, slope: Any, base: Any, spread: Any,
+    margin: Any, common: Any, offsets: Any, key: Any, codes: Any, at: Any, doubts: Any,
+) -> Any:  # fmt: skip
+    """codes[at + i] = ⌈t_i⌉ for i = 0, …, 32 · pairs − 1. With j = element + i, and S_j and γ_j as in `ends_of_blocks`,
+
+        t_i = slope · x_{start + i} · inverse + base + spread · (⌊bits32(offsets, j)/2⁸⌋ + 1) − (S_j + γ_j)/n
+
+    in float32, where the product x · inverse is cut to [−1, 1].
+
+    Where t_i is nearer than `margin` to an integer, or NaN, a bit is set in `doubts`, first entry in the lowest bit. The error of t_i is
+    below (6.5m + 5) · 2⁻²⁴ where slope ≤ m/2, base ≤ m, 2²⁴ spread ≤ 1 and |t_i| ≤ m.
+
+    Types
+    -----
+    element : a multiple of 32. n, place : uint32, place < n <= 2**16; inverse, slope, base, spread, margin : float32; common, offsets, key
+    : uint64; x : float32 or float64; codes : uint16; doubts : uint8.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        _, first, count, element, clients, own_place, *numbers, shared, moved, private, _, to, _ = args
+        place_of = _places(context, builder, signature, args)
+        strata, one = _Strata(builder, clients, own_place), _all(_FLOATS, 1.0)
+        share = builder.fdiv(ir.FloatType()(-1.0), builder.fmul(strata.scale, builder.uitofp(clients, ir.FloatType())))
+        scales, slopes, bases, widths, doubt, shares = (_splat(builder, number) for number in (*numbers, share))
+        sure = builder.fsub(_all(_FLOATS, 0.5), doubt)
+        half = builder.lshr(element, _I64(1))
+        drawn = _Dithers(builder, shared, half), _Dithers(builder, private, half), _Bits(builder, moved, element)
+        with cgutils.for_range(builder, count) as loop:
+            for (done, shift), (_, own), (_, offset) in zip(*(words.blocks(loop) for words in drawn), strict=True):
+                values = _in(builder, _values(builder, place_of, x.dtype, builder.add(first, done)), _FLOATS)
+                values = builder.fmul(values, scales)
+                for bound, beyond in ((one, ">"), (builder.fneg(one), "<")):
+                    values = builder.select(builder.fcmp_ordered(beyond, values, bound), bound, values)
+                above = builder.add(builder.lshr(offset, _all(_WORDS, 8)), _all(_WORDS, 1))
+                points = _fused(builder, slopes, values, _fused(builder, widths, builder.sitofp(above, _FLOATS), bases))
+                points = _fused(builder, shares, strata.thresholds(shift, own), points)
+                upper = _unary(builder, "ceil", points)
+                found = builder.trunc(builder.fptosi(upper, _WORDS), ir.VectorType(_I16, BLOCK))
+                byte = builder.mul(builder.add(to, done), _I64(2))
+                builder.store(found, place_of(14, byte, found.type), align=1)
+                distance = builder.fsub(builder.fsub(upper, points), _all(_FLOATS, 0.5))
+                unsure = builder.fcmp_unordered(">", _unary(builder, "fabs", distance), sure)
+                builder.store(builder.bitcast(unsure, _I16), place_of(16, builder.lshr(done, _I64(3)), _I16), align=1)
+
+    arguments = x, *[types.intp] * 3, types.uint32, types.uint32, *[types.float32] * 5, *[types.uint64] * 3
+    return types.void(*arguments, codes, types.intp, doubts), generate
 
 
 @kernel_intrinsic

@@ -304,7 +304,7 @@ class DQSGDStudy(Study):
     paper = "Yan, Tan, Zhou, Huang and Zhang 2021, DQ-SGD (arXiv 2107.14575)"
     sizes: ClassVar = {
         "small": Size((TEXT, Task("images", "digits", "64+64+64+64", 2, 500, 0.2, (1e-3, 3e-4))), 3),
-        "paper": Size((TEXT, Task("images", "mnist5k", "64+64+64", 2, 500, 0.05, (1e-3, 3e-4))), 3),
+        "paper": Size((TEXT, Task("images", "mnist5k", "64+64+64", 2, 500, 0.05, (1e-3, 3e-4))), 10),
     }
     claims = (
         Claim(
