@@ -86,6 +86,8 @@ ROWS = [
     Row("qsgd:bits=16", 9),
     Row("qsgd:levels=1,norm=max,bucket=5", 13),
     Row("qsgd:levels=5,bucket=64", 1000),
+    Row("qsgd:levels=1,entropy=true", 1000),
+    Row("qsgd:bits=9,norm=max,bucket=64,entropy=true", 1000),
     Row("dynamic:bits=2", 64),
     Row("dynamic:bits=7,norm=l2,bucket=5", 13),
     Row("dynamic:bits=16,norm=l2", 65),
@@ -658,6 +660,27 @@ def test_messages_have_the_promised_sizes():
     assert size("qsgd:levels=1,bucket=128", x) == 8 * 4 + 250
     assert size("natural", x) == 1125
     assert size("natural", x, np.float64) == 1500
+
+
+@pytest.mark.parametrize("spec", ["qsgd:levels=1", "qsgd:bits=4,bucket=100", "qsgd:bits=10,norm=max"])
+@pytest.mark.parametrize("wire", [np.float32, np.float64])
+def test_an_entropy_code_changes_nothing_but_the_size(spec, wire):
+    x = RNG(0).standard_normal((3, 5000)).astype(wire)
+    x[2, 17] = np.nan
+    plain, coded = (round_trip(compressors.create(s).bind(5000, 3, wire), x) for s in (spec, f"{spec},entropy=true"))
+    np.testing.assert_array_equal(plain, coded)
+    sizes = [size(s, x[:1], wire) for s in (spec, f"{spec},entropy=true")]
+    assert sizes[1] < sizes[0] or (spec.startswith("qsgd:bits=10") and sizes[1] == sizes[0] + 1)
+
+
+def test_an_entropy_code_of_one_level_is_near_the_entropy():
+    """With s = 1 and ‖x‖₂ entry j is not zero with probability |x_j|/‖x‖₂: of a Gaussian vector √(2d/π) in the mean."""
+    d = 100_000
+    x = RNG(0).standard_normal(d)
+    p = np.sqrt(2 / np.pi / d)
+    entropy = d * (-(1 - p) * np.log2(1 - p) - p * np.log2(p / 2)) / 8
+    assert size("qsgd:levels=1", x) == 4 + d // 4
+    assert entropy < size("qsgd:levels=1,entropy=true", x) - 4 < 1.25 * entropy + 20
 
 
 def test_topk_sends_no_zeros():

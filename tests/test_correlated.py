@@ -10,9 +10,9 @@ from mpicomp.compressors import Codec
 from mpicomp.compressors.lattice import Lattice
 from mpicomp.errors import ConfigError, TheoryError, WireError
 from mpicomp.kernels import hadamard
+from mpicomp.kernels.entropy import decode_symbols, encode_symbols, scratch
 from mpicomp.kernels.lattice import OFFSETS, SHIFTS, round_exactly, round_to_ends, round_to_lattice
 from mpicomp.kernels.random import Keys, Stream, bits32, bits64, client_key, derive, dither32, permutation
-from mpicomp.kernels.range_coder import decode_symbols, encode_symbols
 from mpicomp.mechanisms.direct import Direct
 from mpicomp.study.estimation import mean_errors
 
@@ -348,22 +348,81 @@ def test_the_entropy_code_is_near_the_entropy():
     assert message_bits("cq:entropy=true", x)[0] <= message_bits("cq", x)[0] + 8  # a fair bit cannot be compressed
 
 
+def coded(data: np.ndarray, symbols: int) -> tuple[np.ndarray, int]:
+    """A buffer with the code of an array from byte 5 on, and where it ends."""
+    buf = np.zeros(4 * len(data) + 4 * symbols + 64, np.uint8)
+    return buf, encode_symbols(data, scratch(symbols), buf, 5, len(buf))
+
+
 @pytest.mark.parametrize("symbols", [2, 3, 16, 1000])
-@pytest.mark.parametrize("length", [1, 7, 5000, 70_000])
-def test_range_coder(symbols, length):
+@pytest.mark.parametrize("length", [1, 7, 4095, 70_000])
+def test_entropy_code(symbols, length):
     rng = RNG(symbols)
     for data in (
         rng.integers(0, symbols, length),
         np.minimum(rng.geometric(0.6, length) - 1, symbols - 1),
         np.zeros(length),
+        np.full(length, symbols - 1),
+        rng.random(length) < 0.001,
     ):
         data = data.astype(np.uint16)
-        buf, counts, got = np.zeros(4 * length + 64, np.uint8), np.zeros(symbols, np.int64), np.empty_like(data)
-        end = encode_symbols(data, counts, buf, 5, len(buf))
-        assert decode_symbols(buf, 5, end, counts, got) == end
+        (buf, end), got = coded(data, symbols), np.empty_like(data)
+        assert decode_symbols(buf, 5, end, scratch(symbols), got) == end
         np.testing.assert_array_equal(got, data)
-        assert decode_symbols(buf, 5, end - 1, counts, got) < 0
-        assert encode_symbols(data, counts, buf, 5, end) == -1
+        assert decode_symbols(buf, 5, end - 1, scratch(symbols), got) < 0
+        assert encode_symbols(data, scratch(symbols), buf, 5, end) == -1
+        share = np.bincount(data) / length
+        entropy = -(share[share > 0] @ np.log2(share[share > 0])) * length / 8
+        table, states = (25 * np.count_nonzero(share) + symbols) / 8, 32
+        assert end - 5 <= 1.002 * entropy + table + states + 8
+
+
+def ans_in_words(data: list[int], symbols: int) -> bytes:
+    """The layout of `docs/wire.md`, in Python's integers."""
+    N = len(data)
+    L = min(N.bit_length(), 12)
+    counts = [data.count(s) for s in range(symbols)]
+    freq = [max(c * 2**L // N, 1) if c else 0 for c in counts]
+    while sum(freq) != 2**L:
+        for s in range(symbols):
+            step = (sum(freq) < 2**L and freq[s] > 0) - (sum(freq) > 2**L and freq[s] > 1)
+            freq[s] += step
+    K = 4 if N * (2**L - max(freq)) >= 2**L * 512 else 1
+    bits = "".join("0" * ((f + 1).bit_length() - 1) + "1" + bin(f + 1)[3:][::-1] for f in freq)
+    table = int(bits[::-1], 2).to_bytes((len(bits) + 7) // 8, "little")
+    states, words = [2**32] * K, []
+    for i in reversed(range(N)):
+        f, x = freq[data[i]], states[i % K]
+        if x >= f << (64 - L):
+            words.append(x % 2**32)
+            x >>= 32
+        states[i % K] = (x // f << L) + x % f + sum(freq[: data[i]])
+    return (
+        table
+        + b"".join(x.to_bytes(8, "little") for x in states)
+        + b"".join(w.to_bytes(4, "little") for w in words[::-1])
+    )
+
+
+@pytest.mark.parametrize(("symbols", "length"), [(2, 1), (3, 17), (40, 300), (300, 200), (7, 5000)])
+def test_entropy_code_is_what_the_wire_format_says(symbols, length):
+    data = np.minimum(RNG(length).geometric(min(0.6, 3.0 / symbols), length) - 1, symbols - 1).astype(np.uint16)
+    buf, end = coded(data, symbols)
+    assert bytes(buf[5:end]) == ans_in_words(data.tolist(), symbols)
+
+
+def test_entropy_code_refuses_what_no_encoder_writes():
+    """Any byte changed: refused, or other symbols in the same number of bytes, never more than there are."""
+    data = np.minimum(RNG(1).geometric(0.4, 500) - 1, 15).astype(np.uint16)
+    (buf, end), got, refused = coded(data, 16), np.zeros_like(data), 0
+    for at in range(5, end):
+        for flip in (1, 128, 255):
+            buf[at] ^= flip
+            code = decode_symbols(buf, 5, end, scratch(16), got)
+            refused += code < 0
+            assert code <= end and (code < 0 or got.max() < 16)
+            buf[at] ^= flip
+    assert refused > 0.99 * 3 * (end - 5)
 
 
 def test_hadamard():

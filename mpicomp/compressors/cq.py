@@ -10,11 +10,11 @@ import numpy as np
 from ..errors import ConfigError, TheoryError
 from ..kernels import njit
 from ..kernels.bits import CHUNK, bit_length, pack_all, packed_nbytes, padding_is_zero
+from ..kernels.entropy import CODED, MAX_SYMBOLS, PACKED, decode_symbols, encode_symbols, scratch
 from ..kernels.hadamard import rotate, rotate_back
 from ..kernels.lattice import PERMUTATION, SIGNS, add_packed, add_points, round_to_lattice, write_rounded
 from ..kernels.quantize import LANES
 from ..kernels.random import bits64, client_key, permutation
-from ..kernels.range_coder import MAX_SYMBOLS, decode_symbols, encode_symbols
 from ..kernels.status import BAD_MODE, BAD_PADDING, TRUNCATED
 from .base import Codec, Compressor, compressors
 from .cq_bits import decode_bits, encode_bits, radius_of
@@ -22,7 +22,6 @@ from .identity import Identity
 from .lattice import INTERVAL, Lattice, largest_square
 
 _NORMS, _RADII = ("l2", "max"), ("own", "common")
-_PACKED, _CODED = 0, 1
 
 
 @compressors.register("cq")
@@ -48,7 +47,7 @@ class CQ(Compressor):
         Unbiased.
     clip : with rotate, r = ‖x‖₂ min{1, √(8 ln(Nn)/N)}, and what is above is clipped (Algorithm 3). Slightly biased,
         see `bias_variance`.
-    entropy : indices go through an adaptive range coder wherever that is shorter.
+    entropy : indices are entropy coded wherever that is shorter.
 
     Constants, derived and tested, with δ = 1 for two levels, (k+1)/(k(k−1)) for k and 1/(2s) for sign-magnitude, and
     ρ² = d, with rotation a bound on N E r²/‖x‖² = O(ln N): ω as in `Lattice`, for two levels d − 1. Own radius: (A, B)
@@ -187,9 +186,8 @@ class CQ(Compressor):
             args: tuple = (self.use_max, lanes, agreed, order, top, np.empty(CHUNK, np.uint8))
         else:
             lattice = self.lattice.slope, *self.lattice.offset, self.lattice.symbols
-            counts = np.empty(self.lattice.symbols if self.entropy else 0, np.int64)
-            at_once = length if self.entropy else CHUNK
-            coding = width, np.empty(at_once, np.uint16), np.empty((at_once + 7) >> 3, np.uint8), top, counts
+            model, at_once = scratch(self.lattice.symbols if self.entropy else 0), length if self.entropy else CHUNK
+            coding = width, np.empty(at_once, np.uint16), np.empty((at_once + 7) >> 3, np.uint8), top, model
             encode, decode = _encode, _decode
             args = sizing, lattice, agreed, order, coding
         return Codec(
@@ -230,6 +228,12 @@ def _radii(V, rows, clients, shared, private, radii, wire, sizing, order):
 
 
 @njit
+def _coded(model):
+    """With entropy=true."""
+    return model[0].shape[1] > 0
+
+
+@njit
 def _encode(V, rows, clients, shared, private, buf, pos, tally, wire, sizing, lattice, agreed, order, coding):
     strata = max(order.shape[0], 1)
     permutation(bits64(shared, PERMUTATION), order)
@@ -248,7 +252,7 @@ def _encode(V, rows, clients, shared, private, buf, pos, tally, wire, sizing, la
 
 @njit
 def _write(x, buf, pos, tally, wire, sizing, lattice, draws, agreed, coding):
-    width, codes, doubts, top, counts = coding
+    width, codes, doubts, top, model = coding
     begin, nbytes = pos, packed_nbytes(x.shape[0], width)
     if agreed.shape[0]:
         r = agreed[0]
@@ -256,13 +260,13 @@ def _write(x, buf, pos, tally, wire, sizing, lattice, draws, agreed, coding):
         r = _radius(x, sizing, wire)
         buf[pos : pos + wire.itemsize].view(wire.dtype)[0] = r
         pos += wire.itemsize
-    if counts.shape[0]:
+    if _coded(model):
         if np.isfinite(r):
             round_to_lattice(x, r, lattice, draws, 0, codes, doubts)
         else:
             codes[:] = 0
-        got = encode_symbols(codes, counts, buf, pos + 1, pos + nbytes)
-        buf[pos] = _CODED if got > 0 else _PACKED
+        got = encode_symbols(codes, model, buf, pos + 1, pos + nbytes)
+        buf[pos] = CODED if got > 0 else PACKED
         pos = got if got > 0 else pack_all(codes, x.shape[0], width, buf, pos + 1, top)
         tally[1] += 8 * (pos - begin)
         return pos
@@ -276,8 +280,8 @@ def _write(x, buf, pos, tally, wire, sizing, lattice, draws, agreed, coding):
 
 @njit
 def _decode(buf, pos, end, rows, clients, weights, shared, private, out, wire, sizing, lattice, agreed, order, coding):
-    width, codes, _, top, counts = coding
-    turn, work, own, coded = sizing[0], sizing[3], agreed.shape[0] == 0, counts.shape[0] > 0
+    width, codes, _, top, model = coding
+    turn, work, own, coded = sizing[0], sizing[3], agreed.shape[0] == 0, _coded(model)
     d = out.shape[1]
     total = work.shape[0] if turn else d
     for j in range(rows.shape[0]):
@@ -287,7 +291,7 @@ def _decode(buf, pos, end, rows, clients, weights, shared, private, out, wire, s
         if own:
             r = np.float64(buf[pos : pos + wire.itemsize].view(wire.dtype)[0])
             pos += wire.itemsize
-        mode = _PACKED
+        mode = PACKED
         if coded:
             mode = buf[pos]
             pos += 1
@@ -295,15 +299,15 @@ def _decode(buf, pos, end, rows, clients, weights, shared, private, out, wire, s
         acc, weight, one = out[rows[j]], weights[j], 1.0
         if turn:
             work[:] = 0.0
-        if mode == _CODED:
-            pos = decode_symbols(buf, pos, end, counts, codes)
+        if mode == CODED:
+            pos = decode_symbols(buf, pos, end, model, codes)
             if pos < 0:
                 return pos
             if turn:
                 add_points(codes, r, lattice, common, 0, one, work)
             else:
                 add_points(codes, r, lattice, common, 0, weight, acc)
-        elif mode == _PACKED:
+        elif mode == PACKED:
             if pos + packed_nbytes(total, width) > end:
                 return TRUNCATED
             if not padding_is_zero(buf, 8 * pos + total * width):

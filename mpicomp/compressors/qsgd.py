@@ -1,4 +1,4 @@
-"""QSGD: stochastic rounding to a uniform grid of few levels, packed at any width."""
+"""QSGD: stochastic rounding to a uniform grid of few levels, packed at any width, or entropy coded."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ import math
 import numpy as np
 
 from ..errors import ConfigError
-from ..kernels import lean
-from ..kernels.bits import CHUNK, bit_length, packed_nbytes
+from ..kernels import lean, njit
+from ..kernels.bits import CHUNK, bit_length, pack_all, packed_nbytes, unpack_all
+from ..kernels.entropy import CODED, MAX_SYMBOLS, PACKED, decode_symbols, encode_symbols, scratch
 from ..kernels.levels import add_levels, write_levels
 from ..kernels.quantize import LANES
 from ..kernels.random import client_key
+from ..kernels.status import BAD_MODE, TRUNCATED
 from .base import Codec, Compressor, compressors, cut_by_fields
 from .identity import Identity
 
@@ -28,6 +30,8 @@ class QSGD(Compressor):
     levels : s, 1 to 32767; an entry then takes ⌈log2(2s + 1)⌉ bits. s = 1 with norm=max is TernGrad.
     norm : "l2" (the paper's) or "max", which has less variance at the same width.
     bucket : number of consecutive entries that share a norm; by default all d.
+    entropy : entries are entropy coded wherever that is shorter, in place of the paper's Elias code; s up to 511. With the l2 norm and few
+        levels nearly all entries are zero.
 
     ω is that of one bucket of b entries. l2: min(b/s², √b/s) (Lemma 3.1). max: (√(1 + (b−1)/s²) − 1)/2, derived here: with the
     largest entry on the grid, the worst case of Σ f_j(1−f_j) / (s² + Σ f_j²) over the other b − 1 has all f_j equal; it is reached.
@@ -44,7 +48,14 @@ class QSGD(Compressor):
     paper = "Alistarh, Grubic, Li, Tomioka and Vojnovic 2017, QSGD"
     unbiased = True
 
-    def __init__(self, bits: int | None = None, levels: int | None = None, norm: str = "l2", bucket: int | None = None):
+    def __init__(
+        self,
+        bits: int | None = None,
+        levels: int | None = None,
+        norm: str = "l2",
+        bucket: int | None = None,
+        entropy: bool = False,
+    ):
         if (bits is None) == (levels is None):
             raise ConfigError("qsgd takes either bits or levels, for example qsgd:bits=4 or qsgd:levels=7")
         if bits is not None and (not isinstance(bits, int) or not 2 <= bits <= 16):
@@ -55,7 +66,11 @@ class QSGD(Compressor):
             raise ConfigError(f"qsgd: norm={norm!r} is unknown; known: {', '.join(_NORMS)}")
         if bucket is not None and (not isinstance(bucket, int) or bucket < 1):
             raise ConfigError(f"qsgd: bucket={bucket} must be a positive integer")
-        self.bits, self.levels, self.norm, self.bucket = bits, levels, norm, bucket
+        self.bits, self.levels, self.norm, self.bucket, self.entropy = bits, levels, norm, bucket, entropy
+        if entropy and 2 * self.s + 1 > MAX_SYMBOLS:
+            raise ConfigError(
+                f"qsgd: entropy=true takes at most bits=10 or levels={(MAX_SYMBOLS - 1) // 2}, here are {self.s} levels"
+            )
 
     @property
     def s(self) -> int:
@@ -72,11 +87,24 @@ class QSGD(Compressor):
         wire = np.dtype(wire_dtype)
         bucket = min(self.bucket or dim, dim)
         width = bit_length(2 * self.s)
-        max_nbytes = -(-dim // bucket) * wire.itemsize + packed_nbytes(dim, width)
+        units, fields = -(-dim // bucket) * wire.itemsize, packed_nbytes(dim, width)
+        max_nbytes = units + self.entropy + fields
         if max_nbytes >= dim * wire.itemsize:
             return Identity().bind(dim, n_clients, wire)
-        scratch = np.empty(LANES), np.empty(CHUNK, np.uint16), np.empty(CHUNK, np.uint8)
-        args = self.s, width, bucket, self.norm == "max", *scratch
+        args = (
+            self.s,
+            width,
+            bucket,
+            self.norm == "max",
+            np.empty(LANES),
+            np.empty(CHUNK, np.uint16),
+            np.empty(CHUNK, np.uint8),
+        )
+        if self.entropy:
+            coding = np.empty(dim, np.uint16), np.empty(units + fields, np.uint8), scratch(2 * self.s + 1)
+            return Codec(
+                self, self.codec_id, dim, n_clients, wire, max_nbytes, _encode_coded, _decode_coded, (*args, coding)
+            )
         alignment = math.lcm(8, bucket) if bucket < dim else 8
         return Codec(
             self, self.codec_id, dim, n_clients, wire, max_nbytes, _encode, _decode, args, fixed=True,
@@ -105,4 +133,58 @@ def _decode(
         pos = add_levels(buf, pos, end, out[rows[j]], weights[j], levels, width, bucket, wire, codes, top)
         if pos < 0:
             return pos
+    return pos
+
+
+@njit
+def _encode_coded(
+    V, rows, clients, shared, private, buf, pos, tally, wire, levels, width, bucket, use_max, lanes, codes, top, coding
+):  # fmt: skip
+    """As `_encode`, and then the packed fields are read back and coded."""
+    (whole, plain, model), d, start = coding, V.shape[1], pos
+    nbytes = packed_nbytes(d, width)
+    units = plain.shape[0] - nbytes
+    for j in range(rows.shape[0]):
+        key = client_key(private, clients[j])
+        write_levels(V[rows[j]], levels, width, bucket, use_max, key, plain, 0, wire, lanes, codes, top)
+        unpack_all(plain, units, d, width, whole, top)
+        mode, fields = pos + units, pos + units + 1
+        buf[pos:mode] = plain[:units]
+        pos = encode_symbols(whole, model, buf, fields, fields + nbytes)
+        buf[mode] = CODED if pos > 0 else PACKED
+        if pos < 0:
+            pos = fields + nbytes
+            buf[fields:pos] = plain[units:]
+    tally[0] += 8 * (pos - start)
+    tally[1] += 8 * (pos - start)
+    return pos
+
+
+@njit
+def _decode_coded(
+    buf, pos, end, rows, clients, weights, shared, private, out, wire, levels, width, bucket, use_max, lanes, codes, top, coding
+):  # fmt: skip
+    (whole, plain, model), d = coding, out.shape[1]
+    nbytes = packed_nbytes(d, width)
+    units = plain.shape[0] - nbytes
+    for j in range(rows.shape[0]):
+        mode, fields = pos + units, pos + units + 1
+        if fields > end:
+            return TRUNCATED
+        plain[:units] = buf[pos:mode]
+        if buf[mode] == CODED:
+            pos = decode_symbols(buf, fields, end, model, whole)
+            if pos < 0:
+                return pos
+            pack_all(whole, d, width, plain, units, top)
+        elif buf[mode] == PACKED:
+            pos = fields + nbytes
+            if pos > end:
+                return TRUNCATED
+            plain[units:] = buf[fields:pos]
+        else:
+            return BAD_MODE
+        code = add_levels(plain, 0, plain.shape[0], out[rows[j]], weights[j], levels, width, bucket, wire, codes, top)
+        if code < 0:
+            return code
     return pos

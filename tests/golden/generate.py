@@ -31,6 +31,7 @@ CASES = [
     ("qsgd:bits=4", 21, 2),
     ("qsgd:levels=5,norm=max,bucket=8", 21, 2),
     ("qsgd:bits=12", 21, 2),
+    ("qsgd:levels=1,entropy=true", 90, 2),
     ("natural", 21, 2),
     ("sign:norm=unit", 21, 2),
     ("dynamic:bits=6", 21, 2),
