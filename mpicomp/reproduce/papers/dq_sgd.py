@@ -303,7 +303,7 @@ class DQSGDStudy(Study):
     summary = "bits chosen by DQ-SGD's rule against fixed widths, TernGrad, signSGD, AdaQS"
     paper = "Yan, Tan, Zhou, Huang and Zhang 2021, DQ-SGD (arXiv 2107.14575)"
     sizes: ClassVar = {
-        "small": Size((TEXT, Task("images", "digits", "64+64+64+64", 2, 500, 0.2, (1e-3, 3e-4))), 3),
+        "small": Size((TEXT, Task("images", "digits", "64+64+64+64", 2, 500, 0.2, (1e-3, 3e-4))), 10),
         "paper": Size((TEXT, Task("images", "mnist5k", "64+64+64", 2, 500, 0.05, (1e-3, 3e-4))), 10),
     }
     claims = (
@@ -317,7 +317,7 @@ class DQSGDStudy(Study):
             "accuracy",
             "With 4.5 to 4.7 bits of an entry on average DQ-SGD is as accurate as SGD",
             judge_accuracy,
-            {"small": FAILS, "paper": HOLDS},
+            {"small": FAILS, "paper": IN_PART},
         ),
         Claim(
             "saving",
