@@ -24,6 +24,8 @@ SPECS = (
     "randk:fraction=0.01",
     "permk",
     "cq:norm=max",
+    "cq:levels=4,norm=max",
+    "qsgd:bits=4,norm=max,bucket=512,entropy=true",
 )
 CLIENTS = 100
 
