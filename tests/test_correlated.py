@@ -387,7 +387,7 @@ def ans_in_words(data: list[int], symbols: int) -> bytes:
         for s in range(symbols):
             step = (sum(freq) < 2**L and freq[s] > 0) - (sum(freq) > 2**L and freq[s] > 1)
             freq[s] += step
-    K = 4 if N * (2**L - max(freq)) >= 2**L * 512 else 1
+    K = 4 if N * (2**L + 128 * (2**L - max(freq))) >= 2 ** (L + 16) else 1
     bits = "".join("0" * ((f + 1).bit_length() - 1) + "1" + bin(f + 1)[3:][::-1] for f in freq)
     table = int(bits[::-1], 2).to_bytes((len(bits) + 7) // 8, "little")
     states, words = [2**32] * K, []

@@ -45,8 +45,9 @@ SPECS = (
     "topk:fraction=0.01",
     "randk:fraction=0.01",
     "cast:to=bfloat16",
-    "eden:bits=1",
     "cq:levels=16,entropy=true",
+    "eden:bits=1",
+    "eden:bits=4",
 )
 HIGHEST = 1e13  # bit/s; beyond it a compressor pays at any speed
 
@@ -136,7 +137,7 @@ def breakeven(
 def check(
     dim: int = 1 << 18,
     workers: int = 4,
-    spec: str = "cq:levels=16,entropy=true",
+    spec: str = "eden:bits=4",
     around: float = 4.0,
     rounds: int = 6,
     repeats: int = 20,

@@ -21,7 +21,8 @@ from .status import BAD_PADDING, BAD_VALUE, TRUNCATED
 MAX_SYMBOLS = 1024
 PACKED, CODED = 0, 1  # what a byte before the fields of a message says of them
 _MAX_PRECISION = 12  # frequencies are out of 2 to this power at most
-_LANES, _RARE = 4, 512  # states, where at least so many symbols are not the most frequent one
+_LANES = 4  # states, where there are many symbols, of which one that is not the most frequent one counts as _RARE
+_LONG, _RARE = 1 << 16, 128
 _FIRST, _WORD = np.uint64(1 << 32), np.uint64(32)
 
 
@@ -39,11 +40,11 @@ def _precision(length):
 
 @lean
 def _states(freq, length):
-    """How many states there are: each takes four bytes that say nothing."""
+    """How many states there are: each takes four bytes that say nothing, and four take half the time of one."""
     total, most = 1 << _precision(length), np.uint64(0)
     for f in freq:
         most = max(most, f)
-    return _LANES if length * (total - np.int64(most)) >= total * _RARE else 1
+    return _LANES if length * (total + _RARE * (total - np.int64(most))) >= total * _LONG else 1
 
 
 @lean
