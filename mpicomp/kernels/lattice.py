@@ -23,6 +23,9 @@ PERMUTATION, SIGNS, SHIFTS, OFFSETS = 0, 1, 2, 3
 
 
 _UNIT = 2.0**-24
+_MOST_CLIENTS, _MOST_SYMBOLS = 1 << 16, 1 << 10  # of what is rounded in float32
+# n, or m, times as much is above the rounding errors of `ends_of_blocks`, below 8n · 2⁻²⁴, and of `lattice_of_blocks`, (6.5m + 5) · 2⁻²⁴
+_DOUBT = np.float32(2.0**-20)
 
 
 @lean
@@ -87,12 +90,6 @@ def round_to_lattice(x, radius, lattice, draws, element, codes, doubts):
             end = begin + BLOCK if load_word(doubts, 2 * part, np.uint16) else begin
         if begin < end:
             round_exactly(x[begin:end], radius, lattice, draws, element + begin, codes[begin:end])
-
-
-_DOUBT = np.float32(
-    2.0**-20
-)  # n times as much is above all rounding errors of `ends_of_blocks`, which are below 8n · 2⁻²⁴
-_MOST_CLIENTS, _MOST_SYMBOLS = 1 << 16, 1 << 10
 
 
 @lean
