@@ -231,7 +231,7 @@ def test_verify_bytes_without_a_compiler_reads_open_mpis_monitoring(open_mpi, tm
     }  # with kernels, without a PMPI library
     before = ["/usr/bin/env", "PATH=/nowhere"]
     job = open_mpi.run(
-        RANKS, ["-m", "mpicomp", *RUN], before=before, timeout=120, NO_COLOR="1", COLUMNS="200", **cache
+        RANKS, ["-m", "mpicomp", *RUN], before=before, timeout=120, TERM="xterm", NO_COLOR="1", COLUMNS="200", **cache
     ).check()
     assert job.err.count("needs a C compiler") == 1 and "counting with Open MPI's own monitoring instead" in job.err
     assert "ledger and MPI agree to the byte" in job.out and re.search(
