@@ -26,7 +26,8 @@ CUT = [
     "randk:fraction=0.9", "randk:fraction=0.1,mask=shared", "randk:fraction=0.2,sampling=uniform",
     "randk:fraction=0.2,sampling=stratified", "permk", "permk:layout=uniform", "sign", "sign:norm=l2", "sign:norm=unit",
     "natural", "qsgd:bits=2", "qsgd:bits=4", "qsgd:bits=7,norm=max,bucket=24", "qsgd:levels=100", "qsgd:bits=12", "qsgd:bits=16,bucket=100",
-    "ternary", "ternary:scale=unit", "integers:levels=300",
+    "ternary", "ternary:scale=unit", "integers:levels=300", "cq", "cq:norm=max,levels=5", "cq:levels=300", "cq:variant=sign-magnitude",
+    "iq", "iq:levels=4",
 ]  # fmt: skip
 KEYS = uplink_keys(3, 8)
 
@@ -156,6 +157,14 @@ def test_every_method_by_slices(name):
     assert actual == expected
 
 
+@pytest.mark.parametrize("spec", ["cq", "cq:radius=common", "cq:levels=4,radius=common,norm=max", "iq:levels=3"])
+def test_marina_with_correlated_quantizers_by_slices(spec):
+    options = {"compressor": spec, "allow_unsafe": True}
+    assert iterate("marina", LocalExchange(6, 250), options) == iterate(
+        "marina", LocalShardedExchange(6, 250, servers=4), options
+    )
+
+
 def test_slices_fit_the_compressors_that_a_composition_names():
     """`custom` names its compressors in its mechanisms: their buckets count, and slices that do not fit are refused."""
     named = {"uplink": "ef21:qsgd:bits=4,bucket=80,norm=max", "downlink": "ef21-p:cast:to=bfloat16"}
@@ -177,7 +186,9 @@ def test_a_difference_that_is_not_formed():
 
 
 @pytest.mark.parametrize(("options", "words"), [
-    ({"method": "diana", "compressor": "cq"}, "cannot cut the messages of compressor 'cq'.*identity, cast, topk.*--exchange p2p"),
+    ({"method": "diana", "compressor": "natural-dithering"}, "compressor 'natural-dithering'.*identity, cast, topk.*--exchange p2p"),
+    ({"method": "marina", "compressor": "cq:rotate=true"}, "cannot cut the messages of compressor 'cq:rotate=true'.*--exchange p2p"),
+    ({"method": "dcgd", "compressor": "qsgd:bits=4,entropy=true"}, "cannot cut the messages of compressor 'qsgd.*--exchange p2p"),
     ({"method": "ef21-p", "compressor": "topk:k=3"}, "the downlink compressor 'topk:k=3' looks at whole vectors"),
 ])  # fmt: skip
 def test_refusals(options, words):

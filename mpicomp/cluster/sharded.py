@@ -56,7 +56,7 @@ class Slicing(Exchange):
         if uplink:
             raise ConfigError(
                 f"--exchange sharded cannot cut the messages of compressor {name!r} into slices; it can with identity, cast, topk, "
-                "randk, permk, sign, natural, qsgd, ternary; or use --exchange p2p"
+                "randk, permk, sign, natural, qsgd, ternary, cq, iq (without rotate, entropy); or use --exchange p2p"
             )
         raise ConfigError(
             f"--exchange sharded: the downlink compressor {name!r} looks at whole vectors, of which each server has a slice; identity, "

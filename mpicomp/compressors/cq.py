@@ -16,7 +16,7 @@ from ..kernels.lattice import PERMUTATION, SIGNS, add_packed, add_points, round_
 from ..kernels.quantize import LANES
 from ..kernels.random import bits64, client_key, permutation
 from ..kernels.status import BAD_MODE, BAD_PADDING, TRUNCATED
-from .base import Codec, Compressor, compressors
+from .base import Codec, Compressor, compressors, cut_by_fields
 from .cq_bits import decode_bits, encode_bits, radius_of
 from .identity import Identity
 from .lattice import INTERVAL, Lattice, largest_square
@@ -189,10 +189,12 @@ class CQ(Compressor):
             model, at_once = scratch(self.lattice.symbols if self.entropy else 0), length if self.entropy else CHUNK
             coding = width, np.empty(at_once, np.uint16), np.empty((at_once + 7) >> 3, np.uint8), top, model
             encode, decode = _encode, _decode
-            args = sizing, lattice, agreed, order, coding
+            args = sizing, lattice, agreed, order, coding, 0
+        cutting = cut_by_fields(own * wire.itemsize, width=width)._replace(offset=encode is _encode)
         return Codec(
             self, self.codec_id, dim, n_clients, wire, max_nbytes, encode, decode, args, fixed=not self.entropy,
             agreed=None if own else agreed, measure=None if own else measure,
+            cutting=None if self.rotate or self.entropy else cutting,
         )  # fmt: skip
 
 
@@ -234,7 +236,7 @@ def _coded(model):
 
 
 @njit
-def _encode(V, rows, clients, shared, private, buf, pos, tally, wire, sizing, lattice, agreed, order, coding):
+def _encode(V, rows, clients, shared, private, buf, pos, tally, wire, sizing, lattice, agreed, order, coding, first):
     strata = max(order.shape[0], 1)
     permutation(bits64(shared, PERMUTATION), order)
     for j in range(rows.shape[0]):
@@ -279,7 +281,9 @@ def _write(x, buf, pos, tally, wire, sizing, lattice, draws, agreed, coding):
 
 
 @njit
-def _decode(buf, pos, end, rows, clients, weights, shared, private, out, wire, sizing, lattice, agreed, order, coding):
+def _decode(
+    buf, pos, end, rows, clients, weights, shared, private, out, wire, sizing, lattice, agreed, order, coding, first
+):
     width, codes, _, top, model = coding
     turn, work, own, coded = sizing[0], sizing[3], agreed.shape[0] == 0, _coded(model)
     d = out.shape[1]
@@ -304,18 +308,18 @@ def _decode(buf, pos, end, rows, clients, weights, shared, private, out, wire, s
             if pos < 0:
                 return pos
             if turn:
-                add_points(codes, r, lattice, common, 0, one, work)
+                add_points(codes, r, lattice, common, first, one, work)
             else:
-                add_points(codes, r, lattice, common, 0, weight, acc)
+                add_points(codes, r, lattice, common, first, weight, acc)
         elif mode == PACKED:
             if pos + packed_nbytes(total, width) > end:
                 return TRUNCATED
             if not padding_is_zero(buf, 8 * pos + total * width):
                 return BAD_PADDING
             if turn:
-                pos = add_packed(buf, pos, total, r, lattice, common, 0, width, codes, top, one, work)
+                pos = add_packed(buf, pos, total, r, lattice, common, first, width, codes, top, one, work)
             else:
-                pos = add_packed(buf, pos, total, r, lattice, common, 0, width, codes, top, weight, acc)
+                pos = add_packed(buf, pos, total, r, lattice, common, first, width, codes, top, weight, acc)
             if pos < 0:
                 return pos
         else:
