@@ -9,13 +9,13 @@ import numpy as np
 
 from ..errors import ConfigError, TheoryError
 from ..kernels import njit
-from ..kernels.bits import CHUNK, bit_length, pack_all, packed_nbytes, padding_is_zero
-from ..kernels.entropy import CODED, MAX_SYMBOLS, PACKED, decode_symbols, encode_symbols, scratch
+from ..kernels.bits import CHUNK, bit_length, packed_nbytes
+from ..kernels.entropy import MAX_SYMBOLS, read_fields, scratch, write_fields
 from ..kernels.hadamard import rotate, rotate_back
 from ..kernels.lattice import PERMUTATION, SIGNS, add_packed, add_points, round_to_lattice, write_rounded
 from ..kernels.quantize import LANES
 from ..kernels.random import bits64, client_key, permutation
-from ..kernels.status import BAD_MODE, BAD_PADDING, TRUNCATED
+from ..kernels.status import TRUNCATED
 from .base import Codec, Compressor, compressors, cut_by_fields
 from .cq_bits import decode_bits, encode_bits, radius_of
 from .identity import Identity
@@ -255,7 +255,7 @@ def _encode(V, rows, clients, shared, private, buf, pos, tally, wire, sizing, la
 @njit
 def _write(x, buf, pos, tally, wire, sizing, lattice, draws, agreed, coding):
     width, codes, doubts, top, model = coding
-    begin, nbytes = pos, packed_nbytes(x.shape[0], width)
+    begin = pos
     if agreed.shape[0]:
         r = agreed[0]
     else:
@@ -267,65 +267,50 @@ def _write(x, buf, pos, tally, wire, sizing, lattice, draws, agreed, coding):
             round_to_lattice(x, r, lattice, draws, 0, codes, doubts)
         else:
             codes[:] = 0
-        got = encode_symbols(codes, model, buf, pos + 1, pos + nbytes)
-        buf[pos] = CODED if got > 0 else PACKED
-        pos = got if got > 0 else pack_all(codes, x.shape[0], width, buf, pos + 1, top)
+        pos = write_fields(codes, width, model, buf, pos, top)
         tally[1] += 8 * (pos - begin)
-        return pos
-    if np.isfinite(r):
-        write_rounded(x, r, lattice, draws, 0, width, codes, doubts, top, buf, pos)
     else:
-        buf[pos : pos + nbytes] = 0
-    tally[1] += x.shape[0] * width + 8 * (pos - begin)
-    return pos + nbytes
+        tally[1] += x.shape[0] * width + 8 * (pos - begin)
+        pos = write_rounded(x, r, lattice, draws, 0, width, codes, doubts, top, buf, pos)
+    return pos
 
 
 @njit
 def _decode(
     buf, pos, end, rows, clients, weights, shared, private, out, wire, sizing, lattice, agreed, order, coding, first
 ):
-    width, codes, _, top, model = coding
-    turn, work, own, coded = sizing[0], sizing[3], agreed.shape[0] == 0, _coded(model)
-    d = out.shape[1]
-    total = work.shape[0] if turn else d
+    turn, work, one = sizing[0], sizing[3], 1.0
     for j in range(rows.shape[0]):
-        if pos + (wire.itemsize if own else 0) + coded > end:
-            return TRUNCATED
-        r = agreed[0] if not own else 0.0
-        if own:
-            r = np.float64(buf[pos : pos + wire.itemsize].view(wire.dtype)[0])
-            pos += wire.itemsize
-        mode = PACKED
-        if coded:
-            mode = buf[pos]
-            pos += 1
+        acc, weight = out[rows[j]], weights[j]
         common = _common_key(shared, client_key(private, clients[j]), order)
-        acc, weight, one = out[rows[j]], weights[j], 1.0
         if turn:
             work[:] = 0.0
-        if mode == CODED:
-            pos = decode_symbols(buf, pos, end, model, codes)
-            if pos < 0:
-                return pos
-            if turn:
-                add_points(codes, r, lattice, common, first, one, work)
-            else:
-                add_points(codes, r, lattice, common, first, weight, acc)
-        elif mode == PACKED:
-            if pos + packed_nbytes(total, width) > end:
-                return TRUNCATED
-            if not padding_is_zero(buf, 8 * pos + total * width):
-                return BAD_PADDING
-            if turn:
-                pos = add_packed(buf, pos, total, r, lattice, common, first, width, codes, top, one, work)
-            else:
-                pos = add_packed(buf, pos, total, r, lattice, common, first, width, codes, top, weight, acc)
-            if pos < 0:
-                return pos
+            pos = _read(buf, pos, end, wire, lattice, common, agreed, coding, first, one, work)
         else:
-            return BAD_MODE
+            pos = _read(buf, pos, end, wire, lattice, common, agreed, coding, first, weight, acc)
+        if pos < 0:
+            return pos
         if turn:
             rotate_back(work, bits64(common, SIGNS))
-            for c in range(d):
+            for c in range(acc.shape[0]):
                 acc[c] += weight * out.dtype.type(work[c])
+    return pos
+
+
+@njit
+def _read(buf, pos, end, wire, lattice, common, agreed, coding, first, weight, out):
+    """out += weight · (the points of the message at `pos`); returns the position after it, or a negative code."""
+    width, codes, _, top, model = coding
+    if agreed.shape[0]:
+        r = agreed[0]
+    else:
+        if pos + wire.itemsize > end:
+            return TRUNCATED
+        r = np.float64(buf[pos : pos + wire.itemsize].view(wire.dtype)[0])
+        pos += wire.itemsize
+    if not _coded(model):
+        return add_packed(buf, pos, end, r, lattice, common, first, width, codes, top, weight, out)
+    pos = read_fields(buf, pos, end, width, model, codes, top)
+    if pos > 0:
+        add_points(codes, r, lattice, common, first, weight, out)
     return pos

@@ -6,11 +6,11 @@ import numpy as np
 
 from ..errors import ConfigError
 from ..kernels import njit
-from ..kernels.bits import CHUNK, bit_length, packed_nbytes, padding_is_zero
+from ..kernels.bits import CHUNK, bit_length, packed_nbytes
 from ..kernels.lattice import PERMUTATION, SHIFTS, add_packed, write_rounded
 from ..kernels.quantize import LANES
 from ..kernels.random import below, bits64, client_key, permutation
-from ..kernels.status import BAD_PADDING, TRUNCATED
+from ..kernels.status import TRUNCATED
 from .base import Codec, Compressor, compressors
 from .cq_bits import radius_of
 from .identity import Identity
@@ -130,13 +130,7 @@ def _encode(V, rows, clients, shared, private, buf, pos, tally, wire, m, use_max
         x, draws = V[rows[j], first : first + count], (shared, client_key(private, clients[j]), stratum, strata)
         r = radius_of(x, use_max, 1.0, lanes, wire)
         buf[pos : pos + wire.itemsize].view(wire.dtype)[0] = r
-        pos += wire.itemsize
-        stop = pos + packed_nbytes(count, width)
-        if np.isfinite(r):
-            write_rounded(x, r, lattice, draws, first, width, codes, doubts, top, buf, pos)
-        else:
-            buf[pos:stop] = 0
-        pos = stop
+        pos = write_rounded(x, r, lattice, draws, first, width, codes, doubts, top, buf, pos + wire.itemsize)
         tally[0] += 8 * (pos - begin)
         tally[1] += 8 * wire.itemsize + count * width
     return pos
@@ -152,13 +146,11 @@ def _decode(
     for j in range(rows.shape[0]):
         first, count, _, _ = _place(clients[j], m, out.shape[1], rotation, order)
         packed = pos + wire.itemsize
-        if packed + packed_nbytes(count, width) > end:
+        if packed > end:
             return TRUNCATED
-        if not padding_is_zero(buf, 8 * packed + count * width):
-            return BAD_PADDING
         r = np.float64(buf[pos:packed].view(wire.dtype)[0])
         acc, weight = out[rows[j], first : first + count], weights[j] * out.dtype.type(m)
-        pos = add_packed(buf, packed, count, r, lattice, shared, first, width, codes, top, weight, acc)
+        pos = add_packed(buf, packed, end, r, lattice, shared, first, width, codes, top, weight, acc)
         if pos < 0:
             return pos
     return pos

@@ -9,11 +9,11 @@ import numpy as np
 from ..errors import ConfigError
 from ..kernels import lean, njit
 from ..kernels.bits import CHUNK, bit_length, pack_all, packed_nbytes, unpack_all
-from ..kernels.entropy import CODED, MAX_SYMBOLS, PACKED, decode_symbols, encode_symbols, scratch
+from ..kernels.entropy import MAX_SYMBOLS, read_fields, scratch, write_fields
 from ..kernels.levels import add_levels, write_levels
 from ..kernels.quantize import LANES
 from ..kernels.random import client_key
-from ..kernels.status import BAD_MODE, TRUNCATED
+from ..kernels.status import TRUNCATED
 from .base import Codec, Compressor, compressors, cut_by_fields
 from .identity import Identity
 
@@ -91,15 +91,8 @@ class QSGD(Compressor):
         max_nbytes = units + self.entropy + fields
         if max_nbytes >= dim * wire.itemsize:
             return Identity().bind(dim, n_clients, wire)
-        args = (
-            self.s,
-            width,
-            bucket,
-            self.norm == "max",
-            np.empty(LANES),
-            np.empty(CHUNK, np.uint16),
-            np.empty(CHUNK, np.uint8),
-        )
+        buffers = np.empty(LANES), np.empty(CHUNK, np.uint16), np.empty(CHUNK, np.uint8)
+        args = self.s, width, bucket, self.norm == "max", *buffers
         if self.entropy:
             coding = np.empty(dim, np.uint16), np.empty(units + fields, np.uint8), scratch(2 * self.s + 1)
             return Codec(
@@ -141,22 +134,16 @@ def _encode_coded(
     V, rows, clients, shared, private, buf, pos, tally, wire, levels, width, bucket, use_max, lanes, codes, top, coding
 ):  # fmt: skip
     """As `_encode`, and then the packed fields are read back and coded."""
-    (whole, plain, model), d, start = coding, V.shape[1], pos
-    nbytes = packed_nbytes(d, width)
-    units = plain.shape[0] - nbytes
+    (whole, plain, model), d, begin = coding, V.shape[1], pos
+    units = plain.shape[0] - packed_nbytes(d, width)
     for j in range(rows.shape[0]):
         key = client_key(private, clients[j])
         write_levels(V[rows[j]], levels, width, bucket, use_max, key, plain, 0, wire, lanes, codes, top)
         unpack_all(plain, units, d, width, whole, top)
-        mode, fields = pos + units, pos + units + 1
-        buf[pos:mode] = plain[:units]
-        pos = encode_symbols(whole, model, buf, fields, fields + nbytes)
-        buf[mode] = CODED if pos > 0 else PACKED
-        if pos < 0:
-            pos = fields + nbytes
-            buf[fields:pos] = plain[units:]
-    tally[0] += 8 * (pos - start)
-    tally[1] += 8 * (pos - start)
+        buf[pos : pos + units] = plain[:units]
+        pos = write_fields(whole, width, model, buf, pos + units, top)
+    tally[0] += 8 * (pos - begin)
+    tally[1] += 8 * (pos - begin)
     return pos
 
 
@@ -165,25 +152,15 @@ def _decode_coded(
     buf, pos, end, rows, clients, weights, shared, private, out, wire, levels, width, bucket, use_max, lanes, codes, top, coding
 ):  # fmt: skip
     (whole, plain, model), d = coding, out.shape[1]
-    nbytes = packed_nbytes(d, width)
-    units = plain.shape[0] - nbytes
+    units = plain.shape[0] - packed_nbytes(d, width)
     for j in range(rows.shape[0]):
-        mode, fields = pos + units, pos + units + 1
-        if fields > end:
+        if pos + units > end:
             return TRUNCATED
-        plain[:units] = buf[pos:mode]
-        if buf[mode] == CODED:
-            pos = decode_symbols(buf, fields, end, model, whole)
-            if pos < 0:
-                return pos
-            pack_all(whole, d, width, plain, units, top)
-        elif buf[mode] == PACKED:
-            pos = fields + nbytes
-            if pos > end:
-                return TRUNCATED
-            plain[units:] = buf[fields:pos]
-        else:
-            return BAD_MODE
+        plain[:units] = buf[pos : pos + units]
+        pos = read_fields(buf, pos + units, end, width, model, whole, top)
+        if pos < 0:
+            return pos
+        pack_all(whole, d, width, plain, units, top)
         code = add_levels(plain, 0, plain.shape[0], out[rows[j]], weights[j], levels, width, bucket, wire, codes, top)
         if code < 0:
             return code

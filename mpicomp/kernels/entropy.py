@@ -14,12 +14,13 @@ from __future__ import annotations
 import numpy as np
 
 from . import lean
-from .bits import bit_length
+from .bits import bit_length, pack_all, packed_nbytes, padding_is_zero, unpack_all
 from .lanes import load_word, store_word, trailing_zeros
-from .status import BAD_PADDING, BAD_VALUE, TRUNCATED
+from .levels import any_above
+from .status import BAD_MODE, BAD_PADDING, BAD_VALUE, TRUNCATED
 
 MAX_SYMBOLS = 1024
-PACKED, CODED = 0, 1  # what a byte before the fields of a message says of them
+_PACKED, _CODED = 0, 1  # what a byte before the fields of a message says of them
 _MAX_PRECISION = 12  # frequencies are out of 2 to this power at most
 _LANES = 4  # states, where there are many symbols, of which one that is not the most frequent one counts as _RARE
 _LONG, _RARE = 1 << 16, 128
@@ -30,6 +31,34 @@ def scratch(symbols: int) -> tuple[np.ndarray, ...]:
     """What both coders work in, for so many different symbols: counts, (frequencies, first places), symbols of the places, states."""
     counts, spans = np.empty((_LANES, symbols), np.int64), np.empty((2, symbols), np.uint64)
     return counts, spans, np.empty(1 << _MAX_PRECISION, np.uint16), np.empty(_LANES, np.uint64)
+
+
+@lean
+def write_fields(fields, width, model, buf, pos, top):
+    """Write a byte, and `fields` (below model[0].shape[1]) in their code where that is shorter than a packed array; returns the position
+    after them. `top` as for `bits.pack`."""
+    total = fields.shape[0]
+    end = encode_symbols(fields, model, buf, pos + 1, pos + 1 + packed_nbytes(total, width))
+    buf[pos] = _CODED if end > 0 else _PACKED
+    return end if end > 0 else pack_all(fields, total, width, buf, pos + 1, top)
+
+
+@lean
+def read_fields(buf, pos, end, width, model, fields, top):
+    """Fill `fields` with what `write_fields` wrote; returns the position after it, or a negative code."""
+    total, packed = fields.shape[0], pos + 1
+    if packed > end:
+        return TRUNCATED
+    if buf[pos] == _CODED:
+        return decode_symbols(buf, packed, end, model, fields)
+    if buf[pos] != _PACKED:
+        return BAD_MODE
+    if packed + packed_nbytes(total, width) > end:
+        return TRUNCATED
+    if not padding_is_zero(buf, 8 * packed + total * width):
+        return BAD_PADDING
+    pos = unpack_all(buf, packed, total, width, fields, top)
+    return BAD_VALUE if any_above(fields, model[0].shape[1] - 1) else pos
 
 
 @lean

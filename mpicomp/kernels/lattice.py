@@ -12,15 +12,15 @@ from __future__ import annotations
 import numpy as np
 
 from . import lean
-from .bits import CHUNK, pack, pack_top, packed_nbytes, unpack
+from .bits import CHUNK, pack, pack_top, packed_nbytes, padding_is_zero, unpack
 from .blocks import BLOCK, PAIR, ends_of_blocks, lattice_of_blocks
 from .lanes import load_word
+from .levels import any_above
 from .random import bits32, bits64, dither32, fraction32
-from .status import BAD_VALUE
+from .status import BAD_PADDING, BAD_VALUE, TRUNCATED
 
 # What the keys are mixed with; part of the format.
 PERMUTATION, SIGNS, SHIFTS, OFFSETS = 0, 1, 2, 3
-
 
 _UNIT = 2.0**-24
 _MOST_CLIENTS, _MOST_SYMBOLS = 1 << 16, 1 << 10  # of what is rounded in float32
@@ -140,18 +140,22 @@ def round_to_ends(x, start, stop, radius, common, key, stratum, strata, buf, pos
 
 @lean
 def write_rounded(x, radius, lattice, draws, element, width, codes, doubts, top, buf, pos):
-    """`round_to_lattice` to a packed array of fields of `width` bits; returns the position after it.
+    """`round_to_lattice` to a packed array of fields of `width` bits, zeros if the radius is not finite; returns the position after it.
 
     Parameters
     ----------
     codes : uint16, doubts, top : uint8: scratch, CHUNK entries.
     """
     total = x.shape[0]
+    stop = pos + packed_nbytes(total, width)
+    if not np.isfinite(radius):
+        buf[pos:stop] = 0
+        return stop
     for first in range(0, total, CHUNK):
         count = min(CHUNK, total - first)
         round_to_lattice(x[first : first + count], radius, lattice, draws, element + first, codes, doubts)
         pack(codes, first, count, total, width, buf, pos, top)
-    return pos + packed_nbytes(total, width)
+    return stop
 
 
 @lean
@@ -165,15 +169,18 @@ def add_points(codes, radius, lattice, common, element, weight, out):
 
 
 @lean
-def add_packed(buf, pos, total, radius, lattice, common, element, width, codes, top, weight, out):
-    """`add_points` of a packed array, whose size and padding have been checked; returns the position after it, or a status."""
+def add_packed(buf, pos, end, radius, lattice, common, element, width, codes, top, weight, out):
+    """`add_points` of the packed array at `pos`; returns the position after it, or a negative code."""
+    total = out.shape[0]
+    stop = pos + packed_nbytes(total, width)
+    if stop > end:
+        return TRUNCATED
+    if not padding_is_zero(buf, 8 * pos + total * width):
+        return BAD_PADDING
     for first in range(0, total, CHUNK):
         count = min(CHUNK, total - first)
         unpack(buf, pos, first, count, total, width, codes, top)
-        largest = np.uint16(0)
-        for i in range(count):
-            largest = max(largest, codes[i])
-        if largest >= lattice[3]:
+        if any_above(codes[:count], lattice[3] - 1):
             return BAD_VALUE
         add_points(codes, radius, lattice, common, element + first, weight, out[first : first + count])
-    return pos + packed_nbytes(total, width)
+    return stop
