@@ -11,8 +11,8 @@ from mpicomp.kernels import njit
 from mpicomp.kernels.random import uplink_keys
 from mpicomp.runtime.config import Config
 from mpicomp.runtime.exchanges import rehearsal_exchange
-from mpicomp.runtime.rehearsal import _RehearsalLink
 from mpicomp.runtime.session import Composition, Session, build_problem
+from mpicomp.runtime.warmup import _RehearsalLink
 
 DIM, CLIENTS = 1 << 18, 3
 LEAST = DIM // 16  # bytes: half of what one bit an entry takes

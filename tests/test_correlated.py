@@ -9,12 +9,12 @@ import mpicomp as mc
 from mpicomp.compressors import Codec
 from mpicomp.compressors.lattice import Lattice
 from mpicomp.errors import ConfigError, TheoryError, WireError
+from mpicomp.experiments.study.estimation import mean_errors
 from mpicomp.kernels import hadamard
 from mpicomp.kernels.entropy import decode_symbols, encode_symbols, scratch
 from mpicomp.kernels.lattice import OFFSETS, SHIFTS, round_exactly, round_to_ends, round_to_lattice
 from mpicomp.kernels.random import Keys, Stream, bits32, bits64, client_key, derive, dither32, permutation
 from mpicomp.mechanisms.direct import Direct
-from mpicomp.study.estimation import mean_errors
 
 RNG = np.random.default_rng
 

@@ -12,13 +12,24 @@ from typer.testing import CliRunner
 
 from mpicomp.cli import app
 from mpicomp.errors import ConfigError, DataError, MpicompError
-from mpicomp.reproduce import axes, batch, desk, drawing, seconds
-from mpicomp.reproduce.desk import Desk
-from mpicomp.reproduce.report import reproduce
-from mpicomp.reproduce.study import FAILS, HOLDS, IN_PART, Claim, Evidence, Figure, Interrupted, Study, Verdict, papers
+from mpicomp.experiments.reproduce import axes, batch, desk, drawing, seconds
+from mpicomp.experiments.reproduce.report import reproduce
+from mpicomp.experiments.reproduce.reproduction import (
+    FAILS,
+    HOLDS,
+    IN_PART,
+    Claim,
+    Evidence,
+    Figure,
+    Interrupted,
+    Study,
+    Verdict,
+    papers,
+)
+from mpicomp.experiments.reproduce.runner import Desk
+from mpicomp.experiments.study.compare import Stored
 from mpicomp.runtime.loop import run
 from mpicomp.runtime.results import Result
-from mpicomp.study.compare import Stored
 
 QUADRATIC = {"problem": "quadratic:dim=10,noise=0.1,reg=0.1", "clients": 4, "init": "paper"}
 RUN = {**QUADRATIC, "method": "gd", "rounds": 20, "eval_every": 5}

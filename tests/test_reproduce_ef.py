@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from mpicomp.data import load
-from mpicomp.reproduce import generated
-from mpicomp.reproduce.desk import Desk
-from mpicomp.reproduce.networks import at_accuracy, final
-from mpicomp.reproduce.papers import cd_adam, dq_sgd, ef21_w
-from mpicomp.reproduce.report import judge
-from mpicomp.reproduce.study import FAILS, HOLDS, IN_PART, Evidence, papers
-from mpicomp.study.compare import Stored
+from mpicomp.experiments.reproduce import generated
+from mpicomp.experiments.reproduce.networks import at_accuracy, final
+from mpicomp.experiments.reproduce.papers import cd_adam, dq_sgd, ef21_w
+from mpicomp.experiments.reproduce.report import judge
+from mpicomp.experiments.reproduce.reproduction import FAILS, HOLDS, IN_PART, Evidence, papers
+from mpicomp.experiments.reproduce.runner import Desk
+from mpicomp.experiments.study.compare import Stored
 
 TINY = {
     "ef21-w": ef21_w.Size(12, 4, 3, (0.0, 1.5), 1.5, 300, 40, (("mushrooms", "logistic", 30),), 30, (0.05, 0.9), 60),
@@ -37,7 +37,7 @@ def test_a_tiny_version_runs_to_its_verdicts_and_figures(name, tmp_path):
         assert judged["budget"].outcome == HOLDS
     if name == "ef21-w":
         assert judged["same-method"].outcome == judged["gain"].outcome == HOLDS
-    drawing = pytest.importorskip("mpicomp.reproduce.drawing")
+    drawing = pytest.importorskip("mpicomp.experiments.reproduce.drawing")
     if drawing.have_matplotlib():
         written = drawing.save(study.figures, desk.evidence, tmp_path / "figures")
         assert len(written) == 2 * len(study.figures)

@@ -12,11 +12,11 @@ from typer.testing import CliRunner
 
 from mpicomp.cli import app
 from mpicomp.errors import DataError
-from mpicomp.study.cells import ENOUGH, Interval, Results
-from mpicomp.study.rules import Evidence, check
-from mpicomp.study.scale import FAILED, RUNNING, write_record
-from mpicomp.study.style import MissingExtra, inline
-from mpicomp.study.tables import all_tables
+from mpicomp.experiments.study.cells import ENOUGH, Interval, Results
+from mpicomp.experiments.study.rules import Evidence, check
+from mpicomp.experiments.study.scale import FAILED, RUNNING, write_record
+from mpicomp.experiments.study.style import MissingExtra, inline
+from mpicomp.experiments.study.tables import all_tables
 
 FILE = """
 name = "by hand <&>"
@@ -170,7 +170,7 @@ def read(page) -> Page:
 
 def report(directory):
     pytest.importorskip("matplotlib", reason="reports draw with matplotlib, the extra `plot`")
-    from mpicomp.study.page import write_report
+    from mpicomp.experiments.study.page import write_report
 
     return write_report(directory)
 
@@ -275,7 +275,7 @@ def test_cells_of_several_versions_and_cells_that_diverged_are_pointed_out(tmp_p
 
 
 def test_without_matplotlib_the_error_names_the_extra(results, monkeypatch):
-    from mpicomp.study.page import write_report
+    from mpicomp.experiments.study.page import write_report
 
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(MissingExtra, match=re.escape("pip install 'mpicomp[plot]'")):

@@ -15,7 +15,7 @@ import mpicomp as mc
 from mpicomp.cluster.recovery import LAUNCHER_OPTIONS, OnFailure, check, require
 from mpicomp.errors import EnvironmentMismatch
 from mpicomp.problems import problems
-from mpicomp.problems.remaining import Remaining
+from mpicomp.problems.subset import Remaining
 
 MPICH_SAYS, OPEN_MPI_SAYS = "MPICH Version: 4.3.2", "Open MPI v5.0.11, package: x"
 

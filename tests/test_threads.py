@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import mpicomp as mc
-from mpicomp.cluster.team import Team, threads_of
+from mpicomp.cluster.threads import Team, threads_of
 from mpicomp.compressors import compressors
 from mpicomp.compressors.base import Difference
 from mpicomp.errors import ConfigError, WireError
@@ -97,7 +97,7 @@ def test_differences_and_a_users_own_compressor_work_in_threads_too():
 
 
 def test_a_run_is_the_same_for_any_number_of_threads(monkeypatch):
-    monkeypatch.setattr("mpicomp.cluster.team.Team.__init__.__defaults__", (1, 0))
+    monkeypatch.setattr("mpicomp.cluster.threads.Team.__init__.__defaults__", (1, 0))
     options = {"method": "ef21", "compressor": "sign", "clients": 5, "rounds": 8, "step": "0.01"}
     assert np.array_equal(mc.run(**options, threads=1).x, mc.run(**options, threads=2).x)
     with pytest.raises(ConfigError, match="threads=-1"):

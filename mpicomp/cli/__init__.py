@@ -13,21 +13,21 @@ from typing import Annotated, NoReturn
 import typer
 
 from ..errors import UserError, full_text
+from ..experiments.commands import bench_network, bench_start, bench_target  # noqa: F401 - they add their commands
+from ..experiments.commands.bench import bench
+from ..experiments.commands.compare import compare
+from ..experiments.commands.lab import lab
+from ..experiments.commands.model import model
+from ..experiments.commands.quickstart import quickstart
+from ..experiments.commands.report import report
+from ..experiments.commands.reproduce import reproduce
+from ..experiments.commands.scale import scale
+from ..experiments.commands.slurm import slurm
 from ..version import __version__
-from . import bench_network, bench_start, bench_target  # noqa: F401 - they add their commands
-from .bench import bench
-from .compare import compare
 from .doctor import doctor
-from .lab import lab
 from .launch import launch
 from .listing import list_parts
-from .model import model
-from .quickstart import quickstart
-from .report import report
-from .reproduce import reproduce
 from .run import run
-from .scale import scale
-from .slurm import slurm
 from .theory import theory
 from .warmup import warmup
 

@@ -127,13 +127,13 @@ def run(
 ) -> None:
     """Run one method on one problem; under mpirun or srun on all their ranks, else in this process."""
     from ..cluster.environment import declared_size
+    from ..console.show import Progress, show_run, show_witness
     from ..runtime.control import EXIT_RESUME
     from ..runtime.loop import run as run_method
     from ..runtime.stall import limit_end
-    from .show import Progress, show_run, show_witness
 
     if config.verify_bytes and declared_size() is not None:
-        from ..cluster.witness import require
+        from ..cluster.byte_check import require
 
         require()
     comm = world(config.exchange)

@@ -16,10 +16,10 @@ def theory(
     """Constants, the theoretical step size, and the promised rounds and bytes to ‖∇f‖² ≤ ε, beside gradient descent's."""
     import dataclasses
 
+    from ..console.show import size, table
     from ..errors import TheoryError
     from ..runtime.session import build_problem
     from ..runtime.theory import constants, promise
-    from .show import size, table
 
     problem = build_problem(config)
     smooth, compressor = constants(config, problem)

@@ -18,8 +18,8 @@ def warmup(
 ) -> None:
     """Fill this host's kernel cache for a run (its options), so that the run's ranks compile nothing. Needs no MPI: under SLURM, `srun
     --ntasks-per-node=1 mpicomp warmup study.toml` before the run."""
-    from ..runtime.warmup import warm_up
-    from .show import seconds, table
+    from ..console.show import seconds, table
+    from ..runtime.precompile import warm_up
 
     warmth = warm_up(config, every_codec)
     modules: dict[str, list[str]] = {}

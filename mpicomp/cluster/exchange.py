@@ -34,7 +34,7 @@ from ..wire import (
 from .clock import DECODE, ENCODE, Clock
 from .ledger import BETWEEN_NODES, DOWNLINK, IN_MEMORY, IN_NODE, UPLINK, Ledger
 from .placement import Placement
-from .team import Team
+from .threads import Team
 
 GROUP_NBYTES = 1 << 22  # a frame holds as many clients as fit in 4 MiB, and at least one
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..errors import ConfigError
 from ..mechanisms.core import Core as CoreUplink
-from ..mechanisms.known import Known
+from ..mechanisms.no_downlink import Known
 from .base import Method, Parts, methods
 
 

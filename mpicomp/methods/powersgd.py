@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..errors import ConfigError, TheoryError
-from ..mechanisms.known import Known
+from ..mechanisms.no_downlink import Known
 from ..mechanisms.powersgd import PowerSGD as PowerSGDUplink
 from ..mechanisms.powersgd import matrix_shape
 from .base import Method, Parts, methods

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from ..cluster.byte_check import WitnessedComm, witnessed
 from ..cluster.comm import Comm
 from ..cluster.recovery import OnFailure
-from ..cluster.team import Team, threads_of
-from ..cluster.witness import WitnessedComm, witnessed
+from ..cluster.threads import Team, threads_of
 from ..compressors import Compressor
 from ..errors import ConfigError, UserError
 from ..methods import Method
@@ -23,11 +23,11 @@ from .config import Config
 from .control import Control
 from .exchanges import make_exchange, rehearsal_exchange
 from .record import Progress, Record, conclude
-from .rehearsal import rehearse
 from .results import Result, check_directory
 from .session import Composition, Session, build_problem
 from .stall import CHECKPOINT, END, EVALUATION, ROUND, StallWatch
 from .survival import Snapshot, Stage, persevere
+from .warmup import rehearse
 
 
 def run(

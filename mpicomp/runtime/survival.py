@@ -24,7 +24,7 @@ from ..cluster.placement import Placement
 from ..cluster.recovery import Crew, Member, OnFailure
 from ..errors import RankFailure
 from ..problems import Problem
-from ..problems.remaining import Remaining
+from ..problems.subset import Remaining
 from .abort import Guarded
 from .checkpoint import newest
 from .config import Config
