@@ -13,20 +13,10 @@ from typer.testing import CliRunner
 from mpicomp.cli import app
 from mpicomp.errors import ConfigError, DataError, MpicompError
 from mpicomp.experiments.reproduce import axes, batch, desk, drawing, seconds
+from mpicomp.experiments.reproduce.evidence import Evidence, Interrupted
 from mpicomp.experiments.reproduce.report import reproduce
-from mpicomp.experiments.reproduce.reproduction import (
-    FAILS,
-    HOLDS,
-    IN_PART,
-    Claim,
-    Evidence,
-    Figure,
-    Interrupted,
-    Study,
-    Verdict,
-    papers,
-)
-from mpicomp.experiments.reproduce.runner import Desk
+from mpicomp.experiments.reproduce.reproduction import FAILS, HOLDS, IN_PART, Claim, Figure, Study, Verdict, papers
+from mpicomp.experiments.reproduce.runner import ExperimentRunner
 from mpicomp.experiments.study.compare import Stored
 from mpicomp.runtime.loop import run
 from mpicomp.runtime.results import Result
@@ -96,10 +86,10 @@ def test_winner_in_time_is_judged_by_every_column():
 
 # ---- the desk ---------------------------------------------------------------------------------------------------------
 def test_what_is_finished_is_not_run_again(tmp_path, monkeypatch):
-    first = Desk(tmp_path).run("a run", **RUN)
+    first = ExperimentRunner(tmp_path).run("a run", **RUN)
     ran = []
     monkeypatch.setattr(desk, "run", lambda config: ran.append(config.out) or Result(config))
-    again = Desk(tmp_path)
+    again = ExperimentRunner(tmp_path)
     assert again.run("a run", **RUN).rows == first.rows and not ran
     assert again.evidence.curves["a run"].directory == first.directory
     (first.directory / "summary.json").unlink()  # as a run leaves it that was interrupted
@@ -112,13 +102,13 @@ def test_what_is_finished_is_not_run_again(tmp_path, monkeypatch):
 
 
 def test_an_interrupted_run_is_not_a_finished_one(tmp_path, monkeypatch):
-    whole = Desk(tmp_path / "whole").run("gd", **RUN)
+    whole = ExperimentRunner(tmp_path / "whole").run("gd", **RUN)
 
     def stopped(config):
         """As a signal leaves a run: a checkpoint, and a summary that says so."""
         return run(config, time_limit=1e-9, rounds=config.rounds)
 
-    own = Desk(tmp_path / "cut")
+    own = ExperimentRunner(tmp_path / "cut")
     with monkeypatch.context() as patch:
         patch.setattr(desk, "run", stopped)
         with pytest.raises(Interrupted, match="goes on from there"):
@@ -129,7 +119,7 @@ def test_an_interrupted_run_is_not_a_finished_one(tmp_path, monkeypatch):
 
 
 def test_tune_finds_the_step_and_stops_when_it_gets_worse(tmp_path):
-    own = Desk(tmp_path)
+    own = ExperimentRunner(tmp_path)
     best = own.tune("gd", [0.25, 1.0, 4.0, 16.0, 64.0, 256.0], **{**RUN, "rounds": 50})
     assert own.evidence.curves == {"gd": best}
     tried = sorted(path.name.split("-x")[1].split("-")[0] for path in (tmp_path / "runs").iterdir())
@@ -155,29 +145,29 @@ def test_table_is_measured_once_for_its_arguments(tmp_path):
         return [{"a": a, "b": 2 * a}]
 
     for a in (1, 1, 2):
-        own = Desk(tmp_path)
+        own = ExperimentRunner(tmp_path)
         assert own.measured("double", make, a=a) == own.evidence.tables["double"] == [{"a": a, "b": 2 * a}]
     assert calls == [1, 2]
 
 
 def test_data_comes_from_the_directory_or_the_package(tmp_path):
     (tmp_path / "mine.libsvm").write_text("1 1:1\n")
-    with_data = Desk(tmp_path / "out", tmp_path)
+    with_data = ExperimentRunner(tmp_path / "out", tmp_path)
     assert with_data.data("mine", "a9a") == str(tmp_path / "mine.libsvm")
-    assert Desk(tmp_path / "out").data("mine", "a9a") == "a9a"
+    assert ExperimentRunner(tmp_path / "out").data("mine", "a9a") == "a9a"
     with pytest.raises(DataError, match=r"mine does not come with mpicomp; give --data-dir DIR"):
-        Desk(tmp_path / "out").data("mine")
+        ExperimentRunner(tmp_path / "out").data("mine")
     with pytest.raises(DataError, match=r"other is not in"):
         with_data.data("other")
     with pytest.raises(DataError, match=r"--data-dir .*nowhere is not a directory"):
-        Desk(tmp_path, tmp_path / "nowhere")
+        ExperimentRunner(tmp_path, tmp_path / "nowhere")
     with pytest.raises(ConfigError, match="1 ranks"):
-        Desk(tmp_path, ranks=1)
+        ExperimentRunner(tmp_path, ranks=1)
 
 
 @pytest.mark.process
 def test_runs_over_mpi_are_those_of_one_process(tmp_path, mpi):
-    own = Desk(tmp_path, ranks=3)
+    own = ExperimentRunner(tmp_path, ranks=3)
     own.run("marina", **{**RUN, "method": "marina", "compressor": "permk"})
     own.run("gd", **RUN)
     own.again_over_mpi(["marina", "gd"])
@@ -286,7 +276,7 @@ def test_lines_are_thinned_to_their_ends():
 
 
 def test_a_batch_runs_every_directory(tmp_path, capsys):
-    own = Desk(tmp_path)
+    own = ExperimentRunner(tmp_path)
     places = [own._place(name, {**RUN, "seed": seed}, "1") for seed, name in enumerate("ab")]
     batch.main([str(place) for place in places])
     assert [line.split("-")[0] for line in capsys.readouterr().out.split()] == ["a", "b"]

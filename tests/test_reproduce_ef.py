@@ -9,11 +9,12 @@ import pytest
 
 from mpicomp.data import load
 from mpicomp.experiments.reproduce import generated
+from mpicomp.experiments.reproduce.evidence import Evidence
 from mpicomp.experiments.reproduce.networks import at_accuracy, final
 from mpicomp.experiments.reproduce.papers import cd_adam, dq_sgd, ef21_w
 from mpicomp.experiments.reproduce.report import judge
-from mpicomp.experiments.reproduce.reproduction import FAILS, HOLDS, IN_PART, Evidence, papers
-from mpicomp.experiments.reproduce.runner import Desk
+from mpicomp.experiments.reproduce.reproduction import FAILS, HOLDS, IN_PART, papers
+from mpicomp.experiments.reproduce.runner import ExperimentRunner
 from mpicomp.experiments.study.compare import Stored
 
 TINY = {
@@ -27,7 +28,7 @@ TINY = {
 @pytest.mark.parametrize("name", TINY)
 def test_a_tiny_version_runs_to_its_verdicts_and_figures(name, tmp_path):
     study = papers[name]()
-    desk = Desk(tmp_path, ranks=3)
+    desk = ExperimentRunner(tmp_path, ranks=3)
     study.measure(desk, TINY[name])
     judged = {j.claim.name: j.verdict for j in judge(study, desk.evidence, "tiny")}
     assert set(judged) == {claim.name for claim in study.claims}
@@ -42,7 +43,7 @@ def test_a_tiny_version_runs_to_its_verdicts_and_figures(name, tmp_path):
         written = drawing.save(study.figures, desk.evidence, tmp_path / "figures")
         assert len(written) == 2 * len(study.figures)
     done = sorted((tmp_path / "runs").iterdir())
-    study.measure(again := Desk(tmp_path, ranks=3), TINY[name])
+    study.measure(again := ExperimentRunner(tmp_path, ranks=3), TINY[name])
     assert sorted((tmp_path / "runs").iterdir()) == done  # nothing was run a second time
     assert again.evidence.tables == desk.evidence.tables
 
@@ -180,7 +181,7 @@ def test_seeds_are_compared_in_pairs():
 
 # ---- what they share --------------------------------------------------------------------------------------------------
 def test_tuning_by_a_cost_keeps_the_best_only(tmp_path):
-    desk = Desk(tmp_path)
+    desk = ExperimentRunner(tmp_path)
     options = {"problem": {"name": "quadratic", "dim": 8, "reg": 0.1}, "clients": 3, "rounds": 30, "method": "gd"}
     best = desk.tune("run", (0.01, 0.5, 0.1), theory=False, cost=lambda stored: final(stored, "loss"), **options)
     assert best.summary["step"] == 0.5

@@ -7,12 +7,13 @@ import pytest
 
 from mpicomp.compressors import compressors
 from mpicomp.experiments.reproduce import batch, quantizers
+from mpicomp.experiments.reproduce.evidence import Evidence
 from mpicomp.experiments.reproduce.papers import correlated_quantization as cq
 from mpicomp.experiments.reproduce.papers import marina_p_m3 as m3
 from mpicomp.experiments.reproduce.papers import permk
 from mpicomp.experiments.reproduce.report import judge, write
-from mpicomp.experiments.reproduce.reproduction import FAILS, HOLDS, IN_PART, SCALES, Evidence, papers
-from mpicomp.experiments.reproduce.runner import Desk
+from mpicomp.experiments.reproduce.reproduction import FAILS, HOLDS, IN_PART, SCALES, papers
+from mpicomp.experiments.reproduce.runner import ExperimentRunner
 
 TINY = {
     "permk": permk.Size(20, 1e-2, {4: 60, 10: 60}, (0.0, 0.8), (1.0, 2.0), 4, 40),
@@ -27,14 +28,16 @@ TINY = {
 def alone(monkeypatch):
     """What goes over MPI runs in this process, and there is no lab: what a study does with its runs is the same."""
     monkeypatch.setattr(
-        Desk, "_launch", lambda self, argv: batch.main(argv[argv.index("mpicomp.experiments.reproduce.batch") + 1 :])
+        ExperimentRunner,
+        "_launch",
+        lambda self, argv: batch.main(argv[argv.index("mpicomp.experiments.reproduce.batch") + 1 :]),
     )
-    monkeypatch.setattr(Desk, "over_network", lambda self, labels, rate: False)
+    monkeypatch.setattr(ExperimentRunner, "over_network", lambda self, labels, rate: False)
 
 
 @pytest.mark.parametrize("name", TINY)
 def test_a_tiny_version_runs(name, alone, tmp_path):
-    study, desk = papers[name](), Desk(tmp_path)
+    study, desk = papers[name](), ExperimentRunner(tmp_path)
     study.measure(desk, TINY[name])
     judged = judge(study, desk.evidence, "small")
     assert {j.verdict.outcome for j in judged} <= {HOLDS, IN_PART, FAILS} and all(j.verdict.numbers for j in judged)

@@ -13,16 +13,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from ..errors import UserError, full_text
-from ..experiments.commands import bench_network, bench_start, bench_target  # noqa: F401 - they add their commands
-from ..experiments.commands.bench import bench
-from ..experiments.commands.compare import compare
-from ..experiments.commands.lab import lab
-from ..experiments.commands.model import model
-from ..experiments.commands.quickstart import quickstart
-from ..experiments.commands.report import report
-from ..experiments.commands.reproduce import reproduce
-from ..experiments.commands.scale import scale
-from ..experiments.commands.slurm import slurm
+from ..experiments.commands import attach
 from ..version import __version__
 from .doctor import doctor
 from .launch import launch
@@ -44,15 +35,7 @@ app.command("warmup")(warmup)
 app.command("doctor")(doctor)
 app.command("list")(list_parts)
 app.command("theory")(theory)
-app.command("compare")(compare)
-app.command("quickstart")(quickstart)
-app.command("scale")(scale)
-app.command("report")(report)
-app.command("reproduce")(reproduce)
-app.add_typer(bench, name="bench")
-app.add_typer(lab, name="lab")
-app.add_typer(slurm, name="slurm")
-app.add_typer(model, name="model")
+attach(app)
 
 
 def _version(wanted: bool) -> None:
@@ -98,9 +81,9 @@ def _fall_loudly() -> None:
     from ..cluster.environment import declared_rank, declared_size
 
     if (declared_size() or 1) > 1:
-        from ..cluster.comm import started
+        from ..cluster.comm import mpi_initialized
 
-        if not started():
+        if not mpi_initialized():
             print(f"mpicomp: rank {declared_rank()} on {platform.node()} failed before MPI started", file=sys.stderr)
             traceback.print_exc()
             sys.stderr.flush()

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .run import with_run_options
+from ..console.options import with_run_options
 
 
 @with_run_options

@@ -26,7 +26,7 @@ from .native import cached, compile_first
 
 SOURCES = Path(__file__).parent / "pmpi"
 NETWORKS = Path("/sys/class/net")
-_STARTED = "MPICOMP_WITNESS"  # set in the process that was started again
+_STARTED = "MPICOMP_BYTE_CHECK"  # set in the process that was started again
 
 Count = list[int]  # [calls, bytes]
 
@@ -108,7 +108,7 @@ def _library() -> Any:
 
 
 # ---- asking it --------------------------------------------------------------------------------------------------------
-class WitnessedComm(Comm):
+class VerifiedComm(Comm):
     """A communicator whose ledger can be compared with a count that does not come from it."""
 
     SUMMED: tuple[
@@ -149,8 +149,8 @@ class WitnessedComm(Comm):
         return {**answer, "equal": bool(self.bcast_json(answer["equal"]))}
 
 
-def witnessed(comm: Any, by_node: bool = False) -> WitnessedComm:
-    """A communicator over the witness that is below this process.
+def verified_comm(comm: Any, by_node: bool = False) -> VerifiedComm:
+    """A communicator over the byte check that is below this process.
 
     Raises
     ------
@@ -166,7 +166,7 @@ def witnessed(comm: Any, by_node: bool = False) -> WitnessedComm:
     )
 
 
-class PreloadedComm(WitnessedComm):
+class PreloadedComm(VerifiedComm):
     """Tells the PMPI library the purpose of what follows."""
 
     def __init__(self, comm: Any, by_node: bool = False):
@@ -197,7 +197,7 @@ class PreloadedComm(WitnessedComm):
         return counts
 
 
-class MonitoredComm(WitnessedComm):
+class MonitoredComm(VerifiedComm):
     """Reads Open MPI's monitoring whenever the purpose changes. Functions are kinds of communication here, see `monitoring`.
 
     What is all-to-all is left out while the purpose is "setup": MPI_Comm_split has its part there.

@@ -35,7 +35,7 @@ def threads_of(threads: int, ranks: int, env: Mapping[str, str] = os.environ) ->
     return max(allowed // here if unbound else allowed, 1)
 
 
-class Team:
+class CodecThreads:
     """So many threads, the caller's among them; the others are started when they are first needed.
 
     Messages of different clients are independent, so consecutive shares of them go to the threads, each with a codec of its own scratch

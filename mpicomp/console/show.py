@@ -9,7 +9,7 @@ from typing import Any
 from ..cluster.clock import PHASES
 from .units import rate, seconds, size
 
-__all__ = ["PHASES", "Progress", "rate", "run_rows", "seconds", "show_run", "show_witness", "size", "table"]
+__all__ = ["PHASES", "Progress", "rate", "run_rows", "seconds", "show_byte_check", "show_run", "size", "table"]
 
 
 class Progress:
@@ -97,25 +97,25 @@ def run_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
     return rows
 
 
-def show_witness(witness: dict[str, Any], traffic: dict[str, Any]) -> None:
-    """The rounds' payload and messages, the MPI calls by purpose by ledger and witness, and the hosts' interfaces."""
+def show_byte_check(byte_check: dict[str, Any], traffic: dict[str, Any]) -> None:
+    """The rounds' payload and messages, the MPI calls by purpose by ledger and byte_check, and the hosts' interfaces."""
     rows = []
     for direction, counts in traffic.items():
         for name in ("payload", "message"):
             rows.append([f"{direction} {name}", "", f"{counts[name]}", "", ""])
     rows.append(["downlink, each broadcast once", "", f"{traffic['downlink']['broadcast']}", "", ""])
-    for purpose, function, calls, nbytes, counted_calls, counted in witness["rows"]:
+    for purpose, function, calls, nbytes, counted_calls, counted in byte_check["rows"]:
         rows.append([f"{purpose} {function}", f"{calls}", f"{nbytes}", f"{counted_calls}", f"{counted}"])
-    sums = [str(sum(row[k] for row in witness["rows"])) for k in range(2, 6)]
+    sums = [str(sum(row[k] for row in byte_check["rows"])) for k in range(2, 6)]
     rows.append(["all MPI", *sums])
-    for host, moved in witness["interfaces"].items():
+    for host, moved in byte_check["interfaces"].items():
         for name, (received, sent) in moved.items():
             if received or sent:
                 rows.append([f"{host} {name}, all programs", "", "", "in, out", f"{received}, {sent}"])
     table("Bytes", ["", "ledger calls", "ledger bytes", "calls counted", "bytes counted"], rows)
-    for difference in witness["differences"]:
+    for difference in byte_check["differences"]:
         print(f"mpicomp: {difference}", file=sys.stderr)
-    print("ledger and MPI agree to the byte" if witness["equal"] else "mpicomp: ledger and MPI DIFFER")
+    print("ledger and MPI agree to the byte" if byte_check["equal"] else "mpicomp: ledger and MPI DIFFER")
 
 
 def show_run(summary: dict[str, Any], out: str | None) -> None:

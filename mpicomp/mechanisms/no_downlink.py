@@ -5,7 +5,7 @@ from __future__ import annotations
 from .base import Downlink
 
 
-class Known(Downlink):
+class NoDownlink(Downlink):
     """Every rank already has the estimate, the same bits everywhere; the optimizer is replicated."""
 
     def begin(self, x):

@@ -9,7 +9,7 @@ import numpy as np
 from .base import Block, Problem, Smoothness
 
 
-class Remaining(Problem):
+class SubsetProblem(Problem):
     """f(x) = (1/|S|) Σ_{i ∈ S} f_i(x) for the clients S of another problem, numbered anew.
 
     Parameters

@@ -16,9 +16,9 @@ from ..errors import ConfigError
 from ..kernels.cache import Use, cache_use
 from ..kernels.random import downlink_keys, uplink_keys
 from .config import Config
-from .exchanges import rehearsal_exchange
+from .exchanges import warmup_exchange
 from .session import Composition, build_problem
-from .warmup import rehearse
+from .warmup import warm_up
 
 PRECISIONS = (("float32", "float32"), ("float64", "float64"), ("float64", "float32"))  # of the states, on the wire
 _OPTIONS = ("", ":fraction=0.1", ":bits=4")  # the first that a compressor takes; which one makes no other kernel
@@ -26,7 +26,7 @@ _DIM, _CLIENTS = 4096, 4
 
 
 @dataclass(frozen=True)
-class Warmth:
+class Precompiled:
     """What a warm-up found and did.
 
     Attributes
@@ -49,7 +49,7 @@ class Warmth:
         return sum(use.loaded for use in self.uses)
 
 
-def warm_up(config: Config, every_codec: bool = False) -> Warmth:
+def precompile(config: Config, every_codec: bool = False) -> Precompiled:
     """Compile what is not in the cache yet, in this process, without MPI.
 
     Parameters
@@ -63,14 +63,14 @@ def warm_up(config: Config, every_codec: bool = False) -> Warmth:
     start = time.perf_counter()
     problem = build_problem(config)
     composition = Composition(config, problem)
-    exchange = rehearsal_exchange(config, problem, composition, ranks=2)
-    rehearse(config, problem, composition, composition.step_size(config.step), exchange)
+    exchange = warmup_exchange(config, problem, composition, ranks=2)
+    warm_up(config, problem, composition, composition.step_size(config.step), exchange)
     if every_codec:
         for name in compressors:
             for dtype, wire in PRECISIONS:
                 _exercise(_example(name), dtype, wire)
     directory = Path(numba.config.CACHE_DIR)  # type: ignore[attr-defined]
-    return Warmth(cache_use(), time.perf_counter() - start, directory)
+    return Precompiled(cache_use(), time.perf_counter() - start, directory)
 
 
 def _example(name: str) -> Compressor:
@@ -94,7 +94,7 @@ def _exercise(compressor: Compressor, dtype: str, wire: str) -> None:
     kinds += [Difference(vectors, vectors.copy(), vectors.copy())] if codec.takes_difference else []
     kinds += [Sum(vectors.copy(), vectors, 0.5)] if codec.takes_sum else []
     for keys, kind in [(uplink_keys(0, 0), kind) for kind in kinds] + [(downlink_keys(0, 0), vectors)]:
-        if codec.agreed is not None and codec.measure is not None:
-            codec.agreed[0] = codec.measure(vectors, rows, rows, keys).max()
+        if codec.round_maximum is not None and codec.measure is not None:
+            codec.round_maximum[0] = codec.measure(vectors, rows, rows, keys).max()
         end = codec.encode(kind, rows, rows, keys, buf, 0, np.zeros(2, np.int64))
         codec.decode_add(buf, 0, end, rows, rows, np.ones(2, dtype), keys, np.zeros_like(vectors))

@@ -15,21 +15,21 @@ from .session import Composition, Session
 ROUNDS = 3
 
 
-def rehearse(config: Config, problem: Problem, composition: Composition, step_size: float, exchange: Exchange) -> None:
+def warm_up(config: Config, problem: Problem, composition: Composition, step_size: float, exchange: Exchange) -> None:
     """Run a few rounds in this process, with states of their own, so that every kernel is compiled and loaded.
 
     Coins are not tossed but alternate, and so do stages, so that both branches of a mechanism are seen.
     """
     session = Session(config, problem, composition.parts(step_size), exchange, step_size)
     for mechanism in (session.uplink, session.downlink):
-        mechanism.link.__class__ = _RehearsalLink
+        mechanism.link.__class__ = _WarmUpLink
     for t in range(ROUNDS):
         session.round(t)
     session.evaluate()
     session.measure()
 
 
-class _RehearsalLink(Link):
+class _WarmUpLink(Link):
     def coin(self, p, round):
         return round % 2 == 0
 

@@ -26,15 +26,19 @@ from typing import Any
 
 import numpy as np
 
-from ...cluster.launcher import physical_cores
-from ...cluster.p2p import IN_TURN_NBYTES
-from ...compressors import compressors
-from ...errors import ConfigError
-from ...kernels.random import uplink_keys
-from ...problems import Block, Problem, Smoothness
-from ...runtime.config import Config
-from ...runtime.loop import run
-from ...wire import HEADER_NBYTES
+from ..runtime import (
+    HEADER_NBYTES,
+    IN_TURN_NBYTES,
+    Block,
+    Config,
+    ConfigError,
+    Problem,
+    Smoothness,
+    compressors,
+    physical_cores,
+    run,
+    uplink_keys,
+)
 from .timing import samples
 
 DENSE = "identity"
@@ -77,8 +81,8 @@ def measure(spec: str, dim: int, workers: int, repeats: int = 20) -> Rates:
     V = np.random.default_rng(0).standard_normal((1, dim)).astype(np.float32)
     buf, total, zero = np.zeros(codec.max_nbytes + 8, np.uint8), np.zeros_like(V), np.zeros(1, np.int64)
     keys, tally, weight = uplink_keys(0, 0), np.zeros(2, np.int64), np.ones(1, np.float32)
-    if codec.agreed is not None and codec.measure is not None:
-        codec.agreed[0] = codec.measure(V, zero, zero, keys)[0]
+    if codec.round_maximum is not None and codec.measure is not None:
+        codec.round_maximum[0] = codec.measure(V, zero, zero, keys)[0]
     end = codec.encode(V, zero, zero, keys, buf, 0, tally)
     encode = np.median(samples(lambda: codec.encode(V, zero, zero, keys, buf, 0, tally), repeats))
     decode = np.median(samples(lambda: codec.decode_add(buf, 0, end, zero, zero, weight, keys, total), repeats))
@@ -232,7 +236,7 @@ def round_medians(comm: Any, dim: int, specs: Sequence[str], rounds: int) -> dic
 
 
 if __name__ == "__main__":
-    from ...cluster.comm import world
+    from ..runtime import world
 
     found = round_medians(world(), **json.loads(sys.argv[1]))
     if found:

@@ -9,9 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ...cluster.clock import median_interval
-from ...compressors import compressors
-from ...kernels.random import uplink_keys
+from ..runtime import compressors, median_interval, uplink_keys
 from .operations import bench_operations
 from .timing import Task, times
 
@@ -97,8 +95,8 @@ def message(spec: str, x: np.ndarray, out: np.ndarray) -> tuple[Task, Task, int]
     codec = compressors.create(spec).bind(x.shape[1], CLIENTS, x.dtype)
     buf, tally = np.zeros(codec.max_nbytes, np.uint8), np.zeros(2, np.int64)
     zero, weight, keys = np.zeros(1, np.int64), np.ones(1, x.dtype), uplink_keys(0, 0)
-    if codec.agreed is not None and codec.measure is not None:
-        codec.agreed[0] = codec.measure(x, zero, zero, keys)[0]
+    if codec.round_maximum is not None and codec.measure is not None:
+        codec.round_maximum[0] = codec.measure(x, zero, zero, keys)[0]
 
     def encode() -> int:
         return codec.encode(x, zero, zero, keys, buf, 0, tally)

@@ -20,16 +20,25 @@ from typing import Any
 
 import numpy as np
 
-from ...cluster.clock import COMPUTE, ENCODE, STEP
-from ...cluster.comm import Comm, world
-from ...cluster.ledger import BROADCAST_BYTES, DOWNLINK, MESSAGE_BYTES, UPLINK
-from ...errors import MpicompError
-from ...runtime.config import Config
-from ...runtime.exchanges import make_exchange
-from ...runtime.session import Composition, Session
 from ..lab import NetworkLab, Traffic
 from ..lab.links import DEVICE
 from ..lab.traffic import parse
+from ..runtime import (
+    BROADCAST_BYTES,
+    COMPUTE,
+    DOWNLINK,
+    ENCODE,
+    MESSAGE_BYTES,
+    STEP,
+    UPLINK,
+    Comm,
+    Composition,
+    Config,
+    MpicompError,
+    Session,
+    make_exchange,
+    world,
+)
 from .overhead import STEP as STEP_SIZE
 from .overhead import Flat
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ...cluster.clock import median_interval
+from ..runtime import median_interval
 from .timing import samples
 
 SIZES = tuple(1 << p for p in (3, 10, 13, 16, 20, 22, 24))

@@ -8,13 +8,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ...compressors import Codec, compressors
-from ...compressors.base import Difference, Sum
-from ...kernels import lean
-from ...kernels.bits import CHUNK
-from ...kernels.hadamard import transform
-from ...kernels.indices import choose_coding, read_indices, write_indices
-from ...kernels.random import uplink_keys
+from ..runtime import (
+    CHUNK,
+    Codec,
+    Difference,
+    Sum,
+    choose_coding,
+    compressors,
+    lean,
+    read_indices,
+    transform,
+    uplink_keys,
+    write_indices,
+)
 from .timing import Task, ratio, times
 
 _CLIENTS, _ROW, _KEYS = 100, np.zeros(1, np.int64), uplink_keys(0, 0)

@@ -6,10 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ...cluster.clock import median_interval
-from ...problems import Block, Problem, Smoothness
-from ...runtime.config import Config
-from ...runtime.loop import run
+from ..runtime import Block, Config, Problem, Smoothness, median_interval, run
 
 STEP = 1e-3
 

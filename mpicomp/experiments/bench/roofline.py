@@ -10,12 +10,17 @@ from typing import Any, NamedTuple
 import numba
 import numpy as np
 
-from ...errors import ConfigError
-from ...kernels import lean, njit
-from ...kernels.blocks import PAIR, ends_of_blocks, powers_of_blocks
-from ...kernels.quantize import round_to_grid
-from ...kernels.random import uplink_keys
-from ...kernels.select import max_magnitude
+from ..runtime import (
+    PAIR,
+    ConfigError,
+    ends_of_blocks,
+    lean,
+    max_magnitude,
+    njit,
+    powers_of_blocks,
+    round_to_grid,
+    uplink_keys,
+)
 from .compressors import message
 from .operations import scatter
 

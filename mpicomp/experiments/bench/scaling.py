@@ -7,16 +7,18 @@ from typing import Any
 
 import numpy as np
 
-from ...cluster.clock import median_interval
-from ...cluster.comm import Comm
-from ...cluster.launcher import physical_cores
-from ...cluster.placement import Placement
-from ...compressors import compressors
-from ...kernels.random import uplink_keys
-from ...optimizers.base import descend
-from ...runtime.config import Config
-from ...runtime.loop import run
-from ...runtime.session import build_problem
+from ..runtime import (
+    Comm,
+    Config,
+    Placement,
+    build_problem,
+    compressors,
+    descend,
+    median_interval,
+    physical_cores,
+    run,
+    uplink_keys,
+)
 from .timing import samples
 
 CLIENTS = (10, 100, 1000, 10_000)

@@ -36,9 +36,7 @@ def bench_start(config: Any, ranks: int = 5, repeats: int = 5, timeout: float = 
     ------
     ConfigError : the job fails; with what it said.
     """
-    from ...cluster.clock import median_interval
-    from ...cluster.launcher import find_launcher, physical_cores
-    from ...errors import ConfigError
+    from ..runtime import ConfigError, find_launcher, median_interval, physical_cores
 
     launcher, seen = find_launcher(), []
     variables = {**os.environ, **launcher.environment(root=os.geteuid() == 0)}

@@ -9,10 +9,7 @@ import time
 
 def rank(arrived: float) -> None:
     """Run the configuration that the command line names; rank 0 prints what all ranks noted, as JSON. `arrived` is when Python began."""
-    from ...cluster.comm import Comm, world
-    from ...kernels.cache import cache_use
-    from ...runtime.config import Config
-    from ...runtime.loop import run
+    from ..runtime import Comm, Config, cache_use, run, world
 
     seen: dict[str, float] = {"arrived": arrived, "imported": time.time()}
     comm = world()

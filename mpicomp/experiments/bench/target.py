@@ -9,9 +9,7 @@ import json
 import sys
 from typing import Any
 
-from ...cluster.p2p import IN_TURN_NBYTES
-from ...errors import ConfigError
-from ...runtime.loop import run
+from ..runtime import IN_TURN_NBYTES, ConfigError, run
 
 _BITS4 = "qsgd:bits=4,bucket=512,norm=max"
 _BF16 = "cast:to=bfloat16"
@@ -119,7 +117,7 @@ def _rounds_to(options: dict[str, Any], target: float) -> int:
 
 
 def _rank(options: dict[str, Any]) -> None:
-    from ...cluster.comm import world
+    from ..runtime import world
 
     result = run(**{**options, "eval_every": options["rounds"]}, comm=world())
     if result.summary:

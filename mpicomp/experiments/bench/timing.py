@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ...cluster.clock import median_interval
+from ..runtime import median_interval
 
 Task = Callable[[], Any]
 _WARM_UP = 2

@@ -7,9 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from ...cluster.comm import Comm
-from ...errors import ConfigError
 from ..lab.traffic import Traffic, parse
+from ..runtime import Comm, ConfigError
 
 SIZES = tuple(64 * 4**k for k in range(10))  # 64 B to 16 MiB
 COUNTERS = Path("/proc/net/dev")  # of the network that this process is in

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ...cli.run import with_run_options, world
+from ..runtime import launched_world, with_run_options
 
 bench = typer.Typer(
     no_args_is_help=True,
@@ -33,11 +33,10 @@ def print_json(found: Any) -> None:
 @with_run_options
 def bench_round(config: Any, json: Json = False) -> None:
     """Time the rounds of a run (the options of `mpicomp run`), evaluating only before the first and after the last."""
-    from ...console.show import PHASES, seconds, table
-    from ...runtime.loop import run
+    from ..runtime import PHASES, run, seconds, table
 
     config.eval_every = max(config.rounds, 1)
-    result = run(config, comm=world(config.exchange))
+    result = run(config, comm=launched_world(config.exchange))
     if not result.summary:
         return
     if json:
@@ -65,11 +64,10 @@ def bench_overhead(
     repeats: Annotated[int, typer.Option(help="Pairs of runs, ours and bare, in turn.")] = 5, json: Json = False
 ) -> None:
     """A round with the identity compressor against a bare mpi4py loop that moves the same buffers (under mpirun, 2 ranks or more)."""
-    from ...console.show import seconds, table
-    from ...errors import ConfigError
     from ..bench.overhead import overhead
+    from ..runtime import ConfigError, seconds, table
 
-    comm = world("auto")
+    comm = launched_world("auto")
     if comm is None or comm.Get_size() < 2:
         raise ConfigError("bench overhead needs at least 2 ranks: mpicomp launch -n 2 -- bench overhead")
     found = overhead(comm, repeats=repeats)
@@ -106,8 +104,8 @@ def bench_link(
     json: Annotated[bool, typer.Option("--json", help="Print all figures as JSON.")] = False,
 ) -> None:
     """Rounds in the network lab (root, or user namespaces) against the bytes that the busiest interface moves, at the link's rate."""
-    from ...console.show import seconds, table
     from ..bench.link import DIMS, EXCHANGES, RATES, SPECS, link_rounds
+    from ..runtime import seconds, table
 
     found = link_rounds(rate or RATES, dim or DIMS, spec or SPECS, exchange or EXCHANGES, nodes, per_node, rounds)
     if json:
@@ -144,10 +142,9 @@ def bench_compressors(
     json: Annotated[bool, typer.Option("--json", help="Print all figures, with intervals, as JSON.")] = False,
 ) -> None:
     """Encode, and decode and add up, one vector: against copying it, against a dense sum, and against NumPy and torch."""
-    from ...console.show import seconds, table
-    from ...errors import ConfigError
     from ..bench.compressors import DIMS, SPECS
     from ..bench.compressors import bench_compressors as measure
+    from ..runtime import ConfigError, seconds, table
 
     if dtype not in ("float32", "float64"):
         raise ConfigError(f"bench compressors: --dtype={dtype!r} must be float32 or float64")
@@ -201,8 +198,8 @@ def bench_roofline(
     repeats: Annotated[int, typer.Option(help="How often each is timed.")] = 20, json: Json = False
 ) -> None:
     """What bounds the encoders that compute much: the instructions of their loops, from the machine code, and the cycles they take."""
-    from ...console.show import table
     from ..bench.roofline import roofline
+    from ..runtime import table
 
     found = roofline(max(repeats, 1))
     if json:
@@ -229,8 +226,8 @@ def bench_wire(
     device: Annotated[str, typer.Option(help="The network interface of rank 0 whose bytes are read.")] = "eth0",
 ) -> None:
     """Bytes of a network interface against bytes handed to MPI, for messages of 64 B to 16 MiB from rank 0 to rank 1 on another host."""
-    from ...console.show import table
     from ..bench.wire import wire
+    from ..runtime import table
 
     rows = [
         [
@@ -243,7 +240,7 @@ def bench_wire(
             f"{r['packets'] / r['messages']:.2f}",
             f"{r['received'] / r['messages']:.0f}",
         ]
-        for r in wire(world("auto"), device)
+        for r in wire(launched_world("auto"), device)
     ]
     if rows:
         header = [

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ...cli.run import world
+from ..runtime import launched_world
 from .bench import Json, bench, print_json
 
 
@@ -17,9 +17,9 @@ def several(command: str) -> Any:
     ------
     ConfigError : fewer than two ranks.
     """
-    from ...errors import ConfigError
+    from ..runtime import ConfigError
 
-    comm = world("auto")
+    comm = launched_world("auto")
     if comm is None or comm.Get_size() < 2:
         raise ConfigError(f"bench {command} needs at least 2 ranks: mpicomp launch -n 5 -- bench {command}")
     return comm
@@ -32,10 +32,9 @@ def bench_mpi(
     json: Json = False,
 ) -> None:
     """Latency, bandwidth, bcast, gather and allreduce by size, with mpi4py alone: the ceilings of every round (under mpirun)."""
-    from ...console.show import seconds, table
-    from ...errors import ConfigError
     from ..bench.mpi import SIZES
     from ..bench.mpi import bench_mpi as measure
+    from ..runtime import ConfigError, seconds, table
 
     comm = several("mpi")
     if min([*(size or ()), repeats + 1]) < 1:
@@ -71,8 +70,8 @@ def bench_scaling_clients(
     json: Json = False,
 ) -> None:
     """Rounds by number of clients, and what a client costs beyond its kernels (under mpirun)."""
-    from ...console.show import seconds, size, table
     from ..bench.scaling import CLIENTS, scaling_clients
+    from ..runtime import seconds, size, table
 
     comm = several("scaling-clients")
     found = scaling_clients(comm, clients or CLIENTS, data, compressor, rounds, repeats)
@@ -123,9 +122,8 @@ def bench_breakeven(
     json: Json = False,
 ) -> None:
     """The link speed below which each compressor pays, from its measured times and bytes. Not under mpirun."""
-    from ...console.show import rate, seconds, size, table
-    from ...errors import ConfigError
     from ..bench import breakeven as measure
+    from ..runtime import ConfigError, rate, seconds, size, table
 
     if min(dim, workers, repeats) < 1:
         raise ConfigError("bench breakeven: --dim, --workers and --repeats must be at least 1")

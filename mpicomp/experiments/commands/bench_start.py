@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ...cli.run import with_run_options
+from ..runtime import with_run_options
 from .bench import Json, bench, print_json
 
 
@@ -19,8 +19,8 @@ def bench_start(
     json: Json = False,
 ) -> None:
     """Start a run (its options) several times, and show what passes until its first round is over. Not under mpirun."""
-    from ...console.show import seconds, table
     from ..bench.start import bench_start as measure
+    from ..runtime import seconds, table
 
     found = measure(config, ranks, repeats)
     if json:

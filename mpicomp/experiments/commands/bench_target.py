@@ -20,9 +20,8 @@ def bench_target(
     json: Json = False,
 ) -> None:
     """Compressed methods against dense gradient descent, dense Allreduce and bfloat16, in the network lab. Not under mpirun."""
-    from ...console.show import seconds, size, table
-    from ...errors import ConfigError
     from ..bench.target import bench_target as measure
+    from ..runtime import ConfigError, seconds, size, table
 
     if dim < 2 or nodes < 2 or not 0 < target < 1:
         raise ConfigError("bench target: --dim and --nodes must be at least 2, --target between 0 and 1")

@@ -17,7 +17,7 @@ def compare(
     ] = None,
 ) -> None:
     """Compare finished runs: bytes and seconds to the same ‖∇f‖², and the link speed below which compression pays."""
-    from ...errors import UserError
+    from ..runtime import UserError
     from ..study.compare import Stored, common_target
 
     runs = [Stored.load(directory) for directory in directories]
@@ -34,7 +34,7 @@ def compare(
 
 def show_comparison(runs: list, target: float) -> None:
     """Print the two tables: the runs as a whole, and what it took each of them to reach the target."""
-    from ...console.show import rate, run_rows, seconds, size, table
+    from ..runtime import rate, run_rows, seconds, size, table
     from ..study.compare import Cost, break_even
 
     columns = [run_rows(run.summary) for run in runs]

@@ -36,8 +36,8 @@ def lab_run(
 
     Prints what each node's interface moved; the exit code is the run's.
     """
-    from ...errors import ConfigError
     from ..lab import NetworkLab
+    from ..runtime import ConfigError
 
     if nodes and which:
         raise ConfigError("both --nodes (a new lab) and --lab (one that is up) are given; give one of them")
@@ -67,8 +67,7 @@ def lab_enter(
     which: Which = 0,
 ) -> None:
     """Run a command, or a shell, on a node of the lab that is up."""
-    from ...cluster.launcher import become
-    from ...errors import ConfigError
+    from ..runtime import ConfigError, become
 
     network = _find(which)
     if not 1 <= node <= network.nodes:
@@ -112,9 +111,9 @@ def lab_slurm(
 @lab.command("status")
 def lab_status() -> None:
     """List the labs of this machine that this user may enter."""
-    from ...console.show import rate, seconds, table
     from ..lab import NetworkLab
     from ..lab.namespaces import running
+    from ..runtime import rate, seconds, table
 
     rows = []
     for spaces, owner in running():
@@ -128,8 +127,8 @@ def lab_status() -> None:
 @lab.command("down")
 def lab_down(which: Annotated[int, typer.Argument(help="A lab's number.  [all that are kept up]")] = 0) -> None:
     """End a lab, and everything that runs in it. Labs of a program, as of `lab run`, end with it by themselves."""
-    from ...errors import LabError
     from ..lab.namespaces import running
+    from ..runtime import LabError
 
     labs = [spaces for spaces, owner in running() if spaces.keeper == which or (not which and owner == "kept")]
     if which and not labs:
@@ -141,7 +140,7 @@ def lab_down(which: Annotated[int, typer.Argument(help="A lab's number.  [all th
 
 def show(interfaces: dict[str, Traffic]) -> None:
     """Print what each node's interface moved."""
-    from ...console.show import size, table
+    from ..runtime import size, table
 
     rows = [
         [node, f"{t.tx_bytes:,}", f"{t.rx_bytes:,}", f"{t.tx_packets:,}", f"{t.rx_packets:,}", size(t.tx_bytes)]
@@ -156,9 +155,9 @@ def _rate(text: str) -> str | None:
 
 def _find(which: int) -> NetworkLab:
     """The lab of this number, or the only one that is kept up."""
-    from ...errors import LabError
     from ..lab import NetworkLab
     from ..lab.namespaces import running
+    from ..runtime import LabError
 
     labs = [spaces for spaces, owner in running() if spaces.keeper == which or (not which and owner == "kept")]
     if not labs:

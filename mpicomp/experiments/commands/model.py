@@ -18,8 +18,7 @@ model = typer.Typer(
 @model.command("fit")
 def model_fit(directory: Directory) -> None:
     """Calibrate: rates with their uncertainty, and the errors on cells that were left out. Writes DIRECTORY/model.json."""
-    from ...console.show import table
-    from ...errors import DataError
+    from ..runtime import DataError, table
     from ..study.cells import Results
     from ..study.model_page import LEAST, Section
 
@@ -51,8 +50,8 @@ def model_predict(
     cores: Annotated[int, Option(help="Cores of a node, where ranks share them; 0 for enough.")] = 0,
 ) -> None:
     """Extrapolate: time of a round, load of the server, best exchange, and the link below which each method beats dense."""
-    from ...console.show import rate, seconds, size, table
     from ..lab.links import Link
+    from ..runtime import rate, seconds, size, table
     from ..study.cells import Results
     from ..study.predict import Place, predict
 

@@ -25,12 +25,10 @@ def reproduce(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only the verdicts.")] = False,
 ) -> None:
     """Reproduce a paper: run its experiments, judge each claim, draw its figures. What is finished under --out is not run again."""
-    from ...cluster.environment import declared_size
-    from ...console.show import table
-    from ...errors import ConfigError
-    from ...runtime.control import EXIT_RESUME
+    from ..reproduce.evidence import Interrupted
     from ..reproduce.report import reproduce as reproduce_study
-    from ..reproduce.reproduction import Interrupted, papers
+    from ..reproduce.reproduction import papers
+    from ..runtime import EXIT_RESUME, ConfigError, declared_size, table
 
     if list_:
         table(

@@ -23,7 +23,7 @@ def scale(
     retry_failed: Annotated[bool, Option("--retry-failed", help="Run cells again that failed before.")] = False,
 ) -> None:
     """Run a study: every combination of its grid, repeated, in random order; resumable, one directory for each cell."""
-    from ...errors import ConfigError
+    from ..runtime import ConfigError
     from ..study.grid import Study, share
     from ..study.runners import make_runner
     from ..study.scale import Walk, alone, open_study

@@ -89,7 +89,7 @@ def slurm_submit(
 @slurm.command("status")
 def slurm_status(numbers: Annotated[list[str] | None, typer.Argument(metavar="[JOB...]")] = None) -> None:
     """Show jobs: these, or all of this user's that the queue knows."""
-    from ...console.show import table
+    from ..runtime import table
     from ..slurm import queue
 
     rows = [
@@ -104,7 +104,7 @@ def slurm_collect(
     to: Annotated[Path | None, Option("--csv", help="Also as a table, with all digits.")] = None,
 ) -> None:
     """Show what runs have left in their directories: results, or the last checkpoint's round. Exit code 1 where one is not finished."""
-    from ...console.show import seconds, size, table
+    from ..runtime import seconds, size, table
     from ..slurm.collect import UNFINISHED, collect, to_csv
 
     found = collect(directories)

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...errors import ConfigError
+from ..runtime import ConfigError
 from .namespaces import NETWORK
 
 BRIDGE, SWITCH = "bridge", "switch"

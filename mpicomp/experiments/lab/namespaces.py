@@ -19,7 +19,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from ...errors import ConfigError, LabError
+from ..runtime import ConfigError, LabError
 
 NETWORK = "10.77"
 MAX_NODES = 250

@@ -11,8 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 
-from ...cluster.launcher import OPEN_MPI, Launcher, find_launcher
-from ...errors import ConfigError
+from ..runtime import OPEN_MPI, ConfigError, Launcher, find_launcher
 from . import links, traffic
 from .links import BRIDGE, SWITCH, Link
 from .namespaces import ENTER, Namespaces

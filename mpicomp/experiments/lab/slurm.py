@@ -13,7 +13,7 @@ import time
 from collections.abc import Sequence
 from types import TracebackType
 
-from ...errors import ConfigError, LabError
+from ..runtime import ConfigError, LabError
 from .namespaces import NETWORK, SHELF
 from .network import MPICH_BY_TCP, NetworkLab
 

@@ -7,8 +7,7 @@ import os
 import shutil
 from pathlib import Path
 
-from ...cluster.native import cached, compile_first
-from ...errors import LabError
+from ..runtime import LabError, cached, compile_first
 
 SOURCE = Path(__file__).parent / "switch.c"
 TAPS = "/dev/net/tun"

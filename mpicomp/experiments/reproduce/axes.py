@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from ..study.compare import Cost, Stored
-from .reproduction import Row
+from .evidence import Row
 
 BITS = 8.0
 

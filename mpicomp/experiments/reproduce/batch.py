@@ -2,7 +2,7 @@
 
 usage: python -m mpicomp.experiments.reproduce.batch DIR...
 
-Each directory holds a `wanted.toml`, and its results go beside it. Started by `Desk.over_mpi` on all ranks of the job.
+Each directory holds a `wanted.toml`, and its results go beside it. Started by `ExperimentRunner.over_mpi` on all ranks of the job.
 """
 
 from __future__ import annotations
@@ -10,10 +10,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from ...cluster.comm import world
-from ...runtime.config import Config
-from ...runtime.control import EXIT_RESUME
-from ...runtime.loop import run
+from ..runtime import EXIT_RESUME, Config, run, world
 
 WANTED = "wanted.toml"
 

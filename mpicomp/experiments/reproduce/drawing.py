@@ -10,7 +10,8 @@ import numpy as np
 
 from ..study.compare import Stored
 from .axes import column
-from .reproduction import Evidence, Figure
+from .evidence import Evidence
+from .reproduction import Figure
 
 # Okabe and Ito 2008, "Color Universal Design", without yellow, which is too light for lines
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#888888")

@@ -6,11 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from ...api import compressor
-from ...methods.marina import cheapest_probability, marina_step
-from ...problems.mean import Mean
+from ..runtime import Mean, cheapest_probability, compressor, marina_step
 from ..study.estimation import mean_errors
-from .reproduction import Row
+from .evidence import Row
 
 WIRE_BITS = 32
 SPECS = {"CQ": "cq:radius=common,norm=max", "IQ": "iq:radius=common,norm=max"}

@@ -9,11 +9,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ...errors import unknown
-from ...version import __version__
+from ..runtime import __version__, unknown
 from .drawing import have_matplotlib, save
-from .reproduction import SCALES, Claim, Evidence, Study, Verdict, papers
-from .runner import Desk
+from .evidence import Evidence
+from .reproduction import SCALES, Claim, Reproduction, Verdict, papers
+from .runner import ExperimentRunner
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def reproduce(
     Parameters
     ----------
     name : of a study in `papers`. scale : one of SCALES. out : the directory, by default `runs/reproduce/NAME-SCALE`.
-    data_dir, ranks, say : as for `Desk`.
+    data_dir, ranks, say : as for `ExperimentRunner`.
 
     Returns
     -------
@@ -61,25 +61,25 @@ def reproduce(
     if scale not in SCALES:
         raise unknown("scale", scale, SCALES)
     study = papers[name]()
-    desk = Desk(out or Path("runs", "reproduce", f"{name}-{scale}"), data_dir, ranks, say)
-    study.measure(desk, study.sizes[scale])
-    judged = judge(study, desk.evidence, scale)
-    write(study, scale, desk, judged)
+    runner = ExperimentRunner(out or Path("runs", "reproduce", f"{name}-{scale}"), data_dir, ranks, say)
+    study.measure(runner, study.sizes[scale])
+    judged = judge(study, runner.evidence, scale)
+    write(study, scale, runner, judged)
     if have_matplotlib():
-        save(study.figures, desk.evidence, desk.out / "figures")
+        save(study.figures, runner.evidence, runner.out / "figures")
     else:
         say("no figures without matplotlib: pip install 'mpicomp[plot]', then the same command again draws them")
-    return judged, desk.out
+    return judged, runner.out
 
 
-def judge(study: Study, evidence: Evidence, scale: str) -> list[Judged]:
+def judge(study: Reproduction, evidence: Evidence, scale: str) -> list[Judged]:
     """All claims of a study."""
     return [Judged(claim, claim.judge(evidence), claim.expected.get(scale)) for claim in study.claims]
 
 
-def write(study: Study, scale: str, desk: Desk, judged: list[Judged]) -> None:
+def write(study: Reproduction, scale: str, runner: ExperimentRunner, judged: list[Judged]) -> None:
     """verdicts.json, curves.csv and tables/NAME.csv, from which everything can be told and drawn again."""
-    evidence = desk.evidence
+    evidence = runner.evidence
     verdicts: list[dict[str, Any]] = [
         {"claim": j.claim.name, "text": j.claim.text, **asdict(j.verdict), "expected": j.expected, "changed": j.changed}
         for j in judged
@@ -90,18 +90,18 @@ def write(study: Study, scale: str, desk: Desk, judged: list[Judged]) -> None:
         "scale": scale,
         "mpicomp": __version__,
         "verdicts": verdicts,
-        "runs": {label: str(s.directory.relative_to(desk.out)) for label, s in evidence.curves.items()},
+        "runs": {label: str(s.directory.relative_to(runner.out)) for label, s in evidence.curves.items()},
     }
-    (desk.out / "verdicts.json").write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+    (runner.out / "verdicts.json").write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n")
     curves = [
         {"curve": label, "ranks": stored.summary["ranks"], "step": stored.summary["step"], **row}
         for label, stored in evidence.curves.items()
         for row in stored.rows
     ]
-    _write_csv(desk.out / "curves.csv", curves)
-    (desk.out / "tables").mkdir(exist_ok=True)
+    _write_csv(runner.out / "curves.csv", curves)
+    (runner.out / "tables").mkdir(exist_ok=True)
     for name, rows in evidence.tables.items():
-        _write_csv(desk.out / "tables" / f"{name}.csv", rows)
+        _write_csv(runner.out / "tables" / f"{name}.csv", rows)
 
 
 def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:

@@ -1,66 +1,24 @@
 """What the reproduction of a paper is: measurements, claims that are judged on them, figures that show them.
 
-A study is one file in `papers/`: a class registered by `@papers.register("name")`. It measures through a `Desk`, which does the runs,
-keeps the finished ones and gathers what was measured as `Evidence`. Claims and figures see the evidence alone, so they can be judged and
-drawn again from files, and tested on numbers that somebody made up.
+A reproduction is one file in `papers/`: a class registered by `@papers.register("name")`.
+It measures through an `ExperimentRunner`, which does the runs, keeps the finished ones and gathers what was measured as `Evidence`.
+Claims and figures see the evidence alone, so they can be judged and drawn again from files, and tested on made-up numbers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
-from ...errors import MpicompError
-from ...registry import Registry
-from ..study.compare import Stored
+from ..runtime import Registry
+from .evidence import Evidence
+from .runner import ExperimentRunner
 
-if TYPE_CHECKING:
-    from .runner import Desk
-
-papers: Registry[type[Study]] = Registry("paper", "mpicomp.experiments.reproduce.papers")
+papers: Registry[type[Reproduction]] = Registry("paper", "mpicomp.experiments.reproduce.papers")
 
 SCALES = ("small", "paper")
 HOLDS, IN_PART, FAILS = "holds", "in part", "does not hold"
-
-Row = dict[str, Any]
-
-
-class Interrupted(MpicompError):
-    """A signal stopped a run after its checkpoint; the same command goes on from there."""
-
-
-@dataclass
-class Evidence:
-    """What a study measured.
-
-    Attributes
-    ----------
-    curves : runs by the study's own labels. tables : rows of results by the name of the table, values of JSON's types.
-    """
-
-    curves: dict[str, Stored] = field(default_factory=dict)
-    tables: dict[str, list[Row]] = field(default_factory=dict)
-
-    def rows(self, table: str, **where: Any) -> list[Row]:
-        """The rows of a table whose columns have the given values.
-
-        >>> Evidence(tables={"t": [{"n": 1, "x": 5}, {"n": 2, "x": 7}]}).rows("t", n=2)
-        [{'n': 2, 'x': 7}]
-        """
-        return [row for row in self.tables[table] if all(row[k] == v for k, v in where.items())]
-
-    def value(self, table: str, column: str, **where: Any) -> Any:
-        """The entry of the one row that `where` selects.
-
-        Raises
-        ------
-        LookupError : no row, or several.
-        """
-        rows = self.rows(table, **where)
-        if len(rows) != 1:
-            raise LookupError(f"table {table!r} has {len(rows)} rows with {where}, expected one")
-        return rows[0][column]
 
 
 @dataclass(frozen=True)
@@ -110,7 +68,7 @@ class Figure:
     size: tuple[float, float] = (10.0, 4.2)
 
 
-class Study:
+class Reproduction:
     """Base class of all studies.
 
     Class attributes
@@ -126,6 +84,6 @@ class Study:
     claims: ClassVar[tuple[Claim, ...]] = ()
     figures: ClassVar[tuple[Figure, ...]] = ()
 
-    def measure(self, desk: Desk, size: Any) -> None:
-        """Do the runs and fill the tables of `desk.evidence`."""
-        raise NotImplementedError(f"{type(self).__name__} must define measure(desk, size)")
+    def measure(self, runner: ExperimentRunner, size: Any) -> None:
+        """Do the runs and fill the tables of `runner.evidence`."""
+        raise NotImplementedError(f"{type(self).__name__} must define measure(runner, size)")

@@ -1,4 +1,4 @@
-"""The desk of a study: does its runs, in this process or over MPI, and does none twice."""
+"""The runner of a study: does its runs, in this process or over MPI, and does none twice."""
 
 from __future__ import annotations
 
@@ -14,18 +14,23 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ...cluster.launcher import find_launcher
-from ...data import DATA_SETS
-from ...errors import ConfigError, DataError, LabError, MpicompError
-from ...runtime.config import Config
-from ...runtime.control import EXIT_RESUME
-from ...runtime.loop import run
-from ...runtime.results import check_directory
-from ...version import __version__
 from ..lab import NetworkLab
+from ..runtime import (
+    DATA_SETS,
+    EXIT_RESUME,
+    Config,
+    ConfigError,
+    DataError,
+    LabError,
+    MpicompError,
+    __version__,
+    check_directory,
+    find_launcher,
+    run,
+)
 from ..study.compare import Stored
 from .batch import WANTED, wanted
-from .reproduction import Evidence, Interrupted, Row
+from .evidence import Evidence, Interrupted, Row
 
 ENDINGS = ("", ".libsvm", ".svm", ".txt", ".svm.xz", ".xz", ".gz", ".bz2")
 SAME_BITS = "same-bits"  # table of the runs that were made in this process and over MPI
@@ -34,7 +39,7 @@ DEFAULTS = asdict(Config())
 PATIENCE = 2  # steps that are worse than the best before `tune` gives up
 
 
-class Desk:
+class ExperimentRunner:
     """Runs and tables of one study, kept under a directory: what is finished there is not done again.
 
     A run's directory is named by its label and a digest of its configuration, the number of ranks and the version of mpicomp, so a

@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from ...errors import MpicompError
+from ..runtime import MpicompError
 from ..study.compare import Stored, common_target
 from .axes import at_target, message_bytes, rounds, seconds_at, seconds_taken
 from .drawing import Line, convergence, shared_legend
-from .reproduction import HOLDS, Claim, Evidence, Row, Verdict
-from .runner import SAME_BITS, Desk
+from .evidence import Evidence, Row
+from .reproduction import HOLDS, Claim, Verdict
+from .runner import SAME_BITS, ExperimentRunner
 
 SPEEDS = {"100 Mbit/s": 1e8, "10 Gbit/s": 1e10}
 MEASURED = (
@@ -23,7 +24,10 @@ TABLE = "seconds"
 
 
 def measure_seconds(
-    desk: Desk, runs: dict[str, str], paper_axis: Callable[[Stored], np.ndarray], target: float | None = None
+    runner: ExperimentRunner,
+    runs: dict[str, str],
+    paper_axis: Callable[[Stored], np.ndarray],
+    target: float | None = None,
 ) -> None:
     """Make the table "seconds": what each method took to ‖∇f‖² ≤ target, in the paper's bits, real bytes and seconds.
 
@@ -34,9 +38,9 @@ def measure_seconds(
     runs : labels of runs over MPI, by the method's name. paper_axis : the bits that the paper counts, of a run.
     target : the smallest ‖∇f‖² that all reached, by default.
     """
-    curves = {name: desk.evidence.curves[label] for name, label in runs.items()}
+    curves = {name: runner.evidence.curves[label] for name, label in runs.items()}
     reach = common_target(list(curves.values())) if target is None else target
-    lab = desk.over_network(runs.values(), MEASURED)
+    lab = runner.over_network(runs.values(), MEASURED)
     table: list[Row] = []
     for name, stored in curves.items():
         row: Row = {
@@ -50,10 +54,10 @@ def measure_seconds(
         }
         row |= {f"seconds {label}": at_target(stored, seconds_at(speed), reach) for label, speed in SPEEDS.items()}
         if lab:
-            slow = desk.evidence.curves[f"{runs[name]} {MEASURED}"]
+            slow = runner.evidence.curves[f"{runs[name]} {MEASURED}"]
             row["seconds 100 Mbit/s, measured"] = at_target(slow, seconds_taken, reach)
         table.append(row)
-    desk.table(TABLE, table)
+    runner.table(TABLE, table)
 
 
 def early_target(runs: list[Stored], length: int) -> float:

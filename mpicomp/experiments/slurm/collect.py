@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from ...errors import DataError
+from ..runtime import DataError
 
 FINISHED, UNFINISHED = "finished", "unfinished"
 _SAME = ("method", "compressor", "ranks", "rounds", "loss", "grad_norm_sq", "iterate_sha256")

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...errors import SlurmError
+from ..runtime import SlurmError
 
 # squeue's letters, in the order of Job's fields
 _QUEUE = "%i|%j|%T|%M|%l|%D|%R"

@@ -12,7 +12,7 @@ import shlex
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from ...errors import ConfigError, unknown
+from ..runtime import ConfigError, unknown
 
 EARLY = 60  # seconds by which SLURM may send the signal before its time
 MARGIN = 120  # the least seconds between signal and limit: so early it may be late, and a checkpoint takes time

@@ -11,10 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from ...cluster.clock import PHASES, median_interval
-from ...console.units import rate
-from ...errors import DataError
 from ..lab.links import Link
+from ..runtime import PHASES, DataError, median_interval, rate
 from .compare import Stored
 from .grid import Cell, Study
 from .scale import DONE, RUNNING, read_record

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...errors import DataError
+from ..runtime import DataError
 
 LOCAL_PHASES = ("compute", "encode", "decode", "step")
 

@@ -6,9 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ...cluster.local import LocalExchange
-from ...compressors import Compressor
-from ...mechanisms.base import Link
+from ..runtime import Compressor, Link, LocalExchange
 
 
 def mean_errors(

@@ -10,9 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ...errors import ConfigError, unknown
-from ...registry import parse_spec
-from ...runtime.config import Config
+from ..runtime import Config, ConfigError, parse_spec, unknown
 
 MODES = ("strong", "weak", "clients")
 RUNNERS = ("local", "lab")

@@ -14,7 +14,7 @@ import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from ...cluster.p2p import IN_TURN_NBYTES
+from ..runtime import IN_TURN_NBYTES
 
 COMMUNICATION = ("constant", "frame", "hop", "within", "between", "wire")
 _SMALL_MESSAGE = 12288  # MPICH's MPI_Bcast changes from a binomial tree to scatter and allgather here ...

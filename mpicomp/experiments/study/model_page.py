@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ...console.units import seconds
+from ..runtime import seconds
 from .calibrate import Miss, Observation, fit, flat, observe, validate
 from .cells import Results
 from .model import Model

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
-from ...console.units import seconds
-from ...errors import DataError
+from ..runtime import DataError, seconds
 from . import model_page
 from .cells import Results
 from .plots import all_figures
-from .rules import Evidence, check
+from .rules import Observations, check
 from .style import inline, pyplot, save
 from .tables import Table, all_tables, setup_rows
 
@@ -77,7 +76,7 @@ def write_report(directory: str | Path, out: str | Path | None = None) -> Report
     for name, table in tables.items():
         table.write_csv(where / f"{name}.csv")
     answers = check(
-        Evidence(results, predicted.misses if predicted is not None else [], [name for name, *_ in inlined])
+        Observations(results, predicted.misses if predicted is not None else [], [name for name, *_ in inlined])
     )
     blocks = [
         _header(results),

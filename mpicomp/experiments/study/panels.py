@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ...console.units import rate, size
+from ..runtime import rate, size
 from .cells import Group, Results
 
 MAX_PANELS = 6

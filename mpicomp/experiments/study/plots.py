@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ...cluster.clock import PHASES
-from ...console.units import rate
+from ..runtime import PHASES, rate
 from .cells import Group, Interval, Results, phases_of
 from .compare import Cost
 from .panels import (

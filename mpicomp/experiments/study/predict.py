@@ -7,10 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...cluster.exchange import GROUP_NBYTES
-from ...compressors import compressors
-from ...errors import ConfigError, DataError
-from ...methods import methods
+from ..runtime import GROUP_NBYTES, ConfigError, DataError, compressors, methods
 from .calibrate import observe, resample
 from .cells import Group, Results
 from .compare import Cost, break_even

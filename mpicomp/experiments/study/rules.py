@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...console.units import seconds
+from ..runtime import seconds
 from .calibrate import Miss
 from .cells import ENOUGH, Group, Results
 
@@ -24,7 +24,7 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Evidence:
+class Observations:
     """What the rules are asked of: the results, the model's misses, and the names of the figures that the page shows."""
 
     results: Results
@@ -32,12 +32,12 @@ class Evidence:
     figures: list[str]
 
 
-def check(evidence: Evidence) -> list[Answer]:
+def check(evidence: Observations) -> list[Answer]:
     """All twelve, in the paper's order."""
     return [Answer(rule, *ask(evidence)) for rule, ask in _RULES.items()]
 
 
-def _base_case(e: Evidence) -> tuple[str, str]:
+def _base_case(e: Observations) -> tuple[str, str]:
     results = e.results
     if len({(g.places, g.clients) for g in results.groups}) < 2:
         return NOT_APPLICABLE, "one placement only, no speedup or efficiency is shown"
@@ -52,7 +52,7 @@ def _base_case(e: Evidence) -> tuple[str, str]:
     )
 
 
-def _subset(e: Evidence) -> tuple[str, str]:
+def _subset(e: Observations) -> tuple[str, str]:
     idle = [
         run
         for run in e.results.runs
@@ -75,7 +75,7 @@ def _ranks_on_machine(run) -> int:
     return len(hosts) if run.record["runner"]["shared"] else max(hosts.count(host) for host in hosts)
 
 
-def _means(e: Evidence) -> tuple[str, str]:
+def _means(e: Observations) -> tuple[str, str]:
     return HOLDS, (
         "costs (seconds, bytes) are summarised by medians; the arithmetic mean serves for costs only (rounds within a "
         "timed block, phases); "
@@ -83,7 +83,7 @@ def _means(e: Evidence) -> tuple[str, str]:
     )
 
 
-def _ratios(e: Evidence) -> tuple[str, str]:
+def _ratios(e: Observations) -> tuple[str, str]:
     if not any(g.cell.baseline == "dense" for g in e.results.groups) and not e.misses:
         return NOT_APPLICABLE, "no ratio is shown but efficiency, which is formed from two medians"
     said = "every ratio (efficiency, against dense) is formed from two medians that the tables give"
@@ -92,7 +92,7 @@ def _ratios(e: Evidence) -> tuple[str, str]:
     return HOLDS, said
 
 
-def _intervals(e: Evidence) -> tuple[str, str]:
+def _intervals(e: Observations) -> tuple[str, str]:
     few = [g for g in e.results.groups if not g.seconds.enough]
     same = all(
         len({run.stored.summary["iterate_sha256"] for run in g.runs}) == 1
@@ -123,7 +123,7 @@ def _intervals(e: Evidence) -> tuple[str, str]:
     )
 
 
-def _normality(e: Evidence) -> tuple[str, str]:
+def _normality(e: Observations) -> tuple[str, str]:
     skewed = [g for g in e.results.groups if g.seconds.samples >= ENOUGH and _skewness(g) > 1]
     usable = [g for g in e.results.groups if g.seconds.samples >= ENOUGH]
     return HOLDS, (
@@ -138,7 +138,7 @@ def _skewness(group: Group) -> float:
     return float(np.mean((x - np.mean(x)) ** 3)) / spread**3 if spread > 0 else 0.0
 
 
-def _comparison(e: Evidence) -> tuple[str, str]:
+def _comparison(e: Observations) -> tuple[str, str]:
     pairs = [
         (g, dense) for g in e.results.groups if (dense := e.results.dense_beside(g)) is not None and dense is not g
     ]
@@ -155,7 +155,7 @@ def _comparison(e: Evidence) -> tuple[str, str]:
     return HOLDS, said
 
 
-def _centre(e: Evidence) -> tuple[str, str]:
+def _centre(e: Observations) -> tuple[str, str]:
     tails = [g.p95 / g.seconds.median for g in e.results.groups]
     if not tails:
         return NOT_APPLICABLE, "nothing was measured"
@@ -166,7 +166,7 @@ def _centre(e: Evidence) -> tuple[str, str]:
     )
 
 
-def _factors(e: Evidence) -> tuple[str, str]:
+def _factors(e: Observations) -> tuple[str, str]:
     git = {run.manifest["git"] for run in e.results.runs}
     hosts = {run.record["machine"]["host"] for run in e.results.runs}
     said = (
@@ -182,7 +182,7 @@ def _factors(e: Evidence) -> tuple[str, str]:
     return HOLDS, said + (f"; started from {len(hosts)} hosts" if len(hosts) > 1 else "")
 
 
-def _parallel_time(e: Evidence) -> tuple[str, str]:
+def _parallel_time(e: Observations) -> tuple[str, str]:
     return HOLDS, (
         "every rank reads MPI.Wtime around each phase and round; rounds synchronise by their own messages, no barrier "
         "is added; totals are the "
@@ -190,7 +190,7 @@ def _parallel_time(e: Evidence) -> tuple[str, str]:
     )
 
 
-def _bounds(e: Evidence) -> tuple[str, str]:
+def _bounds(e: Observations) -> tuple[str, str]:
     shown = []
     if "scaling" in e.figures:
         shown.append("ideal scaling is drawn")
@@ -203,7 +203,7 @@ def _bounds(e: Evidence) -> tuple[str, str]:
     )
 
 
-def _plots(e: Evidence) -> tuple[str, str]:
+def _plots(e: Observations) -> tuple[str, str]:
     if not e.figures:
         return NOT_APPLICABLE, "no figure could be drawn from these cells"
     return HOLDS, (
@@ -213,7 +213,7 @@ def _plots(e: Evidence) -> tuple[str, str]:
     )
 
 
-_RULES: dict[str, Callable[[Evidence], tuple[str, str]]] = {
+_RULES: dict[str, Callable[[Observations], tuple[str, str]]] = {
     "Speedup: say what the base case is, and its absolute performance": _base_case,
     "Give the reason for using subsets of benchmarks or of the system": _subset,
     "Arithmetic mean for costs only, harmonic mean for rates": _means,

@@ -13,8 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from ...cluster.launcher import find_launcher, physical_cores
-from ...errors import ConfigError
+from ..runtime import ConfigError, find_launcher, physical_cores
 from .grid import Cell, Study
 
 TIMED_OUT = 124

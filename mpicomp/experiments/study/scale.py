@@ -16,9 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ...errors import ConfigError, DataError, UserError
-from ...runtime.config import Config
-from ...version import __version__
+from ..runtime import Config, ConfigError, DataError, UserError, __version__
 from .grid import Cell, Study
 from .runners import TIMED_OUT, Outcome, Runner, here, python_command
 

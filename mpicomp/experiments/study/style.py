@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from ...errors import UserError
+from ..runtime import UserError
 
 # Okabe and Ito 2008, "Color universal design"; their black is the dense baseline's, their yellow, faint on white, is left out.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")

@@ -8,9 +8,7 @@ from dataclasses import dataclass
 from math import isnan
 from pathlib import Path
 
-from ...cluster.clock import PHASES
-from ...cluster.ledger import LEVELS
-from ...console.units import seconds, size
+from ..runtime import LEVELS, PHASES, seconds, size
 from .cells import Group, Interval, Results, phases_of
 
 
@@ -230,7 +228,7 @@ def setup_rows(results: Results) -> list[tuple[str, str]]:
         ("load when cells started", _loads(results)),
         ("measured", f"{min(r.record['started'] for r in runs)} to {max(r.record['finished'] for r in runs)} (UTC)"),
         ("repetitions, order", f"{study.repetitions}, random order by key, seed {study.seed}"),
-        ("warm-up left out", f"compiling and a rehearsal, off the clock; then the first {100 * study.warmup:.0f} % of the rounds"),
+        ("warm-up left out", f"compiling and a warm-up, off the clock; then the first {100 * study.warmup:.0f} % of the rounds"),
     ]  # fmt: skip
 
 

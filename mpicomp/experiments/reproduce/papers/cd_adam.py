@@ -10,8 +10,9 @@ import numpy as np
 from ...study.compare import Stored, common_target
 from ..axes import at_target, column, message_bytes, rounds, up_bits
 from ..drawing import Line, convergence, shared_legend
+from ..evidence import Evidence, Row
 from ..networks import accuracy, final, finite, inaccuracy
-from ..reproduction import FAILS, HOLDS, IN_PART, Claim, Evidence, Figure, Row, Study, Verdict, papers
+from ..reproduction import FAILS, HOLDS, IN_PART, Claim, Figure, Reproduction, Verdict, papers
 from ..seconds import draw_honest, measure_seconds, same_bits_claim, seconds_claim
 
 METHODS = {
@@ -159,7 +160,7 @@ def draw_network(evidence: Evidence, figure: Any) -> None:
 
 
 @papers.register("cd-adam")
-class CDAdamStudy(Study):
+class CDAdamReproduction(Reproduction):
     """Nonconvex logistic regression with sign and Top-k, n = 20, λ = 0.1; a small network on images. Steps are tuned for each method."""
 
     summary = "CD-Adam against error feedback, naive compression, 1-bit Adam and AMSGrad"
@@ -216,28 +217,28 @@ class CDAdamStudy(Study):
         Figure("honest", draw_honest(both_ways, "bits for each worker"), (11.0, 3.4)),
     )
 
-    def measure(self, desk, size):
-        rows = [row for data in size.sets for row in self.measure_logistic(desk, size, data)]
-        desk.table("logistic", rows)
-        desk.table("network", [self.measure_network(desk, size, method) for method in METHODS])
+    def measure(self, runner, size):
+        rows = [row for data in size.sets for row in self.measure_logistic(runner, size, data)]
+        runner.table("logistic", rows)
+        runner.table("network", [self.measure_network(runner, size, method) for method in METHODS])
         labels = {m: label(m, size.sets[0], "sign") for m in METHODS}
-        dense, mine = (desk.evidence.curves[labels[m]] for m in ("AMSGrad", "CD-Adam"))
+        dense, mine = (runner.evidence.curves[labels[m]] for m in ("AMSGrad", "CD-Adam"))
         target = max(CLOSE * float(column(dense, "grad_norm_sq")[0]), common_target([dense, mine]))
-        desk.again_over_mpi(labels.values(), target)
-        measure_seconds(desk, {m: f"{name} mpi" for m, name in labels.items()}, both_ways, target)
+        runner.again_over_mpi(labels.values(), target)
+        measure_seconds(runner, {m: f"{name} mpi" for m, name in labels.items()}, both_ways, target)
 
     @staticmethod
-    def measure_logistic(desk, size: Size, data: str) -> list[Row]:
+    def measure_logistic(runner, size: Size, data: str) -> list[Row]:
         """All methods with all compressors on one data set."""
         options = {
-            "problem": {"name": "logistic", "reg": 0.1}, "data": desk.data(data), "clients": 20, "rounds": size.rounds,
+            "problem": {"name": "logistic", "reg": 0.1}, "data": runner.data(data), "clients": 20, "rounds": size.rounds,
             "init": "normal:1", "wire_dtype": "float32", "eval_every": max(1, size.rounds // 300), "allow_unsafe": True,
         }  # fmt: skip
         rows = []
         for compressor in COMPRESSORS:
             for method, name in METHODS.items():
                 more = {"method": name, **compressed(method, compressor), **options}
-                stored = desk.tune(label(method, data, compressor), size.steps, theory=False, cost=level, **more)
+                stored = runner.tune(label(method, data, compressor), size.steps, theory=False, cost=level, **more)
                 target = CLOSE * float(column(stored, "grad_norm_sq")[0])
                 rows.append(
                     {
@@ -254,12 +255,12 @@ class CDAdamStudy(Study):
         return rows
 
     @staticmethod
-    def measure_network(desk, size: Size, method: str) -> Row:
+    def measure_network(runner, size: Size, method: str) -> Row:
         """One method on the network, with signs; the step falls at T/2 and at 3T/4."""
-        stored = desk.tune(
+        stored = runner.tune(
             f"{method} network", size.network_steps, theory=False, cost=inaccuracy,
             method={"name": METHODS[method], "schedule": "steps"}, **compressed(method, "sign"),
-            problem={"name": "mlp", "hidden": size.hidden}, data=desk.data(size.images), partition="shuffled", clients=size.workers,
+            problem={"name": "mlp", "hidden": size.hidden}, data=runner.data(size.images), partition="shuffled", clients=size.workers,
             batch=size.batch, rounds=size.network_rounds, eval_every=max(1, size.network_rounds // 40), init="paper",
             dtype="float32", allow_unsafe=True,
         )  # fmt: skip

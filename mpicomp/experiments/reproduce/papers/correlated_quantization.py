@@ -8,13 +8,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ....methods.marina import marina_step
-from ....problems.quadratic import Quadratic
+from ...runtime import Quadratic, marina_step
 from ...study.compare import common_target
 from ..axes import costs, up_bits
 from ..drawing import panels_by_clients, plain_ticks, series
+from ..evidence import Evidence, Row
 from ..quantizers import WIRE_BITS, estimation_table, expected_bits, limits, variance_table, variances
-from ..reproduction import FAILS, HOLDS, IN_PART, Claim, Evidence, Figure, Row, Study, Verdict, papers
+from ..reproduction import FAILS, HOLDS, IN_PART, Claim, Figure, Reproduction, Verdict, papers
 from ..seconds import draw_honest, measure_seconds, same_bits_claim, seconds_claim
 
 METHODS = {
@@ -254,7 +254,7 @@ def draw_gain(evidence: Evidence, figure: Any) -> None:
 
 
 @papers.register("correlated-quantization")
-class CorrelatedQuantization(Study):
+class CorrelatedQuantization(Reproduction):
     """The experiments of the paper as far as they are known, those of the authors' library, and those of Suresh et al. 2022."""
 
     summary = "MARINA with correlated quantizers against independent ones, RandK, PermK and SGD; constants and variance examined"
@@ -360,35 +360,35 @@ class CorrelatedQuantization(Study):
         Figure("honest", draw_honest(up_bits, "uplink bits / n"), (12.0, 3.4)),
     )
 
-    def measure(self, desk, size):
-        desk.measured("variance", variance_table, dim=size.dim, clients=[2, 3, 7, 20, 100], draws=10 * size.draws)
-        desk.measured(
+    def measure(self, runner, size):
+        runner.measured("variance", variance_table, dim=size.dim, clients=[2, 3, 7, 20, 100], draws=10 * size.draws)
+        runner.measured(
             "estimation", estimation_table, dim=size.estimation[0], clients=size.estimation[1], draws=size.draws
         )
-        desk.table("limit", limits())
-        desk.table("gain", [row for n in size.square for row in gain(desk, size, n)])
-        desk.table("equal", [row for n in size.clients for row in with_equal_clients(desk, size, n)])
-        desk.table("mixed", [row for s in size.noises for row in mixed(desk, size, s)])
-        desk.table("real", real(desk, size))
-        desk.again_over_mpi([f"{name} n={size.shown}" for name in SHOWN])
+        runner.table("limit", limits())
+        runner.table("gain", [row for n in size.square for row in gain(runner, size, n)])
+        runner.table("equal", [row for n in size.clients for row in with_equal_clients(runner, size, n)])
+        runner.table("mixed", [row for s in size.noises for row in mixed(runner, size, s)])
+        runner.table("real", real(runner, size))
+        runner.again_over_mpi([f"{name} n={size.shown}" for name in SHOWN])
         runs = {name: f"{name} n={size.shown} mpi" for name in SHOWN}
-        measure_seconds(desk, runs, up_bits, size.target)
+        measure_seconds(runner, runs, up_bits, size.target)
 
 
-def with_equal_clients(desk, size: Size, n: int) -> list[Row]:
+def with_equal_clients(runner, size: Size, n: int) -> list[Row]:
     """Each method with its theory's step, and those of TUNED with the best one as well."""
     options = {**quadratic(size.dim, n, 0.0, size.rounds), "tol": size.target}
     rows = []
     for name, (method, spec) in METHODS.items():
         more = {**options, "method": method, "compressor": spec.format(k=max(1, size.dim // n))}
-        runs = {name: desk.run(f"{name} n={n}", **more)}
+        runs = {name: runner.run(f"{name} n={n}", **more)}
         if name in TUNED:
-            runs[f"{name} tuned"] = desk.tune(f"{name} tuned n={n}", FACTORS, size.target, **more)
+            runs[f"{name} tuned"] = runner.tune(f"{name} tuned n={n}", FACTORS, size.target, **more)
         rows += [{"method": each, "n": n, **costs(stored, size.target)} for each, stored in runs.items()]
     return rows
 
 
-def gain(desk, size: Size, n: int) -> list[Row]:
+def gain(runner, size: Size, n: int) -> list[Row]:
     """IQ's bits over CQ's at d = n with equal clients, p and γ from each set of constants."""
     options = quadratic(n, n, 0.0, 4 * size.rounds)
     L = Quadratic(dim=n, clients=n, noise=0.0, reg=1e-2).smoothness().L
@@ -400,7 +400,7 @@ def gain(desk, size: Size, n: int) -> list[Row]:
             p, promised[name] = expected_bits(a, c)
             step = marina_step(L, a * L**2, p)
             more = {"method": f"marina:p={p:.6g}", "compressor": name.lower(), "step": repr(step), "tol": size.target}
-            stored = desk.run(f"{name} {constants} constants d=n={n}", **more, **options)
+            stored = runner.run(f"{name} {constants} constants d=n={n}", **more, **options)
             bits[name] = costs(stored, size.target)["up_bits"]
         rows.append(
             {
@@ -413,7 +413,7 @@ def gain(desk, size: Size, n: int) -> list[Row]:
     return rows
 
 
-def mixed(desk, size: Size, s: float) -> list[Row]:
+def mixed(runner, size: Size, s: float) -> list[Row]:
     """Clients that differ: CQ and IQ with a common radius, whose theory sees L±, PermK, and both together."""
     options = quadratic(4 * size.dim, size.mixed, s, size.mixed_rounds)
     specs = {
@@ -423,15 +423,15 @@ def mixed(desk, size: Size, s: float) -> list[Row]:
         "MARINA PermK+CQ": f"permk-cq:parts={max(size.mixed // 5, 1)}",
     }
     runs = {
-        name: desk.run(f"{name} s={s:g}", method="marina", compressor=spec, **options) for name, spec in specs.items()
+        name: runner.run(f"{name} s={s:g}", method="marina", compressor=spec, **options) for name, spec in specs.items()
     }
     target = common_target(list(runs.values()))
     return [{"method": name, "s": s, **costs(stored, target)} for name, stored in runs.items()]
 
 
-def real(desk, size: Size) -> list[Row]:
+def real(runner, size: Size) -> list[Row]:
     """Logistic regression with the nonconvex regulariser on phishing, or on mushrooms where that is not here; all steps tuned."""
-    data = desk.data("phishing", "mushrooms")
+    data = runner.data("phishing", "mushrooms")
     options = {
         "problem": {"name": "logistic", "reg": 0.01},
         "data": data,
@@ -444,6 +444,6 @@ def real(desk, size: Size) -> list[Row]:
     rows = []
     for name, (method, spec) in METHODS.items():
         more = {"method": method, "compressor": spec.format(k=max(1, 68 // size.real_clients))}
-        stored = desk.tune(f"{name} real", FACTORS, REAL_TARGET, **more, **options)
+        stored = runner.tune(f"{name} real", FACTORS, REAL_TARGET, **more, **options)
         rows.append({"method": name, "data": Path(data).stem, **costs(stored, REAL_TARGET)})
     return rows

@@ -11,8 +11,9 @@ import numpy as np
 from ...study.compare import Stored
 from ..axes import column, message_bytes, rounds, seconds_at, up_bits
 from ..drawing import COLOURS, MARKERS, Line, series, shared_legend
+from ..evidence import Evidence, Row
 from ..networks import accuracy, at_accuracy, final, inaccuracy
-from ..reproduction import FAILS, HOLDS, IN_PART, Claim, Evidence, Figure, Row, Study, Verdict, papers
+from ..reproduction import FAILS, HOLDS, IN_PART, Claim, Figure, Reproduction, Verdict, papers
 from ..seconds import SPEEDS, TABLE, draw_honest, same_bits_claim, seconds_claim
 
 SGD, SIGN, TERNARY, RULE, ADAPTIVE, EQUAL = "SGD", "signSGD", "TernGrad", "DQ-SGD", "AdaQS", "DQ-SGD, 4 bits"
@@ -47,13 +48,13 @@ class Task:
     step: float
     sign_steps: tuple[float, ...]
 
-    def options(self, desk, method: str, seed: int) -> dict[str, Any]:
+    def options(self, runner, method: str, seed: int) -> dict[str, Any]:
         """Of a method's run; eight workers."""
         own = {"method": {"name": "dq-sgd", "budget": PAPER[self.kind]}} if method == RULE else OPTIONS[method]
         return {
             **own,
             "problem": {"name": "mlp", "hidden": self.hidden},
-            "data": desk.data(self.data),
+            "data": runner.data(self.data),
             "partition": "shuffled",
             "clients": 8,
             "batch": self.batch,
@@ -297,7 +298,7 @@ def draw_tradeoff(evidence: Evidence, figure: Any) -> None:
 
 
 @papers.register("dq-sgd")
-class DQSGDStudy(Study):
+class DQSGDReproduction(Reproduction):
     """Eight workers train small networks on words (for AG-News) and on images (for CIFAR); one step for all, signSGD's own is tuned."""
 
     summary = "bits chosen by DQ-SGD's rule against fixed widths, TernGrad, signSGD, AdaQS"
@@ -360,27 +361,29 @@ class DQSGDStudy(Study):
         ),
     )
 
-    def measure(self, desk, size):
-        desk.table("tasks", [{**asdict(task), "budget": PAPER[task.kind]} for task in size.tasks])
-        seeds = [row for task in size.tasks for method in OPTIONS for row in self.train(desk, task, method, size.seeds)]
-        desk.table("seeds", seeds)
+    def measure(self, runner, size):
+        runner.table("tasks", [{**asdict(task), "budget": PAPER[task.kind]} for task in size.tasks])
+        seeds = [
+            row for task in size.tasks for method in OPTIONS for row in self.train(runner, task, method, size.seeds)
+        ]
+        runner.table("seeds", seeds)
         places = dict.fromkeys((row["data"], row["method"]) for row in seeds)
-        desk.table("accuracy", [average(desk.evidence.rows("seeds", data=d, method=m)) for d, m in places])
+        runner.table("accuracy", [average(runner.evidence.rows("seeds", data=d, method=m)) for d, m in places])
         data = size.tasks[0].data
         labels = {m: label(m, data, 0) for m in (SGD, TERNARY, FIXED[6], RULE)}
-        desk.again_over_mpi(labels.values())
+        runner.again_over_mpi(labels.values())
         runs = {m: f"{name} mpi" for m, name in labels.items()}
-        goal = min(float(column(desk.evidence.curves[name], "accuracy").max()) for name in runs.values()) - NEAR
-        desk.table(TABLE, [seconds_row(desk.evidence.curves[name], m, name, goal) for m, name in runs.items()])
+        goal = min(float(column(runner.evidence.curves[name], "accuracy").max()) for name in runs.values()) - NEAR
+        runner.table(TABLE, [seconds_row(runner.evidence.curves[name], m, name, goal) for m, name in runs.items()])
 
     @staticmethod
-    def train(desk, task: Task, method: str, seeds: int) -> list[Row]:
+    def train(runner, task: Task, method: str, seeds: int) -> list[Row]:
         """One method with every seed; signSGD with the step that is best for the first."""
         steps: tuple[float, ...] = task.sign_steps if method == SIGN else (task.step,)
         rows: list[Row] = []
         for seed in range(seeds):
-            options = task.options(desk, method, seed)
-            stored = desk.tune(label(method, task.data, seed), steps, theory=False, cost=inaccuracy, **options)
+            options = task.options(runner, method, seed)
+            stored = runner.tune(label(method, task.data, seed), steps, theory=False, cost=inaccuracy, **options)
             steps = (stored.summary["step"],)
             rows.append(row_of(stored, method, task.data, seed))
         return rows

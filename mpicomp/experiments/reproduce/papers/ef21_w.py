@@ -13,7 +13,8 @@ from ...study.compare import Stored, common_target
 from .. import generated
 from ..axes import at_target, column, message_bytes, rounds, up_bits
 from ..drawing import Line, convergence, series, shared_legend
-from ..reproduction import HOLDS, IN_PART, Claim, Evidence, Figure, Row, Study, Verdict, papers
+from ..evidence import Evidence, Row
+from ..reproduction import HOLDS, IN_PART, Claim, Figure, Reproduction, Verdict, papers
 from ..seconds import draw_honest, early_target, measure_seconds, same_bits_claim, seconds_claim
 
 PAIRS = {  # what is compared: the step of the quadratic mean, and that of the arithmetic one
@@ -52,23 +53,23 @@ class Size:
 
 
 # ---- the runs ---------------------------------------------------------------------------------------------------------
-def generated_options(desk, size: Size, sigma: float) -> dict[str, Any]:
+def generated_options(runner, size: Size, sigma: float) -> dict[str, Any]:
     """Nonconvex linear regression: L = 50 without the regulariser, λ = 1."""
     clients = generated.uneven(size.clients, size.dim, size.rows, sigma, 50.0)
-    path = generated.write(desk.out / "data" / f"uneven-{size.clients}-{size.rows}-{sigma:g}.svm", clients)
+    path = generated.write(runner.out / "data" / f"uneven-{size.clients}-{size.rows}-{sigma:g}.svm", clients)
     problem = {"name": "least_squares", "reg": 1.0, "regularizer": "nonconvex", "features": size.dim}
     return _options(problem, path, size.clients, size.rounds, init="ones")
 
 
-def real_options(desk, data: str, problem: str, n: int, length: int) -> dict[str, Any]:
+def real_options(runner, data: str, problem: str, n: int, length: int) -> dict[str, Any]:
     """A data set, dealt so that the L_i differ; λ = 0.001."""
     what = {"name": problem, "reg": 0.001, "regularizer": "nonconvex"}
-    return _options(what, desk.data(data), n, length, partition="heterogeneous")
+    return _options(what, runner.data(data), n, length, partition="heterogeneous")
 
 
-def rare_options(desk, size: Size, share: float) -> dict[str, Any]:
+def rare_options(runner, size: Size, share: float) -> dict[str, Any]:
     """Least squares with rare features: n = 100, d = 500, 12 rows a client, as published."""
-    path = generated.write(desk.out / "data" / f"rare-{share:g}.svm", generated.rare(100, 500, 12, share))
+    path = generated.write(runner.out / "data" / f"rare-{share:g}.svm", generated.rare(100, 500, 12, share))
     return _options(
         {"name": "least_squares", "reg": 0.0, "regularizer": "none", "features": 500}, path, 100, size.rare_rounds
     )
@@ -234,7 +235,7 @@ def draw_rare(evidence: Evidence, figure: Any) -> None:
 
 
 @papers.register("ef21-w")
-class EF21WStudy(Study):
+class EF21WReproduction(Reproduction):
     """Theoretical steps, Top-1: generated clients whose L_i differ more and more, real sets dealt heterogeneously, rare features."""
 
     summary = "EF21 against EF21-W with theoretical steps over L_var; rare features"
@@ -299,62 +300,64 @@ class EF21WStudy(Study):
         Figure("honest", draw_honest(up_bits, "uplink bits / n"), (11.0, 3.4)),
     )
 
-    def measure(self, desk, size):
+    def measure(self, runner, size):
         sweep = [f"σ = {sigma:g}" for sigma in size.sigmas]
-        desk.table(
+        runner.table(
             "sweep",
             [
-                self.compare(desk, where, "", generated_options(desk, size, sigma))
+                self.compare(runner, where, "", generated_options(runner, size, sigma))
                 for where, sigma in zip(sweep, size.sigmas, strict=True)
             ],
         )
-        desk.table(
+        runner.table(
             "real",
             [
-                self.compare(desk, data, "", real_options(desk, data, problem, n, size.real_rounds))
+                self.compare(runner, data, "", real_options(runner, data, problem, n, size.real_rounds))
                 for data, problem, n in size.real
             ],
         )
-        shown = generated_options(desk, size, size.shown)
+        shown = generated_options(runner, size, size.shown)
         variants = {"sgd": {**shown, "batch": max(1, size.rows // 20)}, "pp": shown}
-        desk.table("variants", [self.compare(desk, name, name, options) for name, options in variants.items()])
-        self.measure_trajectories(desk, {**shown, "rounds": 400, "eval_every": 1, "wire_dtype": "float64"})
-        self.measure_rare(desk, size)
+        runner.table("variants", [self.compare(runner, name, name, options) for name, options in variants.items()])
+        self.measure_trajectories(runner, {**shown, "rounds": 400, "eval_every": 1, "wire_dtype": "float64"})
+        self.measure_rare(runner, size)
         where = f"σ = {size.shown:g}"
-        desk.run(f"ef21-am {where}", method="ef21-am", **shown)
-        desk.run(f"gd {where}", **dense(shown, size))
+        runner.run(f"ef21-am {where}", method="ef21-am", **shown)
+        runner.run(f"gd {where}", **dense(shown, size))
         labels = {NAMES[method]: f"{method} {where}" for method in ("ef21", "ef21-w", "ef21-am", "gd")}
-        target = early_target([desk.evidence.curves[label] for label in labels.values()], SHOWN_ROUNDS)
-        desk.again_over_mpi(labels.values(), target)
-        measure_seconds(desk, {name: f"{label} mpi" for name, label in labels.items()}, up_bits, target)
+        target = early_target([runner.evidence.curves[label] for label in labels.values()], SHOWN_ROUNDS)
+        runner.again_over_mpi(labels.values(), target)
+        measure_seconds(runner, {name: f"{label} mpi" for name, label in labels.items()}, up_bits, target)
 
     @staticmethod
-    def compare(desk, where: str, pair: str, options: dict[str, Any]) -> Row:
+    def compare(runner, where: str, pair: str, options: dict[str, Any]) -> Row:
         """Run both of a pair."""
-        old, new = (desk.run(f"{method.partition(':')[0]} {where}", method=method, **options) for method in PAIRS[pair])
+        old, new = (
+            runner.run(f"{method.partition(':')[0]} {where}", method=method, **options) for method in PAIRS[pair]
+        )
         return gain(old, new, where)
 
     @staticmethod
-    def measure_trajectories(desk, options: dict[str, Any]) -> None:
+    def measure_trajectories(runner, options: dict[str, Any]) -> None:
         """EF21-W beside EF21 with the same step, for a compressor that is positively homogeneous and for one that is not."""
         rows = []
         for compressor in ("topk:k=1", "natural"):
             a, b = (
-                desk.run(f"{method} {compressor}", method=method, compressor=compressor, **options)
+                runner.run(f"{method} {compressor}", method=method, compressor=compressor, **options)
                 for method in ("ef21-am", "ef21-w")
             )
             rows.append(trajectory(a, b, compressor))
-        desk.table("trajectory", rows)
+        runner.table("trajectory", rows)
 
     @staticmethod
-    def measure_rare(desk, size: Size) -> None:
+    def measure_rare(runner, size: Size) -> None:
         """All methods at each share."""
         rows = []
         for share in size.shares:
-            options = rare_options(desk, size, share)
+            options = rare_options(runner, size, share)
             curves = {}
             for method in RARE:
                 wanted = dense(options, size) if method == "gd" else {**options, "method": method}
-                curves[method] = desk.run(f"{method} rare {share:g}", **wanted)
+                curves[method] = runner.run(f"{method} rare {share:g}", **wanted)
             rows.append(rare_row(curves, share))
-        desk.table("rare", rows)
+        runner.table("rare", rows)

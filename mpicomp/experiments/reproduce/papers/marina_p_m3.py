@@ -11,7 +11,8 @@ import numpy as np
 from ...study.compare import common_target
 from ..axes import both_bits, costs, down_bits
 from ..drawing import Line, convergence, panels_by_clients, shared_legend
-from ..reproduction import FAILS, HOLDS, IN_PART, Claim, Evidence, Figure, Row, Study, Verdict, papers
+from ..evidence import Evidence, Row
+from ..reproduction import FAILS, HOLDS, IN_PART, Claim, Figure, Reproduction, Verdict, papers
 from ..seconds import draw_honest, early_target, measure_seconds, same_bits_claim, seconds_claim
 
 # method, --compressor, --downlink-compressor
@@ -246,7 +247,7 @@ def image_label(name: str, homogeneity: float) -> str:
 
 
 @papers.register("marina-p-m3")
-class MarinaPM3(Study):
+class MarinaPM3(Reproduction):
     """The quadratics of the paper (d = 300), and the linear autoencoder on images of handwritten digits."""
 
     summary = (
@@ -340,47 +341,48 @@ class MarinaPM3(Study):
         Figure("honest", draw_honest(both_bits, "bits up and down / n"), (12.0, 3.4)),
     )
 
-    def measure(self, desk, size):
+    def measure(self, runner, size):
         for table, methods in (("down", DOWN), ("both", BOTH)):
-            desk.table(
-                table, [row for n in size.rounds for row in on_quadratic(desk, size, methods, n, size.noise, f"n={n}")]
+            runner.table(
+                table,
+                [row for n in size.rounds for row in on_quadratic(runner, size, methods, n, size.noise, f"n={n}")],
             )
         noise: list[Row] = []
         for s in size.noises:
             chosen = {"GD": DOWN["GD"], PERMK: DOWN[PERMK], "M3": BOTH["M3"]}
-            noise += on_quadratic(desk, size, chosen, size.mixed, s, f"s={s:g}")
-        desk.table("noise", noise)
-        desk.table("theory", [row for n in THEORY_CLIENTS for row in by_theory(desk, size, n)])
-        desk.table("images", [row for p in (0.0, 1.0) for row in on_images(desk, size, p)])
+            noise += on_quadratic(runner, size, chosen, size.mixed, s, f"s={s:g}")
+        runner.table("noise", noise)
+        runner.table("theory", [row for n in THEORY_CLIENTS for row in by_theory(runner, size, n)])
+        runner.table("images", [row for p in (0.0, 1.0) for row in on_images(runner, size, p)])
         shown = dict.fromkeys([*DOWN, *BOTH])
-        desk.again_over_mpi([f"{name} n={size.shown}" for name in shown])
-        desk.table("hosted", [hosted(desk.evidence, name, size) for name in DOWN])
-        measure_seconds(desk, {name: f"{name} n={size.shown} mpi" for name in BOTH}, both_bits, size.target)
+        runner.again_over_mpi([f"{name} n={size.shown}" for name in shown])
+        runner.table("hosted", [hosted(runner.evidence, name, size) for name in DOWN])
+        measure_seconds(runner, {name: f"{name} n={size.shown} mpi" for name in BOTH}, both_bits, size.target)
 
 
-def on_quadratic(desk, size: Size, methods: dict[str, Any], n: int, s: float, suffix: str) -> list[Row]:
+def on_quadratic(runner, size: Size, methods: dict[str, Any], n: int, s: float, suffix: str) -> list[Row]:
     """The best run of each method, and what it took."""
     rows = []
     for name, method in methods.items():
         more = {**parts(method, max(1, size.dim // n)), **size.options(n, s)}
-        stored = desk.tune(f"{name} {suffix}", size.factors, size.target, **more)
+        stored = runner.tune(f"{name} {suffix}", size.factors, size.target, **more)
         rows.append({"method": name, "n": n, "s": s, **costs(stored, size.target)})
     return rows
 
 
-def by_theory(desk, size: Size, n: int) -> list[Row]:
+def by_theory(runner, size: Size, n: int) -> list[Row]:
     """Bits up and down of a round over the theory's step, at s = 0: what the rounds' bound makes of it, up to a common factor."""
     k = max(1, size.dim // n)
     options = {**size.options(min(size.rounds), 0.0), "clients": n, "rounds": 1}
     values = {"GD": size.dim, "CORE": k, "M3": k + (1 - k / size.dim) * k}  # M3 sends all d with probability K/d
     rows = []
     for name, count in values.items():
-        step = desk.run(f"{name} theory n={n}", **parts(BOTH[name], k), **options).summary["step"]
+        step = runner.run(f"{name} theory n={n}", **parts(BOTH[name], k), **options).summary["step"]
         rows.append({"method": name, "n": n, "step": step, "bits": 2 * WIRE_BITS * count / step})
     return rows
 
 
-def on_images(desk, size: Size, homogeneity: float) -> list[Row]:
+def on_images(runner, size: Size, homogeneity: float) -> list[Row]:
     """The same on the autoencoder; the target is what GD reaches in a quarter of the rounds, or PermK in all, if that is easier."""
     n, width = size.images, 16
     dim = 2 * 64 * width
@@ -396,7 +398,7 @@ def on_images(desk, size: Size, homogeneity: float) -> list[Row]:
     runs = {}
     for name, method in DOWN.items():
         more = {**parts(method, max(1, dim // n)), **options}
-        runs[name] = desk.tune(image_label(name, homogeneity), size.image_steps, theory=False, **more)
+        runs[name] = runner.tune(image_label(name, homogeneity), size.image_steps, theory=False, **more)
     target = max(early_target([runs["GD"]], size.image_rounds // 4), common_target([runs[PERMK]]))
     return [{"method": name, "homogeneity": homogeneity, **costs(stored, target)} for name, stored in runs.items()]
 

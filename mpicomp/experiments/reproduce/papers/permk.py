@@ -9,7 +9,8 @@ from typing import Any, ClassVar
 from ...study.compare import Stored, common_target
 from ..axes import column, costs, up_bits
 from ..drawing import Line, convergence, decimal_ticks, plain_ticks, series, shared_legend
-from ..reproduction import FAILS, HOLDS, IN_PART, Claim, Evidence, Figure, Row, Study, Verdict, papers
+from ..evidence import Evidence, Row
+from ..reproduction import FAILS, HOLDS, IN_PART, Claim, Figure, Reproduction, Verdict, papers
 from ..seconds import draw_honest, early_target, measure_seconds, same_bits_claim, seconds_claim
 
 METHODS = {
@@ -184,7 +185,7 @@ def draw_gain(evidence: Evidence, figure: Any) -> None:
 
 
 @papers.register("permk")
-class PermKStudy(Study):
+class PermKReproduction(Reproduction):
     """The quadratic task of the paper's experiments: MARINA with PermK and with RandK, EF21 with TopK, K = d/n, over n and s."""
 
     summary = "n × heterogeneity: MARINA with PermK, with RandK, EF21 with TopK"
@@ -243,40 +244,40 @@ class PermKStudy(Study):
         Figure("honest", draw_honest(up_bits, "uplink bits / n"), (11.0, 3.4)),
     )
 
-    def measure(self, desk, size):
+    def measure(self, runner, size):
         grid: list[Row] = []
         for n in size.rounds:
             for s in size.noises:
-                grid += compare(measure_point(desk, size, n, s), n, s)
-        desk.table("grid", grid)
-        desk.table("theory", [with_theory(desk, size, n) for n in size.rounds])
-        desk.table("identity", [identity(desk.evidence, n) for n in size.rounds if n <= size.dim])
+                grid += compare(measure_point(runner, size, n, s), n, s)
+        runner.table("grid", grid)
+        runner.table("theory", [with_theory(runner, size, n) for n in size.rounds])
+        runner.table("identity", [identity(runner.evidence, n) for n in size.rounds if n <= size.dim])
         for s in (size.noises[-1], size.noises[0]):
             labels = {name: label(name, size.shown, s) for name in NAMES}
-            target = early_target([desk.evidence.curves[name] for name in labels.values()], size.shown_rounds)
-            desk.again_over_mpi(labels.values(), target)
-        measure_seconds(desk, {name: f"{shown} mpi" for name, shown in labels.items()}, up_bits, target)
+            target = early_target([runner.evidence.curves[name] for name in labels.values()], size.shown_rounds)
+            runner.again_over_mpi(labels.values(), target)
+        measure_seconds(runner, {name: f"{shown} mpi" for name, shown in labels.items()}, up_bits, target)
 
 
-def measure_point(desk, size: Size, n: int, s: float) -> dict[str, Stored]:
+def measure_point(runner, size: Size, n: int, s: float) -> dict[str, Stored]:
     """The best run of each method at (n, s): with the step that is the first where gradient descent ends."""
     options, k = size.options(n, s), max(1, size.dim // n)
-    dense = desk.run(label("GD", n, s), method="gd", **options)
+    dense = runner.run(label("GD", n, s), method="gd", **options)
     curves = {"GD": dense}
     for name, (method, compressor) in METHODS.items():
         factors = size.factors if method == "marina" else EF21_FACTORS
         more = {"method": method, "compressor": compressor.format(k=k)}
-        curves[name] = desk.tune(label(name, n, s), factors, common_target([dense]), **more, **options)
+        curves[name] = runner.tune(label(name, n, s), factors, common_target([dense]), **more, **options)
     return curves
 
 
-def with_theory(desk, size: Size, n: int) -> Row:
+def with_theory(runner, size: Size, n: int) -> Row:
     """PermK and RandK with the theory's steps at s = 0. The promise: √n for n ≤ d, 1 + d/√n beyond."""
     curves = {}
     for name in ("MARINA PermK", "MARINA RandK"):
         method, compressor = METHODS[name]
         more = {"method": method, "compressor": compressor.format(k=max(1, size.dim // n))}
-        curves[name] = desk.run(f"{label(name, n, 0)} theory", **more, **size.options(n, 0.0))
+        curves[name] = runner.run(f"{label(name, n, 0)} theory", **more, **size.options(n, 0.0))
     target = common_target(list(curves.values()))
     few, many = (costs(stored, target)["up_bits"] for stored in curves.values())
     promised = n**0.5 if n <= size.dim else 1 + size.dim / n**0.5
