@@ -12,10 +12,10 @@ from typer.testing import CliRunner
 
 from mpicomp.cli import app
 from mpicomp.errors import ConfigError, DataError, MpicompError
-from mpicomp.experiments.reproduce import axes, batch, desk, drawing, seconds
+from mpicomp.experiments.reproduce import axes, batch, drawing, runner, seconds
 from mpicomp.experiments.reproduce.evidence import Evidence, Interrupted
 from mpicomp.experiments.reproduce.report import reproduce
-from mpicomp.experiments.reproduce.reproduction import FAILS, HOLDS, IN_PART, Claim, Figure, Study, Verdict, papers
+from mpicomp.experiments.reproduce.reproduction import FAILS, HOLDS, IN_PART, Claim, Figure, Reproduction, Verdict, papers
 from mpicomp.experiments.reproduce.runner import ExperimentRunner
 from mpicomp.experiments.study.compare import Stored
 from mpicomp.runtime.loop import run
@@ -84,11 +84,11 @@ def test_winner_in_time_is_judged_by_every_column():
         seconds.winner([{"method": "a", "x": float("inf")}], "x")
 
 
-# ---- the desk ---------------------------------------------------------------------------------------------------------
+# ---- the runner -------------------------------------------------------------------------------------------------------
 def test_what_is_finished_is_not_run_again(tmp_path, monkeypatch):
     first = ExperimentRunner(tmp_path).run("a run", **RUN)
     ran = []
-    monkeypatch.setattr(desk, "run", lambda config: ran.append(config.out) or Result(config))
+    monkeypatch.setattr(runner, "run", lambda config: ran.append(config.out) or Result(config))
     again = ExperimentRunner(tmp_path)
     assert again.run("a run", **RUN).rows == first.rows and not ran
     assert again.evidence.curves["a run"].directory == first.directory
@@ -110,7 +110,7 @@ def test_an_interrupted_run_is_not_a_finished_one(tmp_path, monkeypatch):
 
     own = ExperimentRunner(tmp_path / "cut")
     with monkeypatch.context() as patch:
-        patch.setattr(desk, "run", stopped)
+        patch.setattr(runner, "run", stopped)
         with pytest.raises(Interrupted, match="goes on from there"):
             own.run("gd", **RUN)
     assert json.loads(next((tmp_path / "cut").glob("runs/*/summary.json")).read_text())["interrupted"]
@@ -171,14 +171,16 @@ def test_runs_over_mpi_are_those_of_one_process(tmp_path, mpi):
     own.run("marina", **{**RUN, "method": "marina", "compressor": "permk"})
     own.run("gd", **RUN)
     own.again_over_mpi(["marina", "gd"])
-    assert own.evidence.tables[desk.SAME_BITS] == [{"run": name, "ranks": 3, "same": True} for name in ("marina", "gd")]
+    assert own.evidence.tables[runner.SAME_BITS] == [
+        {"run": name, "ranks": 3, "same": True} for name in ("marina", "gd")
+    ]
     assert seconds.judge_same_bits(own.evidence) == Verdict(HOLDS, "2 of 2 runs on 3 ranks")
     goal = seconds.early_target([own.evidence.curves["gd"]], own.evidence.curves["gd"].summary["rounds"] // 2)
     own.again_over_mpi(["gd"], goal)  # ends at the target, as its run in one process does then
     short, whole = own.evidence.curves["gd mpi"], own.evidence.curves["gd"]
-    assert own.evidence.tables[desk.SAME_BITS].pop()["same"] and short.rows[-1]["grad_norm_sq"] <= goal
+    assert own.evidence.tables[runner.SAME_BITS].pop()["same"] and short.rows[-1]["grad_norm_sq"] <= goal
     assert short.summary["rounds"] <= whole.summary["rounds"] / 2
-    own.evidence.tables[desk.SAME_BITS][0]["same"] = False
+    own.evidence.tables[runner.SAME_BITS][0]["same"] = False
     assert seconds.judge_same_bits(own.evidence).outcome == IN_PART
 
 
@@ -188,7 +190,7 @@ def toy(monkeypatch):
     """A study of one run; its claim is that gradient descent gets below a level."""
     list(papers)  # loads the real ones first
 
-    class Toy(Study):
+    class Toy(Reproduction):
         summary, paper = "a toy", "Nobody 2000"
         sizes = {"small": 1e3, "paper": 0.0}  # noqa: RUF012
         claims = (
@@ -202,10 +204,10 @@ def toy(monkeypatch):
         figures = (Figure("curve", lambda e, f: drawing.convergence(
             f.subplots(), [drawing.Line("gd", e.curves["gd"], 0)], axes.rounds, "rounds")),)  # fmt: skip
 
-        def measure(self, desk, size):
-            run = desk.run("gd", **RUN)
+        def measure(self, runner, size):
+            run = runner.run("gd", **RUN)
             run.summary["verdict"] = Verdict.of([run.rows[-1]["grad_norm_sq"] <= size], f"{size}")
-            desk.table("ends", [{"loss": run.rows[-1]["loss"]}])
+            runner.table("ends", [{"loss": run.rows[-1]["loss"]}])
 
     Toy.name = "toy"
     monkeypatch.setattr(papers, "_classes", {"toy": Toy})

@@ -37,17 +37,17 @@ def alone(monkeypatch):
 
 @pytest.mark.parametrize("name", TINY)
 def test_a_tiny_version_runs(name, alone, tmp_path):
-    study, desk = papers[name](), ExperimentRunner(tmp_path)
-    study.measure(desk, TINY[name])
-    judged = judge(study, desk.evidence, "small")
+    study, runner = papers[name](), ExperimentRunner(tmp_path)
+    study.measure(runner, TINY[name])
+    judged = judge(study, runner.evidence, "small")
     assert {j.verdict.outcome for j in judged} <= {HOLDS, IN_PART, FAILS} and all(j.verdict.numbers for j in judged)
     assert next(j for j in judged if j.claim.name == "same-bits").verdict.outcome == HOLDS
-    write(study, "small", desk, judged)
+    write(study, "small", runner, judged)
     assert len({c.name for c in study.claims}) == len(study.claims)
     if pytest.importorskip("matplotlib"):
         from mpicomp.experiments.reproduce.drawing import save
 
-        written = save(study.figures, desk.evidence, tmp_path / "figures")
+        written = save(study.figures, runner.evidence, tmp_path / "figures")
         assert len(written) == 2 * len(study.figures) and all(path.stat().st_size > 5000 for path in written)
 
 
