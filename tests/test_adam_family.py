@@ -12,9 +12,9 @@ import pytest
 from oracles import Task
 
 import mpicomp as mc
-from mpicomp.cluster import exchange as exchange_module
-from mpicomp.cluster.exchange import Exchange
 from mpicomp.errors import ConfigError, TheoryError
+from mpicomp.exchanges import base as exchange_module
+from mpicomp.exchanges.base import Exchange
 from mpicomp.kernels.random import downlink_keys
 from mpicomp.optimizers import optimizers
 from mpicomp.problems import problems

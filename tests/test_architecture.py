@@ -16,8 +16,8 @@ PACKAGE = ROOT / "mpicomp"
 # A module may import rooms of a smaller number, and its own.
 FLOORS = {
     "version": 0, "errors": 0, "_lazy": 0, "registry": 1, "kernels": 1, "wire": 2, "compressors": 3, "data": 3, "problems": 4,
-    "participation": 4, "mechanisms": 5, "oracles": 5, "optimizers": 5, "cluster": 6, "methods": 7, "runtime": 8, "api": 8,
-    "console": 9, "experiments": 10, "cli": 11, "__main__": 12, "__init__": 12,
+    "participation": 4, "mechanisms": 5, "oracles": 5, "optimizers": 5, "cluster": 6, "exchanges": 7, "methods": 8, "runtime": 9, "api": 9,
+    "console": 10, "experiments": 11, "cli": 12, "__main__": 13, "__init__": 13,
 }  # fmt: skip
 # The rooms of the experiments, likewise. They use the runtime through `experiments.runtime` alone.
 EXPERIMENT_FLOORS = {

@@ -11,8 +11,8 @@ import pytest
 from oracles import Task
 
 import mpicomp as mc
-from mpicomp.cluster import exchange as exchange_module
 from mpicomp.errors import ConfigError, TheoryError
+from mpicomp.exchanges import base as exchange_module
 from mpicomp.kernels.gaussian import combine, project
 from mpicomp.kernels.lowrank import orthonormalize
 from mpicomp.kernels.random import Stream, derive

@@ -10,10 +10,10 @@ import pytest
 from test_conformance import METHODS
 
 import mpicomp as mc
-from mpicomp.cluster.local import LocalExchange
 from mpicomp.cluster.placement import Placement, slices
-from mpicomp.cluster.sharded import LEAST, LocalShardedExchange, alignment_of
 from mpicomp.compressors import Codec, compressors
+from mpicomp.exchanges.local import LocalExchange
+from mpicomp.exchanges.sharded import LEAST, LocalShardedExchange, alignment_of
 from mpicomp.kernels.random import uplink_keys
 from mpicomp.problems import problems
 from mpicomp.runtime.config import Config

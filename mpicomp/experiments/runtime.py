@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from ..cluster.comm import Comm as Comm
     from ..cluster.comm import world as world
     from ..cluster.environment import declared_size as declared_size
-    from ..cluster.exchange import GROUP_NBYTES as GROUP_NBYTES
     from ..cluster.launcher import OPEN_MPI as OPEN_MPI
     from ..cluster.launcher import Launcher as Launcher
     from ..cluster.launcher import become as become
@@ -30,10 +29,8 @@ if TYPE_CHECKING:
     from ..cluster.ledger import LEVELS as LEVELS
     from ..cluster.ledger import MESSAGE_BYTES as MESSAGE_BYTES
     from ..cluster.ledger import UPLINK as UPLINK
-    from ..cluster.local import LocalExchange as LocalExchange
     from ..cluster.native import cached as cached
     from ..cluster.native import compile_first as compile_first
-    from ..cluster.p2p import IN_TURN_NBYTES as IN_TURN_NBYTES
     from ..cluster.placement import Placement as Placement
     from ..compressors import Codec as Codec
     from ..compressors import Compressor as Compressor
@@ -55,6 +52,9 @@ if TYPE_CHECKING:
     from ..errors import SlurmError as SlurmError
     from ..errors import UserError as UserError
     from ..errors import unknown as unknown
+    from ..exchanges.base import GROUP_NBYTES as GROUP_NBYTES
+    from ..exchanges.local import LocalExchange as LocalExchange
+    from ..exchanges.p2p import IN_TURN_NBYTES as IN_TURN_NBYTES
     from ..kernels import lean as lean
     from ..kernels import njit as njit
     from ..kernels.bits import CHUNK as CHUNK
@@ -99,12 +99,12 @@ else:
             "cluster.clock": ["COMPUTE", "ENCODE", "PHASES", "STEP", "median_interval"],
             "cluster.comm": ["Comm", "world"],
             "cluster.environment": ["declared_size"],
-            "cluster.exchange": ["GROUP_NBYTES"],
+            "exchanges.base": ["GROUP_NBYTES"],
             "cluster.launcher": ["Launcher", "OPEN_MPI", "become", "find_launcher", "physical_cores"],
             "cluster.ledger": ["BROADCAST_BYTES", "DOWNLINK", "LEVELS", "MESSAGE_BYTES", "UPLINK"],
-            "cluster.local": ["LocalExchange"],
+            "exchanges.local": ["LocalExchange"],
             "cluster.native": ["cached", "compile_first"],
-            "cluster.p2p": ["IN_TURN_NBYTES"],
+            "exchanges.p2p": ["IN_TURN_NBYTES"],
             "cluster.placement": ["Placement"],
             "compressors": ["Codec", "Compressor", "compressors"],
             "compressors.base": ["Difference", "Sum"],

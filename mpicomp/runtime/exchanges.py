@@ -8,17 +8,17 @@ from functools import partial
 
 import numpy as np
 
-from ..cluster.allreduce import AllreduceExchange
 from ..cluster.clock import Clock
-from ..cluster.collective import CollectiveExchange
 from ..cluster.comm import Comm
-from ..cluster.exchange import Exchange
-from ..cluster.hierarchical import HierarchicalExchange, LocalSummingExchange
 from ..cluster.ledger import Ledger
-from ..cluster.local import LocalExchange
-from ..cluster.p2p import P2PExchange
-from ..cluster.sharded import LocalShardedExchange, ShardedExchange, alignment_of
 from ..errors import ConfigError
+from ..exchanges.allreduce import AllreduceExchange
+from ..exchanges.base import Exchange
+from ..exchanges.collective import CollectiveExchange
+from ..exchanges.hierarchical import HierarchicalExchange, LocalSummingExchange
+from ..exchanges.local import LocalExchange
+from ..exchanges.p2p import P2PExchange
+from ..exchanges.sharded import LocalShardedExchange, ShardedExchange, alignment_of
 from ..problems import Problem
 from .config import Config
 from .session import Composition

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from ..cluster.clock import COMPUTE, STEP, Clock
-from ..cluster.exchange import Exchange
 from ..compressors import Compressor, compressors
 from ..errors import ConfigError
+from ..exchanges.base import Exchange
 from ..kernels import njit
 from ..mechanisms.base import Link
 from ..methods import Method, Parts, Setting, methods

@@ -6,7 +6,7 @@ All ranks do so at once; what the cache does not hold is compiled by one rank of
 
 from __future__ import annotations
 
-from ..cluster.exchange import Exchange
+from ..exchanges.base import Exchange
 from ..mechanisms.base import Link
 from ..problems import Problem
 from .config import Config

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from ..cluster.clock import SEND, WAIT, Clock
+from ..cluster.comm import Comm
+from ..cluster.placement import Placement
 from ..compressors import Codec
-from .clock import SEND, WAIT, Clock
-from .comm import Comm
-from .exchange import Exchange, frame_capacity
-from .placement import Placement
+from .base import Exchange, frame_capacity
 
 SLOTS = 2  # frames under way at once, for each pair of ranks
 TAG_UP, TAG_DOWN, TAG_EVALUATION = 1, 2, 3

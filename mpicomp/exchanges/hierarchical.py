@@ -16,16 +16,16 @@ from typing import Any
 
 import numpy as np
 
+from ..cluster.clock import SEND, WAIT
+from ..cluster.ledger import BETWEEN_NODES, DOWNLINK, IN_MEMORY, UPLINK
+from ..cluster.window import Window
 from ..compressors import Codec
 from ..compressors.identity import Identity
 from ..wire import FLAG_REQUEST, HEADER_NBYTES, framed_zeros
-from .clock import SEND, WAIT
+from .base import Fold, Group, frame_capacity
 from .collective import declared_length
-from .exchange import Fold, Group, frame_capacity
-from .ledger import BETWEEN_NODES, DOWNLINK, IN_MEMORY, UPLINK
 from .local import LocalExchange
 from .p2p import TAG_DOWN, TAG_UP, P2PExchange
-from .window import Window
 
 TAG_WRITTEN, TAG_TAKEN, TAG_POSTED, TAG_READ = (
     11,

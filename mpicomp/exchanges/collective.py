@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from ..cluster.clock import SEND, WAIT
 from ..wire import HEADER_NBYTES, read_header
-from .clock import SEND, WAIT
-from .exchange import frame_capacity
+from .base import frame_capacity
 from .p2p import MPIExchange
 
 _LENGTH_NBYTES = 8

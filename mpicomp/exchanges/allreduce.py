@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 
+from ..cluster.clock import DECODE, WAIT
+from ..cluster.ledger import BETWEEN_NODES, IN_NODE, UPLINK
+from ..cluster.placement import Placement
 from ..compressors.identity import Identity
 from ..errors import ConfigError
 from ..wire import CONTROL_FLAGS
-from .clock import DECODE, WAIT
-from .ledger import BETWEEN_NODES, IN_NODE, UPLINK
 from .p2p import MPIExchange
-from .placement import Placement
 
 _FLAGS = np.array([flag for flag in (1 << b for b in range(8)) if flag & CONTROL_FLAGS])
 

@@ -6,10 +6,10 @@ import time
 
 import numpy as np
 
-from .clock import Clock
-from .exchange import Exchange, frame_capacity
-from .ledger import IN_MEMORY, Ledger
-from .placement import Placement
+from ..cluster.clock import Clock
+from ..cluster.ledger import IN_MEMORY, Ledger
+from ..cluster.placement import Placement
+from .base import Exchange, frame_capacity
 
 
 class LocalExchange(Exchange):

@@ -13,17 +13,17 @@ from typing import Any
 
 import numpy as np
 
+from ..cluster.clock import ENCODE, SEND, WAIT, Clock
+from ..cluster.comm import Comm
+from ..cluster.ledger import DOWNLINK, IN_MEMORY, UPLINK, VALUE_BITS
+from ..cluster.placement import Placement, slices
 from ..compressors import Codec
 from ..compressors.base import Difference
 from ..errors import ConfigError
 from ..wire import HEADER_NBYTES, dtype_flag, write_header
-from .clock import ENCODE, SEND, WAIT, Clock
-from .comm import Comm
-from .exchange import Exchange, frame_capacity
-from .ledger import DOWNLINK, IN_MEMORY, UPLINK, VALUE_BITS
+from .base import Exchange, frame_capacity
 from .local import LocalExchange
 from .p2p import SLOTS, TAG_DOWN, TAG_UP, MPIExchange
-from .placement import Placement, slices
 
 LEAST = 40  # slices begin at multiples of so many coordinates, at least: whole bytes of bits, and of trits at five to a byte
 

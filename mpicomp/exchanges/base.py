@@ -17,6 +17,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..cluster.clock import DECODE, ENCODE, Clock
+from ..cluster.ledger import BETWEEN_NODES, DOWNLINK, IN_MEMORY, IN_NODE, UPLINK, Ledger
+from ..cluster.placement import Placement
+from ..cluster.threads import CodecThreads
 from ..compressors import Codec
 from ..compressors.identity import Identity
 from ..errors import ConfigError
@@ -31,10 +35,6 @@ from ..wire import (
     read_header,
     write_header,
 )
-from .clock import DECODE, ENCODE, Clock
-from .ledger import BETWEEN_NODES, DOWNLINK, IN_MEMORY, IN_NODE, UPLINK, Ledger
-from .placement import Placement
-from .threads import CodecThreads
 
 GROUP_NBYTES = 1 << 22  # a frame holds as many clients as fit in 4 MiB, and at least one
 
