@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from ..errors import UserError as UserError
     from ..errors import unknown as unknown
     from ..exchanges.base import GROUP_NBYTES as GROUP_NBYTES
+    from ..exchanges.base import exchanges as exchanges
     from ..exchanges.local import LocalExchange as LocalExchange
     from ..exchanges.p2p import IN_TURN_NBYTES as IN_TURN_NBYTES
     from ..kernels import lean as lean
@@ -83,7 +84,8 @@ if TYPE_CHECKING:
     from ..registry import parse_spec as parse_spec
     from ..runtime.config import Config as Config
     from ..runtime.control import EXIT_RESUME as EXIT_RESUME
-    from ..runtime.exchanges import make_exchange as make_exchange
+    from ..runtime.exchanges import exchange_kind as exchange_kind
+    from ..runtime.exchanges import exchange_setting as exchange_setting
     from ..runtime.loop import run as run
     from ..runtime.results import check_directory as check_directory
     from ..runtime.session import Composition as Composition
@@ -99,7 +101,7 @@ else:
             "cluster.clock": ["COMPUTE", "ENCODE", "PHASES", "STEP", "median_interval"],
             "cluster.comm": ["Comm", "world"],
             "cluster.environment": ["declared_size"],
-            "exchanges.base": ["GROUP_NBYTES"],
+            "exchanges.base": ["GROUP_NBYTES", "exchanges"],
             "cluster.launcher": ["Launcher", "OPEN_MPI", "become", "find_launcher", "physical_cores"],
             "cluster.ledger": ["BROADCAST_BYTES", "DOWNLINK", "LEVELS", "MESSAGE_BYTES", "UPLINK"],
             "exchanges.local": ["LocalExchange"],
@@ -132,7 +134,7 @@ else:
             "registry": ["Registry", "parse_spec"],
             "runtime.config": ["Config"],
             "runtime.control": ["EXIT_RESUME"],
-            "runtime.exchanges": ["make_exchange"],
+            "runtime.exchanges": ["exchange_kind", "exchange_setting"],
             "runtime.loop": ["run"],
             "runtime.results": ["check_directory"],
             "runtime.session": ["Composition", "Session", "build_problem"],

@@ -63,6 +63,15 @@ def downlink_keys(seed: int, round: int) -> Keys:
     return _keys(seed, _DOWNLINK, round)
 
 
+def numbered_keys(keys: Keys, number: int) -> Keys:
+    """The keys of the draw with this number among those of one direction and round; number 0 has the keys themselves."""
+    if number == 0:
+        return keys
+    both = np.array(keys, np.uint64)
+    _number_both(both, number)
+    return Keys(both[0], both[1])
+
+
 # Plain numbers, and keys that come out of an array: an enumeration, or a conversion to uint64, would take as long as the derivation.
 _UPLINK = int(Stream.UPLINK_SHARED), int(Stream.UPLINK_PRIVATE)
 _DOWNLINK = int(Stream.DOWNLINK_SHARED), int(Stream.DOWNLINK_PRIVATE)
@@ -98,6 +107,12 @@ def _derive(seed, stream, round, client):
 @njit
 def _derive_both(seed, stream, other, round, out):
     out[0], out[1] = _derive(seed, stream, round, 0), _derive(seed, other, round, 0)
+
+
+@njit
+def _number_both(keys, number):
+    for k in range(2):
+        keys[k] = mix64(mix64(keys[k]) ^ (np.uint64(np.int64(number)) * np.uint64(0x8CB92BA72F3D8DD7)))
 
 
 @njit

@@ -16,7 +16,7 @@ from ..errors import ConfigError
 from ..kernels.cache import Use, cache_use
 from ..kernels.random import downlink_keys, uplink_keys
 from .config import Config
-from .exchanges import warmup_exchange
+from .exchanges import exchange_kind
 from .session import Composition, build_problem
 from .warmup import warm_up
 
@@ -63,8 +63,8 @@ def precompile(config: Config, every_codec: bool = False) -> Precompiled:
     start = time.perf_counter()
     problem = build_problem(config)
     composition = Composition(config, problem)
-    exchange = warmup_exchange(config, problem, composition, ranks=2)
-    warm_up(config, problem, composition, composition.step_size(config.step), exchange)
+    step_size, everybody = composition.step_size(config.step), np.arange(problem.n_clients)
+    warm_up(config, problem, composition, step_size, exchange_kind(config.exchange, 2), 2, everybody)
     if every_codec:
         for name in compressors:
             for dtype, wire in PRECISIONS:
