@@ -13,7 +13,7 @@ import mpicomp as mc
 from mpicomp.cluster.placement import Placement, slices
 from mpicomp.compressors import Codec, compressors
 from mpicomp.exchanges.local import LocalExchange
-from mpicomp.exchanges.sharded import LEAST, LocalShardedExchange, alignment_of
+from mpicomp.exchanges.sharded import LEAST, LocalShardedExchange, ShardedExchange, alignment_of
 from mpicomp.kernels.random import uplink_keys
 from mpicomp.problems import problems
 from mpicomp.runtime.config import Config

@@ -186,7 +186,7 @@ class Config:
         lines, tables = [], []
         for f in dataclasses.fields(self):
             value = getattr(self, f.name)
-            if f.name in _TABLES.values() or value is None or value == []:
+            if f.name in _TABLES.values() or value is None:
                 continue
             options = getattr(self, _TABLES[f.name]) if f.name in _TABLES else {}
             if options:
