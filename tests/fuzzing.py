@@ -36,7 +36,7 @@ class Halves(Compressor):
 
     name = "halves"
 
-    def max_nbytes(self, d):
+    def max_nbytes(self, d, dtype):
         return 4 * d
 
     def encode(self, x, out, key):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mpicomp.compressors import compressors
-from mpicomp.compressors.base import Difference, Sum
+from mpicomp.compressors.codec import Difference, Sum
 from mpicomp.exchanges.local import LocalExchange
 from mpicomp.kernels import njit
 from mpicomp.kernels.random import uplink_keys

@@ -45,7 +45,7 @@ def vectors(n: int = N, d: int = D, dtype: Any = np.float64) -> np.ndarray:
 def applied(name: str, V: np.ndarray, keys: Any, wire: Any = None) -> np.ndarray:
     """C_i(V_i) for all clients, one at a time."""
     c = mc.compressor(name)
-    return np.array([c.apply(v, mc.MessageKey(*keys, i, len(V)), wire or V.dtype) for i, v in enumerate(V)])
+    return np.array([c.apply(v, mc.MessageKey.of(keys, i, len(V)), wire or V.dtype) for i, v in enumerate(V)])
 
 
 @pytest.fixture(params=[1 << 22, 300], ids=["one frame", "small frames"])
@@ -105,7 +105,7 @@ class TestContract:
     def test_broadcast(self, name, dtype):
         exchange, codec = self.make(name, dtype)
         v, keys, into = vectors(1, dtype=dtype), downlink_keys(1, 9), np.ones((1, D), dtype)
-        C = mc.compressor(name).apply(v[0], mc.MessageKey(*keys, 0, N))
+        C = mc.compressor(name).apply(v[0], mc.MessageKey.of(keys, 0, N))
         exchange.broadcast(codec, v, keys, 9, into)
         self.close(into[0], C)
         exchange.broadcast(codec, v, keys, 9, into, add=True)

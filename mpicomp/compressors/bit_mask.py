@@ -8,7 +8,8 @@ import numpy as np
 
 from ..kernels import njit
 from ..kernels.status import BAD_PADDING, TRUNCATED
-from .base import Codec, Compressor
+from .base import Compressor
+from .codec import Codec
 
 
 class BitMask(Compressor):

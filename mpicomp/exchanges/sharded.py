@@ -17,8 +17,9 @@ from ..cluster.clock import ENCODE, SEND, WAIT, Clock
 from ..cluster.comm import Comm
 from ..cluster.ledger import DOWNLINK, IN_MEMORY, UPLINK, VALUE_BITS
 from ..cluster.placement import slices
-from ..compressors import Codec
-from ..compressors.base import Difference
+from ..compressors import Codec, compressors
+from ..compressors.base import EXAMPLE_CLIENTS, EXAMPLE_DIM, example
+from ..compressors.codec import Difference
 from ..errors import ConfigError
 from ..kernels.random import Keys
 from ..wire import HEADER_NBYTES, dtype_flag, write_header
@@ -33,6 +34,16 @@ LEAST = 40  # slices begin at multiples of so many coordinates, at least: whole 
 def alignment_of(codecs: list[Codec]) -> int:
     """What all bounds of slices must be multiples of, so that the messages of these codecs can be cut there."""
     return lcm(LEAST, *(codec.cutting.alignment for codec in codecs if codec.cutting is not None))
+
+
+def _cut(separable: bool) -> str:
+    """The names of the compressors whose messages can be cut, or even written slice by slice."""
+    names = []
+    for name in compressors:
+        cutting = example(name).bind(EXAMPLE_DIM, EXAMPLE_CLIENTS).cutting
+        if cutting is not None and (cutting.separable or not separable):
+            names.append(name)
+    return ", ".join(names)
 
 
 class Slicing(Exchange):
@@ -57,12 +68,12 @@ class Slicing(Exchange):
             return
         if uplink:
             raise ConfigError(
-                f"--exchange sharded cannot cut the messages of compressor {name!r} into slices; it can with identity, cast, topk, "
-                "randk, permk, sign, natural, qsgd, ternary, cq, iq (without rotate, entropy); or use --exchange p2p"
+                f"--exchange sharded cannot cut the messages of compressor {name!r} into slices; it can with {_cut(False)}, "
+                "with most of their options; or use --exchange p2p"
             )
         raise ConfigError(
-            f"--exchange sharded: the downlink compressor {name!r} looks at whole vectors, of which each server has a slice; identity, "
-            "cast, randk, permk and sign:norm=unit go by slices; or use --exchange p2p"
+            f"--exchange sharded: the downlink compressor {name!r} looks at whole vectors, of which each server has a slice; "
+            f"{_cut(True)} and sign:norm=unit go by slices; or use --exchange p2p"
         )
 
     def slice_of(self, s: int) -> slice:

@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from ..compressors import Codec as Codec
     from ..compressors import Compressor as Compressor
     from ..compressors import compressors as compressors
-    from ..compressors.base import Difference as Difference
-    from ..compressors.base import Sum as Sum
+    from ..compressors.codec import Difference as Difference
+    from ..compressors.codec import Sum as Sum
     from ..console.options import launched_world as launched_world
     from ..console.options import with_run_options as with_run_options
     from ..console.show import run_rows as run_rows
@@ -109,7 +109,7 @@ else:
             "exchanges.p2p": ["IN_TURN_NBYTES"],
             "cluster.placement": ["Placement"],
             "compressors": ["Codec", "Compressor", "compressors"],
-            "compressors.base": ["Difference", "Sum"],
+            "compressors.codec": ["Difference", "Sum"],
             "console.options": ["launched_world", "with_run_options"],
             "console.show": ["run_rows", "table"],
             "console.units": ["rate", "seconds", "size"],

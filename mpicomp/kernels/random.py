@@ -98,6 +98,18 @@ def client_key(private, client):
     return mix64(np.uint64(private) ^ (np.uint64(np.int64(client)) * np.uint64(0xD1342543DE82EF95)))
 
 
+def exchange_private(client_private: int | np.uint64, client: int) -> np.uint64:
+    """The private key of the exchange from that of one client's message: the inverse of `client_key`."""
+    z, mask = int(client_private), 2**64 - 1
+    for shift, factor in ((31, 0x319642B2D24D8EC3), (27, 0x96DE1B173F119089), (30, 1)):
+        y = z
+        for _ in range(64 // shift):
+            y = z ^ (y >> shift)
+        z = y * factor & mask
+    z = (z - 0x9E3779B97F4A7C15) & mask
+    return np.uint64(z ^ (client * 0xD1342543DE82EF95 & mask))
+
+
 @njit
 def _derive(seed, stream, round, client):
     key = mix64(mix64(mix64(np.uint64(seed)) ^ np.uint64(stream)) ^ np.uint64(round))

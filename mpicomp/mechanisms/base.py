@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from ..compressors import Codec, Compressor
-from ..compressors.base import Difference, Sum
 from ..compressors.bit_mask import BitMask
+from ..compressors.codec import Difference, Sum
 from ..compressors.identity import Identity
 from ..errors import ConfigError
 from ..kernels.random import Keys, Stream, derive, downlink_keys, numbered_keys, uniform64, uplink_keys
