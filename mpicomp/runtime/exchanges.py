@@ -46,7 +46,7 @@ def make_exchange(config: Config, problem: Problem, composition: Composition, co
         return LocalExchange(n, d, dtype, weights, Ledger(), Clock(time.perf_counter, config.rounds))
     if config.exchange == "local":
         raise ConfigError(
-            f"--exchange local runs in one process, but {comm.size} were started; use p2p or collective, or start one"
+            f"«exchange='local'» runs in one process, but {comm.size} were started; use p2p or collective, or start one"
         )
     clock = Clock(comm.now, config.rounds)
     if config.exchange == "sharded":

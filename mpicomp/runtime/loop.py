@@ -83,7 +83,7 @@ def _counted(comm: Any, config: Config) -> Comm | None:
         return verified_comm(comm, by_node) if config.verify_bytes else Comm(comm, by_node=by_node)
     if config.verify_bytes:
         raise ConfigError(
-            "verify_bytes in one process: nothing goes through MPI; start several, `mpicomp launch -n 5 -- run --verify-bytes ...`"
+            "«verify_bytes=True» in one process: nothing goes through MPI; start several, `mpicomp launch -n 5 -- run --verify-bytes ...`"
         )
     return None
 
