@@ -99,7 +99,7 @@ class TestConfig:
         [
             (["round=5"], ["unknown option", "'round'", "did you mean 'rounds'?"]),
             (["problems.dim=5"], ["unknown option table 'problems'", "did you mean 'problem'?"]),
-            (["rounds"], ["--set 'rounds' is not of the form key=value"]),
+            (["rounds"], ["setting 'rounds' is not of the form key=value, for example problem.reg=0.1"]),
             (["=3"], ["is not of the form key=value"]),
             (["rounds=many"], ["rounds='many'", "expected int"]),
             (["rounds=1.5"], ["rounds=1.5", "expected int"]),
