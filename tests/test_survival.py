@@ -35,7 +35,7 @@ def test_the_last_option_of_a_command_line_counts():
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"on_failure": "restart"}, "--checkpoint-every R and --resume auto"),
+        ({"on_failure": "restart"}, "checkpoint_every=R and resume='auto' too"),
         ({"on_failure": "continue", "verify_bytes": True}, "a dead rank cannot tell"),
     ],
 )
