@@ -13,7 +13,7 @@ from ..kernels.bits import CHUNK, bit_length, packed_nbytes
 from ..kernels.entropy import MAX_SYMBOLS, read_fields, scratch, write_fields
 from ..kernels.hadamard import rotate, rotate_back
 from ..kernels.lattice import PERMUTATION, SIGNS, add_packed, add_points, round_to_lattice, write_rounded
-from ..kernels.quantize import LANES
+from ..kernels.quantize import PARTIAL_SUMS
 from ..kernels.random import bits64, client_key, permutation
 from ..kernels.status import TRUNCATED
 from .base import Codec, Compressor, compressors, cut_by_fields
@@ -172,8 +172,12 @@ class CQ(Compressor):
         factor = sqrt(self._size(dim, n_clients) / length) if self.clip else 1.0
         agreed = np.full(0 if own else 1, np.nan)
         order = np.empty(n_clients if self._correlated() else 0, np.int64)
-        work, lanes, top = np.empty(length if self.rotate else 0), np.empty(LANES), np.empty(CHUNK, np.uint8)
-        sizing = self.rotate, self.use_max, factor, work, lanes
+        work, partial_sums, top = (
+            np.empty(length if self.rotate else 0),
+            np.empty(PARTIAL_SUMS),
+            np.empty(CHUNK, np.uint8),
+        )
+        sizing = self.rotate, self.use_max, factor, work, partial_sums
 
         def measure(V, rows, clients, keys):
             radii = np.empty(len(rows))
@@ -183,7 +187,7 @@ class CQ(Compressor):
         if self._correlated() and self.lattice.symbols == 2 and not self.rotate and not self.entropy:
             encode: Any = encode_bits
             decode: Any = decode_bits
-            args: tuple = (self.use_max, lanes, agreed, order, top, np.empty(CHUNK, np.uint8))
+            args: tuple = (self.use_max, partial_sums, agreed, order, top, np.empty(CHUNK, np.uint8))
         else:
             lattice = self.lattice.slope, *self.lattice.offset, self.lattice.symbols
             model, at_once = scratch(self.lattice.symbols if self.entropy else 0), length if self.entropy else CHUNK
@@ -215,8 +219,8 @@ def _common_key(shared, key, order):
 
 @njit
 def _radius(x, sizing, wire):
-    _, use_max, factor, _, lanes = sizing
-    return radius_of(x, use_max, factor, lanes, wire)
+    _, use_max, factor, _, partial_sums = sizing
+    return radius_of(x, use_max, factor, partial_sums, wire)
 
 
 @njit

@@ -14,7 +14,7 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 
-from .lanes import AHEAD, CACHE_LINE, address_of, kernel_intrinsic, prefetch
+from .intrinsics import AHEAD, CACHE_LINE, address_of, kernel_intrinsic, prefetch
 
 BLOCK, PAIR = 16, 32  # entries
 _I8, _I16, _I32, _I64 = (ir.IntType(bits) for bits in (8, 16, 32, 64))

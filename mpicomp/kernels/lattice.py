@@ -14,7 +14,7 @@ import numpy as np
 from . import lean
 from .bits import CHUNK, pack, pack_top, packed_nbytes, padding_is_zero, unpack
 from .blocks import BLOCK, PAIR, ends_of_blocks, lattice_of_blocks
-from .lanes import load_word
+from .intrinsics import load_word
 from .levels import any_above
 from .random import bits32, bits64, dither32, fraction32
 from .status import BAD_PADDING, BAD_VALUE, TRUNCATED

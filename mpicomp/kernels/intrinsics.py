@@ -19,7 +19,7 @@ from numba.extending import intrinsic
 
 from . import lean
 
-LANES = 64  # partial sums of a norm
+PARTIAL_SUMS = 64  # partial sums of a norm
 AHEAD = 2048  # entries: what is that far away is on its way from memory while an array is passed through,
 PIECE = 256  # so many at a time
 CACHE_LINE = 64  # bytes
@@ -155,29 +155,29 @@ def nonzero_bytes(typing: Any, array: Any, byte: Any) -> Any:
 
 def _norm_blocks(order: int) -> Callable[..., Any]:
     def norm_blocks(typing: Any, x: Any, other: Any, factor: Any, blocks: Any, lanes: Any, signs: Any, pos: Any) -> Any:
-        """lanes[l] += |x_j|, or x_j², for j = l, l + n, …, (blocks − 1)n + l with n = LANES; all sums stay in registers meanwhile.
+        """lanes[l] += |x_j|, or x_j², for j = l, l + n, …, (blocks − 1)n + l with n = PARTIAL_SUMS; all sums stay in registers meanwhile.
 
         Where `signs` is an array and not None, bit j from its byte `pos` on says whether x_j < 0. Where `other` is an array and not
         None, of the same type as x, x − other takes the place of x; where `factor` is a number, too, of their dtype, x becomes
         x + factor · other, the product rounded before it is added.
         """
-        size, packed, added = x.dtype.bitwidth // 8 * LANES, signs != types.none, factor != types.none
+        size, packed, added = x.dtype.bitwidth // 8 * PARTIAL_SUMS, signs != types.none, factor != types.none
 
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            i64, wide = ir.IntType(64), ir.VectorType(ir.DoubleType(), LANES)
-            kind = wide if x.dtype == types.float64 else ir.VectorType(ir.FloatType(), LANES)
+            i64, wide = ir.IntType(64), ir.VectorType(ir.DoubleType(), PARTIAL_SUMS)
+            kind = wide if x.dtype == types.float64 else ir.VectorType(ir.FloatType(), PARTIAL_SUMS)
 
             def place(number: int, byte: Any, kind: Any) -> Any:
                 return address_of(context, builder, signature.args[number:], [args[number], byte], kind)
 
             def block_of(number: int, byte: Any) -> Any:
                 for line in range(0, size, CACHE_LINE) if packed else ():
-                    ahead = builder.add(byte, i64(AHEAD * size // LANES + line))
+                    ahead = builder.add(byte, i64(AHEAD * size // PARTIAL_SUMS + line))
                     prefetch(builder, place(number, ahead, ir.IntType(8)))
                 return builder.load(place(number, byte, kind), align=1)
 
             def times_factor(block: Any) -> Any:
-                lanes_of = ir.Constant(ir.VectorType(ir.IntType(32), LANES), None)
+                lanes_of = ir.Constant(ir.VectorType(ir.IntType(32), PARTIAL_SUMS), None)
                 first = builder.insert_element(ir.Constant(kind, ir.Undefined), args[2], ir.IntType(32)(0))
                 return builder.fmul(builder.shuffle_vector(first, ir.Constant(kind, ir.Undefined), lanes_of), block)
 
@@ -193,7 +193,7 @@ def _norm_blocks(order: int) -> Callable[..., Any]:
                     block = builder.fsub(block, block_of(1, byte))
                 if packed:
                     below = builder.fcmp_ordered("<", block, ir.Constant(kind, None))
-                    word = place(5, builder.add(args[6], builder.mul(loop.index, i64(LANES // 8))), i64)
+                    word = place(5, builder.add(args[6], builder.mul(loop.index, i64(PARTIAL_SUMS // 8))), i64)
                     builder.store(builder.bitcast(below, i64), word, align=1)
                 if order:
                     block = block if kind == wide else builder.fpext(block, wide)
@@ -211,7 +211,9 @@ signs_of_blocks, add_absolute_blocks, add_square_blocks = (_norm_blocks(order) f
 
 def _absolute(builder: Any, block: Any, kind: ir.VectorType) -> Any:
     function = ir.FunctionType(kind, [kind])
-    return builder.call(cgutils.get_or_insert_function(builder.module, function, f"llvm.fabs.v{LANES}f64"), [block])
+    return builder.call(
+        cgutils.get_or_insert_function(builder.module, function, f"llvm.fabs.v{PARTIAL_SUMS}f64"), [block]
+    )
 
 
 def address_of(context: Any, builder: Any, kinds: Any, args: Any, kind: ir.Type) -> Any:
