@@ -12,10 +12,11 @@ import numpy as np
 
 from ..errors import ConfigError
 from ..kernels import lean, njit
-from ..kernels.blocks import PAIR, ends_of_blocks, powers_of_blocks
+from ..kernels.blocks import ends_of_blocks, powers_of_blocks
 from ..kernels.quantize import round_to_grid
 from ..kernels.random import uplink_keys
 from ..kernels.select import max_magnitude
+from ..kernels.sizes import PAIR
 from .compressors import message
 from .operations import scatter
 

@@ -13,8 +13,8 @@ from ..kernels.bits import CHUNK, bit_length, packed_nbytes
 from ..kernels.entropy import MAX_SYMBOLS, read_fields, scratch, write_fields
 from ..kernels.hadamard import rotate, rotate_back
 from ..kernels.lattice import PERMUTATION, SIGNS, add_packed, add_points, round_to_lattice, write_rounded
-from ..kernels.quantize import PARTIAL_SUMS
 from ..kernels.random import bits64, client_key, permutation
+from ..kernels.sizes import PARTIAL_SUMS
 from ..kernels.status import TRUNCATED
 from .base import Codec, Compressor, compressors, cut_by_fields
 from .cq_bits import decode_bits, encode_bits, radius_of

@@ -10,8 +10,8 @@ from ..errors import ConfigError
 from ..kernels import njit
 from ..kernels.bits import CHUNK, bit_length, pack, packed_nbytes, padding_is_zero, unpack
 from ..kernels.levels import unit_of
-from ..kernels.quantize import PARTIAL_SUMS
 from ..kernels.random import client_key, uniform32
+from ..kernels.sizes import PARTIAL_SUMS
 from ..kernels.status import BAD_PADDING, BAD_VALUE, TRUNCATED
 from .base import Codec, Compressor, compressors
 from .identity import Identity

@@ -8,8 +8,8 @@ from ..errors import ConfigError
 from ..kernels import njit
 from ..kernels.bits import CHUNK, packed_nbytes
 from ..kernels.levels import add_levels, write_levels
-from ..kernels.quantize import PARTIAL_SUMS
 from ..kernels.random import client_key
+from ..kernels.sizes import PARTIAL_SUMS
 from ..kernels.status import BAD_VALUE, TRUNCATED
 from ..kernels.widths import LEAST, MOST, message_bits
 from .base import Codec, Compressor, compressors

@@ -8,8 +8,8 @@ from ..errors import ConfigError
 from ..kernels import njit
 from ..kernels.bits import CHUNK, bit_length, packed_nbytes
 from ..kernels.lattice import PERMUTATION, SHIFTS, add_packed, write_rounded
-from ..kernels.quantize import PARTIAL_SUMS
 from ..kernels.random import below, bits64, client_key, permutation
+from ..kernels.sizes import PARTIAL_SUMS
 from ..kernels.status import TRUNCATED
 from .base import Codec, Compressor, compressors
 from .cq_bits import radius_of

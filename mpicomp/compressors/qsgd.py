@@ -11,8 +11,8 @@ from ..kernels import lean, njit
 from ..kernels.bits import CHUNK, bit_length, pack_all, packed_nbytes, unpack_all
 from ..kernels.entropy import MAX_SYMBOLS, read_fields, scratch, write_fields
 from ..kernels.levels import add_levels, write_levels
-from ..kernels.quantize import PARTIAL_SUMS
 from ..kernels.random import client_key
+from ..kernels.sizes import PARTIAL_SUMS
 from ..kernels.status import TRUNCATED
 from .base import Codec, Compressor, compressors, cut_by_fields
 from .identity import Identity

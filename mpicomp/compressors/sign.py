@@ -7,7 +7,8 @@ import numpy as np
 from ..errors import ConfigError, TheoryError
 from ..kernels import lean
 from ..kernels.bits import CHUNK, packed_nbytes, padding_is_zero, unpack_top
-from ..kernels.quantize import PARTIAL_SUMS, write_signs
+from ..kernels.quantize import write_signs
+from ..kernels.sizes import PARTIAL_SUMS
 from ..kernels.status import BAD_PADDING, TRUNCATED
 from .base import Codec, Compressor, compressors, cut_by_fields
 from .identity import Identity

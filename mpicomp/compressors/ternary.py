@@ -10,8 +10,9 @@ from ..errors import unknown
 from ..kernels import njit
 from ..kernels.bits import CHUNK
 from ..kernels.levels import TRITS, pack_trits, trits_nbytes, unit_of, unpack_trits
-from ..kernels.quantize import PARTIAL_SUMS, round_to_grid
+from ..kernels.quantize import round_to_grid
 from ..kernels.random import client_key
+from ..kernels.sizes import PARTIAL_SUMS
 from ..kernels.status import BAD_VALUE, TRUNCATED
 from .base import Codec, Compressor, compressors, cut_by_fields
 from .identity import Identity

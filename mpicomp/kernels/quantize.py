@@ -6,9 +6,9 @@ import numpy as np
 
 from . import lean
 from .bits import bit_length, packed_nbytes
-from .blocks import PAIR, levels_of_blocks
-from .intrinsics import PARTIAL_SUMS, add_absolute_blocks, add_square_blocks, signs_of_blocks
+from .blocks import add_absolute_blocks, add_square_blocks, levels_of_blocks, signs_of_blocks
 from .random import dither32
+from .sizes import PAIR, PARTIAL_SUMS
 
 
 @lean

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..compressors.dynamic import Dynamic, DynamicCodec
 from ..errors import ConfigError
-from ..kernels.quantize import PARTIAL_SUMS
+from ..kernels.sizes import PARTIAL_SUMS
 from ..kernels.widths import LEAST, MOST, budget_widths, error_widths, ratio_widths, row_norms, solve_scale
 from .base import Uplink
 

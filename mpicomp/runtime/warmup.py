@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numba
 import numpy as np
 
 from ..compressors import Compressor, compressors
 from ..compressors.base import Difference, Sum
 from ..errors import ConfigError
-from ..kernels.cache import Use, cache_use
+from ..kernels.cache import Use, cache_directory, cache_use
 from ..kernels.random import downlink_keys, uplink_keys
 from .config import Config
 from .exchanges import rehearsal_exchange
@@ -69,8 +68,7 @@ def warm_up(config: Config, every_codec: bool = False) -> Warmth:
         for name in compressors:
             for dtype, wire in PRECISIONS:
                 _exercise(_example(name), dtype, wire)
-    directory = Path(numba.config.CACHE_DIR)  # type: ignore[attr-defined]
-    return Warmth(cache_use(), time.perf_counter() - start, directory)
+    return Warmth(cache_use(), time.perf_counter() - start, cache_directory())
 
 
 def _example(name: str) -> Compressor:
