@@ -73,10 +73,12 @@ def _options(
 def main() -> None:
     """Run the command line; errors that all ranks see are printed by one of them."""
     from ..cluster.environment import declared_rank
+    from ..cluster.process import own_process
 
     speaks = not declared_rank()
     try:
-        code = app(standalone_mode=False) or 0
+        with own_process():
+            code = app(standalone_mode=False) or 0
     except UserError as error:
         if speaks:
             print(f"mpicomp: {full_text(error)}", file=sys.stderr)

@@ -47,8 +47,8 @@ def exchanged32(x):
 
 def _bits_by_type(value):
     if value == types.float32:
-        return lambda value: value.view(np.uint32)
-    return lambda value: value.view(np.uint64)
+        return lambda value: np.float32(value).view(np.uint32)
+    return lambda value: np.float64(value).view(np.uint64)
 
 
 @twin_of_types(_bits_by_type)
@@ -59,7 +59,7 @@ def bits_of(value):
 
 def _float_by_type(word):
     if word == types.uint32:
-        return lambda word: word.view(np.float32)
+        return lambda word: np.uint32(word).view(np.float32)
     return lambda word: np.uint64(word).view(np.float64)
 
 
