@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import mmap
 import os
+import platform
 import subprocess
 import sys
 import uuid
@@ -148,3 +149,38 @@ def test_only_files_that_this_process_has_mapped_lose_their_names():
     finally:
         for path in (mine, replaced, foreign):
             path.unlink(missing_ok=True)
+
+
+WIDTHS = """
+import json, re, sys
+import llvmlite.binding as llvm
+
+features = sys.argv[1].split(",")
+llvm.get_host_cpu_name = lambda: "icelake-server"  # a processor for which LLVM takes 256 bits by itself; nothing runs on it
+llvm.get_host_cpu_features = lambda: llvm.FeatureMap({name: True for name in features})
+
+import numba
+from mpicomp.kernels import njit
+
+def double(x, y):
+    for i in range(x.shape[0]):
+        y[i] = x[i] + x[i]
+
+widths = []
+for kernel in (njit(double), numba.njit(double)):
+    signature = (numba.float32[::1], numba.float32[::1])
+    kernel.compile(signature)
+    widths.append(sorted(set(re.findall(r"%([yz]mm)[0-9]+", "".join(kernel.inspect_asm().values())))))
+print(json.dumps(widths))
+"""
+AVX512 = "sse2,sse4.2,avx,avx2,fma,avx512f,avx512bw,avx512cd,avx512dq,avx512vl,avx512vbmi,avx512vbmi2"
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="registers of another processor")
+def test_only_our_kernels_have_vectors_of_512_bits(tmp_path):
+    (tmp_path / "widths.py").write_text(WIDTHS)
+    env = clean() | {"XDG_CACHE_HOME": str(tmp_path), "MPICOMP_KERNELS": "plain"}
+    command = [sys.executable, tmp_path / "widths.py", AVX512]
+    job = subprocess.run(command, env=env, capture_output=True, text=True, timeout=200, check=True)
+    ours, users = json.loads(job.stdout)
+    assert "zmm" in ours and "zmm" not in users and "ymm" in users
