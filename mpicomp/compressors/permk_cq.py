@@ -8,8 +8,8 @@ from ..errors import ConfigError
 from ..kernels import njit
 from ..kernels.bits import CHUNK, bit_length, packed_nbytes
 from ..kernels.lattice import PERMUTATION, SHIFTS, add_packed, write_rounded
-from ..kernels.quantize import LANES
 from ..kernels.random import below, bits64, client_key, permutation
+from ..kernels.sizes import PARTIAL_SUMS
 from ..kernels.status import TRUNCATED
 from .base import Compressor, compressors
 from .codec import Codec
@@ -103,9 +103,9 @@ class PermKCQ(Compressor):
         if max_nbytes >= dim * wire.itemsize:
             return Identity().bind(dim, n_clients, wire)
         lattice = self.lattice.slope, *self.lattice.offset, self.lattice.symbols
-        lanes, order = np.empty(LANES), np.empty(n_clients, np.int64)
+        partial_sums, order = np.empty(PARTIAL_SUMS), np.empty(n_clients, np.int64)
         coding = width, np.empty(CHUNK, np.uint16), np.empty(CHUNK >> 3, np.uint8), np.empty(CHUNK, np.uint8)
-        args = m, self.norm == "max", lattice, lanes, order, coding
+        args = m, self.norm == "max", lattice, partial_sums, order, coding
         fixed = packed_nbytes(dim // m, width) == packed_nbytes(b, width)
         return Codec(self, self.codec_id, dim, n_clients, wire, max_nbytes, _encode, _decode, args, fixed=fixed)
 
@@ -121,7 +121,7 @@ def _place(client, m, d, rotation, order):
 
 
 @njit
-def _encode(V, rows, clients, shared, private, buf, pos, tally, wire, m, use_max, lattice, lanes, order, coding):
+def _encode(V, rows, clients, shared, private, buf, pos, tally, wire, m, use_max, lattice, partial_sums, order, coding):
     width, codes, doubts, top = coding
     permutation(bits64(shared, PERMUTATION), order)
     rotation = below(bits64(shared, _ROTATION), 0, m)
@@ -129,7 +129,7 @@ def _encode(V, rows, clients, shared, private, buf, pos, tally, wire, m, use_max
         begin = pos
         first, count, stratum, strata = _place(clients[j], m, V.shape[1], rotation, order)
         x, draws = V[rows[j], first : first + count], (shared, client_key(private, clients[j]), stratum, strata)
-        r = radius_of(x, use_max, 1.0, lanes, wire)
+        r = radius_of(x, use_max, 1.0, partial_sums, wire)
         buf[pos : pos + wire.itemsize].view(wire.dtype)[0] = r
         pos = write_rounded(x, r, lattice, draws, first, width, codes, doubts, top, buf, pos + wire.itemsize)
         tally[0] += 8 * (pos - begin)
@@ -139,7 +139,7 @@ def _encode(V, rows, clients, shared, private, buf, pos, tally, wire, m, use_max
 
 @njit
 def _decode(
-    buf, pos, end, rows, clients, weights, shared, private, out, wire, m, use_max, lattice, lanes, order, coding
+    buf, pos, end, rows, clients, weights, shared, private, out, wire, m, use_max, lattice, partial_sums, order, coding
 ):
     width, codes, _, top = coding
     permutation(bits64(shared, PERMUTATION), order)

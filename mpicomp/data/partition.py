@@ -12,9 +12,9 @@ from typing import NamedTuple
 import numpy as np
 
 from ..errors import ConfigError, unknown
+from ..kernels.dealing import deal_rows
 from ..kernels.random import Stream, derive, permutation
 from ..kernels.sparse import squared_norms
-from ..kernels.spread import spread
 from ..registry import parse_spec
 from .libsvm import SparseRows
 
@@ -116,7 +116,7 @@ def heterogeneous(rows: SparseRows, clients: int, seed: int) -> Partition:
     order = np.argsort(squared_norms(rows.indptr, rows.values), kind="stable")
     owner = np.empty(len(order), np.int64)
     rank = int(np.clip(EIGENVECTORS_NBYTES // (8 * clients * rows.features), 1, EIGENVECTORS))
-    spread(rows.indptr, rows.indices, rows.values, order, clients, len(order) // clients, rows.features, rank, owner)
+    deal_rows(rows.indptr, rows.indices, rows.values, order, clients, len(order) // clients, rows.features, rank, owner)
     owner[owner < 0] = clients - 1
     return Partition(
         np.argsort(owner, kind="stable"), np.concatenate([[0], np.cumsum(np.bincount(owner, minlength=clients))])
