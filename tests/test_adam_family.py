@@ -289,7 +289,7 @@ def frames(monkeypatch):
 
     def spy(self, codec, V, rows, clients, keys, round, buf):
         end = write(self, codec, V, rows, clients, keys, round, buf)
-        if self.n_clients == len(self.clients):  # not the rehearsal, which hosts two clients
+        if self.n_clients == len(self.clients):  # not the warm-up, which hosts two clients
             seen[codec.compressor.spec, codec.codec_id, (end - HEADER_NBYTES) / len(rows)] += 1
         return end
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import mpicomp as mc
-from mpicomp.cluster import witness
+from mpicomp.cluster import byte_check
 from mpicomp.cluster.placement import Placement
 from mpicomp.errors import ConfigError, EnvironmentMismatch
 
@@ -112,7 +112,7 @@ def test_placement_on_all_ranks():
 @pytest.mark.process
 def test_its_ledger_is_what_mpi_was_handed(mpi):
     try:
-        witness.build(mpi.python, mpi.is_open_mpi)
+        byte_check.build(mpi.python, mpi.is_open_mpi)
     except EnvironmentMismatch as error:
         pytest.skip(str(error))
     argv = ["-m", "mpicomp", "run", "-q", "--no-table", "--verify-bytes", "--exchange", "allreduce", "--method", "gd"]

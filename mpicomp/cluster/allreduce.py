@@ -65,14 +65,14 @@ class AllreduceExchange(MPIExchange):
             self._sums[key] = np.zeros(codec.dim + len(_FLAGS), codec.wire_dtype)
         values = self._sums[key]
         values[: codec.dim] = total[0]
-        values[codec.dim :] = (self.says & _FLAGS) > 0
+        values[codec.dim :] = (self.flags_sent & _FLAGS) > 0
         self._tally[:] = 8 * codec.dim * values.itemsize
         self.ledger.frame(UPLINK, self._tally, values.nbytes, 1, self._level, speaking)
         self.clock.lap(DECODE)
         self.comm.allreduce_sum(values)
         self.clock.lap(WAIT)
         total[0] = values[: codec.dim]
-        self.heard |= int(_FLAGS[values[codec.dim :] > 0].sum())
+        self.flags_seen |= int(_FLAGS[values[codec.dim :] > 0].sum())
         self.clock.lap(DECODE)
 
     def broadcast(self, codec, v, keys, round, into, overwrite=False):

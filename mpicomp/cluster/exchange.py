@@ -34,7 +34,7 @@ from ..wire import (
 from .clock import DECODE, ENCODE, Clock
 from .ledger import BETWEEN_NODES, DOWNLINK, IN_MEMORY, IN_NODE, UPLINK, Ledger
 from .placement import Placement
-from .team import Team
+from .threads import CodecThreads
 
 GROUP_NBYTES = 1 << 22  # a frame holds as many clients as fit in 4 MiB, and at least one
 
@@ -147,13 +147,15 @@ class Exchange(ABC):
         self._buffers: dict[tuple, np.ndarray] = {}
         self._scaled: dict[tuple, np.ndarray] = {}
         self._tally = np.zeros(2, np.int64)
-        self.team = Team()  # a run gives it more threads
-        self.says = self.heard = 0  # control flags that this rank's frames carry, and those of the frames that it read
+        self.threads = CodecThreads()  # a run gives it more threads
+        self.flags_sent = self.flags_seen = (
+            0  # control flags that this rank's frames carry, and those of the frames that it read
+        )
         self._server_row = Group(np.zeros(1, np.int64), np.zeros(1, np.int64), np.zeros(1, np.int64))
 
     # ---- roles --------------------------------------------------------------------------------------------------
     @property
-    def leads(self) -> bool:
+    def is_root(self) -> bool:
         """This rank gives the orders, evaluates and keeps the record."""
         return self.rank == 0
 
@@ -245,7 +247,7 @@ class Exchange(ABC):
         """
 
     @abstractmethod
-    def spread(self, x: np.ndarray) -> None:
+    def broadcast_model(self, x: np.ndarray) -> None:
         """Evaluation only: the `x` of the rank that leads overwrites everybody's."""
 
     def assemble(self, x: np.ndarray) -> np.ndarray:
@@ -258,7 +260,7 @@ class Exchange(ABC):
         ends up with the final `vector`. The order of additions is thus the same for any placement."""
 
     @abstractmethod
-    def collect(self, row: np.ndarray) -> np.ndarray | None:
+    def gather_rows(self, row: np.ndarray) -> np.ndarray | None:
         """Evaluation only: every rank's `row` (float64), stacked by rank, on the rank that leads; None elsewhere."""
 
     def finish(self) -> None:  # noqa: B027 - most exchanges leave nothing under way
@@ -312,9 +314,9 @@ class Exchange(ABC):
             self._tally[:], end = 8 * V.nbytes, HEADER_NBYTES + V.nbytes
         else:
             self._tally[:] = 0
-            end = self.team.encode(codec, V, rows, clients, keys, buf, HEADER_NBYTES, self._tally)
+            end = self.threads.encode(codec, V, rows, clients, keys, buf, HEADER_NBYTES, self._tally)
         write_header(
-            buf, codec.codec_id, dtype_flag(codec.wire_dtype) | self.says, round, len(rows), end - HEADER_NBYTES
+            buf, codec.codec_id, dtype_flag(codec.wire_dtype) | self.flags_sent, round, len(rows), end - HEADER_NBYTES
         )
         self.clock.lap(ENCODE)
         return end
@@ -326,8 +328,8 @@ class Exchange(ABC):
         """Check a frame and add its messages to the rows of `out`."""
         header = read_header(buf, nbytes)
         check_header(header, codec=codec.codec_id, wire_dtype=codec.wire_dtype, round=round, messages=len(rows))
-        self.heard |= header.flags & CONTROL_FLAGS
-        self.team.decode_add(codec, buf, HEADER_NBYTES, nbytes, rows, clients, weights, keys, out)
+        self.flags_seen |= header.flags & CONTROL_FLAGS
+        self.threads.decode_add(codec, buf, HEADER_NBYTES, nbytes, rows, clients, weights, keys, out)
         self.clock.lap(DECODE)
 
     @staticmethod
@@ -357,7 +359,7 @@ class Exchange(ABC):
         if overwrite and codec.codec_id == Identity.codec_id:
             header = read_header(buf, nbytes)
             check_header(header, codec=codec.codec_id, wire_dtype=codec.wire_dtype, round=round, messages=1)
-            self.heard |= header.flags & CONTROL_FLAGS
+            self.flags_seen |= header.flags & CONTROL_FLAGS
             if not there:
                 into[0] = buf[HEADER_NBYTES:nbytes].view(codec.wire_dtype)
             self.clock.lap(DECODE)

@@ -210,7 +210,7 @@ class HierarchicalExchange(P2PExchange):
         if not spoken:
             return
         sent: Any = self.own_frame(dense, total, row.rows)
-        self.says |= self.heard & FLAG_REQUEST
+        self.flags_sent |= self.flags_seen & FLAG_REQUEST
         nbytes = self.write_frame(dense, total, row.rows, row.clients, keys, round, sent, True)
         self.ledger.frame(UPLINK, (8 * total.nbytes, 0), nbytes, 1, BETWEEN_NODES)
         self.comm.wait(self.comm.isend(sent[:nbytes], 0, TAG_UP))
@@ -256,7 +256,7 @@ class HierarchicalExchange(P2PExchange):
 
 
 class LocalSummingExchange(LocalExchange):
-    """One process whose sums pass through a dense frame as a leader's do: what a rehearsal of `hierarchical:sum` compiles."""
+    """One process whose sums pass through a dense frame as a leader's do: what a warm-up of `hierarchical:sum` compiles."""
 
     name = "hierarchical:sum"
 

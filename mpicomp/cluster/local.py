@@ -18,7 +18,7 @@ class LocalExchange(Exchange):
     Parameters
     ----------
     n_clients, dim, dtype, weights : as in Exchange; `weights` defaults to 1/n.
-    clients : host only these (for rehearsals); all by default.
+    clients : host only these (for warm-up); all by default.
     """
 
     name = "local"
@@ -58,11 +58,11 @@ class LocalExchange(Exchange):
             self.record_downlink(nbytes, len(group.rows), IN_MEMORY)
             self.absorb(codec, buf, nbytes, group, keys, round, into)
 
-    def spread(self, x):
+    def broadcast_model(self, x):
         pass
 
     def chain(self, vector, add):
         add(vector)
 
-    def collect(self, row):
+    def gather_rows(self, row):
         return row[None].copy()

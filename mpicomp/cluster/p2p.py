@@ -27,7 +27,7 @@ class MPIExchange(Exchange):
         super().__init__(self.place(n_clients, comm.size), comm.rank, dim, dtype, weights, comm.ledger, clock)
         self.comm, self.nodes = comm, comm.nodes
 
-    def spread(self, x):
+    def broadcast_model(self, x):
         self.comm.bcast(x)
 
     def chain(self, vector, add):
@@ -40,8 +40,8 @@ class MPIExchange(Exchange):
             elif following == self.rank:
                 self.comm.recv(vector, rank, TAG_EVALUATION)
 
-    def collect(self, row):
-        rows = np.empty((self.placement.size, len(row))) if self.leads else None
+    def gather_rows(self, row):
+        rows = np.empty((self.placement.size, len(row))) if self.is_root else None
         self.comm.gather(row, rows)
         return rows
 

@@ -100,7 +100,7 @@ class Slicing(Exchange):
         first = np.arange(servers) * capacity
         places = first + HEADER_NBYTES
         codec.cut(frame, HEADER_NBYTES, group.clients, keys, self.bounds, parts, places)
-        flags, frames = dtype_flag(codec.wire_dtype) | self.says, []
+        flags, frames = dtype_flag(codec.wire_dtype) | self.flags_sent, []
         for s in range(servers):
             part, length = parts[first[s] : places[s]], int(places[s] - first[s]) - HEADER_NBYTES
             if self.bounds[s] == self.bounds[s + 1]:
@@ -209,7 +209,7 @@ class ShardedExchange(Slicing, MPIExchange):
         if codec.whole:  # every rank has it
             buf = self.buffer(("broadcast",), frame_capacity(codec))
             nbytes = self.write_frame(codec, v, group.rows, group.clients, keys, round, buf)
-            if self.leads:
+            if self.is_root:
                 self.ledger.traffic[DOWNLINK, VALUE_BITS] += self._tally[1] * self.n_clients
             self.deliver(codec, buf, nbytes, keys, round, into, overwrite, False)
             return
@@ -272,7 +272,7 @@ class ShardedExchange(Slicing, MPIExchange):
         if x.shape[1] == self.dim:  # the optimizer is replicated, or rank 0 serves everything
             x = x[:, self.served]
         size = x.dtype.itemsize
-        whole = np.zeros((1, self.dim), x.dtype) if self.leads else None
+        whole = np.zeros((1, self.dim), x.dtype) if self.is_root else None
         part = np.ascontiguousarray(x).view(np.uint8).ravel()
         target = whole.view(np.uint8).ravel() if whole is not None else None
         self.comm.gatherv(part, target, np.diff(self.bounds) * size, self.bounds[:-1] * size)
