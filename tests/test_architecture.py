@@ -1,4 +1,4 @@
-"""The rooms of docs/architecture.md against the code: imports point down only, and only `cluster` moves bytes by MPI."""
+"""The rooms of docs/explanation/architecture.md against the code: imports point down only, and only `cluster` moves bytes by MPI."""
 
 from __future__ import annotations
 

@@ -290,9 +290,12 @@ def test_a_public_name_without_docstring_or_place_is_found(tmp_path, monkeypatch
 
 def test_docstrings_in_numpy_style():
     pytest.importorskip("griffe")
-    written = "One line.\n\nAttributes (of the class)\n-------------------------\na, b : two things.\nc : text\n    on two lines. d : more.\n\n>>> 1\n1"
+    written = (
+        "One line.\n\nAttributes (of the class)\n-------------------------\na, b : two things.\nc : text. d : more\n    text.\n\n"
+        ">>> 1\n1"
+    )
     wanted = (
-        "One line.\n\nAttributes\n----------\na, b\n    two things.\nc\n    text\n    on two lines. d : more.\n\n"
+        "One line.\n\nAttributes\n----------\na, b\n    two things.\nc\n    text.\nd\n    more\n    text.\n\n"
         "Examples\n--------\n>>> 1\n1"
     )
     assert load("docstrings").numpy_style(written) == wanted

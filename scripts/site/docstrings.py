@@ -1,7 +1,8 @@
 """Griffe extension: makes the project's docstrings readable for mkdocstrings, and finds the public names.
 
 The project writes `a, b : text` under Parameters, Attributes, Returns and Raises, and may put several such items on a line.
-The numpy style would take the text for a type. Here each item becomes a line with the names alone, followed by its text, indented. Doctests get a section of their own.
+The numpy style would take the text for a type. Here each item becomes a line with the names alone, followed by its text, indented.
+Doctests get a section of their own.
 
 `mpicomp.run` and the other names of `mpicomp.__all__` are loaded when first used, which a reader of the source cannot follow:
 they become aliases of what they name.
@@ -10,6 +11,7 @@ they become aliases of what they name.
 from __future__ import annotations
 
 import importlib
+import inspect
 import re
 from typing import Any
 
@@ -58,7 +60,7 @@ class ProjectDocstrings(griffe.Extension):
         public = importlib.import_module(pkg.path)
         for name in public.__all__:
             value = getattr(public, name)
-            if name not in pkg.members and hasattr(value, "__qualname__"):
+            if inspect.ismethod(value) or (name not in pkg.members and hasattr(value, "__qualname__")):
                 pkg.set_member(name, griffe.Alias(name, f"{value.__module__}.{value.__qualname__}", parent=pkg))
 
     def on_instance(self, *, obj: griffe.Object, **_: Any) -> None:
