@@ -151,7 +151,9 @@ def load_toml(file: Path) -> None:
 
 @pytest.mark.process
 @pytest.mark.timeout(1200)
-@pytest.mark.parametrize("page", [name for name, own in BLOCKS.items() if any(b.executed and b.mark != FULL for b in own)])
+@pytest.mark.parametrize(
+    "page", [name for name, own in BLOCKS.items() if any(b.executed and b.mark != FULL for b in own)]
+)
 def test_blocks_of(page, clone):
     for block in BLOCKS[page]:
         if block.executed and block.mark != FULL:
@@ -181,7 +183,9 @@ def test_each_block_says_what_it_is(page):
 
 @pytest.mark.parametrize("page", PAGES, ids=BLOCKS)
 def test_no_command_hides_outside_of_a_block(page):
-    hidden = re.findall(r"^ {4,}(?:mpicomp|mpirun|mpiexec|srun|sbatch|python3?|scripts/\w+) .*", page.read_text(), re.MULTILINE)
+    hidden = re.findall(
+        r"^ {4,}(?:mpicomp|mpirun|mpiexec|srun|sbatch|python3?|scripts/\w+) .*", page.read_text(), re.MULTILINE
+    )
     assert not hidden
 
 
@@ -244,7 +248,9 @@ def test_one_sentence_a_line(page):
 
 @pytest.mark.parametrize("page", PRESENT, ids=lambda page: str(page.relative_to(ROOT)))
 def test_measurements_and_history_are_in_the_notes(page):
-    told = re.compile(r"\bload (?:of )?\d|\bunder load\b|\bat a load\b|was tried|were tried|\bused to\b|\bBefore,|\b20\d\d-\d\d", re.I)
+    told = re.compile(
+        r"\bload (?:of )?\d|\bunder load\b|\bat a load\b|was tried|were tried|\bused to\b|\bBefore,|\b20\d\d-\d\d", re.I
+    )
     assert not [f"{number}: {line}" for number, line in prose(page) if told.search(line)]
 
 
@@ -255,6 +261,28 @@ def test_pages_named_in_the_sources_exist(folder):
             for page in re.findall(r"\bdocs/[\w/-]+\.(?:md|toml|html)\b", path.read_text(errors="ignore")):
                 if "NAME" not in page:
                     assert (ROOT / page).exists(), f"{path.relative_to(ROOT)} names {page}"
+
+
+def test_the_page_of_commands_has_all():
+    import typer.main
+
+    from mpicomp.cli import app
+
+    def leaves(command, path):
+        below = getattr(command, "commands", {})
+        return [leaf for name, own in below.items() for leaf in leaves(own, f"{path} {name}")] or [path]
+
+    page = (ROOT / "docs" / "reference" / "commands.md").read_text()
+    assert set(leaves(typer.main.get_command(app), "mpicomp")) == set(
+        re.findall(r"^\| `(mpicomp [a-z -]+?)(?: -n N -- ARGS)?`", page, re.M)
+    )
+
+
+def test_the_readme_is_as_short_as_it_promises():
+    listings = [block for block in BLOCKS["README.md"] if block.language == "python"]
+    assert len(listings) == 3
+    for block in listings:
+        assert len([line for line in block.text.splitlines() if line.strip()]) < 22
 
 
 @pytest.mark.parametrize("path", re.findall(r"\]\(([\w./-]+)\)", (ROOT / "README.md").read_text()))

@@ -15,7 +15,16 @@ from mpicomp.errors import ConfigError, DataError, MpicompError
 from mpicomp.experiments.reproduce import axes, batch, drawing, runner, seconds
 from mpicomp.experiments.reproduce.evidence import Evidence, Interrupted
 from mpicomp.experiments.reproduce.report import reproduce
-from mpicomp.experiments.reproduce.reproduction import FAILS, HOLDS, IN_PART, Claim, Figure, Reproduction, Verdict, papers
+from mpicomp.experiments.reproduce.reproduction import (
+    FAILS,
+    HOLDS,
+    IN_PART,
+    Claim,
+    Figure,
+    Reproduction,
+    Verdict,
+    papers,
+)
 from mpicomp.experiments.reproduce.runner import ExperimentRunner
 from mpicomp.experiments.study.compare import Stored
 from mpicomp.runtime.loop import run
