@@ -318,12 +318,15 @@ def test_a_public_name_without_docstring_or_place_is_found(tmp_path, monkeypatch
 
 def test_docstrings_in_numpy_style():
     pytest.importorskip("griffe")
+    style = load("docstrings").numpy_style
     written = (
-        "One line.\n\nAttributes (of the class)\n-------------------------\na, b : two things.\nc : text. d : more\n    text.\n\n"
-        ">>> 1\n1"
+        "One.\n\nAttributes (of the class)\n---------\na, b : two things.\nc : text. d : more\n    text.\n\n>>> 1\n1"
     )
-    wanted = (
-        "One line.\n\nAttributes\n----------\na, b\n    two things.\nc\n    text.\nd\n    more\n    text.\n\n"
+    assert style(written) == (
+        "One.\n\nAttributes\n----------\na, b\n    two things.\nc\n    text.\nd\n    more\n    text.\n\n"
         "Examples\n--------\n>>> 1\n1"
     )
-    assert load("docstrings").numpy_style(written) == wanted
+    written = "One.\n\nParameters\n----------\na, b : two\n    things.\n\nReturns\n-------\nint : the sum."
+    assert style(written) == (
+        "One.\n\nParameters\n----------\na\n    two\n    things.\nb\n    two\n    things.\n\nReturns\n-------\nint\n    the sum."
+    )

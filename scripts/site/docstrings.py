@@ -27,29 +27,43 @@ def numpy_style(text: str) -> str:
     """The docstring with its items as the numpy style wants them; other text as it is."""
     lines = text.split("\n")
     out: list[str] = []
-    inside = examples = False
+    names: list[str] = []  # of the item whose text is being read
+    content: list[str] = []
+    section = ""
+
+    def end_item() -> None:
+        for name in names:
+            out.extend([name, *content])
+        names.clear()
+        content.clear()
+
     for number, line in enumerate(lines):
         following = lines[number + 1] if number + 1 < len(lines) else ""
-        if re.fullmatch(r"-{3,}", following.strip()) and line.strip():
+        if line.strip() and re.fullmatch(r"-{3,}", following.strip()):
+            end_item()
             title = line.strip()
-            known = next((name for name in SECTIONS if title == name or title.startswith(f"{name} (")), None)
-            inside = known is not None
-            examples = title == "Examples"
-            out.append({"Class attributes": "Attributes"}.get(known, known) if known else title)
-            continue
-        if re.fullmatch(r"-{3,}", line.strip()) and out:
+            known = next((name for name in SECTIONS if title == name or title.startswith(f"{name} (")), title)
+            section = {"Class attributes": "Attributes"}.get(known, known)
+            out.append(section)
+        elif out and re.fullmatch(r"-{3,}", line.strip()):
             out.append("-" * len(out[-1]))
-            continue
-        if line.startswith(">>> ") and not examples:
-            inside, examples = False, True
-            out += ["Examples", "--------", line]
-            continue
-        if inside and ITEM.match(line):
+        elif line.startswith(">>> ") and section != "Examples":
+            end_item()
+            section = "Examples"
+            out += [section, "-" * len(section), line]
+        elif section in SECTIONS and ITEM.match(line):
             for item in NEXT_ITEM.split(line):
-                names, content = ITEM.match(item).groups()  # type: ignore[union-attr]
-                out += [names, f"    {content}"]
-            continue
-        out.append(line)
+                end_item()
+                listed, first = ITEM.match(item).groups()  # type: ignore[union-attr]
+                # Only a parameter with an item of its own gets the type of its annotation.
+                names += listed.split(", ") if section == "Parameters" else [listed]
+                content.append(f"    {first}")
+        elif names and line.startswith(" "):
+            content.append(line)
+        else:
+            end_item()
+            out.append(line)
+    end_item()
     return "\n".join(out)
 
 
