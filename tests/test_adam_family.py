@@ -12,9 +12,9 @@ import pytest
 from oracles import Task
 
 import mpicomp as mc
-from mpicomp.cluster import exchange as exchange_module
-from mpicomp.cluster.exchange import Exchange
 from mpicomp.errors import ConfigError, TheoryError
+from mpicomp.exchanges import base as exchange_module
+from mpicomp.exchanges.base import Exchange
 from mpicomp.kernels.random import downlink_keys
 from mpicomp.optimizers import optimizers
 from mpicomp.problems import problems
@@ -67,7 +67,7 @@ class TwoWay(Task):
 
     def broadcast(self, v, t):
         keys = downlink_keys(self.seed, t)
-        return self.downlink.apply(v, mc.MessageKey(keys.shared, keys.private, 0, self.n), self.wire)
+        return self.downlink.apply(v, mc.MessageKey.of(keys, 0, self.n), self.wire)
 
     def shrink(self, c):
         """1/(1 + ω) for an unbiased compressor in a method for contractive ones."""

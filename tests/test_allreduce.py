@@ -63,9 +63,9 @@ def test_the_stars_trajectory_up_to_the_order_of_sums(comm, options, tolerance):
 @pytest.mark.mpi(min_size=2)
 def test_every_rank_has_the_same_model(comm):
     """Nothing travels down, so nothing but equal sums keeps the ranks together."""
-    from mpicomp.cluster.allreduce import AllreduceExchange
     from mpicomp.cluster.clock import Clock
     from mpicomp.cluster.comm import Comm
+    from mpicomp.exchanges.allreduce import AllreduceExchange
     from mpicomp.kernels.random import uplink_keys
 
     counted, n, d = Comm(comm), comm.Get_size() + 3, 100_001

@@ -11,8 +11,8 @@ import pytest
 from oracles import Task
 
 import mpicomp as mc
-from mpicomp.cluster import exchange as exchange_module
 from mpicomp.errors import ConfigError, TheoryError
+from mpicomp.exchanges import base as exchange_module
 from mpicomp.kernels.gaussian import combine, project
 from mpicomp.kernels.lowrank import orthonormalize
 from mpicomp.kernels.random import Stream, derive
@@ -595,8 +595,10 @@ def main() -> None:
     from mpi4py import MPI
 
     from mpicomp.cluster.comm import Comm
+    from mpicomp.exchanges.p2p import P2PExchange
     from mpicomp.runtime.config import Config
-    from mpicomp.runtime.loop import _with_options, make_exchange
+    from mpicomp.runtime.exchanges import exchange_setting
+    from mpicomp.runtime.loop import _configured
     from mpicomp.runtime.session import Composition, Session
 
     world = MPI.COMM_WORLD
@@ -606,12 +608,11 @@ def main() -> None:
         if world.rank == 0:
             alone = mc.run(**options, problem=mushrooms()).summary["iterate_sha256"]
             assert [r.summary["iterate_sha256"] for r in seen] == [alone] * 2, (index, own)
-        config = _with_options(Config(), {**options, "exchange": "p2p"})
+        config = _configured(Config(), {**options, "exchange": "p2p"})
         composition = Composition(config, mushrooms())
         comm = Comm(world)
-        session = Session(
-            config, mushrooms(), composition.parts(0.02), make_exchange(config, mushrooms(), composition, comm), 0.02
-        )
+        exchange = P2PExchange.create(exchange_setting(config, mushrooms(), composition, comm))
+        session = Session(config, mushrooms(), composition.parts(0.02), exchange, 0.02)
         for t in range(6):
             session.round(t)
         session.exchange.finish()

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mpicomp.compressors import Compressor, compressors
-from mpicomp.compressors.base import USER_CODEC
+from mpicomp.compressors.codec import USER_CODEC
 from mpicomp.errors import ConfigError, TheoryError, WireError
 from mpicomp.kernels.random import Keys, Stream, below, client_key, derive, uplink_keys
 from mpicomp.wire import HEADER_NBYTES, check_header, read_header
@@ -24,6 +24,9 @@ class Row(NamedTuple):
 
     def __str__(self):
         return f"{self.spec}/d={self.d}/n={self.n}"
+
+
+HALF = {8: np.float32, 4: np.float16}  # a type of half the size
 
 
 @compressors.register("bernoulli")
@@ -42,20 +45,22 @@ class Bernoulli(Compressor):
     def density(self, d, n=1):
         return self.p * d
 
-    def max_nbytes(self, d):
-        return 8 * d
+    def max_nbytes(self, d, dtype):
+        return d * dtype.itemsize // 2
 
     def encode(self, x, out, key):
         kept = x[key.uniform(x.size) < self.p]
-        out[: 8 * kept.size] = kept.astype(np.float64).view(np.uint8)
-        return 8 * kept.size
+        message = kept.astype(HALF[x.dtype.itemsize]).view(np.uint8)
+        out[: message.size] = message
+        return message.size
 
     def decode(self, buf, out, key):
         keep = key.uniform(out.size) < self.p
-        if buf.size != 8 * keep.sum():
+        kind = np.dtype(HALF[out.dtype.itemsize])
+        if buf.size != kind.itemsize * keep.sum():
             raise WireError("a message of the wrong length")
         out[:] = 0
-        out[keep] = np.ascontiguousarray(buf).view(np.float64) / self.p
+        out[keep] = np.ascontiguousarray(buf).view(kind) / self.p
 
 
 ROWS = [

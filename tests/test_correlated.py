@@ -461,7 +461,7 @@ def test_the_radius_is_agreed_and_counted():
 
 
 def test_a_common_radius_is_the_largest_of_all(monkeypatch):
-    import mpicomp.cluster.exchange as exchange
+    import mpicomp.exchanges.base as exchange
 
     expected = common_radius_run()
     monkeypatch.setattr(exchange, "GROUP_NBYTES", 40)

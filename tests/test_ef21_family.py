@@ -32,9 +32,9 @@ from ef21_oracles import (
 from oracles import Task
 
 import mpicomp as mc
-from mpicomp.cluster import exchange as exchange_module
 from mpicomp.compressors import compressors
 from mpicomp.errors import ConfigError, TheoryError, WireError
+from mpicomp.exchanges import base as exchange_module
 from mpicomp.kernels.random import Keys
 from mpicomp.methods import Setting, methods
 from mpicomp.optimizers.prox import Prox
@@ -362,9 +362,9 @@ def test_prox_is_an_optimizer_for_any_method():
 
 
 def test_flags():
-    from mpicomp.compressors.flag import Flag
+    from mpicomp.compressors.bit_mask import BitMask
 
-    codec = Flag().bind(1, 3)
+    codec = BitMask().bind(1, 3)
     buf, tally, rows, keys = (
         np.zeros(8, np.uint8),
         np.zeros(2, np.int64),

@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 
 import mpicomp as mc
-from mpicomp.cluster import comm, p2p
+from mpicomp.cluster import comm
 from mpicomp.errors import LabError
+from mpicomp.exchanges import p2p
 from mpicomp.experiments.lab import NetworkLab
 
 COMMON: dict[str, Any] = {

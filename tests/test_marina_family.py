@@ -13,8 +13,8 @@ import pytest
 from oracles import Task, Trajectory
 
 import mpicomp as mc
-from mpicomp.cluster import exchange as exchange_module
 from mpicomp.errors import ConfigError, TheoryError
+from mpicomp.exchanges import base as exchange_module
 from mpicomp.kernels.random import Keys, Stream, below, client_key, derive, downlink_keys, uniform64, uplink_keys
 from mpicomp.methods import methods
 from mpicomp.methods.marina import cheapest_probability

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from ..cluster.comm import Comm as Comm
     from ..cluster.comm import world as world
     from ..cluster.environment import declared_size as declared_size
-    from ..cluster.exchange import GROUP_NBYTES as GROUP_NBYTES
     from ..cluster.launcher import OPEN_MPI as OPEN_MPI
     from ..cluster.launcher import Launcher as Launcher
     from ..cluster.launcher import become as become
@@ -30,16 +29,14 @@ if TYPE_CHECKING:
     from ..cluster.ledger import LEVELS as LEVELS
     from ..cluster.ledger import MESSAGE_BYTES as MESSAGE_BYTES
     from ..cluster.ledger import UPLINK as UPLINK
-    from ..cluster.local import LocalExchange as LocalExchange
     from ..cluster.native import cached as cached
     from ..cluster.native import compile_first as compile_first
-    from ..cluster.p2p import IN_TURN_NBYTES as IN_TURN_NBYTES
     from ..cluster.placement import Placement as Placement
     from ..compressors import Codec as Codec
     from ..compressors import Compressor as Compressor
     from ..compressors import compressors as compressors
-    from ..compressors.base import Difference as Difference
-    from ..compressors.base import Sum as Sum
+    from ..compressors.codec import Difference as Difference
+    from ..compressors.codec import Sum as Sum
     from ..console.options import launched_world as launched_world
     from ..console.options import with_run_options as with_run_options
     from ..console.show import run_rows as run_rows
@@ -55,6 +52,10 @@ if TYPE_CHECKING:
     from ..errors import SlurmError as SlurmError
     from ..errors import UserError as UserError
     from ..errors import unknown as unknown
+    from ..exchanges.base import GROUP_NBYTES as GROUP_NBYTES
+    from ..exchanges.base import exchanges as exchanges
+    from ..exchanges.local import LocalExchange as LocalExchange
+    from ..exchanges.p2p import IN_TURN_NBYTES as IN_TURN_NBYTES
     from ..kernels import lean as lean
     from ..kernels import njit as njit
     from ..kernels.bits import CHUNK as CHUNK
@@ -83,7 +84,8 @@ if TYPE_CHECKING:
     from ..registry import parse_spec as parse_spec
     from ..runtime.config import Config as Config
     from ..runtime.control import EXIT_RESUME as EXIT_RESUME
-    from ..runtime.exchanges import make_exchange as make_exchange
+    from ..runtime.exchanges import exchange_kind as exchange_kind
+    from ..runtime.exchanges import exchange_setting as exchange_setting
     from ..runtime.loop import run as run
     from ..runtime.results import check_directory as check_directory
     from ..runtime.session import Composition as Composition
@@ -99,15 +101,15 @@ else:
             "cluster.clock": ["COMPUTE", "ENCODE", "PHASES", "STEP", "median_interval"],
             "cluster.comm": ["Comm", "world"],
             "cluster.environment": ["declared_size"],
-            "cluster.exchange": ["GROUP_NBYTES"],
+            "exchanges.base": ["GROUP_NBYTES", "exchanges"],
             "cluster.launcher": ["Launcher", "OPEN_MPI", "become", "find_launcher", "physical_cores"],
             "cluster.ledger": ["BROADCAST_BYTES", "DOWNLINK", "LEVELS", "MESSAGE_BYTES", "UPLINK"],
-            "cluster.local": ["LocalExchange"],
+            "exchanges.local": ["LocalExchange"],
             "cluster.native": ["cached", "compile_first"],
-            "cluster.p2p": ["IN_TURN_NBYTES"],
+            "exchanges.p2p": ["IN_TURN_NBYTES"],
             "cluster.placement": ["Placement"],
             "compressors": ["Codec", "Compressor", "compressors"],
-            "compressors.base": ["Difference", "Sum"],
+            "compressors.codec": ["Difference", "Sum"],
             "console.options": ["launched_world", "with_run_options"],
             "console.show": ["run_rows", "table"],
             "console.units": ["rate", "seconds", "size"],
@@ -132,7 +134,7 @@ else:
             "registry": ["Registry", "parse_spec"],
             "runtime.config": ["Config"],
             "runtime.control": ["EXIT_RESUME"],
-            "runtime.exchanges": ["make_exchange"],
+            "runtime.exchanges": ["exchange_kind", "exchange_setting"],
             "runtime.loop": ["run"],
             "runtime.results": ["check_directory"],
             "runtime.session": ["Composition", "Session", "build_problem"],

@@ -12,7 +12,7 @@ import time
 from types import FrameType
 from typing import Any, NamedTuple
 
-from ..cluster.exchange import Exchange
+from ..exchanges.base import Exchange
 from ..wire import FLAG_CHECKPOINT, FLAG_DIVERGED, FLAG_REQUEST, FLAG_STOP
 from .config import Config
 

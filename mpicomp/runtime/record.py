@@ -10,8 +10,8 @@ import numpy as np
 
 from ..cluster.clock import PHASES, median_interval
 from ..cluster.comm import Comm
-from ..cluster.exchange import Exchange
 from ..cluster.ledger import Ledger, describe
+from ..exchanges.base import Exchange
 from ..problems import Problem
 from .checkpoint import newest
 from .config import Config

@@ -6,7 +6,7 @@ once, and directions follow each other:
 
     T(r) = e + n max(8m/r, c) + min(8m/r, c) + n 32d/r.
 
-A long one (`cluster.p2p.IN_TURN_NBYTES`) goes to one after the other, and the first ones answer while the last ones receive. Then
+A long one (`exchanges.p2p.IN_TURN_NBYTES`) goes to one after the other, and the first ones answer while the last ones receive. Then
 either the last one's answer ends the round, or the messages that came after the first model:
 
     T(r) = max(n 32d/r + e + 8m/r + c,  32d/r + e + n max(8m/r, c) + min(8m/r, c)).
