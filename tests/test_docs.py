@@ -41,7 +41,7 @@ REASONS = {
     "serves until it is stopped",
 }
 FULL = "executed in the full lane"
-SECONDS = 240  # of one command; with an empty kernel cache the first one compiles
+SECONDS = 600  # of one command; with an empty kernel cache the first one compiles
 FENCE = re.compile(r"^( *)```(\w*) *(?:title=\"([^\"]+)\")?$")
 
 
@@ -150,7 +150,7 @@ def load_toml(file: Path) -> None:
 
 
 @pytest.mark.process
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(2400)
 @pytest.mark.parametrize(
     "page", [name for name, own in BLOCKS.items() if any(b.executed and b.mark != FULL for b in own)]
 )
