@@ -16,7 +16,8 @@ PACKAGE = ROOT / "mpicomp"
 # A module may import rooms of a smaller number, and its own.
 FLOORS = {
     "version": 0, "errors": 0, "_lazy": 0, "state": 0, "registry": 1, "kernels": 1, "wire": 2, "compressors": 3, "data": 3, "problems": 4,
-    "participation": 4, "mechanisms": 6, "oracles": 5, "optimizers": 5, "cluster": 6, "exchanges": 7, "methods": 8, "runtime": 9, "api": 9,
+    "participation": 4, "mechanisms": 6, "oracles": 5, "optimizers": 5, "cluster": 6, "exchanges": 7, "methods": 8, "runtime": 9,
+    "api": 10, "extend": 11,
     "console": 10, "experiments": 11, "cli": 12, "__main__": 13, "__init__": 13,
 }  # fmt: skip
 # The rooms of the experiments, likewise. They use the runtime through `experiments.runtime` alone.
@@ -121,7 +122,7 @@ def test_no_modules_import_each_other():
         visit(name, ())
 
 
-@pytest.mark.parametrize("module", ["mpicomp", "mpicomp.experiments.runtime"])
+@pytest.mark.parametrize("module", ["mpicomp", "mpicomp.extend", "mpicomp.experiments.runtime"])
 def test_names_loaded_when_first_used_are_those_that_type_checkers_see(module):
     loaded = importlib.import_module(module)
     block = next(n for n in ast.parse(Path(str(loaded.__file__)).read_text()).body if isinstance(n, ast.If))

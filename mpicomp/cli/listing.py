@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-KINDS = ("methods", "compressors", "problems", "data")
+from ..console.options import Import
+
+KINDS = ("methods", "compressors", "uplinks", "downlinks", "optimizers", "exchanges", "problems", "data")
 
 
 def list_parts(
     kind: Annotated[
-        str | None, typer.Argument(help="methods, compressors, problems or data; all of them by default.")
+        str | None, typer.Argument(help=f"{', '.join(KINDS[:-1])} or data; all of them by default.")
     ] = None,
+    import_: Import = None,
 ) -> None:
-    """List methods, compressors (with their theory's constants and papers), problems and data sets."""
+    """List the parts that runs are made of: methods and compressors with their theory's constants and papers, and all others."""
     from ..errors import unknown
 
     if kind is not None and kind not in KINDS:
@@ -41,6 +44,42 @@ def _compressors() -> None:
         kind = "unbiased" if c.unbiased else "contractive" if c.contractive else "biased"
         rows.append([_with_options(name, c), c.summary, kind, c.formulas, c.paper])
     table("Compressors", ["name", "what it is", "class", "theory", "paper"], rows, text=True)
+
+
+def _uplinks() -> None:
+    from ..mechanisms.base import uplinks
+
+    _parts("Uplinks, for --method custom --uplink", uplinks)
+
+
+def _downlinks() -> None:
+    from ..mechanisms.base import downlinks
+
+    _parts("Downlinks, for --method custom --downlink", downlinks)
+
+
+def _optimizers() -> None:
+    from ..optimizers import optimizers
+
+    _parts("Optimizers", optimizers)
+
+
+def _exchanges() -> None:
+    from ..console.show import table
+    from ..exchanges.base import exchanges
+
+    table("Exchanges", ["name", "what it is"], [[n, exchanges[n].summary] for n in exchanges], text=True)
+
+
+def _parts(title: str, registry: Any) -> None:
+    """Parts that have no summary of their own: the first line of their documentation is their formula."""
+    from ..console.show import table
+
+    rows = []
+    for name in registry:
+        lines = (registry[name].__doc__ or "").strip().splitlines()
+        rows.append([_with_options(name, registry[name]), lines[0] if lines else ""])
+    table(title, ["name", "what it is"], rows, text=True)
 
 
 def _problems() -> None:
@@ -75,4 +114,7 @@ def _with_options(name: str, cls: type) -> str:
     return f"{name}:{','.join(o + '=' for o in options)}" if options else name
 
 
-_SHOW = {"methods": _methods, "compressors": _compressors, "problems": _problems, "data": _data}
+_SHOW = {
+    "methods": _methods, "compressors": _compressors, "uplinks": _uplinks, "downlinks": _downlinks, "optimizers": _optimizers,
+    "exchanges": _exchanges, "problems": _problems, "data": _data,
+}  # fmt: skip

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from ..compressors import compressors as compressors
     from ..compressors.codec import Difference as Difference
     from ..compressors.codec import Sum as Sum
+    from ..console.options import Import as Import
     from ..console.options import launched_world as launched_world
     from ..console.options import with_run_options as with_run_options
     from ..console.show import run_rows as run_rows
@@ -110,7 +111,7 @@ else:
             "cluster.placement": ["Placement"],
             "compressors": ["Codec", "Compressor", "compressors"],
             "compressors.codec": ["Difference", "Sum"],
-            "console.options": ["launched_world", "with_run_options"],
+            "console.options": ["Import", "launched_world", "with_run_options"],
             "console.show": ["run_rows", "table"],
             "console.units": ["rate", "seconds", "size"],
             "data": ["DATA_SETS"],

@@ -32,7 +32,7 @@ class CORE(Method):
     def check(self, compressor):
         if compressor.name != "identity":
             raise ConfigError(
-                f"method 'core' is its own compression; drop --compressor {compressor.spec}, choose m by --set method.m=10"
+                f"method 'core' is its own compression; drop «compressor={compressor.spec!r}», choose m by «method_options={{'m': 10}}»"
             )
 
     def compose(self, setting, step_size):

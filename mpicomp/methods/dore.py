@@ -59,7 +59,7 @@ class DORE(Diana):
         if eta is not None and eta > largest * (1 + 1e-12):
             raise TheoryError(
                 f"dore: no theorem here covers eta={eta} with {setting.downlink_compressor.spec!r}; up to eta={largest:.4g} there is one, "
-                "beyond it give the step as a number, for example --step 0.05"
+                "beyond it give the step as a number, for example «step=0.05»"
             )
         return damped_step(setting, a, 16.0, 32.0) / self.beta
 

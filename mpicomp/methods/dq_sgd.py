@@ -98,7 +98,7 @@ class DQSGD(Method):
         if a is None:
             raise TheoryError(
                 "dq-sgd: the strongly convex rule needs the rate of convergence, and μ of this problem is not known; give it, for "
-                "example --set method.a=0.99, or take rule=nonconvex"
+                "example «method_options={'a': 0.99}», or take rule=nonconvex"
             )
         return BudgetUplink(compressor, self.budget, setting.rounds, a, self.k)
 
@@ -120,7 +120,7 @@ class DQSGD(Method):
     def initial_term(self, setting, mean_squared_gradient):
         raise TheoryError(
             "the bound of dq-sgd has a floor, mean_n d‖g_n‖²/(6 n s_n²), that only a run can tell: no number of rounds is promised; "
-            "--step theory is 1/L all the same"
+            "«step='theory'» is 1/L all the same"
         )
 
 

@@ -55,7 +55,7 @@ class MCM(Diana):
         if rate > (1.0 + 1e-12) / (1.0 + omega):
             raise TheoryError(
                 f"{self.name}: no theorem covers rate={rate} above 1/(1+ω_down) = {1 / (1 + omega):.6g}; take that, or give "
-                "the step as a number, for example --step 0.05"
+                "the step as a number, for example «step=0.05»"
             )
         return omega, 1.0 - sqrt(1.0 - rate)
 

@@ -9,6 +9,8 @@ from typing import Annotated
 
 import typer
 
+from ..runtime import Import
+
 Option = typer.Option
 
 
@@ -21,6 +23,7 @@ def scale(
     tasks: Annotated[int, Option(help="Number of shares, for job arrays.")] = 1,
     hosts: Annotated[str, Option(help="Hosts for [grid] nodes where no scheduler gives them, as a,b,c.")] = "",
     retry_failed: Annotated[bool, Option("--retry-failed", help="Run cells again that failed before.")] = False,
+    import_: Import = None,
 ) -> None:
     """Run a study: every combination of its grid, repeated, in random order; resumable, one directory for each cell."""
     from ..runtime import ConfigError
