@@ -5,7 +5,7 @@ variant with ranges), and Giesen 2014, "Interleaved entropy coders". A symbol of
 into 2^L ⌊x/f⌋ + x mod f + (the sum of the frequencies of smaller symbols), after 32 bits have left x where the result would be too large.
 Where much is to be said there are four states, which take turns, so that the processor works on several symbols at once.
 
-The code is the frequencies, the states, and the 32-bit words in the order in which the decoder takes them; `docs/wire.md` has the layout.
+The code is the frequencies, the states, and the 32-bit words in the order in which the decoder takes them: `docs/reference/wire.md`.
 The decoder needs no length: it reads the bytes that the encoder wrote, and ends with the states that the encoder began with.
 """
 

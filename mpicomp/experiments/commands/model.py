@@ -92,4 +92,4 @@ def model_predict(
             ]
             links = rate(wire.rate) if wire.rate else "links as measured"
             table(f"{count:,} nodes × {per_node}, {links}, {delay:g} ms, n = {n:,}", header, rows)
-    print("Extrapolated from the study's cells; docs/studies.md has the formulas and what they assume.")
+    print("Extrapolated from the study's cells; docs/explanation/cost-model.md has the formulas and what they assume.")

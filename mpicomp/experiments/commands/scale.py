@@ -15,7 +15,7 @@ Option = typer.Option
 
 
 def scale(
-    study: Annotated[Path, typer.Argument(help="The study's TOML file, docs/studies.md.")],
+    study: Annotated[Path, typer.Argument(help="The study's TOML file, docs/reference/studies.md.")],
     out: Annotated[Path | None, Option(help="Directory of the study; finished cells in it are kept.")] = None,
     count: Annotated[bool, Option("--count", help="Print the number of cells and stop.")] = False,
     dry_run: Annotated[bool, Option("--dry-run", help="List the cells in their order and stop.")] = False,
