@@ -130,13 +130,16 @@ def run(
     from ..runtime.control import EXIT_RESUME
     from ..runtime.loop import run as run_method
     from ..runtime.stall import limit_end
-    from .show import Progress, show_run, show_witness
+    from .show import Progress, experimental_notes, show_run, show_witness
 
     if config.verify_bytes and declared_size() is not None:
         from ..cluster.witness import require
 
         require()
     comm = world(config.exchange)
+    if config.step.startswith("theory") and (comm is None or comm.Get_rank() == 0):
+        for note in experimental_notes(config):
+            print(f"mpicomp: {note}", file=sys.stderr)
     progress = None if quiet else Progress(config)
     result = run_method(config, comm=comm, progress=progress)
     if progress is not None:

@@ -19,7 +19,7 @@ def theory(
     from ..errors import TheoryError
     from ..runtime.session import build_problem
     from ..runtime.theory import constants, promise
-    from .show import size, table
+    from .show import experimental_notes, size, table
 
     problem = build_problem(config)
     smooth, compressor = constants(config, problem)
@@ -51,6 +51,8 @@ def theory(
         ["bytes up and down in all", *(total(p, p.up + p.down) for p in promises)],
     ]
     table("Promise (an upper bound; one worker's frames)", ["", *(p.method for p in promises)], rows)
+    for note in experimental_notes(config):
+        print(note)
 
 
 def _rows(values: dict[str, Any]) -> list[list[str]]:
