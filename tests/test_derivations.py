@@ -425,3 +425,35 @@ def test_sums_of_errors_and_promises(method, kind, options, seed):
     slack = 5 * mean.std() / np.sqrt(SEEDS)
     assert mean.mean() - slack <= object_.gap_factor(setting) * gap / (step * ROUNDS) + first / ROUNDS + floor
     assert np.mean(P.f(run["x"][-1])) < P.f(x[0])
+
+
+DRIVEN = [
+    ("dasha", {}, 0.3), ("dasha-page", {"p": 0.3}, 0.25), ("marina-p", {}, 0.4), ("marina-p", {"p": 0.05}, 0.4), ("m3", {}, 0.1),
+    ("pp-marina", {"r": 2}, 0.9), ("pp-marina", {"r": 2, "replacement": True}, 0.9), ("marina-w", {"tau": 2}, 0.9),
+    ("vr-marina", {"p": 0.2}, 0.7), ("mcm", {"rate": 0.25}, 0.005), ("rand-mcm", {"rate": 0.25}, 0.003),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("method", "options", "power"), DRIVEN, ids=lambda value: str(value))
+def test_the_sum_of_errors_along_a_straight_line(method, options, power):
+    """The lemmas ask nothing of the x^t, so the points may go where the errors are largest: M² of the package's step is neither too small
+    nor, up to `power`, larger than needed. (For mcm and m3 Minkowski's and Young's inequalities cost what `power` says.)"""
+    P, rounds = Small(1, spread=0.0, noise=3.0 if method == "vr-marina" else 0.3), 300
+    object_, setting, step = built(P, method, **options)
+    M = 1 / step - P.smoothness().L
+    first = object_.initial_term(setting, float(mean_sq(P.b)))
+    squares = np.mean(P.A @ P.A, axis=0)
+    worst = 0.0
+    for matrix in (squares, P.mean, np.mean(P.N @ P.N, axis=(0, 1))):
+        v = np.linalg.eigh(matrix)[1][:, -1]
+        x, errors = np.zeros((300, D)), np.zeros(300)
+        steps = recursion(P, method, object_, setting, step, x, options)
+        g = next(steps)
+        for _ in range(rounds):
+            errors += sq(g - P.full(x))
+            x = x + v
+            g = steps.send(x)
+        slack = 5 * errors.std() / np.sqrt(len(errors))
+        assert errors.mean() - slack <= M**2 * rounds * sq(v) + first
+        worst = max(worst, errors.mean() / (M**2 * rounds * sq(v)))
+    assert worst >= power
