@@ -62,7 +62,7 @@ class Dynamic(Compressor):
     codec_id = 32
     summary = "stochastic rounding, each message in a width of its own, 2 to 16 bits"
     formulas = "as qsgd with s = 2^(B−1) − 1"
-    paper = "Yan et al. 2021, DQ-SGD"
+    paper = "Yan, Huang, Lan and Song 2021, DQ-SGD"
     unbiased = True
 
     def __init__(self, bits: int = 4, norm: str = "max", bucket: int | None = None):

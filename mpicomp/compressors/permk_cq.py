@@ -25,14 +25,14 @@ _ROTATION = SHIFTS + 8
 class PermKCQ(Compressor):
     """C_i(x) = m Q(x restricted to the part of client i).
 
-    [d] is cut into m parts, each held by n/m clients with correlated thresholds. The combination is named in Panferov,
-    Demidovich, Rammal and Richtárik 2024; its definition there was not seen, this is the natural reading. Client i
-    holds part (σ(i) + r) mod m with a random permutation σ of the clients and a uniform rotation r; the h clients of a
-    part have thresholds in different strata of [0, 1), as in CQ. The radius is that of the client's part.
+    [d] is cut into m parts, each held by n/m clients with correlated thresholds. The combination is named in
+    Panferov, Demidovich, Rammal and Richtárik 2024; this definition of it is the project's own. Client i holds part
+    (σ(i) + r) mod m with a random permutation σ of the clients and a uniform rotation r; the h clients of a part have
+    thresholds in different strata of [0, 1), as in CQ. The radius is that of the client's part.
 
-    Constants [derived, tested], n = qm + s, b = ⌈d/m⌉, ω_b those of the quantizer for b coordinates: sparsification
-    alone is PermK's with m in place of min(d, n), κ = m(mq(q−1) + 2qs)/(n(n−1)): (A, B) = ((m−κ)/n + (m/n) ω_b, 1 −
-    κ), ω = m(1 + ω_b) − 1.
+    Constants derived here (docs/methods/correlated-quantization.md), n = qm + s, b = ⌈d/m⌉, ω_b those of the
+    quantizer for b coordinates: sparsification alone is PermK's with m in place of min(d, n), κ = m(mq(q−1) +
+    2qs)/(n(n−1)): (A, B) = ((m−κ)/n + (m/n) ω_b, 1 − κ), ω = m(1 + ω_b) − 1.
 
     Parameters
     ----------
@@ -47,8 +47,8 @@ class PermKCQ(Compressor):
 
     codec_id = 18
     summary = "PermK's partition, its values quantized with correlated thresholds"
-    formulas = "(A, B) = (1 + ω_b, 1), ω = n(1 + ω_b) − 1, ω_b = ⌈d/n⌉ − 1 for one bit"
-    paper = "named in Panferov, Demidovich, Rammal and Richtárik 2024"
+    formulas = "(A, B) = (1 + ω_b, 1), ω = n(1 + ω_b) − 1, ω_b = ⌈d/n⌉ − 1 for one bit [derived]"
+    paper = "the name: Panferov, Demidovich, Rammal and Richtárik 2024"
     unbiased = True
     shared_randomness = True
 

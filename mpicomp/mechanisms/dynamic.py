@@ -1,6 +1,6 @@
 """Dynamic quantization: every client chooses, each round, how many bits an entry of its message gets.
 
-Yan et al. 2021 (DQ-SGD: a total budget of bits, and its dual); Guo et al. 2020 (AdaQS).
+Yan, Huang, Lan and Song 2021 (DQ-SGD: a total budget of bits, and its dual); Guo et al. 2020 (AdaQS).
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ class ErrorTargetUplink(DynamicQuantizationUplink):
 
 
 class MeanToStdUplink(DynamicQuantizationUplink):
-    """B grows as the entries' |mean|/std falls: B_n = B_0 + log2(r_0/r_n), r_n a running mean over ten rounds. After AdaQS.
+    """B grows as the entries' |mean|/std falls: B_n = B_0 + log2(r_0/r_n), r_n a running mean over ten rounds (adaqs).
 
     Parameters
     ----------
