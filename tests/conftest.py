@@ -14,12 +14,18 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from lanes import mark_lanes
 
 from mpicomp.cluster.launcher import OPEN_MPI, Launcher, find_launcher
 from mpicomp.errors import EnvironmentMismatch
 
 ROOT = Path(__file__).resolve().parent.parent
 _MARK = "MPICOMP_TEST_JOB"
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m and -k leave cases out
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    mark_lanes(items)
 
 
 @dataclass(frozen=True)
