@@ -5,48 +5,51 @@ The names below are loaded when first used, so that importing the package costs 
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
+from typing import TYPE_CHECKING
 
-from .version import __version__
+from ._lazy import attach
+from .version import __version__ as __version__
 
-_WHERE = {
-    "run": "runtime.loop",
-    "Config": "runtime.config",
-    "Result": "runtime.results",
-    "Compressor": "compressors",
-    "MessageKey": "compressors",
-    "Method": "methods",
-    "Parts": "methods",
-    "Setting": "methods",
-    "Uplink": "mechanisms.base",
-    "Downlink": "mechanisms.base",
-    "Problem": "problems",
-    "Block": "problems",
-    "FunctionProblem": "problems",
-    "Smoothness": "problems",
-    "Optimizer": "optimizers",
-    "MpicompError": "errors",
-    "UserError": "errors",
-    "ConfigError": "errors",
-    "DataError": "errors",
-    "TheoryError": "errors",
-    "WireError": "errors",
-    "register_compressor": "api",
-    "register_method": "api",
-    "register_problem": "api",
-    "compressor": "api",
-}
-__all__ = ["__version__", *_WHERE]
-
-
-def __getattr__(name: str) -> Any:
-    if name in _WHERE:
-        value = getattr(importlib.import_module(f".{_WHERE[name]}", __name__), name)
-        globals()[name] = value
-        return value
-    raise AttributeError(f"module 'mpicomp' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *_WHERE])
+if TYPE_CHECKING:
+    from .api import compressor as compressor
+    from .api import register_compressor as register_compressor
+    from .api import register_method as register_method
+    from .api import register_problem as register_problem
+    from .compressors import Compressor as Compressor
+    from .compressors import MessageKey as MessageKey
+    from .errors import ConfigError as ConfigError
+    from .errors import DataError as DataError
+    from .errors import MpicompError as MpicompError
+    from .errors import TheoryError as TheoryError
+    from .errors import UserError as UserError
+    from .errors import WireError as WireError
+    from .mechanisms.base import Downlink as Downlink
+    from .mechanisms.base import Uplink as Uplink
+    from .methods import Method as Method
+    from .methods import Parts as Parts
+    from .methods import Setting as Setting
+    from .optimizers import Optimizer as Optimizer
+    from .problems import Block as Block
+    from .problems import FunctionProblem as FunctionProblem
+    from .problems import Problem as Problem
+    from .problems import Smoothness as Smoothness
+    from .runtime.config import Config as Config
+    from .runtime.loop import run as run
+    from .runtime.results import Result as Result
+else:
+    __getattr__, __dir__, __all__ = attach(
+        __name__,
+        {
+            "api": ("compressor", "register_compressor", "register_method", "register_problem"),
+            "compressors": ("Compressor", "MessageKey"),
+            "errors": ("ConfigError", "DataError", "MpicompError", "TheoryError", "UserError", "WireError"),
+            "mechanisms.base": ("Downlink", "Uplink"),
+            "methods": ("Method", "Parts", "Setting"),
+            "optimizers": ("Optimizer",),
+            "problems": ("Block", "FunctionProblem", "Problem", "Smoothness"),
+            "runtime.config": ("Config",),
+            "runtime.loop": ("run",),
+            "runtime.results": ("Result",),
+        },
+        also=("__version__",),
+    )

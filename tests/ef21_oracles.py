@@ -260,7 +260,7 @@ def task_of(problem: mc.Problem, compressor: str, down: str | None = None, seed:
 
 
 def session_of(problem: mc.Problem, method: str, compressor: str, **options: Any):
-    from mpicomp.cluster.local import LocalExchange
+    from mpicomp.exchanges.local import LocalExchange
     from mpicomp.runtime.config import Config
     from mpicomp.runtime.session import Composition, Session
 

@@ -73,8 +73,8 @@ class Target:
 
     def _frame(self, V: np.ndarray) -> bytes:
         codec, buf = self.codec, np.zeros(HEADER_NBYTES + self.codec.n_clients * self.codec.max_nbytes + 8, np.uint8)
-        if codec.agreed is not None and codec.measure is not None:
-            codec.agreed[0] = codec.measure(V, self.clients, self.clients, KEYS).max()
+        if codec.round_maximum is not None and codec.measure is not None:
+            codec.round_maximum[0] = codec.measure(V, self.clients, self.clients, KEYS).max()
         end = codec.encode(V, self.clients, self.clients, KEYS, buf, HEADER_NBYTES, np.zeros(2, np.int64))
         write_header(buf, codec.codec_id, dtype_flag(codec.wire_dtype), ROUND, len(self.clients), end - HEADER_NBYTES)
         return buf[:end].tobytes()

@@ -40,8 +40,8 @@ def guarded(count: int, dtype) -> np.ndarray:
 def check(row, dtype, wire) -> int:
     """Encode and decode one row's messages between guards: whole, cut short and altered; returns how many decodes were tried."""
     codec = compressors.create(row.spec).bind(row.d, row.n, wire)
-    if codec.agreed is not None:
-        codec.agreed[0] = 10.0
+    if codec.round_maximum is not None:
+        codec.round_maximum[0] = 10.0
     clients = np.arange(row.n)
     V = guarded(row.n * row.d, dtype).reshape(row.n, row.d)
     V[:] = np.random.default_rng(1).normal(size=V.shape)

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from mpicomp.cluster.clock import PHASES
-from mpicomp.study.grid import Cell, Study
-from mpicomp.study.scale import DONE, open_study, write_record
+from mpicomp.experiments.study.grid import Cell, Study
+from mpicomp.experiments.study.scale import DONE, open_study, write_record
 
 DIM = 1000
 

@@ -12,9 +12,9 @@ import pytest
 from oracles import Task
 
 import mpicomp as mc
-from mpicomp.cluster import exchange as exchange_module
-from mpicomp.cluster.exchange import Exchange
 from mpicomp.errors import ConfigError, TheoryError
+from mpicomp.exchanges import base as exchange_module
+from mpicomp.exchanges.base import Exchange
 from mpicomp.kernels.random import downlink_keys
 from mpicomp.optimizers import optimizers
 from mpicomp.problems import problems
@@ -289,7 +289,7 @@ def frames(monkeypatch):
 
     def spy(self, codec, V, rows, clients, keys, round, buf):
         end = write(self, codec, V, rows, clients, keys, round, buf)
-        if self.n_clients == len(self.clients):  # not the rehearsal, which hosts two clients
+        if self.n_clients == len(self.clients):  # not the warm-up, which hosts two clients
             seen[codec.compressor.spec, codec.codec_id, (end - HEADER_NBYTES) / len(rows)] += 1
         return end
 

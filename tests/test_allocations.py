@@ -10,9 +10,9 @@ from mpicomp.compressors.base import Difference, Sum
 from mpicomp.kernels import njit
 from mpicomp.kernels.random import uplink_keys
 from mpicomp.runtime.config import Config
-from mpicomp.runtime.exchanges import rehearsal_exchange
-from mpicomp.runtime.rehearsal import _RehearsalLink
+from mpicomp.runtime.exchanges import warmup_exchange
 from mpicomp.runtime.session import Composition, Session, build_problem
+from mpicomp.runtime.warmup import _WarmUpLink
 
 DIM, CLIENTS = 1 << 18, 3
 LEAST = DIM // 16  # bytes: half of what one bit an entry takes
@@ -67,8 +67,8 @@ def test_messages_are_written_and_read_in_place(spec):
 
     def work():
         for vectors in kinds:
-            if codec.agreed is not None:
-                codec.agreed[0] = codec.measure(V, rows, rows, keys).max()
+            if codec.round_maximum is not None:
+                codec.round_maximum[0] = codec.measure(V, rows, rows, keys).max()
             end = codec.encode(vectors, rows, rows, keys, buf, 0, tally)
             codec.decode_add(buf, 0, end, rows, rows, weights, keys, out)
 
@@ -119,11 +119,9 @@ def test_rounds_reuse_what_the_first_ones_made(method, compressor):
     problem = build_problem(config)
     composition = Composition(config, problem)
     step = composition.step_size(config.step)
-    session = Session(
-        config, problem, composition.parts(step), rehearsal_exchange(config, problem, composition, 1), step
-    )
+    session = Session(config, problem, composition.parts(step), warmup_exchange(config, problem, composition, 1), step)
     for mechanism in (session.uplink, session.downlink):
-        mechanism.link.__class__ = _RehearsalLink  # every other round is dense, or of the second stage
+        mechanism.link.__class__ = _WarmUpLink  # every other round is dense, or of the second stage
     for t in range(4):
         session.round(t)
     assert allocated(lambda: [session.round(t) for t in range(4, 8)]) < LEAST

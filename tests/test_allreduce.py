@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import mpicomp as mc
-from mpicomp.cluster import witness
+from mpicomp.cluster import byte_check
 from mpicomp.cluster.placement import Placement
 from mpicomp.errors import ConfigError, EnvironmentMismatch
 
@@ -63,9 +63,9 @@ def test_the_stars_trajectory_up_to_the_order_of_sums(comm, options, tolerance):
 @pytest.mark.mpi(min_size=2)
 def test_every_rank_has_the_same_model(comm):
     """Nothing travels down, so nothing but equal sums keeps the ranks together."""
-    from mpicomp.cluster.allreduce import AllreduceExchange
     from mpicomp.cluster.clock import Clock
     from mpicomp.cluster.comm import Comm
+    from mpicomp.exchanges.allreduce import AllreduceExchange
     from mpicomp.kernels.random import uplink_keys
 
     counted, n, d = Comm(comm), comm.Get_size() + 3, 100_001
@@ -112,7 +112,7 @@ def test_placement_on_all_ranks():
 @pytest.mark.process
 def test_its_ledger_is_what_mpi_was_handed(mpi):
     try:
-        witness.build(mpi.python, mpi.is_open_mpi)
+        byte_check.build(mpi.python, mpi.is_open_mpi)
     except EnvironmentMismatch as error:
         pytest.skip(str(error))
     argv = ["-m", "mpicomp", "run", "-q", "--no-table", "--verify-bytes", "--exchange", "allreduce", "--method", "gd"]

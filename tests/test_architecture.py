@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -14,11 +15,22 @@ PACKAGE = ROOT / "mpicomp"
 
 # A module may import rooms of a smaller number, and its own.
 FLOORS = {
-    "version": 0, "errors": 0, "registry": 1, "kernels": 1, "wire": 2, "compressors": 3, "data": 3, "problems": 4,
-    "participation": 4, "mechanisms": 5, "oracles": 5, "optimizers": 5, "cluster": 6, "methods": 7, "runtime": 8, "api": 8,
-    "lab": 9, "slurm": 9, "study": 10, "bench": 10, "estimation": 10, "reproduce": 11, "cli": 12, "__main__": 13, "__init__": 13,
+    "version": 0, "errors": 0, "_lazy": 0, "registry": 1, "kernels": 1, "wire": 2, "compressors": 3, "data": 3, "problems": 4,
+    "participation": 4, "mechanisms": 5, "oracles": 5, "optimizers": 5, "cluster": 6, "exchanges": 7, "methods": 8, "runtime": 9, "api": 9,
+    "console": 10, "experiments": 11, "cli": 12, "__main__": 13, "__init__": 13,
 }  # fmt: skip
-MAY_NAME_MPI4PY = {"cluster", "bench", "runtime/results.py"}
+# The rooms of the experiments, likewise. They use the runtime through `experiments.runtime` alone.
+EXPERIMENT_FLOORS = {
+    "runtime": 0,
+    "lab": 1,
+    "slurm": 1,
+    "study": 2,
+    "bench": 2,
+    "reproduce": 3,
+    "commands": 4,
+    "__init__": 5,
+}
+MAY_NAME_MPI4PY = {"cluster", "experiments/bench", "runtime/results.py"}
 
 
 def modules() -> list[Path]:
@@ -44,21 +56,82 @@ def imports(path: Path) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(PACKAGE)))
+def experiment_room(module: str) -> str:
+    """The room of the experiments that a module's absolute name is in; empty where it is in none."""
+    parts = module.split(".")
+    return parts[2] if parts[:2] == ["mpicomp", "experiments"] and len(parts) > 2 else ""
+
+
+EACH_MODULE = pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(PACKAGE)))
+
+
+@EACH_MODULE
 def test_imports_point_down(path):
     own = room(path)
     for name in imports(path):
         if name.startswith("mpicomp."):
             other = name.split(".")[1]
-            if other != own and other in FLOORS:
+            if other != own:
                 assert FLOORS[other] < FLOORS[own], f"{path.relative_to(ROOT)} imports {name}"
 
 
-@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(PACKAGE)))
+@EACH_MODULE
+def test_experiments_have_one_door_each_way(path):
+    where, parts = path.relative_to(ROOT), path.relative_to(PACKAGE).parts
+    if parts[0] == "experiments":
+        own = parts[1].removesuffix(".py")
+        for name in imports(path):
+            if name.startswith("mpicomp."):
+                other = experiment_room(name)
+                assert other or own == "runtime", f"{where} imports {name}, not through experiments.runtime"
+                assert not other or other == own or EXPERIMENT_FLOORS[other] < EXPERIMENT_FLOORS[own], (
+                    f"{where} imports {name}"
+                )
+    else:
+        through = {name for name in imports(path) if name.startswith("mpicomp.experiments")}
+        assert through <= ({"mpicomp.experiments.commands"} if str(where) == "mpicomp/cli/__init__.py" else set()), (
+            where
+        )
+
+
+def test_no_modules_import_each_other():
+    """Not even for types, and not inside functions."""
+    names = {
+        ".".join(["mpicomp", *p.relative_to(PACKAGE).with_suffix("").parts]).removesuffix(".__init__"): p
+        for p in modules()
+    }
+    graph = {
+        name: {other for other in imports(path) if other in names and other != name} for name, path in names.items()
+    }
+    done: set[str] = set()
+
+    def visit(name: str, trail: tuple[str, ...]) -> None:
+        assert name not in trail, " -> ".join([*trail[trail.index(name) :], name])
+        if name not in done:
+            for other in sorted(graph[name]):
+                visit(other, (*trail, name))
+            done.add(name)
+
+    for name in graph:
+        visit(name, ())
+
+
+@pytest.mark.parametrize("module", ["mpicomp", "mpicomp.experiments.runtime"])
+def test_names_loaded_when_first_used_are_those_that_type_checkers_see(module):
+    loaded = importlib.import_module(module)
+    block = next(n for n in ast.parse(Path(str(loaded.__file__)).read_text()).body if isinstance(n, ast.If))
+    declared = {alias.asname for node in block.body if isinstance(node, ast.ImportFrom) for alias in node.names}
+    assert declared == set(loaded.__all__) - {"__version__"} | ({"__version__"} & declared)
+    for name in loaded.__all__:
+        assert getattr(loaded, name) is not None
+        assert name in dir(loaded)
+
+
+@EACH_MODULE
 def test_only_the_cluster_knows_mpi(path):
     if any(name.split(".")[0] == "mpi4py" for name in imports(path)):
-        where = path.relative_to(PACKAGE)
-        assert room(path) in MAY_NAME_MPI4PY or str(where) in MAY_NAME_MPI4PY, f"{where} imports mpi4py"
+        where = str(path.relative_to(PACKAGE))
+        assert any(where.startswith(allowed) for allowed in MAY_NAME_MPI4PY), f"{where} imports mpi4py"
 
 
 def test_kernels_need_only_numpy_and_numba():

@@ -11,8 +11,8 @@ import pytest
 from oracles import Task
 
 import mpicomp as mc
-from mpicomp.cluster import exchange as exchange_module
 from mpicomp.errors import ConfigError, TheoryError
+from mpicomp.exchanges import base as exchange_module
 from mpicomp.kernels.gaussian import combine, project
 from mpicomp.kernels.lowrank import orthonormalize
 from mpicomp.kernels.random import Stream, derive
@@ -230,7 +230,7 @@ def test_vr_diana_takes_its_gradients_at_the_current_model():
     problem, seed, p, step, rounds = Recorded(), 2, 0.2, 0.3, 30
     given = {"step": step, "seed": seed, "batch": 1, "method_options": {"p": p}}
     run(problem, "vr-diana", "identity", rounds=0, **given)
-    problem.points.clear()  # those of the rehearsal
+    problem.points.clear()  # those of the warm-up
     warm = len(problem.points)
     run(problem, "vr-diana", "identity", rounds=rounds, **given)
     asked = problem.points[warm:][-rounds * 6 :]  # each round: at w and at x, three clients

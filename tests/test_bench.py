@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from mpicomp.bench.compressors import bench_compressors
-from mpicomp.bench.roofline import _innermost_loops, roofline
 from mpicomp.cli import app
 from mpicomp.errors import ConfigError
+from mpicomp.experiments.bench.compressors import bench_compressors
+from mpicomp.experiments.bench.roofline import _innermost_loops, roofline
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -85,7 +85,7 @@ def test_bench_roofline_reads_the_machine_code():
 
 
 def test_bench_wire_needs_another_host_and_an_interface():
-    from mpicomp.bench.wire import _read, wire
+    from mpicomp.experiments.bench.wire import _read, wire
 
     with pytest.raises(ConfigError, match="mpicomp lab run --nodes 2"):
         wire(None)

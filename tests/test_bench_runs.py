@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mpicomp.bench import breakeven, link, target
-from mpicomp.bench.breakeven import Rates, break_even
-from mpicomp.bench.start import PHASES, bench_start
 from mpicomp.errors import ConfigError, LabError
-from mpicomp.lab import NetworkLab
+from mpicomp.experiments.bench import breakeven, link, target
+from mpicomp.experiments.bench.breakeven import Rates, break_even
+from mpicomp.experiments.bench.start import PHASES, bench_start
+from mpicomp.experiments.lab import NetworkLab
 from mpicomp.runtime.config import Config
 from mpicomp.wire import HEADER_NBYTES
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import mpicomp as mc
-from mpicomp.cluster import witness
+from mpicomp.cluster import byte_check
 from mpicomp.errors import EnvironmentMismatch
 from mpicomp.kernels.cache import cache_directory
 
@@ -48,7 +48,7 @@ import mpicomp.runtime.loop as loop
 purposes, kept = [], []
 witness = getattr(ctypes.CDLL(None), "pmpicount_purpose", lambda number: None)
 
-class Witnessed(loop.Comm):
+class Verified(loop.Comm):
     "Tells the PMPI library each change of purpose."
     def __setattr__(self, name, value):
         super().__setattr__(name, value)
@@ -58,11 +58,11 @@ class Witnessed(loop.Comm):
                 purposes.append(key)
             witness(purposes.index(key))
 
-loop.Comm = Witnessed
+loop.Comm = Verified
 out, runs = Path(sys.argv[1]), json.loads(sys.argv[2])
 for options in runs:
     ledgers = []
-    class Kept(Witnessed):
+    class Kept(Verified):
         def __init__(self, *args, **options):
             super().__init__(*args, **options)
             ledgers.append(self.ledger)
@@ -114,7 +114,7 @@ def bytes_of(counts: Counts, *functions: str, purpose: str = "round") -> int:
 def build(mpi: Any) -> Path:
     """The PMPI library for an MPI, built with the compiler wrapper beside its Python."""
     try:
-        return witness.build(mpi.python, mpi.is_open_mpi)
+        return byte_check.build(mpi.python, mpi.is_open_mpi)
     except EnvironmentMismatch as error:
         pytest.skip(str(error))
 
@@ -252,7 +252,7 @@ for number, (exchange, wrong) in enumerate(json.loads(sys.argv[2])):
     Ledger.handed = handed
     result = mc.run(comm=MPI.COMM_WORLD, problem="quadratic", method="marina-p", compressor="permk", clients=6, rounds=12, step="0.1",
                     exchange=exchange, verify_bytes=True, out=f"{sys.argv[1]}/{number}", checkpoint_every=5)
-    said.append([result.witness, result.summary and result.summary["bytes"]])
+    said.append([result.byte_check, result.summary and result.summary["bytes"]])
 if MPI.COMM_WORLD.rank == 0:
     print(json.dumps(said))
 """
@@ -307,7 +307,7 @@ def test_a_header_of_another_mpi_is_refused(mpi, tmp_path, monkeypatch):
     build(mpi)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     with pytest.raises(EnvironmentMismatch, match="another MPI"):
-        witness.build(mpi.python, not mpi.is_open_mpi)
+        byte_check.build(mpi.python, not mpi.is_open_mpi)
 
 
 def test_interface_counters(tmp_path):
@@ -315,5 +315,5 @@ def test_interface_counters(tmp_path):
         (tmp_path / name / "statistics").mkdir(parents=True)
         for way, count in zip(("rx", "tx"), counts, strict=True):
             (tmp_path / name / "statistics" / f"{way}_bytes").write_text(f"{count}\n")
-    assert witness.interfaces(tmp_path) == {"eth0": [123, 45]}
-    assert witness.interfaces(tmp_path / "nowhere") == {}
+    assert byte_check.interfaces(tmp_path) == {"eth0": [123, 45]}
+    assert byte_check.interfaces(tmp_path / "nowhere") == {}

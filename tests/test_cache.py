@@ -18,7 +18,7 @@ from mpicomp.compressors import compressors
 from mpicomp.kernels import cache as cache_module
 from mpicomp.kernels import njit
 from mpicomp.kernels.cache import cache_use
-from mpicomp.runtime.warmup import PRECISIONS, _example, _exercise
+from mpicomp.runtime.precompile import PRECISIONS, _example, _exercise
 
 KERNELS = """
 import json, sys, time

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import mpicomp as mc
-from mpicomp.cluster import exchange
 from mpicomp.compressors import compressors
+from mpicomp.exchanges import base as exchange
 from mpicomp.methods import Method, methods
 from mpicomp.runtime.config import Config
 from mpicomp.runtime.session import Composition, build_problem

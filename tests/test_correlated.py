@@ -9,12 +9,12 @@ import mpicomp as mc
 from mpicomp.compressors import Codec
 from mpicomp.compressors.lattice import Lattice
 from mpicomp.errors import ConfigError, TheoryError, WireError
+from mpicomp.experiments.study.estimation import mean_errors
 from mpicomp.kernels import hadamard
 from mpicomp.kernels.entropy import decode_symbols, encode_symbols, scratch
 from mpicomp.kernels.lattice import OFFSETS, SHIFTS, round_exactly, round_to_ends, round_to_lattice
 from mpicomp.kernels.random import Keys, Stream, bits32, bits64, client_key, derive, dither32, permutation
-from mpicomp.mechanisms.direct import Direct
-from mpicomp.study.estimation import mean_errors
+from mpicomp.mechanisms.direct import DirectUplink
 
 RNG = np.random.default_rng
 
@@ -25,9 +25,9 @@ def keys_of(round: int) -> Keys:
 
 def agree(codec: Codec, V: np.ndarray, keys: Keys) -> None:
     """What the link does before an exchange: the largest radius."""
-    if codec.agreed is not None:
+    if codec.round_maximum is not None:
         everybody = np.arange(len(V))
-        codec.agreed[0] = codec.measure(V, everybody, everybody, keys).max()
+        codec.round_maximum[0] = codec.measure(V, everybody, everybody, keys).max()
 
 
 def estimates(codec: Codec, V: np.ndarray, rounds: int, first: int = 0) -> np.ndarray:
@@ -461,7 +461,7 @@ def test_the_radius_is_agreed_and_counted():
 
 
 def test_a_common_radius_is_the_largest_of_all(monkeypatch):
-    import mpicomp.cluster.exchange as exchange
+    import mpicomp.exchanges.base as exchange
 
     expected = common_radius_run()
     monkeypatch.setattr(exchange, "GROUP_NBYTES", 40)
@@ -547,7 +547,7 @@ def test_figure_two_of_the_paper_in_small():
 
 def test_direct_needs_nothing_of_it():
     """Mechanisms know nothing of the common radius: the link does it."""
-    assert "agreed" not in Direct.transmit.__code__.co_names
+    assert "agreed" not in DirectUplink.transmit.__code__.co_names
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

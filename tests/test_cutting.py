@@ -10,14 +10,14 @@ import pytest
 from test_conformance import METHODS
 
 import mpicomp as mc
-from mpicomp.cluster.local import LocalExchange
 from mpicomp.cluster.placement import Placement, slices
-from mpicomp.cluster.sharded import LEAST, LocalShardedExchange, alignment_of
 from mpicomp.compressors import Codec, compressors
+from mpicomp.exchanges.local import LocalExchange
+from mpicomp.exchanges.sharded import LEAST, LocalShardedExchange, alignment_of
 from mpicomp.kernels.random import uplink_keys
 from mpicomp.problems import problems
 from mpicomp.runtime.config import Config
-from mpicomp.runtime.exchanges import rehearsal_exchange
+from mpicomp.runtime.exchanges import warmup_exchange
 from mpicomp.runtime.session import Composition, Session
 
 N = 5
@@ -170,7 +170,7 @@ def test_slices_fit_the_compressors_that_a_composition_names():
     named = {"uplink": "ef21:qsgd:bits=4,bucket=80,norm=max", "downlink": "ef21-p:cast:to=bfloat16"}
     config = Config(method="custom", method_options=named, step="0.01", exchange="sharded", allow_unsafe=True)
     composition = Composition(config, QUADRATIC)
-    assert np.all(rehearsal_exchange(config, QUADRATIC, composition, 3).bounds == [0, 160, 240, 250])
+    assert np.all(warmup_exchange(config, QUADRATIC, composition, 3).bounds == [0, 160, 240, 250])
     with pytest.raises(
         mc.ConfigError, match=r"multiples of 80 coordinates, and the slices begin at \[0, 120, 200\].*--exchange p2p"
     ):

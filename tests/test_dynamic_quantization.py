@@ -10,9 +10,9 @@ import pytest
 from oracles import Task
 
 import mpicomp as mc
-from mpicomp.cluster import exchange as exchange_module
 from mpicomp.compressors.dynamic import Dynamic
 from mpicomp.errors import ConfigError, TheoryError, WireError
+from mpicomp.exchanges import base as exchange_module
 from mpicomp.kernels.random import Keys, Stream, derive
 from mpicomp.mechanisms.dynamic import calibrate
 from mpicomp.methods import methods

@@ -32,9 +32,9 @@ from ef21_oracles import (
 from oracles import Task
 
 import mpicomp as mc
-from mpicomp.cluster import exchange as exchange_module
 from mpicomp.compressors import compressors
 from mpicomp.errors import ConfigError, TheoryError, WireError
+from mpicomp.exchanges import base as exchange_module
 from mpicomp.kernels.random import Keys
 from mpicomp.methods import Setting, methods
 from mpicomp.optimizers.prox import Prox

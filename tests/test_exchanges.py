@@ -11,12 +11,12 @@ import pytest
 from numba.core.runtime import _nrt_python
 
 import mpicomp as mc
-from mpicomp.cluster import exchange as exchange_module
-from mpicomp.cluster.exchange import Group
 from mpicomp.cluster.ledger import describe
-from mpicomp.cluster.local import LocalExchange
 from mpicomp.cluster.placement import Placement
 from mpicomp.errors import WireError
+from mpicomp.exchanges import base as exchange_module
+from mpicomp.exchanges.base import Group
+from mpicomp.exchanges.local import LocalExchange
 from mpicomp.kernels import njit
 from mpicomp.kernels.random import derive, downlink_keys, uplink_keys
 from mpicomp.problems import problems

@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 
 import mpicomp as mc
-from mpicomp.cluster import comm, p2p
+from mpicomp.cluster import comm
 from mpicomp.errors import LabError
-from mpicomp.lab import NetworkLab
+from mpicomp.exchanges import p2p
+from mpicomp.experiments.lab import NetworkLab
 
 COMMON: dict[str, Any] = {
     "problem": "quadratic", "problem_options": {"dim": 203, "reg": 0.01}, "clients": 9, "rounds": 10, "step": 0.01,
@@ -95,7 +96,7 @@ def test_fewer_bytes_between_nodes(mpi):
     with lab:
         sent = {}
         for exchange in ("p2p", "hierarchical"):
-            command = [mpi.python, "-m", "mpicomp.bench.link", "identity", exchange, "100000", "4"]
+            command = [mpi.python, "-m", "mpicomp.experiments.bench.link", "identity", exchange, "100000", "4"]
             done = lab.run(command, per_node=2, timeout=240)
             assert done.code == 0, done.stderr
             sent[exchange] = json.loads(done.stdout.partition("bench link: ")[2])["sent"][0]

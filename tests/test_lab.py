@@ -15,11 +15,11 @@ import pytest
 
 from mpicomp.cluster.launcher import INTEL, MPICH, OPEN_MPI, Launcher, Mpi
 from mpicomp.errors import ConfigError, LabError
-from mpicomp.lab import NetworkLab, Traffic
-from mpicomp.lab import namespaces as spaces
-from mpicomp.lab.links import Link, shape
-from mpicomp.lab.network import _through_the_lab
-from mpicomp.lab.traffic import parse
+from mpicomp.experiments.lab import NetworkLab, Traffic
+from mpicomp.experiments.lab import namespaces as spaces
+from mpicomp.experiments.lab.links import Link, shape
+from mpicomp.experiments.lab.network import _through_the_lab
+from mpicomp.experiments.lab.traffic import parse
 
 RUN = [
     "-m",
@@ -240,7 +240,7 @@ def test_an_exception_takes_the_lab_down(lab_here) -> None:
 
 OWNER = """
 import sys, time
-from mpicomp.lab import NetworkLab
+from mpicomp.experiments.lab import NetworkLab
 with NetworkLab(2) as lab:
     print(lab.spaces.keeper, flush=True)
     lab.run([sys.executable, "-c", "import time; time.sleep(600)"])

@@ -13,8 +13,8 @@ import pytest
 from oracles import Task, Trajectory
 
 import mpicomp as mc
-from mpicomp.cluster import exchange as exchange_module
 from mpicomp.errors import ConfigError, TheoryError
+from mpicomp.exchanges import base as exchange_module
 from mpicomp.kernels.random import Keys, Stream, below, client_key, derive, downlink_keys, uniform64, uplink_keys
 from mpicomp.methods import methods
 from mpicomp.methods.marina import cheapest_probability
@@ -153,7 +153,7 @@ def common_radius_marina(task: Task, step: float, rounds: int, p: float) -> Traj
             g = task.mean(task.gradients(x))
         else:
             V = np.array([task.gradient(i, x) - task.gradient(i, before) for i in range(task.n)])
-            codec.agreed[0] = np.sqrt((V**2).sum(axis=1)).max() * (1 + 1e-15)
+            codec.round_maximum[0] = np.sqrt((V**2).sum(axis=1)).max() * (1 + 1e-15)
             keys, out = uplink_keys(task.seed, t), np.zeros((task.n, task.d))
             end = codec.encode(V, everybody, everybody, keys, buf, 0, np.zeros(2, np.int64))
             codec.decode_add(buf, 0, end, everybody, everybody, np.ones(task.n), keys, out)
@@ -703,9 +703,9 @@ def test_catching_up_is_counted():
 
 def test_a_silent_client_does_not_move():
     """The catch-up is real: between rounds in which it is asked a client's point stays as it was."""
-    from mpicomp.mechanisms.sampled_marina import CatchUp
+    from mpicomp.mechanisms.sampled_marina import CatchUpDownlink
 
-    seen, transmit = [], CatchUp.transmit
+    seen, transmit = [], CatchUpDownlink.transmit
     with pytest.MonkeyPatch.context() as patch:
 
         def watched(self, x, round):
@@ -713,9 +713,9 @@ def test_a_silent_client_does_not_move():
             seen.append((self.uplink.asked(round + 1), w.copy(), x.copy()))
             return w
 
-        patch.setattr(CatchUp, "transmit", watched)
+        patch.setattr(CatchUpDownlink, "transmit", watched)
         run(quadratic(33, 8), "pp-marina", "randk:k=3", rounds=40, step=0.02, method_options={"r": 3, "p": 0.1})
-    seen = seen[-40:]  # after the rehearsal
+    seen = seen[-40:]  # after the warm-up
     stale = 0
     for (_, before, _), (asked, w, x) in pairwise(seen):
         who = np.ones(8, bool) if asked is None else asked

@@ -336,9 +336,9 @@ class TestComm:
 def test_a_spoiled_frame_is_noticed_by_the_receiver(comm, kind):
     """Both directions; a frame of round 3 where round 4 is expected."""
     from mpicomp.cluster.clock import Clock
-    from mpicomp.cluster.collective import CollectiveExchange
     from mpicomp.cluster.comm import Comm
-    from mpicomp.cluster.p2p import P2PExchange
+    from mpicomp.exchanges.collective import CollectiveExchange
+    from mpicomp.exchanges.p2p import P2PExchange
     from mpicomp.kernels.random import uplink_keys
 
     counted, n = Comm(comm), comm.Get_size() + 3

@@ -12,13 +12,23 @@ from typer.testing import CliRunner
 
 from mpicomp.cli import app
 from mpicomp.errors import ConfigError, DataError, MpicompError
-from mpicomp.reproduce import axes, batch, desk, drawing, seconds
-from mpicomp.reproduce.desk import Desk
-from mpicomp.reproduce.report import reproduce
-from mpicomp.reproduce.study import FAILS, HOLDS, IN_PART, Claim, Evidence, Figure, Interrupted, Study, Verdict, papers
+from mpicomp.experiments.reproduce import axes, batch, drawing, runner, seconds
+from mpicomp.experiments.reproduce.evidence import Evidence, Interrupted
+from mpicomp.experiments.reproduce.report import reproduce
+from mpicomp.experiments.reproduce.reproduction import (
+    FAILS,
+    HOLDS,
+    IN_PART,
+    Claim,
+    Figure,
+    Reproduction,
+    Verdict,
+    papers,
+)
+from mpicomp.experiments.reproduce.runner import ExperimentRunner
+from mpicomp.experiments.study.compare import Stored
 from mpicomp.runtime.loop import run
 from mpicomp.runtime.results import Result
-from mpicomp.study.compare import Stored
 
 QUADRATIC = {"problem": "quadratic:dim=10,noise=0.1,reg=0.1", "clients": 4, "init": "paper"}
 RUN = {**QUADRATIC, "method": "gd", "rounds": 20, "eval_every": 5}
@@ -83,12 +93,12 @@ def test_winner_in_time_is_judged_by_every_column():
         seconds.winner([{"method": "a", "x": float("inf")}], "x")
 
 
-# ---- the desk ---------------------------------------------------------------------------------------------------------
+# ---- the runner -------------------------------------------------------------------------------------------------------
 def test_what_is_finished_is_not_run_again(tmp_path, monkeypatch):
-    first = Desk(tmp_path).run("a run", **RUN)
+    first = ExperimentRunner(tmp_path).run("a run", **RUN)
     ran = []
-    monkeypatch.setattr(desk, "run", lambda config: ran.append(config.out) or Result(config))
-    again = Desk(tmp_path)
+    monkeypatch.setattr(runner, "run", lambda config: ran.append(config.out) or Result(config))
+    again = ExperimentRunner(tmp_path)
     assert again.run("a run", **RUN).rows == first.rows and not ran
     assert again.evidence.curves["a run"].directory == first.directory
     (first.directory / "summary.json").unlink()  # as a run leaves it that was interrupted
@@ -101,15 +111,15 @@ def test_what_is_finished_is_not_run_again(tmp_path, monkeypatch):
 
 
 def test_an_interrupted_run_is_not_a_finished_one(tmp_path, monkeypatch):
-    whole = Desk(tmp_path / "whole").run("gd", **RUN)
+    whole = ExperimentRunner(tmp_path / "whole").run("gd", **RUN)
 
     def stopped(config):
         """As a signal leaves a run: a checkpoint, and a summary that says so."""
         return run(config, time_limit=1e-9, rounds=config.rounds)
 
-    own = Desk(tmp_path / "cut")
+    own = ExperimentRunner(tmp_path / "cut")
     with monkeypatch.context() as patch:
-        patch.setattr(desk, "run", stopped)
+        patch.setattr(runner, "run", stopped)
         with pytest.raises(Interrupted, match="goes on from there"):
             own.run("gd", **RUN)
     assert json.loads(next((tmp_path / "cut").glob("runs/*/summary.json")).read_text())["interrupted"]
@@ -118,7 +128,7 @@ def test_an_interrupted_run_is_not_a_finished_one(tmp_path, monkeypatch):
 
 
 def test_tune_finds_the_step_and_stops_when_it_gets_worse(tmp_path):
-    own = Desk(tmp_path)
+    own = ExperimentRunner(tmp_path)
     best = own.tune("gd", [0.25, 1.0, 4.0, 16.0, 64.0, 256.0], **{**RUN, "rounds": 50})
     assert own.evidence.curves == {"gd": best}
     tried = sorted(path.name.split("-x")[1].split("-")[0] for path in (tmp_path / "runs").iterdir())
@@ -144,40 +154,42 @@ def test_table_is_measured_once_for_its_arguments(tmp_path):
         return [{"a": a, "b": 2 * a}]
 
     for a in (1, 1, 2):
-        own = Desk(tmp_path)
+        own = ExperimentRunner(tmp_path)
         assert own.measured("double", make, a=a) == own.evidence.tables["double"] == [{"a": a, "b": 2 * a}]
     assert calls == [1, 2]
 
 
 def test_data_comes_from_the_directory_or_the_package(tmp_path):
     (tmp_path / "mine.libsvm").write_text("1 1:1\n")
-    with_data = Desk(tmp_path / "out", tmp_path)
+    with_data = ExperimentRunner(tmp_path / "out", tmp_path)
     assert with_data.data("mine", "a9a") == str(tmp_path / "mine.libsvm")
-    assert Desk(tmp_path / "out").data("mine", "a9a") == "a9a"
+    assert ExperimentRunner(tmp_path / "out").data("mine", "a9a") == "a9a"
     with pytest.raises(DataError, match=r"mine does not come with mpicomp; give --data-dir DIR"):
-        Desk(tmp_path / "out").data("mine")
+        ExperimentRunner(tmp_path / "out").data("mine")
     with pytest.raises(DataError, match=r"other is not in"):
         with_data.data("other")
     with pytest.raises(DataError, match=r"--data-dir .*nowhere is not a directory"):
-        Desk(tmp_path, tmp_path / "nowhere")
+        ExperimentRunner(tmp_path, tmp_path / "nowhere")
     with pytest.raises(ConfigError, match="1 ranks"):
-        Desk(tmp_path, ranks=1)
+        ExperimentRunner(tmp_path, ranks=1)
 
 
 @pytest.mark.process
 def test_runs_over_mpi_are_those_of_one_process(tmp_path, mpi):
-    own = Desk(tmp_path, ranks=3)
+    own = ExperimentRunner(tmp_path, ranks=3)
     own.run("marina", **{**RUN, "method": "marina", "compressor": "permk"})
     own.run("gd", **RUN)
     own.again_over_mpi(["marina", "gd"])
-    assert own.evidence.tables[desk.SAME_BITS] == [{"run": name, "ranks": 3, "same": True} for name in ("marina", "gd")]
+    assert own.evidence.tables[runner.SAME_BITS] == [
+        {"run": name, "ranks": 3, "same": True} for name in ("marina", "gd")
+    ]
     assert seconds.judge_same_bits(own.evidence) == Verdict(HOLDS, "2 of 2 runs on 3 ranks")
     goal = seconds.early_target([own.evidence.curves["gd"]], own.evidence.curves["gd"].summary["rounds"] // 2)
     own.again_over_mpi(["gd"], goal)  # ends at the target, as its run in one process does then
     short, whole = own.evidence.curves["gd mpi"], own.evidence.curves["gd"]
-    assert own.evidence.tables[desk.SAME_BITS].pop()["same"] and short.rows[-1]["grad_norm_sq"] <= goal
+    assert own.evidence.tables[runner.SAME_BITS].pop()["same"] and short.rows[-1]["grad_norm_sq"] <= goal
     assert short.summary["rounds"] <= whole.summary["rounds"] / 2
-    own.evidence.tables[desk.SAME_BITS][0]["same"] = False
+    own.evidence.tables[runner.SAME_BITS][0]["same"] = False
     assert seconds.judge_same_bits(own.evidence).outcome == IN_PART
 
 
@@ -187,7 +199,7 @@ def toy(monkeypatch):
     """A study of one run; its claim is that gradient descent gets below a level."""
     list(papers)  # loads the real ones first
 
-    class Toy(Study):
+    class Toy(Reproduction):
         summary, paper = "a toy", "Nobody 2000"
         sizes = {"small": 1e3, "paper": 0.0}  # noqa: RUF012
         claims = (
@@ -201,10 +213,10 @@ def toy(monkeypatch):
         figures = (Figure("curve", lambda e, f: drawing.convergence(
             f.subplots(), [drawing.Line("gd", e.curves["gd"], 0)], axes.rounds, "rounds")),)  # fmt: skip
 
-        def measure(self, desk, size):
-            run = desk.run("gd", **RUN)
+        def measure(self, runner, size):
+            run = runner.run("gd", **RUN)
             run.summary["verdict"] = Verdict.of([run.rows[-1]["grad_norm_sq"] <= size], f"{size}")
-            desk.table("ends", [{"loss": run.rows[-1]["loss"]}])
+            runner.table("ends", [{"loss": run.rows[-1]["loss"]}])
 
     Toy.name = "toy"
     monkeypatch.setattr(papers, "_classes", {"toy": Toy})
@@ -275,7 +287,7 @@ def test_lines_are_thinned_to_their_ends():
 
 
 def test_a_batch_runs_every_directory(tmp_path, capsys):
-    own = Desk(tmp_path)
+    own = ExperimentRunner(tmp_path)
     places = [own._place(name, {**RUN, "seed": seed}, "1") for seed, name in enumerate("ab")]
     batch.main([str(place) for place in places])
     assert [line.split("-")[0] for line in capsys.readouterr().out.split()] == ["a", "b"]

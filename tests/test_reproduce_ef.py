@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 
 from mpicomp.data import load
-from mpicomp.reproduce import generated
-from mpicomp.reproduce.desk import Desk
-from mpicomp.reproduce.networks import at_accuracy, final
-from mpicomp.reproduce.papers import cd_adam, dq_sgd, ef21_w
-from mpicomp.reproduce.report import judge
-from mpicomp.reproduce.study import FAILS, HOLDS, IN_PART, Evidence, papers
-from mpicomp.study.compare import Stored
+from mpicomp.experiments.reproduce import generated
+from mpicomp.experiments.reproduce.evidence import Evidence
+from mpicomp.experiments.reproduce.networks import at_accuracy, final
+from mpicomp.experiments.reproduce.papers import cd_adam, dq_sgd, ef21_w
+from mpicomp.experiments.reproduce.report import judge
+from mpicomp.experiments.reproduce.reproduction import FAILS, HOLDS, IN_PART, papers
+from mpicomp.experiments.reproduce.runner import ExperimentRunner
+from mpicomp.experiments.study.compare import Stored
 
 TINY = {
     "ef21-w": ef21_w.Size(12, 4, 3, (0.0, 1.5), 1.5, 300, 40, (("mushrooms", "logistic", 30),), 30, (0.05, 0.9), 60),
@@ -27,9 +28,9 @@ TINY = {
 @pytest.mark.parametrize("name", TINY)
 def test_a_tiny_version_runs_to_its_verdicts_and_figures(name, tmp_path):
     study = papers[name]()
-    desk = Desk(tmp_path, ranks=3)
-    study.measure(desk, TINY[name])
-    judged = {j.claim.name: j.verdict for j in judge(study, desk.evidence, "tiny")}
+    runner = ExperimentRunner(tmp_path, ranks=3)
+    study.measure(runner, TINY[name])
+    judged = {j.claim.name: j.verdict for j in judge(study, runner.evidence, "tiny")}
     assert set(judged) == {claim.name for claim in study.claims}
     assert judged["same-bits"].outcome == HOLDS
     assert all(verdict.numbers for verdict in judged.values())
@@ -37,14 +38,14 @@ def test_a_tiny_version_runs_to_its_verdicts_and_figures(name, tmp_path):
         assert judged["budget"].outcome == HOLDS
     if name == "ef21-w":
         assert judged["same-method"].outcome == judged["gain"].outcome == HOLDS
-    drawing = pytest.importorskip("mpicomp.reproduce.drawing")
+    drawing = pytest.importorskip("mpicomp.experiments.reproduce.drawing")
     if drawing.have_matplotlib():
-        written = drawing.save(study.figures, desk.evidence, tmp_path / "figures")
+        written = drawing.save(study.figures, runner.evidence, tmp_path / "figures")
         assert len(written) == 2 * len(study.figures)
     done = sorted((tmp_path / "runs").iterdir())
-    study.measure(again := Desk(tmp_path, ranks=3), TINY[name])
+    study.measure(again := ExperimentRunner(tmp_path, ranks=3), TINY[name])
     assert sorted((tmp_path / "runs").iterdir()) == done  # nothing was run a second time
-    assert again.evidence.tables == desk.evidence.tables
+    assert again.evidence.tables == runner.evidence.tables
 
 
 # ---- verdicts on made-up numbers --------------------------------------------------------------------------------------
@@ -180,13 +181,13 @@ def test_seeds_are_compared_in_pairs():
 
 # ---- what they share --------------------------------------------------------------------------------------------------
 def test_tuning_by_a_cost_keeps_the_best_only(tmp_path):
-    desk = Desk(tmp_path)
+    runner = ExperimentRunner(tmp_path)
     options = {"problem": {"name": "quadratic", "dim": 8, "reg": 0.1}, "clients": 3, "rounds": 30, "method": "gd"}
-    best = desk.tune("run", (0.01, 0.5, 0.1), theory=False, cost=lambda stored: final(stored, "loss"), **options)
+    best = runner.tune("run", (0.01, 0.5, 0.1), theory=False, cost=lambda stored: final(stored, "loss"), **options)
     assert best.summary["step"] == 0.5
     best.summary["diverged"] = True  # then the evaluations before that say nothing
     assert np.isnan(final(best, "loss"))
-    assert list(desk.evidence.curves) == ["run"]
+    assert list(runner.evidence.curves) == ["run"]
 
 
 def test_first_evaluation_with_an_accuracy():

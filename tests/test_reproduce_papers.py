@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 
 from mpicomp.compressors import compressors
-from mpicomp.reproduce import batch, quantizers
-from mpicomp.reproduce.desk import Desk
-from mpicomp.reproduce.papers import correlated_quantization as cq
-from mpicomp.reproduce.papers import marina_p_m3 as m3
-from mpicomp.reproduce.papers import permk
-from mpicomp.reproduce.report import judge, write
-from mpicomp.reproduce.study import FAILS, HOLDS, IN_PART, SCALES, Evidence, papers
+from mpicomp.experiments.reproduce import batch, quantizers
+from mpicomp.experiments.reproduce.evidence import Evidence
+from mpicomp.experiments.reproduce.papers import correlated_quantization as cq
+from mpicomp.experiments.reproduce.papers import marina_p_m3 as m3
+from mpicomp.experiments.reproduce.papers import permk
+from mpicomp.experiments.reproduce.report import judge, write
+from mpicomp.experiments.reproduce.reproduction import FAILS, HOLDS, IN_PART, SCALES, papers
+from mpicomp.experiments.reproduce.runner import ExperimentRunner
 
 TINY = {
     "permk": permk.Size(20, 1e-2, {4: 60, 10: 60}, (0.0, 0.8), (1.0, 2.0), 4, 40),
@@ -27,24 +28,26 @@ TINY = {
 def alone(monkeypatch):
     """What goes over MPI runs in this process, and there is no lab: what a study does with its runs is the same."""
     monkeypatch.setattr(
-        Desk, "_launch", lambda self, argv: batch.main(argv[argv.index("mpicomp.reproduce.batch") + 1 :])
+        ExperimentRunner,
+        "_launch",
+        lambda self, argv: batch.main(argv[argv.index("mpicomp.experiments.reproduce.batch") + 1 :]),
     )
-    monkeypatch.setattr(Desk, "over_network", lambda self, labels, rate: False)
+    monkeypatch.setattr(ExperimentRunner, "over_network", lambda self, labels, rate: False)
 
 
 @pytest.mark.parametrize("name", TINY)
 def test_a_tiny_version_runs(name, alone, tmp_path):
-    study, desk = papers[name](), Desk(tmp_path)
-    study.measure(desk, TINY[name])
-    judged = judge(study, desk.evidence, "small")
+    study, runner = papers[name](), ExperimentRunner(tmp_path)
+    study.measure(runner, TINY[name])
+    judged = judge(study, runner.evidence, "small")
     assert {j.verdict.outcome for j in judged} <= {HOLDS, IN_PART, FAILS} and all(j.verdict.numbers for j in judged)
     assert next(j for j in judged if j.claim.name == "same-bits").verdict.outcome == HOLDS
-    write(study, "small", desk, judged)
+    write(study, "small", runner, judged)
     assert len({c.name for c in study.claims}) == len(study.claims)
     if pytest.importorskip("matplotlib"):
-        from mpicomp.reproduce.drawing import save
+        from mpicomp.experiments.reproduce.drawing import save
 
-        written = save(study.figures, desk.evidence, tmp_path / "figures")
+        written = save(study.figures, runner.evidence, tmp_path / "figures")
         assert len(written) == 2 * len(study.figures) and all(path.stat().st_size > 5000 for path in written)
 
 

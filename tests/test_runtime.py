@@ -471,9 +471,9 @@ def test_registered_names(monkeypatch):
         """GD that steps half as far."""
 
         def compose(self, setting, step_size):
-            from mpicomp.mechanisms.direct import Direct
+            from mpicomp.mechanisms.direct import DirectUplink
 
-            return mc.Parts(Direct(setting.compressor))
+            return mc.Parts(DirectUplink(setting.compressor))
 
         def step_size(self, setting):
             return 0.5 / setting.smoothness.L

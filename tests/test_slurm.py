@@ -15,10 +15,10 @@ import pytest
 
 import mpicomp as mc
 from mpicomp.errors import ConfigError, DataError, LabError, SlurmError
-from mpicomp.lab.slurm import SlurmLab, configuration
-from mpicomp.slurm import queue
-from mpicomp.slurm.collect import collect, to_csv
-from mpicomp.slurm.script import Batch, seconds, write
+from mpicomp.experiments.lab.slurm import SlurmLab, configuration
+from mpicomp.experiments.slurm import queue
+from mpicomp.experiments.slurm.collect import collect, to_csv
+from mpicomp.experiments.slurm.script import Batch, seconds, write
 
 ROOT = Path(__file__).resolve().parent.parent
 RECORD = ROOT / "tests" / "golden" / "script.sbatch"

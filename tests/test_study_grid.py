@@ -18,9 +18,19 @@ from typer.testing import CliRunner
 
 from mpicomp.cli import app
 from mpicomp.errors import ConfigError, UserError
-from mpicomp.study.grid import Study, share
-from mpicomp.study.runners import TIMED_OUT, Outcome, run_job
-from mpicomp.study.scale import DONE, FAILED, RUNNING, Walk, alone, estimate, open_study, read_record, write_record
+from mpicomp.experiments.study.grid import Study, share
+from mpicomp.experiments.study.runners import TIMED_OUT, Outcome, run_job
+from mpicomp.experiments.study.scale import (
+    DONE,
+    FAILED,
+    RUNNING,
+    Walk,
+    alone,
+    estimate,
+    open_study,
+    read_record,
+    write_record,
+)
 
 FILE = """
 name = "small"

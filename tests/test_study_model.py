@@ -16,10 +16,10 @@ from typer.testing import CliRunner
 
 from mpicomp.cli import app
 from mpicomp.errors import ConfigError, DataError
-from mpicomp.study.calibrate import Observation, _nnls, fit, flat, nonnegative, resample, validate
-from mpicomp.study.cells import Results
-from mpicomp.study.model import UNLIMITED, Model, Shape
-from mpicomp.study.predict import Place, predict
+from mpicomp.experiments.study.calibrate import Observation, _nnls, fit, flat, nonnegative, resample, validate
+from mpicomp.experiments.study.cells import Results
+from mpicomp.experiments.study.model import UNLIMITED, Model, Shape
+from mpicomp.experiments.study.predict import Place, predict
 
 TRUE = Model(
     compute=2e-9, step=1e-9, encode={"dense": 1e-10, "small": 3e-9}, decode={"dense": 5e-10, "small": 2e-9},

@@ -12,11 +12,11 @@ from typer.testing import CliRunner
 
 from mpicomp.cli import app
 from mpicomp.errors import DataError
-from mpicomp.study.cells import ENOUGH, Interval, Results
-from mpicomp.study.rules import Evidence, check
-from mpicomp.study.scale import FAILED, RUNNING, write_record
-from mpicomp.study.style import MissingExtra, inline
-from mpicomp.study.tables import all_tables
+from mpicomp.experiments.study.cells import ENOUGH, Interval, Results
+from mpicomp.experiments.study.rules import Observations, check
+from mpicomp.experiments.study.scale import FAILED, RUNNING, write_record
+from mpicomp.experiments.study.style import MissingExtra, inline
+from mpicomp.experiments.study.tables import all_tables
 
 FILE = """
 name = "by hand <&>"
@@ -111,13 +111,13 @@ def test_weak_scaling_efficiency_is_a_ratio_of_times(tmp_path):
 
 # ---- the twelve rules -----------------------------------------------------------------------------------------------
 def test_rules_are_answered_from_the_data(results, tmp_path):
-    answers = check(Evidence(results, [], ["scaling"]))
+    answers = check(Observations(results, [], ["scaling"]))
     assert len(answers) == 12 and all(a.why for a in answers)
     assert "3 ranks that compute" in answers[0].why and "8.04 s" in answers[0].why
     assert answers[6].verdict == "holds" and "2 of 2 comparisons" in answers[6].why
 
     write_study(tmp_path / "one", FILE.replace("repetitions = 2", "repetitions = 1"), by_hand)
-    alone = check(Evidence(Results.load(tmp_path / "one"), [], []))
+    alone = check(Observations(Results.load(tmp_path / "one"), [], []))
     assert alone[6].verdict == "not met" and alone[10].verdict == "not met" and alone[11].verdict == "not applicable"
 
 
@@ -125,7 +125,7 @@ def test_few_blocks_are_admitted(tmp_path):
     write_study(
         tmp_path / "s", FILE.replace("repetitions = 2", "repetitions = 1"), lambda c: Numbers([1.0] * 4, [1.0] * 5)
     )
-    assert check(Evidence(Results.load(tmp_path / "s"), [], []))[4].verdict == "not met"
+    assert check(Observations(Results.load(tmp_path / "s"), [], []))[4].verdict == "not met"
 
 
 # ---- the page -------------------------------------------------------------------------------------------------------
@@ -170,7 +170,7 @@ def read(page) -> Page:
 
 def report(directory):
     pytest.importorskip("matplotlib", reason="reports draw with matplotlib, the extra `plot`")
-    from mpicomp.study.page import write_report
+    from mpicomp.experiments.study.page import write_report
 
     return write_report(directory)
 
@@ -275,7 +275,7 @@ def test_cells_of_several_versions_and_cells_that_diverged_are_pointed_out(tmp_p
 
 
 def test_without_matplotlib_the_error_names_the_extra(results, monkeypatch):
-    from mpicomp.study.page import write_report
+    from mpicomp.experiments.study.page import write_report
 
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(MissingExtra, match=re.escape("pip install 'mpicomp[plot]'")):

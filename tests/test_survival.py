@@ -15,7 +15,7 @@ import mpicomp as mc
 from mpicomp.cluster.recovery import LAUNCHER_OPTIONS, OnFailure, check, require
 from mpicomp.errors import EnvironmentMismatch
 from mpicomp.problems import problems
-from mpicomp.problems.remaining import Remaining
+from mpicomp.problems.subset import SubsetProblem
 
 MPICH_SAYS, OPEN_MPI_SAYS = "MPICH Version: 4.3.2", "Open MPI v5.0.11, package: x"
 
@@ -91,7 +91,7 @@ def test_the_constants_of_what_is_left_hold():
     """Against the exact constants of the same clients, whose Hessians are found by differences of gradients."""
     whole = problems.build("quadratic", {"clients": 7, "dim": 6, "seed": 4, "noise": 3.0})
     left = np.array([0, 2, 3, 6])
-    part, d = Remaining(whole, left), whole.dim
+    part, d = SubsetProblem(whole, left), whole.dim
     hessians = np.zeros((len(left), d, d))
     for j in range(len(left)):
         at, zero = np.empty(d), np.empty(d)

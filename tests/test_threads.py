@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import mpicomp as mc
-from mpicomp.cluster.team import Team, threads_of
+from mpicomp.cluster.threads import CodecThreads, threads_of
 from mpicomp.compressors import compressors
 from mpicomp.compressors.base import Difference
 from mpicomp.errors import ConfigError, WireError
@@ -36,25 +36,25 @@ def test_any_number_of_threads_gives_the_same_bits(spec, threads):
     V = np.random.default_rng(0).standard_normal((7, 500))
     V[3, 4:] = 0  # a top-k message that is shorter than the others
     codec = compressors.create(spec).bind(500, 7, np.float64)
-    if codec.agreed is not None:
-        codec.agreed[0] = codec.measure(V, np.arange(7), np.arange(7), uplink_keys(0, 1)).max()
+    if codec.round_maximum is not None:
+        codec.round_maximum[0] = codec.measure(V, np.arange(7), np.arange(7), uplink_keys(0, 1)).max()
     for rows in (np.arange(7), np.array([0, 2, 3, 6]), np.array([5])):
-        assert sent(Team(threads, least=0), codec, V, rows) == sent(Team(), codec, V, rows)
+        assert sent(CodecThreads(threads, least=0), codec, V, rows) == sent(CodecThreads(), codec, V, rows)
 
 
 def test_widths_that_a_method_chooses_reach_every_thread():
     V, rows = np.random.default_rng(0).standard_normal((4, 500)), np.arange(4)
-    codec, team = compressors.create("dynamic").bind(500, 4, np.float64), Team(3, least=0)
+    codec, team = compressors.create("dynamic").bind(500, 4, np.float64), CodecThreads(3, least=0)
     for widths in ((2, 9, 3, 12), (12, 2, 16, 5)):  # changed when the threads have been at work
         codec.widths[:] = widths
         got = sent(team, codec, V, rows)
-        assert got == sent(Team(), codec, V, rows)
+        assert got == sent(CodecThreads(), codec, V, rows)
         assert 8 * got[0] == sum(codec.message_bits(width) for width in widths)
 
 
 def test_a_sum_over_clients_keeps_its_order():
     V, rows = np.random.default_rng(0).standard_normal((5, 300)), np.arange(5)
-    codec, team, keys = compressors.create("sign").bind(300, 5, np.float64), Team(2, least=0), uplink_keys(0, 0)
+    codec, team, keys = compressors.create("sign").bind(300, 5, np.float64), CodecThreads(2, least=0), uplink_keys(0, 0)
     buf, zeros, weights = np.zeros(5 * codec.max_nbytes, np.uint8), np.zeros(5, np.int64), np.linspace(0.1, 0.9, 5)
     end = team.encode(codec, V, rows, rows, keys, buf, 0, np.zeros(2, np.int64))
     expected, total = np.zeros((1, 300)), np.zeros((1, 300))
@@ -65,7 +65,7 @@ def test_a_sum_over_clients_keeps_its_order():
 
 
 def test_a_thread_that_fails_is_heard():
-    codec, rows, team = compressors.create("sign").bind(101, 4, np.float64), np.arange(4), Team(2, least=0)
+    codec, rows, team = compressors.create("sign").bind(101, 4, np.float64), np.arange(4), CodecThreads(2, least=0)
     buf = np.full(4 * codec.max_nbytes, 255, np.uint8)  # bits behind the last sign that must be zero are not
     with pytest.raises(WireError, match="bits that must be zero"):
         team.decode_add(codec, buf, 0, buf.size, rows, rows, np.ones(4), uplink_keys(0, 0), np.zeros((4, 101)))
@@ -74,7 +74,7 @@ def test_a_thread_that_fails_is_heard():
 def test_differences_and_a_users_own_compressor_work_in_threads_too():
     V, state = np.random.default_rng(0).standard_normal((2, 6, 400))
     codec, rows, results = compressors.create("sign").bind(400, 6, np.float64), np.arange(6), []
-    for team in (Team(), Team(2, least=0)):
+    for team in (CodecThreads(), CodecThreads(2, least=0)):
         buf = np.zeros(6 * codec.max_nbytes, np.uint8)
         difference = Difference(V, state, np.empty_like(V))
         team.encode(codec, difference, rows, rows, uplink_keys(0, 0), buf, 0, np.zeros(2, np.int64))
@@ -93,11 +93,11 @@ def test_differences_and_a_users_own_compressor_work_in_threads_too():
             out[:] = buf.view(np.float16)
 
     half = Half().bind(400, 6)
-    assert half.twin() is None and sent(Team(2, least=0), half, V, rows) == sent(Team(), half, V, rows)
+    assert half.twin() is None and sent(CodecThreads(2, least=0), half, V, rows) == sent(CodecThreads(), half, V, rows)
 
 
 def test_a_run_is_the_same_for_any_number_of_threads(monkeypatch):
-    monkeypatch.setattr("mpicomp.cluster.team.Team.__init__.__defaults__", (1, 0))
+    monkeypatch.setattr("mpicomp.cluster.threads.CodecThreads.__init__.__defaults__", (1, 0))
     options = {"method": "ef21", "compressor": "sign", "clients": 5, "rounds": 8, "step": "0.01"}
     assert np.array_equal(mc.run(**options, threads=1).x, mc.run(**options, threads=2).x)
     with pytest.raises(ConfigError, match="threads=-1"):

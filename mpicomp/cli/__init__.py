@@ -13,21 +13,12 @@ from typing import Annotated, NoReturn
 import typer
 
 from ..errors import UserError, full_text
+from ..experiments.commands import attach
 from ..version import __version__
-from . import bench_network, bench_start, bench_target  # noqa: F401 - they add their commands
-from .bench import bench
-from .compare import compare
 from .doctor import doctor
-from .lab import lab
 from .launch import launch
 from .listing import list_parts
-from .model import model
-from .quickstart import quickstart
-from .report import report
-from .reproduce import reproduce
 from .run import run
-from .scale import scale
-from .slurm import slurm
 from .theory import theory
 from .warmup import warmup
 
@@ -44,15 +35,7 @@ app.command("warmup")(warmup)
 app.command("doctor")(doctor)
 app.command("list")(list_parts)
 app.command("theory")(theory)
-app.command("compare")(compare)
-app.command("quickstart")(quickstart)
-app.command("scale")(scale)
-app.command("report")(report)
-app.command("reproduce")(reproduce)
-app.add_typer(bench, name="bench")
-app.add_typer(lab, name="lab")
-app.add_typer(slurm, name="slurm")
-app.add_typer(model, name="model")
+attach(app)
 
 
 def _version(wanted: bool) -> None:
@@ -98,9 +81,9 @@ def _fall_loudly() -> None:
     from ..cluster.environment import declared_rank, declared_size
 
     if (declared_size() or 1) > 1:
-        from ..cluster.comm import started
+        from ..cluster.comm import mpi_initialized
 
-        if not started():
+        if not mpi_initialized():
             print(f"mpicomp: rank {declared_rank()} on {platform.node()} failed before MPI started", file=sys.stderr)
             traceback.print_exc()
             sys.stderr.flush()

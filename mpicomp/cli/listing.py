@@ -24,8 +24,8 @@ def list_parts(
 
 
 def _methods() -> None:
+    from ..console.show import table
     from ..methods import methods
-    from .show import table
 
     rows = [[n, m.summary, m.formulas, m.paper] for n in methods for m in [methods[n]]]
     table("Methods", ["name", "what it is", "theory", "paper"], rows, text=True)
@@ -33,7 +33,7 @@ def _methods() -> None:
 
 def _compressors() -> None:
     from ..compressors import compressors
-    from .show import table
+    from ..console.show import table
 
     rows = []
     for name in compressors:
@@ -44,8 +44,8 @@ def _compressors() -> None:
 
 
 def _problems() -> None:
+    from ..console.show import table
     from ..problems import problems
-    from .show import table
 
     table(
         "Problems",
@@ -56,8 +56,8 @@ def _problems() -> None:
 
 
 def _data() -> None:
+    from ..console.show import table
     from ..data.sets import DATA_SETS
-    from .show import table
 
     rows = [[name, str(s.rows), str(s.features), s.task, s.source] for name, s in DATA_SETS.items()]
     table(

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .run import with_run_options
+from ..console.options import with_run_options
 
 
 @with_run_options
@@ -16,10 +16,10 @@ def theory(
     """Constants, the theoretical step size, and the promised rounds and bytes to ‖∇f‖² ≤ ε, beside gradient descent's."""
     import dataclasses
 
+    from ..console.show import size, table
     from ..errors import TheoryError
     from ..runtime.session import build_problem
     from ..runtime.theory import constants, promise
-    from .show import size, table
 
     problem = build_problem(config)
     smooth, compressor = constants(config, problem)

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .run import with_run_options
+from ..console.options import with_run_options
 
 
 @with_run_options
@@ -18,10 +18,10 @@ def warmup(
 ) -> None:
     """Fill this host's kernel cache for a run (its options), so that the run's ranks compile nothing. Needs no MPI: under SLURM, `srun
     --ntasks-per-node=1 mpicomp warmup study.toml` before the run."""
-    from ..runtime.warmup import warm_up
-    from .show import seconds, table
+    from ..console.show import seconds, table
+    from ..runtime.precompile import precompile
 
-    warmth = warm_up(config, every_codec)
+    warmth = precompile(config, every_codec)
     modules: dict[str, list[str]] = {}
     for use in warmth.uses:
         if use.compiled:

@@ -42,7 +42,7 @@ def world() -> Any:
     return MPI.COMM_WORLD
 
 
-def started() -> bool:
+def mpi_initialized() -> bool:
     """MPI is initialised in this process."""
     if "mpi4py.MPI" not in sys.modules:
         return False
@@ -56,7 +56,7 @@ def finalize(code: int) -> int:
 
     Where ranks have died, MPI may wait for ever: after FINALIZE_SECONDS the process ends, with the exit code `code`.
     """
-    if not started():
+    if not mpi_initialized():
         return 1
     from mpi4py import MPI
 

@@ -108,7 +108,7 @@ class Member:
     host: str
 
 
-class Crew:
+class Survivors:
     """The ranks of a job that are alive.
 
     Attributes

@@ -129,8 +129,8 @@ class Codec:
     args : further arguments of both kernels; the first is an empty array of the wire dtype.
     scale : factor that the receiver applies, for the contractive form C/(1+ω) of an unbiased compressor.
     fixed : every message has exactly max_nbytes bytes (so that collectives need no lengths).
-    agreed : float64, shape (1,): a number that all ends must know before messages are written or read, the largest of what `measure` finds
-        for the round's vectors; None where there is none. `Link` sees to it.
+    round_maximum : float64, shape (1,): the largest number that `measure` finds for the vectors of a round, which all ends must know before
+        messages are written or read; None where there is none. `Link` sees to it.
     difference_kernel : jitted `f(V, state, work, rows, …)`, the rest as for `encode_kernel`; writes the messages of V − state, the same to
         the bit, in fewer passes over memory; None where there is none.
     sum_kernel : jitted `f(state, V, factor, rows, …)`, likewise for state += factor · V, which it adds to the rows that it encodes.
@@ -152,13 +152,13 @@ class Codec:
         args: tuple = (),
         scale: float = 1.0,
         fixed: bool = False,
-        agreed: np.ndarray | None = None,
+        round_maximum: np.ndarray | None = None,
         measure: Callable[..., np.ndarray] | None = None,
         difference_kernel: Callable[..., int] | None = None,
         sum_kernel: Callable[..., int] | None = None,
         cutting: Cutting | None = None,
     ):
-        self.agreed, self.measure, self.cutting, self.whole = agreed, measure, cutting, False
+        self.round_maximum, self.measure, self.cutting, self.whole = round_maximum, measure, cutting, False
         self.compressor, self.codec_id = compressor, codec_id
         self.dim, self.n_clients, self.wire_dtype = dim, n_clients, np.dtype(wire_dtype)
         self.max_nbytes, self.scale, self.fixed = max_nbytes, scale, fixed
@@ -201,7 +201,7 @@ class Codec:
     @property
     def common(self) -> tuple[np.ndarray, ...]:
         """The arrays among `args` that all threads must see as they are: what is written there between messages says how to code them."""
-        return () if self.agreed is None else (self.agreed,)
+        return () if self.round_maximum is None else (self.round_maximum,)
 
     @property
     def takes_difference(self) -> bool:
@@ -373,8 +373,8 @@ class Compressor:
         buf, out = np.zeros(codec.max_nbytes + 8, np.uint8), np.zeros((1, x.size), x.dtype)
         row, client = np.zeros(1, np.int64), np.array([key.client])
         keys = Keys(key.shared, key.private)
-        if codec.agreed is not None and codec.measure is not None:
-            codec.agreed[0] = codec.measure(x.reshape(1, -1), row, client, keys)[0]
+        if codec.round_maximum is not None and codec.measure is not None:
+            codec.round_maximum[0] = codec.measure(x.reshape(1, -1), row, client, keys)[0]
         end = codec.encode(x.reshape(1, -1), row, client, keys, buf, 0, np.zeros(2, np.int64))
         codec.decode_add(buf, 0, end, row, client, np.ones(1, x.dtype), keys, out)
         return out[0]

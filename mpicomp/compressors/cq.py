@@ -170,7 +170,7 @@ class CQ(Compressor):
         if max_nbytes >= dim * wire.itemsize:
             return Identity().bind(dim, n_clients, wire)
         factor = sqrt(self._size(dim, n_clients) / length) if self.clip else 1.0
-        agreed = np.full(0 if own else 1, np.nan)
+        common_radius = np.full(0 if own else 1, np.nan)
         order = np.empty(n_clients if self._correlated() else 0, np.int64)
         work, lanes, top = np.empty(length if self.rotate else 0), np.empty(LANES), np.empty(CHUNK, np.uint8)
         sizing = self.rotate, self.use_max, factor, work, lanes
@@ -183,17 +183,17 @@ class CQ(Compressor):
         if self._correlated() and self.lattice.symbols == 2 and not self.rotate and not self.entropy:
             encode: Any = encode_bits
             decode: Any = decode_bits
-            args: tuple = (self.use_max, lanes, agreed, order, top, np.empty(CHUNK, np.uint8))
+            args: tuple = (self.use_max, lanes, common_radius, order, top, np.empty(CHUNK, np.uint8))
         else:
             lattice = self.lattice.slope, *self.lattice.offset, self.lattice.symbols
             model, at_once = scratch(self.lattice.symbols if self.entropy else 0), length if self.entropy else CHUNK
             coding = width, np.empty(at_once, np.uint16), np.empty((at_once + 7) >> 3, np.uint8), top, model
             encode, decode = _encode, _decode
-            args = sizing, lattice, agreed, order, coding, 0
+            args = sizing, lattice, common_radius, order, coding, 0
         cutting = cut_by_fields(own * wire.itemsize, width=width)._replace(offset=encode is _encode)
         return Codec(
             self, self.codec_id, dim, n_clients, wire, max_nbytes, encode, decode, args, fixed=not self.entropy,
-            agreed=None if own else agreed, measure=None if own else measure,
+            round_maximum=None if own else common_radius, measure=None if own else measure,
             cutting=None if self.rotate or self.entropy else cutting,
         )  # fmt: skip
 
@@ -236,7 +236,9 @@ def _coded(model):
 
 
 @njit
-def _encode(V, rows, clients, shared, private, buf, pos, tally, wire, sizing, lattice, agreed, order, coding, first):
+def _encode(
+    V, rows, clients, shared, private, buf, pos, tally, wire, sizing, lattice, common_radius, order, coding, first
+):
     strata = max(order.shape[0], 1)
     permutation(bits64(shared, PERMUTATION), order)
     for j in range(rows.shape[0]):
@@ -245,19 +247,19 @@ def _encode(V, rows, clients, shared, private, buf, pos, tally, wire, sizing, la
         draws = common, key, order[clients[j] % strata] if order.shape[0] else 0, strata
         if sizing[0]:
             _turn(x, common, sizing)
-            pos = _write(sizing[3], buf, pos, tally, wire, sizing, lattice, draws, agreed, coding)
+            pos = _write(sizing[3], buf, pos, tally, wire, sizing, lattice, draws, common_radius, coding)
         else:
-            pos = _write(x, buf, pos, tally, wire, sizing, lattice, draws, agreed, coding)
+            pos = _write(x, buf, pos, tally, wire, sizing, lattice, draws, common_radius, coding)
         tally[0] += 8 * (pos - begin)
     return pos
 
 
 @njit
-def _write(x, buf, pos, tally, wire, sizing, lattice, draws, agreed, coding):
+def _write(x, buf, pos, tally, wire, sizing, lattice, draws, common_radius, coding):
     width, codes, doubts, top, model = coding
     begin = pos
-    if agreed.shape[0]:
-        r = agreed[0]
+    if common_radius.shape[0]:
+        r = common_radius[0]
     else:
         r = _radius(x, sizing, wire)
         buf[pos : pos + wire.itemsize].view(wire.dtype)[0] = r
@@ -277,7 +279,22 @@ def _write(x, buf, pos, tally, wire, sizing, lattice, draws, agreed, coding):
 
 @njit
 def _decode(
-    buf, pos, end, rows, clients, weights, shared, private, out, wire, sizing, lattice, agreed, order, coding, first
+    buf,
+    pos,
+    end,
+    rows,
+    clients,
+    weights,
+    shared,
+    private,
+    out,
+    wire,
+    sizing,
+    lattice,
+    common_radius,
+    order,
+    coding,
+    first,
 ):
     turn, work, one = sizing[0], sizing[3], 1.0
     for j in range(rows.shape[0]):
@@ -285,9 +302,9 @@ def _decode(
         common = _common_key(shared, client_key(private, clients[j]), order)
         if turn:
             work[:] = 0.0
-            pos = _read(buf, pos, end, wire, lattice, common, agreed, coding, first, one, work)
+            pos = _read(buf, pos, end, wire, lattice, common, common_radius, coding, first, one, work)
         else:
-            pos = _read(buf, pos, end, wire, lattice, common, agreed, coding, first, weight, acc)
+            pos = _read(buf, pos, end, wire, lattice, common, common_radius, coding, first, weight, acc)
         if pos < 0:
             return pos
         if turn:
@@ -298,11 +315,11 @@ def _decode(
 
 
 @njit
-def _read(buf, pos, end, wire, lattice, common, agreed, coding, first, weight, out):
+def _read(buf, pos, end, wire, lattice, common, common_radius, coding, first, weight, out):
     """out += weight · (the points of the message at `pos`); returns the position after it, or a negative code."""
     width, codes, _, top, model = coding
-    if agreed.shape[0]:
-        r = agreed[0]
+    if common_radius.shape[0]:
+        r = common_radius[0]
     else:
         if pos + wire.itemsize > end:
             return TRUNCATED

@@ -24,9 +24,11 @@ def radius_of(x, use_max, factor, lanes, wire):
 
 
 @njit
-def encode_bits(V, rows, clients, shared, private, buf, pos, tally, wire, use_max, lanes, agreed, order, codes, again):
-    """The encode kernel. `agreed` holds the common radius, or nothing; `order` is scratch, shape (n,)."""
-    d, head = V.shape[1], 0 if agreed.shape[0] else wire.itemsize
+def encode_bits(
+    V, rows, clients, shared, private, buf, pos, tally, wire, use_max, lanes, common_radius, order, codes, again
+):
+    """The encode kernel. `common_radius` holds the common radius, or nothing; `order` is scratch, shape (n,)."""
+    d, head = V.shape[1], 0 if common_radius.shape[0] else wire.itemsize
     nbytes, strata = head + packed_nbytes(d, 1), order.shape[0]
     permutation(bits64(shared, PERMUTATION), order)
     for j in range(rows.shape[0]):
@@ -35,7 +37,7 @@ def encode_bits(V, rows, clients, shared, private, buf, pos, tally, wire, use_ma
             r = radius_of(x, use_max, 1.0, lanes, wire)
             buf[pos : pos + head].view(wire.dtype)[0] = r
         else:
-            r = agreed[0]
+            r = common_radius[0]
         stratum = order[clients[j] % strata]
         _write_ends(x, r, shared, key, stratum, strata, buf, pos + head, codes, again)
         pos += nbytes
@@ -57,10 +59,25 @@ def _write_ends(x, r, shared, key, stratum, strata, buf, pos, codes, again):
 
 @lean
 def decode_bits(
-    buf, pos, end, rows, clients, weights, shared, private, out, wire, use_max, lanes, agreed, order, codes, again
+    buf,
+    pos,
+    end,
+    rows,
+    clients,
+    weights,
+    shared,
+    private,
+    out,
+    wire,
+    use_max,
+    lanes,
+    common_radius,
+    order,
+    codes,
+    again,
 ):
     """The decode kernel."""
-    d, head = out.shape[1], 0 if agreed.shape[0] else wire.itemsize
+    d, head = out.shape[1], 0 if common_radius.shape[0] else wire.itemsize
     for j in range(rows.shape[0]):
         bits = pos + head
         stop = bits + packed_nbytes(d, 1)
@@ -68,7 +85,7 @@ def decode_bits(
             return TRUNCATED
         if not padding_is_zero(buf, 8 * bits + d):
             return BAD_PADDING
-        r = agreed[0] if head == 0 else np.float64(buf[pos:bits].view(wire.dtype)[0])
+        r = common_radius[0] if head == 0 else np.float64(buf[pos:bits].view(wire.dtype)[0])
         plus = weights[j] * out.dtype.type(r)
         minus = plus if np.isnan(plus) else -plus  # no other sign of a NaN
         for first in range(0, d, CHUNK):

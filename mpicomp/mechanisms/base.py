@@ -108,7 +108,7 @@ class Link:
         return bool(uniform64(derive(self.seed, self._coin_stream, round), 0) < p)
 
     def reached(self, round: int, start: int) -> bool:
-        """Whether a method's later stage, which begins with round `start`, has begun. (A rehearsal sees both stages.)"""
+        """Whether a method's later stage, which begins with round `start`, has begun. (A warm-up sees both stages.)"""
         return round >= start
 
     def active(self, round: int) -> np.ndarray | None:
@@ -142,19 +142,19 @@ class Link:
     # The exchange's calls with this link's keys.
     def gather(self, codec: Codec, V, round: int, total, into=None, into_scale: float = 1.0, **how: Any) -> None:
         """Exchange.gather; `how` may hold active, weights, separate."""
-        if codec.agreed is not None:
+        if codec.round_maximum is not None:
             self._agree(codec, V, round, how.get("active"))
         self.exchange.gather(codec, V, self.keys(round), round, total, into, into_scale, **how)
 
     def broadcast(self, codec: Codec, v, round: int, into, overwrite: bool = False) -> None:
         """Exchange.broadcast."""
-        if codec.agreed is not None:
+        if codec.round_maximum is not None:
             self._announce(codec, v, _FIRST, round)
         self.exchange.broadcast(codec, v, self.keys(round), round, into, overwrite)
 
     def scatter(self, codec: Codec, v, round: int, into, mirror=None, active=None) -> None:
         """Exchange.scatter."""
-        if codec.agreed is not None:
+        if codec.round_maximum is not None:
             self._announce(codec, v, np.arange(self.n_clients), round)
         self.exchange.scatter(codec, v, self.keys(round), round, into, mirror, active)
 
@@ -184,7 +184,7 @@ class Link:
     def _spread(self, codec: Codec, scalar: Codec, value: np.ndarray | None, round: int) -> None:
         known = np.zeros((1, 1), self.dtype)
         self.exchange.broadcast(scalar, value, self.keys(round), round, known)
-        codec.agreed[0] = known[0, 0]  # type: ignore[index]
+        codec.round_maximum[0] = known[0, 0]  # type: ignore[index]
 
     def _scalar_codec(self) -> Codec:
         if self._scalar is None:

@@ -10,7 +10,7 @@ from ..kernels.gaussian import combine, project
 from .base import Uplink
 
 
-class Core(Uplink):
+class CoreUplink(Uplink):
     """p_ij = ⟨∇f_i(x^t), ξ_j⟩ up, p_j = Σ w_i p_ij down to everybody; g^t = (1/m) Σ_j p_j ξ_j on every rank.
 
     ξ_1, …, ξ_m ~ N(0, I) follow from the round's shared key. All ranks make g from the decoded p_j, so their copies are equal bit for

@@ -12,7 +12,7 @@ from .ef21 import checked_start
 
 
 @uplinks.register("dasha")
-class Dasha(Uplink):
+class DashaUplink(Uplink):
     """m_i = C_i(h_i^{t+1} − h_i^t − a(g_i^t − h_i^t)); g_i^{t+1} = g_i^t + m_i; on the server g^{t+1} = g^t + Σ w_i m_i.
 
     h_i is what the oracle gives: the exact gradient (DASHA), or the estimate of PAGE or MVR (DASHA-PAGE, DASHA-MVR). After the first

@@ -9,7 +9,7 @@ from .base import Uplink, uplinks
 
 
 @uplinks.register("diana")
-class Diana(Uplink):
+class DianaUplink(Uplink):
     """m_i^t = C(∇f_i(x^t) − h_i^t); h_i^{t+1} = h_i^t + a m_i^t; on the server g^t = h^t + Σ w_i m_i^t, h^{t+1} = h^t + a Σ w_i m_i^t.
 
     Parameters

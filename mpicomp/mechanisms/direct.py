@@ -9,7 +9,7 @@ from .base import Downlink, Uplink, downlinks, uplinks
 
 
 @uplinks.register("direct")
-class Direct(Uplink):
+class DirectUplink(Uplink):
     """g^t = Σ w_i C(∇f_i(x^t)). Alistarh et al. 2017 (QSGD); Khirirat, Feyzmahdavian and Johansson 2018 (DCGD)."""
 
     def __init__(self, compressor: Compressor | None = None):
@@ -26,7 +26,7 @@ class Direct(Uplink):
 
 
 @downlinks.register("dense")
-class Dense(Downlink):
+class DenseDownlink(Downlink):
     """The vector itself to everybody, in the wire dtype: w^{t+1} = x^{t+1}."""
 
     def prepare(self):

@@ -10,7 +10,7 @@ from ..compressors import Compressor
 from .base import Downlink
 
 
-class DoubleResidual(Downlink):
+class DoubleResidualDownlink(Downlink):
     """q^t = −γg^t + ηe^t; q̂^t = C(q^t), one message for all; e^{t+1} = q^t − q̂^t; every rank moves its model by βq̂^t.
 
     What it hands on is −βq̂/γ, so that a replicated optimizer of step γ makes that move.

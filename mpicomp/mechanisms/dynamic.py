@@ -16,7 +16,7 @@ from ..kernels.widths import LEAST, MOST, budget_widths, error_widths, ratio_wid
 from .base import Uplink
 
 
-class DynamicQuantization(Uplink):
+class DynamicQuantizationUplink(Uplink):
     """g^t = Σ w_i Q_{s_i}(g_i), s_i = 2^(B_i − 1) − 1, no memory of gradients; `choose` sets the B_i of this round.
 
     Parameters
@@ -53,7 +53,7 @@ class DynamicQuantization(Uplink):
         return self.norms
 
 
-class Budget(DynamicQuantization):
+class BudgetUplink(DynamicQuantizationUplink):
     """B_n = log2(k a^{(N−n)/2} ‖g_n‖ + 1) + 1, for each client such that its messages of N rounds take C bits. DQ-SGD, eqs. 18 and 20.
 
     The paper has no formula for k. Here every client solves for it in every round, from what is left of its own budget, and with the
@@ -100,7 +100,7 @@ class Budget(DynamicQuantization):
         )  # fmt: skip
 
 
-class ErrorTarget(DynamicQuantization):
+class ErrorTargetUplink(DynamicQuantizationUplink):
     """The dual: the fewest bits with which the quantization term of the error bound stays below ε; every message gets an equal share.
 
     Parameters
@@ -116,7 +116,7 @@ class ErrorTarget(DynamicQuantization):
         error_widths(self.measure(V), self.clients, self.levels_per_norm(round), self.codec.widths)
 
 
-class MeanToStd(DynamicQuantization):
+class MeanToStdUplink(DynamicQuantizationUplink):
     """B grows as the entries' |mean|/std falls: B_n = B_0 + log2(r_0/r_n), r_n a running mean over ten rounds. After AdaQS.
 
     Parameters

@@ -7,7 +7,7 @@ from .base import Uplink, uplinks
 
 
 @uplinks.register("ef14")
-class EF14(Uplink):
+class EF14Uplink(Uplink):
     """w_i^t = C(e_i^t + γ∇f_i(x^t)); e_i^{t+1} = e_i^t + γ∇f_i(x^t) − w_i^t; the server steps by Σ w_i w_i^t.
 
     The estimate that it returns is that sum divided by γ, so that any optimizer can follow.

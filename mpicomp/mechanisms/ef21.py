@@ -21,7 +21,7 @@ def checked_start(start: str) -> str:
 
 
 @uplinks.register("ef21")
-class EF21(Uplink):
+class EF21Uplink(Uplink):
     """c_i^t = C(∇f_i(x^{t+1}) − g_i^t); g_i^{t+1} = g_i^t + c_i^t; on the server g^{t+1} = g^t + Σ w_i c_i^t.
 
     With partial participation (EF21-PP, Fatkhullin et al. 2021) c_i^t = 0 for the silent clients, which keep their g_i; all speak in
@@ -61,7 +61,7 @@ class EF21(Uplink):
 
 
 @downlinks.register("ef21-p")
-class EF21P(Downlink):
+class EF21PDownlink(Downlink):
     """p^{t+1} = C(x^{t+1} − w^t), broadcast; w^{t+1} = w^t + p^{t+1} on the server and on every client.
 
     Gruntkowska, Tyurin and Richtárik 2023, Algorithm 1.

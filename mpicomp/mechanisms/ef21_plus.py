@@ -13,7 +13,7 @@ from .ef21 import checked_start
 
 
 @uplinks.register("ef21+")
-class EF21Plus(Uplink):
+class EF21PlusUplink(Uplink):
     """b_i = C(∇f_i(x)); m_i = g_i + C(∇f_i(x) − g_i); g_i ← m_i where ‖m_i − ∇f_i(x)‖² ≤ ‖b_i − ∇f_i(x)‖², else g_i ← b_i.
 
     Richtárik, Sokolov and Fatkhullin 2021, Algorithm 2. A client sends the compressed vector of its branch and, in an exchange of its

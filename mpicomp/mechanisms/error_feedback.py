@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from ..compressors import Compressor
 from .base import Downlink, downlinks
-from .direct import Dense
+from .direct import DenseDownlink
 
 
 @downlinks.register("direct")
-class Memoryless(Dense):
+class DirectDownlink(DenseDownlink):
     """w^{t+1} = C(g^t), one message for all."""
 
     def __init__(self, compressor: Compressor):
@@ -19,7 +19,7 @@ class Memoryless(Dense):
 
 
 @downlinks.register("ef14")
-class ErrorFeedback(Downlink):
+class EF14Downlink(Downlink):
     """w^{t+1} = C(g^t + e^t), one message for all; e^{t+1} = g^t + e^t − w^{t+1} stays on the server."""
 
     server_state = ("e",)

@@ -15,7 +15,7 @@ from .base import Downlink, Uplink, downlinks, probability, uplinks
 
 
 @uplinks.register("marina")
-class Marina(Uplink):
+class MarinaUplink(Uplink):
     """c^t ~ Bernoulli(p), one coin for all.
 
     c^t = 1: g^{t+1} = Σ w_i ∇f_i(x^{t+1});   c^t = 0: g^{t+1} = g^t + Σ w_i C_i(∇f_i(x^{t+1}) − ∇f_i(x^t)).
@@ -52,7 +52,7 @@ class Marina(Uplink):
 
 
 @downlinks.register("marina-p")
-class MarinaP(Downlink):
+class MarinaPDownlink(Downlink):
     """c^t ~ Bernoulli(p).
 
     c^t = 1: w_i^{t+1} = x^{t+1}, broadcast;   c^t = 0: w_i^{t+1} = w_i^t + Q_i(x^{t+1} − x^t), a message for each

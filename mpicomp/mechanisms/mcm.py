@@ -17,7 +17,7 @@ def memory_rate(compressor: Compressor, d: int, n: int) -> float:
 
 
 @downlinks.register("mcm")
-class MCM(Downlink):
+class MCMDownlink(Downlink):
     """Ω^{t+1} = C(x^{t+1} − H^t), one message for all; w^{t+1} = H^t + Ω^{t+1}; H^{t+1} = H^t + rate·Ω^{t+1}. H⁰ = x⁰.
 
     Gradients are taken at w; the server steps from its exact x.
@@ -57,7 +57,7 @@ class MCM(Downlink):
 
 
 @downlinks.register("rand-mcm")
-class RandMCM(Downlink):
+class RandMCMDownlink(Downlink):
     """MCM with a message of its own for each client: Ω_i = C_i(x^{t+1} − H_i^t); w_i = H_i^t + Ω_i; H_i ← H_i + rate·Ω_i.
 
     The memories differ, so **the server must hold all of them: O(nd)**.

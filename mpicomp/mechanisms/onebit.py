@@ -12,8 +12,8 @@ import numpy as np
 from ..compressors import Compressor
 from ..compressors.identity import Identity
 from .base import Uplink
-from .direct import Dense
-from .error_feedback import ErrorFeedback
+from .direct import DenseDownlink
+from .error_feedback import EF14Downlink
 
 
 class MomentumUplink(Uplink):
@@ -49,12 +49,12 @@ class MomentumUplink(Uplink):
         return self.mean
 
 
-class MomentumDownlink(ErrorFeedback):
+class MomentumDownlink(EF14Downlink):
     """t < T_w: the estimate as it is; later C(m + e) with the server's error memory e."""
 
     def __init__(self, compressor: Compressor, warmup: int):
         super().__init__(compressor)
-        self.warmup, self.dense = warmup, Dense()
+        self.warmup, self.dense = warmup, DenseDownlink()
 
     def prepare(self):
         super().prepare()

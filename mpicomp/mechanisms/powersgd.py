@@ -30,7 +30,7 @@ def matrix_shape(d: int, rows: int | None, rank: int | None) -> tuple[int, int, 
     return rows, cols, min(2, largest) if rank is None else rank
 
 
-class PowerSGD(Uplink):
+class PowerSGDUplink(Uplink):
     """Algorithms 1 and 2 of the paper, for one matrix: M_i is the vector ∇f_i(x^t) + e_i, row after row, filled up with zeros.
 
     M_i Q up, P = Σ w_i M_i Q down, orthonormalised by every rank (Gram and Schmidt, the same bits); Q_i = M_iᵀP up, Q = Σ w_i Q_i down;

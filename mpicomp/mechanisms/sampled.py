@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from .direct import Direct
+from .direct import DirectUplink
 
 
-class Sampled(Direct):
+class SampledUplink(DirectUplink):
     """g^t = Σ_{i∈S_t} (w_i/p_i) C(∇f_i(x^t)), p_i = Prob(i ∈ S_t): unbiased; 1/s for each of s clients drawn from n without replacement."""
 
     def prepare(self):

@@ -10,10 +10,10 @@ from ..compressors import Compressor
 from ..compressors.identity import Identity
 from ..participation import Sampling
 from .base import Downlink
-from .marina import Marina
+from .marina import MarinaUplink
 
 
-class SampledMarina(Marina):
+class SampledMarinaUplink(MarinaUplink):
     """MARINA whose compressed rounds ask only a sample.
 
     g^{t+1} = g^t + Σ ξ_i C_i(∇f_i(x^{t+1}) − ∇f_i(x^t)), E ξ_i = 1/n.
@@ -39,7 +39,7 @@ class SampledMarina(Marina):
         self.link.gather(self.codec, V, round, self.mean, active=xi > 0, weights=xi)
 
 
-class CatchUp(Downlink):
+class CatchUpDownlink(Downlink):
     """x^{t+1} travels only to the clients that round t+1 asks; who was not asked in round t gets x^t, too.
 
     Every client that is asked thus has the two points whose gradients it must compare, and the bytes of catching up
@@ -53,7 +53,7 @@ class CatchUp(Downlink):
     client_state = ("w_i", "before_i")
     server_state = ("x",)
 
-    def __init__(self, uplink: SampledMarina):
+    def __init__(self, uplink: SampledMarinaUplink):
         self.uplink = uplink
 
     def prepare(self):
@@ -104,7 +104,7 @@ class TwoPoints:
     oracle : the oracle. downlink : where the points are.
     """
 
-    def __init__(self, oracle: Any, downlink: CatchUp):
+    def __init__(self, oracle: Any, downlink: CatchUpDownlink):
         self.oracle, self.downlink, self.block, self.dim = oracle, downlink, oracle.block, oracle.dim
 
     def move(self, points: np.ndarray, round: int) -> None:

@@ -9,7 +9,7 @@ from .base import Uplink, uplinks
 
 
 @uplinks.register("vote")
-class Vote(Uplink):
+class VoteUplink(Uplink):
     """g^t = Σ_i sign(∇f_i(x^t)): every client has one vote, whatever the weights. Bernstein et al. 2018, Algorithm 3.
 
     Parameters

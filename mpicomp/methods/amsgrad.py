@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from ..errors import ConfigError
-from ..mechanisms.direct import Direct
-from ..mechanisms.ef14 import EF14
-from ..mechanisms.error_feedback import ErrorFeedback, Memoryless
+from ..mechanisms.direct import DirectUplink
+from ..mechanisms.ef14 import EF14Uplink
+from ..mechanisms.error_feedback import DirectDownlink, EF14Downlink
 from .base import Parts, methods
 from .cd_adam import AMSGradMethod
 
@@ -27,7 +27,7 @@ class AMSGradDense(AMSGradMethod):
             )
 
     def compose(self, setting, step_size):
-        return Parts(Direct(), optimizer=self.amsgrad(setting))
+        return Parts(DirectUplink(), optimizer=self.amsgrad(setting))
 
 
 @methods.register("amsgrad-naive")
@@ -42,8 +42,8 @@ class AMSGradNaive(AMSGradMethod):
     takes_downlink_compressor = True
 
     def compose(self, setting, step_size):
-        downlink = Memoryless(setting.downlink_compressor)
-        return Parts(Direct(setting.compressor), downlink, self.amsgrad(setting), replicated=True)
+        downlink = DirectDownlink(setting.downlink_compressor)
+        return Parts(DirectUplink(setting.compressor), downlink, self.amsgrad(setting), replicated=True)
 
 
 @methods.register("ef-amsgrad")
@@ -62,5 +62,5 @@ class EFAMSGrad(AMSGradMethod):
     needs = "contractive"
 
     def compose(self, setting, step_size):
-        uplink, downlink = EF14(setting.compressor, 1.0), ErrorFeedback(setting.downlink_compressor)
+        uplink, downlink = EF14Uplink(setting.compressor, 1.0), EF14Downlink(setting.downlink_compressor)
         return Parts(uplink, downlink, self.amsgrad(setting), replicated=True)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from math import sqrt
 
-from ..mechanisms.diana import Diana as DianaUplink
-from ..mechanisms.error_feedback import Memoryless
+from ..mechanisms.diana import DianaUplink as DianaUplink
+from ..mechanisms.error_feedback import DirectDownlink
 from .base import Parts, Setting, methods
 from .diana import Diana
 
@@ -40,7 +40,7 @@ class Artemis(Diana):
 
     def compose(self, setting, step_size):
         uplink = DianaUplink(setting.compressor, self.shift(setting))
-        return Parts(uplink, Memoryless(setting.downlink_compressor), replicated=True)
+        return Parts(uplink, DirectDownlink(setting.downlink_compressor), replicated=True)
 
     def step_size(self, setting):
         self.refuse_minibatch(setting)

@@ -16,7 +16,7 @@ import numpy as np
 from ..compressors import Compressor
 from ..errors import ConfigError, TheoryError
 from ..mechanisms.base import Downlink, Uplink
-from ..mechanisms.direct import Dense
+from ..mechanisms.direct import DenseDownlink
 from ..optimizers import GradientDescent, Optimizer
 from ..participation import Participation
 from ..problems import Problem, Smoothness
@@ -88,7 +88,7 @@ class Parts:
     """
 
     uplink: Uplink
-    downlink: Downlink = field(default_factory=Dense)
+    downlink: Downlink = field(default_factory=DenseDownlink)
     optimizer: Optimizer = field(default_factory=GradientDescent)
     oracle: Callable[[Any], Any] | None = None
     weights: np.ndarray | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..errors import TheoryError
-from ..mechanisms.ef21 import EF21, EF21P
+from ..mechanisms.ef21 import EF21PDownlink, EF21Uplink
 from ..optimizers.adam import AMSGrad
 from .base import Method, Parts, methods
 
@@ -60,5 +60,5 @@ class CDAdam(AMSGradMethod):
     needs = "contractive"
 
     def compose(self, setting, step_size):
-        uplink, downlink = EF21(setting.compressor), EF21P(setting.downlink_compressor)
+        uplink, downlink = EF21Uplink(setting.compressor), EF21PDownlink(setting.downlink_compressor)
         return Parts(uplink, downlink, self.amsgrad(setting), replicated=True)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from ..errors import ConfigError
-from ..mechanisms.core import Core as CoreUplink
-from ..mechanisms.known import Known
+from ..mechanisms.core import CoreUplink as CoreUplink
+from ..mechanisms.no_downlink import NoDownlink
 from .base import Method, Parts, methods
 
 
@@ -36,7 +36,7 @@ class CORE(Method):
             )
 
     def compose(self, setting, step_size):
-        return Parts(CoreUplink(self.m), Known(), replicated=True)
+        return Parts(CoreUplink(self.m), NoDownlink(), replicated=True)
 
     def step_size(self, setting):
         self.refuse_minibatch(setting)

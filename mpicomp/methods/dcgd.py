@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from math import sqrt
 
-from ..mechanisms.direct import Direct
+from ..mechanisms.direct import DirectUplink
 from .base import Method, Parts, methods
 
 
@@ -29,7 +29,7 @@ class DCGD(Method):
     neighbourhood = True
 
     def compose(self, setting, step_size):
-        return Parts(Direct(setting.compressor))
+        return Parts(DirectUplink(setting.compressor))
 
     def step_size(self, setting):
         self.refuse_minibatch(setting)

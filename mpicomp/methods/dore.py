@@ -5,8 +5,8 @@ from __future__ import annotations
 from math import sqrt
 
 from ..errors import ConfigError, TheoryError
-from ..mechanisms.diana import Diana as DianaUplink
-from ..mechanisms.dore import DoubleResidual
+from ..mechanisms.diana import DianaUplink as DianaUplink
+from ..mechanisms.dore import DoubleResidualDownlink
 from .artemis import damped_step
 from .base import Parts, methods
 from .diana import Diana
@@ -47,7 +47,7 @@ class DORE(Diana):
 
     def compose(self, setting, step_size):
         eta = self.largest_eta(setting) if self.eta is None else self.eta
-        downlink = DoubleResidual(setting.downlink_compressor, step_size, self.beta, eta)
+        downlink = DoubleResidualDownlink(setting.downlink_compressor, step_size, self.beta, eta)
         return Parts(DianaUplink(setting.compressor, self.shift(setting)), downlink, replicated=True)
 
     def step_size(self, setting):

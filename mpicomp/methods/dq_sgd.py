@@ -6,7 +6,7 @@ from math import sqrt
 
 from ..compressors.dynamic import dynamic
 from ..errors import ConfigError, TheoryError, unknown
-from ..mechanisms.dynamic import Budget, DynamicQuantization, ErrorTarget, MeanToStd
+from ..mechanisms.dynamic import BudgetUplink, DynamicQuantizationUplink, ErrorTargetUplink, MeanToStdUplink
 from .base import Method, Parts, Setting, methods
 
 RULES = ("nonconvex", "strongly-convex", "dual")
@@ -87,20 +87,20 @@ class DQSGD(Method):
     def compose(self, setting, step_size):
         return Parts(self.uplink(setting, step_size))
 
-    def uplink(self, setting: Setting, step_size: float) -> DynamicQuantization:
+    def uplink(self, setting: Setting, step_size: float) -> DynamicQuantizationUplink:
         """The mechanism with this rule."""
         compressor = dynamic(setting.compressor, self.name)
         if self.rule == "dual":
-            return ErrorTarget(compressor, self._levels_per_norm(setting, step_size))
+            return ErrorTargetUplink(compressor, self._levels_per_norm(setting, step_size))
         if self.rule == "nonconvex":
-            return Budget(compressor, self.budget, setting.rounds, 1.0, self.k)
+            return BudgetUplink(compressor, self.budget, setting.rounds, 1.0, self.k)
         a = self.rate(setting, step_size)
         if a is None:
             raise TheoryError(
                 "dq-sgd: the strongly convex rule needs the rate of convergence, and μ of this problem is not known; give it, for "
                 "example --set method.a=0.99, or take rule=nonconvex"
             )
-        return Budget(compressor, self.budget, setting.rounds, a, self.k)
+        return BudgetUplink(compressor, self.budget, setting.rounds, a, self.k)
 
     def _levels_per_norm(self, setting: Setting, step: float):
         L, d, n, N = setting.smoothness.L, setting.dim, setting.n_clients, max(setting.rounds, 1)
@@ -150,7 +150,7 @@ class AdaQS(Method):
         dynamic(compressor, self.name)
 
     def compose(self, setting, step_size):
-        return Parts(MeanToStd(dynamic(setting.compressor, self.name), self.bits))
+        return Parts(MeanToStdUplink(dynamic(setting.compressor, self.name), self.bits))
 
     def step_size(self, setting):
         self.refuse_minibatch(setting)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ..mechanisms.direct import Direct
-from ..mechanisms.ef21 import EF21P as EF21PDownlink
+from ..mechanisms.direct import DirectUplink
+from ..mechanisms.ef21 import EF21PDownlink as EF21PDownlink
 from .base import Method, Parts, methods
 from .ef21 import xi
 
@@ -26,7 +26,7 @@ class EF21P(Method):
     needs = "contractive"
 
     def compose(self, setting, step_size):
-        return Parts(Direct(), EF21PDownlink(setting.compressor))
+        return Parts(DirectUplink(), EF21PDownlink(setting.compressor))
 
     def step_size(self, setting):
         self.refuse_minibatch(setting)

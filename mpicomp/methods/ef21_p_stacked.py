@@ -5,10 +5,10 @@ from __future__ import annotations
 from math import sqrt
 
 from ..mechanisms.base import Uplink
-from ..mechanisms.diana import Diana as DianaUplink
-from ..mechanisms.direct import Direct
-from ..mechanisms.ef21 import EF21 as EF21Uplink
-from ..mechanisms.ef21 import EF21P as EF21PDownlink
+from ..mechanisms.diana import DianaUplink as DianaUplink
+from ..mechanisms.direct import DirectUplink
+from ..mechanisms.ef21 import EF21PDownlink as EF21PDownlink
+from ..mechanisms.ef21 import EF21Uplink as EF21Uplink
 from .base import Method, Parts, Setting, methods
 from .ef21 import EF21, expansion, xi
 
@@ -124,7 +124,7 @@ class EF21PWithDCGD(Stacked):
     needs = "unbiased"
 
     def uplink(self, setting):
-        return Direct(setting.compressor)
+        return DirectUplink(setting.compressor)
 
     def step_size(self, setting):
         self.refuse_minibatch(setting)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..errors import ConfigError
-from ..mechanisms.direct import Direct
+from ..mechanisms.direct import DirectUplink
 from .base import Method, Parts, methods
 
 
@@ -23,7 +23,7 @@ class GD(Method):
             raise ConfigError(f"method 'gd' sends dense vectors; with compressor {compressor.spec!r} it is method dcgd")
 
     def compose(self, setting, step_size):
-        return Parts(Direct())
+        return Parts(DirectUplink())
 
     def step_size(self, setting):
         self.refuse_minibatch(setting)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from math import sqrt
 
 from ..errors import ConfigError, TheoryError
-from ..mechanisms.direct import Direct
-from ..mechanisms.ef21 import EF21
-from ..mechanisms.sampled import Sampled
+from ..mechanisms.direct import DirectUplink
+from ..mechanisms.ef21 import EF21Uplink
+from ..mechanisms.sampled import SampledUplink
 from ..oracles.local import Local
 from ..participation import Nice
 from .base import Method, Parts, Setting, methods
@@ -59,9 +59,9 @@ class LocalSGD(Method):
         compressor = setting.compressor
         s = self.taking_part(setting)
         participation = Nice(s, setting.n_clients, setting.seed) if s else None
-        memoryless = Sampled if participation else Direct
+        memoryless = SampledUplink if participation else DirectUplink
         return Parts(
-            memoryless(compressor) if compressor.unbiased else EF21(compressor),
+            memoryless(compressor) if compressor.unbiased else EF21Uplink(compressor),
             oracle=lambda oracle: Local(oracle, self.local_steps, step, self.proximal),
             participation=participation,
         )

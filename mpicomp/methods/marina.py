@@ -10,7 +10,7 @@ import numpy as np
 from ..compressors import Compressor
 from ..errors import ConfigError
 from ..mechanisms.base import probability
-from ..mechanisms.marina import Marina as MarinaUplink
+from ..mechanisms.marina import MarinaUplink as MarinaUplink
 from .base import Method, Parts, Setting, methods
 
 AUTO, BITS = "auto", "bits"
@@ -25,7 +25,7 @@ def relative_length(compressor: Compressor, setting: Setting) -> float:
     """c: the length of a message, with the scalar that a common radius needs, over a dense one's."""
     wire = np.dtype(setting.wire_dtype)
     codec = compressor.bind(setting.dim, setting.n_clients, wire)
-    nbytes = codec.max_nbytes + (wire.itemsize if codec.agreed is not None else 0)
+    nbytes = codec.max_nbytes + (wire.itemsize if codec.round_maximum is not None else 0)
     return min(1.0, nbytes / (setting.dim * wire.itemsize))
 
 

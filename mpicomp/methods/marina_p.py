@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from math import sqrt
 
-from ..mechanisms.direct import Direct
-from ..mechanisms.marina import MarinaP as MarinaPDownlink
+from ..mechanisms.direct import DirectUplink
+from ..mechanisms.marina import MarinaPDownlink as MarinaPDownlink
 from .base import Parts, methods
 from .marina import Marina
 
@@ -33,7 +33,7 @@ class MarinaP(Marina):
     paper = "Gruntkowska, Tyurin and Richtárik 2024, MARINA-P"
 
     def compose(self, setting, step_size):
-        return Parts(Direct(), MarinaPDownlink(setting.compressor, self.probability(setting)))
+        return Parts(DirectUplink(), MarinaPDownlink(setting.compressor, self.probability(setting)))
 
     def step_for(self, setting, p):
         s, theta = setting.smoothness, setting.compressor.theta(setting.dim, setting.n_clients)

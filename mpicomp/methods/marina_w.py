@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from ..errors import TheoryError
-from ..mechanisms.direct import Dense
-from ..mechanisms.sampled_marina import CatchUp, SampledMarina, TwoPoints
+from ..mechanisms.direct import DenseDownlink
+from ..mechanisms.sampled_marina import CatchUpDownlink, SampledMarinaUplink, TwoPoints
 from ..participation import Sampling
 from .base import Parts, Setting, methods
 from .marina import Marina
@@ -93,8 +93,8 @@ class MarinaW(Marina):
         return V
 
     def compose(self, setting, step_size):
-        uplink = SampledMarina(setting.compressor, self.probability(setting), self.sampler(setting))
+        uplink = SampledMarinaUplink(setting.compressor, self.probability(setting), self.sampler(setting))
         if not self.catch_up:
-            return Parts(uplink, Dense())
-        downlink = CatchUp(uplink)
+            return Parts(uplink, DenseDownlink())
+        downlink = CatchUpDownlink(uplink)
         return Parts(uplink, downlink, oracle=lambda oracle: TwoPoints(oracle, downlink))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from ..errors import ConfigError, TheoryError
-from ..mechanisms.known import Known
-from ..mechanisms.powersgd import PowerSGD as PowerSGDUplink
+from ..mechanisms.no_downlink import NoDownlink
+from ..mechanisms.powersgd import PowerSGDUplink as PowerSGDUplink
 from ..mechanisms.powersgd import matrix_shape
 from .base import Method, Parts, methods
 from .ef21 import xi
@@ -42,7 +42,7 @@ class PowerSGD(Method):
             )
 
     def compose(self, setting, step_size):
-        return Parts(PowerSGDUplink(self.rank, self.rows, self.warm_start), Known(), replicated=True)
+        return Parts(PowerSGDUplink(self.rank, self.rows, self.warm_start), NoDownlink(), replicated=True)
 
     def step_size(self, setting):
         self.refuse_minibatch(setting)

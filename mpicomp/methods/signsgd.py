@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from ..errors import ConfigError, TheoryError
-from ..mechanisms.error_feedback import Memoryless
-from ..mechanisms.vote import Vote
+from ..mechanisms.error_feedback import DirectDownlink
+from ..mechanisms.vote import VoteUplink
 from .base import Method, Parts, methods
 
 
@@ -29,7 +29,7 @@ class SignSGD(Method):
             )
 
     def compose(self, setting, step_size):
-        return Parts(Vote(setting.compressor), Memoryless(setting.downlink_compressor), replicated=True)
+        return Parts(VoteUplink(setting.compressor), DirectDownlink(setting.downlink_compressor), replicated=True)
 
     def step_size(self, setting):
         raise TheoryError(

@@ -40,7 +40,7 @@ class Page(Tracked):
     def value(self) -> np.ndarray:
         """v_i^t."""
         if self.round == 0:
-            self.oracle.difference()  # zero; a rehearsal thus meets this kernel whatever its coins show
+            self.oracle.difference()  # zero; a warm-up thus meets this kernel whatever its coins show
             self.v_i[:] = self.oracle.full()
             return self.v_i
         toss(

@@ -60,7 +60,7 @@ def oracles(session: Session) -> Iterator[tuple[str, Any]]:
         oracle, depth = getattr(oracle, "oracle", None), depth + 1
 
 
-def collect(session: Session) -> dict[str, np.ndarray]:
+def state_arrays(session: Session) -> dict[str, np.ndarray]:
     """This rank's arrays. `served/...` have the columns of a server's slice, `server/...` are the same on all servers, `worker/...` are
     a worker's: `clients` has a row for each hosted client, `shared` is the same on all workers, `points` is one or the other."""
     arrays: dict[str, Any] = {}
@@ -106,7 +106,7 @@ def save(session: Session, config: Config, t: int, record: dict[str, Any], comm:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"rank-{rank:05d}.npz"
-        arrays: dict[str, Any] = collect(session)
+        arrays: dict[str, Any] = state_arrays(session)
         _write(path, lambda file: np.savez(file, **arrays))
         clients, served = session.exchange.clients, session.exchange.served
         entry |= {"sha256": _digest(path), "first": int(clients[0]) if len(clients) else 0, "clients": len(clients)}
@@ -228,7 +228,7 @@ class Checkpoint:
         """Put the saved state into a fresh session of any number of workers."""
         exchange = session.exchange
         if exchange.is_server:
-            for name, target in collect(session).items():
+            for name, target in state_arrays(session).items():
                 if name.startswith("server/"):
                     target[...] = self._shard(0)[name]
                 elif name.startswith("served/"):
@@ -255,7 +255,7 @@ class Checkpoint:
     def _worker_rows(self, session: Session, name: str) -> np.ndarray:
         """The saved rows for this rank's clients, or one row where this rank has one for all of them."""
         clients = session.exchange.clients
-        target = collect(session).get(name)
+        target = state_arrays(session).get(name)
         rows = len(target) if target is not None else len(session.points)
         return np.stack([self._row(name, int(i)) for i in clients[: rows if rows == len(clients) else 1]])
 
@@ -274,8 +274,8 @@ class Checkpoint:
 
 
 def _assign(session: Session, name: str, saved: np.ndarray) -> None:
-    """Put an array where `collect` found it; one that is not allocated yet becomes a copy."""
-    target = collect(session).get(name)
+    """Put an array where `state_arrays` found it; one that is not allocated yet becomes a copy."""
+    target = state_arrays(session).get(name)
     if target is not None:
         target[...] = saved
         return

@@ -49,7 +49,7 @@ class Config:
     resume : go on from the checkpoints of a run directory, or "auto": from those under `out` where there are any.
     on_failure : when a rank dies: "stop" the job; "restart" or "restart:N" it (`mpicomp launch` does), at most N times, from its last
         checkpoint; "continue" (or "continue:rehost") with its clients on the other ranks, "continue:drop" without them.
-    verify_bytes : compare the ledger with an independent count below MPI (`cluster/witness.py`).
+    verify_bytes : compare the ledger with an independent count below MPI (`cluster/byte_check.py`).
     allow_unsafe : run combinations that no theory covers.
     """
 

@@ -12,7 +12,7 @@ import time
 from types import FrameType
 from typing import Any, NamedTuple
 
-from ..cluster.exchange import Exchange
+from ..exchanges.base import Exchange
 from ..wire import FLAG_CHECKPOINT, FLAG_DIVERGED, FLAG_REQUEST, FLAG_STOP
 from .config import Config
 
@@ -66,22 +66,22 @@ class Control:
     def before_round(self) -> None:
         """Decide what this rank's frames say in the coming round."""
         exchange, now = self.exchange, time.monotonic()
-        exchange.says = 0
-        if exchange.leads:
+        exchange.flags_sent = 0
+        if exchange.is_root:
             limit, seconds = self.config.time_limit, self.config.checkpoint_seconds
-            if self._asked or exchange.heard & FLAG_REQUEST or (limit and now - self._start >= limit):
-                exchange.says |= FLAG_STOP
+            if self._asked or exchange.flags_seen & FLAG_REQUEST or (limit and now - self._start >= limit):
+                exchange.flags_sent |= FLAG_STOP
             if seconds and now - self._last >= seconds:
                 self._last = now
-                exchange.says |= FLAG_CHECKPOINT
+                exchange.flags_sent |= FLAG_CHECKPOINT
         elif self._asked:
-            exchange.says = FLAG_REQUEST
-        exchange.heard = 0
+            exchange.flags_sent = FLAG_REQUEST
+        exchange.flags_seen = 0
 
     def after_round(self, t: int) -> Orders:
         """The orders for the end of the round that was the t-th."""
         exchange, every = self.exchange, self.config.checkpoint_every
-        order = exchange.says | exchange.heard
+        order = exchange.flags_sent | exchange.flags_seen
         stop, diverged = bool(order & FLAG_STOP), bool(order & FLAG_DIVERGED)
         checkpoint = bool(order & FLAG_CHECKPOINT) or bool(every and t % every == 0) or stop
         return Orders(checkpoint and not diverged and self.config.out is not None, stop, diverged)

@@ -1,4 +1,4 @@
-"""From the configuration to the exchange of a run, and to the one that its rehearsal takes."""
+"""From the configuration to the exchange of a run, and to the one that its warm-up takes."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from functools import partial
 
 import numpy as np
 
-from ..cluster.allreduce import AllreduceExchange
 from ..cluster.clock import Clock
-from ..cluster.collective import CollectiveExchange
 from ..cluster.comm import Comm
-from ..cluster.exchange import Exchange
-from ..cluster.hierarchical import HierarchicalExchange, LocalSummingExchange
 from ..cluster.ledger import Ledger
-from ..cluster.local import LocalExchange
-from ..cluster.p2p import P2PExchange
-from ..cluster.sharded import LocalShardedExchange, ShardedExchange, alignment_of
 from ..errors import ConfigError
+from ..exchanges.allreduce import AllreduceExchange
+from ..exchanges.base import Exchange
+from ..exchanges.collective import CollectiveExchange
+from ..exchanges.hierarchical import HierarchicalExchange, LocalSummingExchange
+from ..exchanges.local import LocalExchange
+from ..exchanges.p2p import P2PExchange
+from ..exchanges.sharded import LocalShardedExchange, ShardedExchange, alignment_of
 from ..problems import Problem
 from .config import Config
 from .session import Composition
@@ -54,7 +54,7 @@ def make_exchange(config: Config, problem: Problem, composition: Composition, co
     return _OVER_MPI[config.exchange](comm, n, d, dtype, weights, clock)
 
 
-def rehearsal_exchange(config: Config, problem: Problem, composition: Composition, ranks: int) -> Exchange:
+def warmup_exchange(config: Config, problem: Problem, composition: Composition, ranks: int) -> Exchange:
     """An exchange of this process alone, with two clients, that calls the kernels which the configured one will call on so many ranks."""
     n, d, dtype, clients = problem.n_clients, problem.dim, np.dtype(config.dtype), np.arange(min(2, problem.n_clients))
     if ranks > 1 and config.exchange == "sharded":

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from ..cluster.byte_check import VerifiedComm, verified_comm
 from ..cluster.comm import Comm
 from ..cluster.recovery import OnFailure
-from ..cluster.team import Team, threads_of
-from ..cluster.witness import WitnessedComm, witnessed
+from ..cluster.threads import CodecThreads, threads_of
 from ..compressors import Compressor
 from ..errors import ConfigError, UserError
 from ..methods import Method
@@ -21,13 +21,13 @@ from .abort import guard
 from .checkpoint import refuse_other_checkpoints, resume, save
 from .config import Config
 from .control import Control
-from .exchanges import make_exchange, rehearsal_exchange
+from .exchanges import make_exchange, warmup_exchange
 from .record import Progress, Record, conclude
-from .rehearsal import rehearse
 from .results import Result, check_directory
 from .session import Composition, Session, build_problem
 from .stall import CHECKPOINT, END, EVALUATION, ROUND, StallWatch
 from .survival import Snapshot, Stage, persevere
+from .warmup import warm_up
 
 
 def run(
@@ -80,7 +80,7 @@ def run(
 def _counted(comm: Any, config: Config) -> Comm | None:
     if comm is not None and comm.Get_size() > 1:
         by_node = config.exchange.startswith("hierarchical")
-        return witnessed(comm, by_node) if config.verify_bytes else Comm(comm, by_node=by_node)
+        return verified_comm(comm, by_node) if config.verify_bytes else Comm(comm, by_node=by_node)
     if config.verify_bytes:
         raise ConfigError(
             "verify_bytes in one process: nothing goes through MPI; start several, `mpicomp launch -n 5 -- run --verify-bytes ...`"
@@ -115,12 +115,12 @@ def _run(
     composition = Composition(staged, problem, own.get("method"), own.get("compressor"))
     step_size = _agree(comm, staged, composition)
     exchange = make_exchange(config, problem, composition, comm)
-    exchange.team = Team(threads_of(config.threads, 1 if comm is None else comm.size))
+    exchange.threads = CodecThreads(threads_of(config.threads, 1 if comm is None else comm.size))
     start = None if stage.x is None else np.array(stage.x)
     session = Session(staged, problem, composition.parts(step_size), exchange, step_size, start)
     setup = time.perf_counter() - started
-    practice = rehearsal_exchange(staged, problem, composition, 1 if comm is None else comm.size)
-    rehearse(staged, problem, composition, step_size, practice)
+    practice = warmup_exchange(staged, problem, composition, 1 if comm is None else comm.size)
+    warm_up(staged, problem, composition, step_size, practice)
     if comm is not None:
         comm.meet()
     warmup = time.perf_counter() - started - setup
@@ -135,8 +135,8 @@ def _run(
         watch.at = (END, rounds)
         overhead = {"setup": setup, "warmup": warmup}
         result = conclude(config, problem, composition, session, record, rounds, overhead, comm)
-        if isinstance(comm, WitnessedComm):
-            result.witness = comm.verify()
+        if isinstance(comm, VerifiedComm):
+            result.byte_check = comm.verify()
         if comm is not None:
             comm.barrier()  # nobody ends, which a launcher may take for a failure, before the results are written
         return result

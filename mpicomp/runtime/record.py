@@ -10,8 +10,8 @@ import numpy as np
 
 from ..cluster.clock import PHASES, median_interval
 from ..cluster.comm import Comm
-from ..cluster.exchange import Exchange
 from ..cluster.ledger import Ledger, describe
+from ..exchanges.base import Exchange
 from ..problems import Problem
 from .checkpoint import newest
 from .config import Config
@@ -102,7 +102,7 @@ class Record:
             self._flag[0] = self.reached or self.diverged
             if self.progress:
                 self.progress(self.history[-1])
-        session.exchange.spread(self._flag)
+        session.exchange.broadcast_model(self._flag)
         return bool(self._flag[0])
 
     def diverge(self, t: int) -> None:
@@ -138,7 +138,7 @@ class Record:
         """(traffic summed over ranks, seconds by rank and phase, round totals by rank), on the server."""
         exchange, clock = self.session.exchange, self.session.clock
         traffic = exchange.ledger.traffic
-        rows = exchange.collect(np.concatenate([traffic.ravel().astype(np.float64), clock.seconds, [clock.total]]))
+        rows = exchange.gather_rows(np.concatenate([traffic.ravel().astype(np.float64), clock.seconds, [clock.total]]))
         if rows is None:
             return None
         carried: Any = self._carried
@@ -245,5 +245,5 @@ def _calls(ledger: Ledger) -> dict[str, list[int]]:
 
 
 def _maxima(exchange: Exchange, values: list[float]) -> np.ndarray:
-    rows = exchange.collect(np.array(values))
+    rows = exchange.gather_rows(np.array(values))
     return rows.max(axis=0) if rows is not None else np.array(values)

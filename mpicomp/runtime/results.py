@@ -29,7 +29,7 @@ class Result:
     Attributes
     ----------
     x : the model x^T, shape (d,). history : one dict for each evaluation. summary, manifest : as in the files.
-    witness : with `verify_bytes`, what `WitnessedComm.verify` found; complete on the server.
+    byte_check : with `verify_bytes`, what `VerifiedComm.verify` found; complete on the server.
     interrupted : a signal or the time limit stopped it after a checkpoint.
     """
 
@@ -38,7 +38,7 @@ class Result:
     history: list[dict[str, Any]] = field(default_factory=list)
     summary: dict[str, Any] = field(default_factory=dict)
     manifest: dict[str, Any] = field(default_factory=dict)
-    witness: dict[str, Any] | None = None
+    byte_check: dict[str, Any] | None = None
     interrupted: bool = False
 
     def save(self, directory: str | Path) -> None:

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from ..cluster.clock import COMPUTE, STEP, Clock
-from ..cluster.exchange import Exchange
 from ..compressors import Compressor, compressors
 from ..errors import ConfigError
+from ..exchanges.base import Exchange
 from ..kernels import njit
 from ..mechanisms.base import Link
 from ..methods import Method, Parts, Setting, methods
@@ -209,7 +209,7 @@ class Session:
 
     def order_stop(self) -> None:
         """Server, before the downlink of a round in which g or x is not finite: its frames order all ranks to stop."""
-        self.exchange.says |= FLAG_STOP | FLAG_DIVERGED
+        self.exchange.flags_sent |= FLAG_STOP | FLAG_DIVERGED
 
     def suspect(self) -> int:
         """The first client of this rank whose last gradient has a NaN or Inf; -1 where there is none."""
@@ -222,7 +222,7 @@ class Session:
     def evaluate(self) -> tuple[float, float]:
         """f(x) and ‖∇f(x)‖² at the server's model, the same bits for any placement; meaningful on the rank that leads."""
         x = np.array(self.exchange.assemble(self.x))
-        self.exchange.spread(x)
+        self.exchange.broadcast_model(x)
         self.evaluated = x
         vector = np.zeros(1 + x.shape[1])
         self.exchange.chain(vector, lambda v: self._add_evaluation(x, v))
@@ -232,7 +232,7 @@ class Session:
 
     def measure(self) -> dict[str, float]:
         """What the problem has to tell of the model just evaluated beside these two, by name; empty on ranks that do not lead."""
-        if not self.exchange.leads:
+        if not self.exchange.is_root:
             return {}
         return dict(zip(self.problem.measures, map(float, self.problem.measure(self.evaluated[0])), strict=True))
 

@@ -21,10 +21,10 @@ import numpy as np
 
 from ..cluster.comm import Comm
 from ..cluster.placement import Placement
-from ..cluster.recovery import Crew, Member, OnFailure
+from ..cluster.recovery import Member, OnFailure, Survivors
 from ..errors import RankFailure
 from ..problems import Problem
-from ..problems.remaining import Remaining
+from ..problems.subset import SubsetProblem
 from .abort import Guarded
 from .checkpoint import newest
 from .config import Config
@@ -53,7 +53,7 @@ class Stage:
 
     def problem(self, whole: Problem) -> Problem:
         """The problem of the clients that take part."""
-        return whole if self.clients is None else Remaining(whole, np.array(self.clients))
+        return whole if self.clients is None else SubsetProblem(whole, np.array(self.clients))
 
     def config(self, config: Config) -> Config:
         """After a drop rounds count from zero, so that methods see their first round; hence another seed, for other draws."""
@@ -85,41 +85,43 @@ def persevere(attempt: Attempt, config: Config, held: Guarded) -> Result:
     EnvironmentMismatch : MPI cannot go on without a dead rank.
     RankFailure : the server has died.
     """
-    crew, stage = Crew(held.comm), Stage(config.resume)
+    survivors, stage = Survivors(held.comm), Stage(config.resume)
     while True:
         seen = Snapshot()
-        action = partial(_together, attempt, crew, held, stage, seen)
-        well, result = crew.attempt(action)
+        action = partial(_together, attempt, survivors, held, stage, seen)
+        well, result = survivors.attempt(action)
         if well and result is not None:
             return result
-        size, lost = len(crew.members), crew.close_ranks()
-        held.move(crew.comm)
-        if crew.members[0].rank != 0:
+        size, lost = len(survivors.members), survivors.close_ranks()
+        held.move(survivors.comm)
+        if survivors.members[0].rank != 0:
             raise RankFailure(
                 f"{_named(lost)} died; the server was among them, and without its x nobody can go on: use --resume auto"
             )
-        stage = _next(config, stage, seen, crew, lost, size)
+        stage = _next(config, stage, seen, survivors, lost, size)
 
 
-def _together(attempt: Attempt, crew: Crew, held: Guarded, stage: Stage, seen: Snapshot, comm: Comm) -> Result:
+def _together(
+    attempt: Attempt, survivors: Survivors, held: Guarded, stage: Stage, seen: Snapshot, comm: Comm
+) -> Result:
     held.renew()
-    agreed = Stage(**comm.bcast_json(dataclasses.asdict(stage)))
-    result = attempt(comm if comm.size > 1 else None, agreed, seen)
+    told = Stage(**comm.bcast_json(dataclasses.asdict(stage)))
+    result = attempt(comm if comm.size > 1 else None, told, seen)
     held.release()
     return result
 
 
-def _next(config: Config, stage: Stage, seen: Snapshot, crew: Crew, lost: list[Member], size: int) -> Stage:
+def _next(config: Config, stage: Stage, seen: Snapshot, survivors: Survivors, lost: list[Member], size: int) -> Stage:
     """The next attempt's beginning, on the server; the others will hear of it."""
-    if crew.comm.Get_rank() != 0:
+    if survivors.comm.Get_rank() != 0:
         return stage
     loss: dict[str, Any] = {
         "ranks": [m.rank for m in lost],
         "hosts": [m.host for m in lost],
-        "ranks_left": len(crew.members),
+        "ranks_left": len(survivors.members),
     }
     if OnFailure.parse(config.on_failure).drops and seen.x is not None:
-        gone = _hosted(seen.n_clients, crew, lost, size)
+        gone = _hosted(seen.n_clients, survivors, lost, size)
         everybody = np.arange(seen.n_clients) if stage.clients is None else np.array(stage.clients)
         left = np.delete(everybody, gone).tolist()
         names = everybody[gone].tolist()
@@ -131,16 +133,21 @@ def _next(config: Config, stage: Stage, seen: Snapshot, crew: Crew, lost: list[M
         where = f"from {last}" if last is not None else "from the start, since there is no checkpoint"
         following = dataclasses.replace(stage, resume="auto" if last is not None else config.resume)
     following.losses = [*stage.losses, loss]
-    ranks = "rank is" if len(crew.members) == 1 else "ranks are"
+    ranks = "rank is" if len(survivors.members) == 1 else "ranks are"
     print(
-        f"mpicomp: {_named(lost)} died; {len(crew.members)} {ranks} left and go on {where}", file=sys.stderr, flush=True
+        f"mpicomp: {_named(lost)} died; {len(survivors.members)} {ranks} left and go on {where}",
+        file=sys.stderr,
+        flush=True,
     )
     return following
 
 
-def _hosted(n_clients: int, crew: Crew, lost: list[Member], size: int) -> list[int]:
+def _hosted(n_clients: int, survivors: Survivors, lost: list[Member], size: int) -> list[int]:
     """The clients of the ranks that are lost, as the attempt that failed numbered them."""
-    placement, before = Placement.star(n_clients, size), sorted([*crew.members, *lost], key=lambda member: member.rank)
+    placement, before = (
+        Placement.star(n_clients, size),
+        sorted([*survivors.members, *lost], key=lambda member: member.rank),
+    )
     return [int(i) for member in lost for i in placement.clients(before.index(member))]
 
 

@@ -1,100 +1,37 @@
-"""Filling the kernel cache of this host before a run: for one configuration, or for every compressor in every precision."""
+"""Before the first timed round: load every kernel that the run will need, or compile it, on every rank.
+
+All ranks do so at once; what the cache does not hold is compiled by one rank of each host, for which the others wait (see
+`mpicomp.kernels.cache`).
+"""
 
 from __future__ import annotations
 
-import time
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
-
-import numba
-import numpy as np
-
-from ..compressors import Compressor, compressors
-from ..compressors.base import Difference, Sum
-from ..errors import ConfigError
-from ..kernels.cache import Use, cache_use
-from ..kernels.random import downlink_keys, uplink_keys
+from ..exchanges.base import Exchange
+from ..mechanisms.base import Link
+from ..problems import Problem
 from .config import Config
-from .exchanges import rehearsal_exchange
-from .rehearsal import rehearse
-from .session import Composition, build_problem
+from .session import Composition, Session
 
-PRECISIONS = (("float32", "float32"), ("float64", "float64"), ("float64", "float32"))  # of the states, on the wire
-_OPTIONS = ("", ":fraction=0.1", ":bits=4")  # the first that a compressor takes; which one makes no other kernel
-_DIM, _CLIENTS = 4096, 4
+ROUNDS = 3
 
 
-@dataclass(frozen=True)
-class Warmth:
-    """What a warm-up found and did.
+def warm_up(config: Config, problem: Problem, composition: Composition, step_size: float, exchange: Exchange) -> None:
+    """Run a few rounds in this process, with states of their own, so that every kernel is compiled and loaded.
 
-    Attributes
-    ----------
-    uses : the kernels called, how often each was loaded and compiled. seconds : it took. directory : of the cache.
+    Coins are not tossed but alternate, and so do stages, so that both branches of a mechanism are seen.
     """
-
-    uses: list[Use]
-    seconds: float
-    directory: Path
-
-    @property
-    def compiled(self) -> int:
-        """How many kernels were compiled, each signature by itself."""
-        return sum(use.compiled for use in self.uses)
-
-    @property
-    def loaded(self) -> int:
-        """How many were in the cache."""
-        return sum(use.loaded for use in self.uses)
+    session = Session(config, problem, composition.parts(step_size), exchange, step_size)
+    for mechanism in (session.uplink, session.downlink):
+        mechanism.link.__class__ = _WarmUpLink
+    for t in range(ROUNDS):
+        session.round(t)
+    session.evaluate()
+    session.measure()
 
 
-def warm_up(config: Config, every_codec: bool = False) -> Warmth:
-    """Compile what is not in the cache yet, in this process, without MPI.
+class _WarmUpLink(Link):
+    def coin(self, p, round):
+        return round % 2 == 0
 
-    Parameters
-    ----------
-    config : the kernels of this run, its data, its theory. every_codec : all compressors in all precisions too.
-
-    Raises
-    ------
-    UserError : the configuration cannot run.
-    """
-    start = time.perf_counter()
-    problem = build_problem(config)
-    composition = Composition(config, problem)
-    exchange = rehearsal_exchange(config, problem, composition, ranks=2)
-    rehearse(config, problem, composition, composition.step_size(config.step), exchange)
-    if every_codec:
-        for name in compressors:
-            for dtype, wire in PRECISIONS:
-                _exercise(_example(name), dtype, wire)
-    directory = Path(numba.config.CACHE_DIR)  # type: ignore[attr-defined]
-    return Warmth(cache_use(), time.perf_counter() - start, directory)
-
-
-def _example(name: str) -> Compressor:
-    """A compressor of this name that can be bound to a dimension."""
-    for options in _OPTIONS:
-        try:
-            compressor: Compressor = compressors.create(name + options)
-            compressor.bind(_DIM, _CLIENTS)
-        except ConfigError:
-            continue
-        return compressor
-    raise ConfigError(f"compressor {name!r} can be made with none of {', '.join(_OPTIONS)}")
-
-
-def _exercise(compressor: Compressor, dtype: str, wire: str) -> None:
-    """Encode two clients' vectors, also as differences and sums, and decode and add them up."""
-    codec = compressor.bind(_DIM, _CLIENTS, wire)
-    vectors = np.random.default_rng(0).standard_normal((2, _DIM)).astype(dtype)
-    rows, buf = np.arange(2), np.zeros(2 * codec.max_nbytes, np.uint8)
-    kinds: list[Any] = [vectors]
-    kinds += [Difference(vectors, vectors.copy(), vectors.copy())] if codec.takes_difference else []
-    kinds += [Sum(vectors.copy(), vectors, 0.5)] if codec.takes_sum else []
-    for keys, kind in [(uplink_keys(0, 0), kind) for kind in kinds] + [(downlink_keys(0, 0), vectors)]:
-        if codec.agreed is not None and codec.measure is not None:
-            codec.agreed[0] = codec.measure(vectors, rows, rows, keys).max()
-        end = codec.encode(kind, rows, rows, keys, buf, 0, np.zeros(2, np.int64))
-        codec.decode_add(buf, 0, end, rows, rows, np.ones(2, dtype), keys, np.zeros_like(vectors))
+    def reached(self, round, start):
+        return round % 2 == 1

@@ -1,0 +1,1 @@
+"""What all commands share: the options of a run, tables, progress, units."""

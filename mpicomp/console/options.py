@@ -1,0 +1,140 @@
+"""The options of a run, which several commands take, and the communicator of the job that a command runs in."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+Option = typer.Option
+CUSTOM = ("uplink", "downlink", "smoothing")  # shorthands for --set method.uplink=... and so on
+
+
+def _options(
+    config: Annotated[
+        Path | None, typer.Argument(help="TOML file with any of the options below.", show_default=False)
+    ] = None,
+    method: Annotated[
+        str | None, Option(help="Method, `mpicomp list methods`; options as ef21:start=dense.  [marina]")
+    ] = None,
+    compressor: Annotated[
+        str | None, Option(help="Compressor, `mpicomp list compressors`: topk:k=10, qsgd:bits=4,bucket=512, ...")
+    ] = None,
+    downlink_compressor: Annotated[str | None, Option(help="For methods that compress in both directions.")] = None,
+    problem: Annotated[str | None, Option(help="Problem, `mpicomp list problems`.  [logistic]")] = None,
+    data: Annotated[
+        str | None, Option(help="Data set by name, or a LIBSVM file (.gz, .xz, .bz2 too).  [mushrooms]")
+    ] = None,
+    clients: Annotated[int | None, Option(help="Number of clients n.  [20]")] = None,
+    partition: Annotated[
+        str | None, Option(help="contiguous, shuffled, sorted or dirichlet:BETA.  [contiguous]")
+    ] = None,
+    features: Annotated[int | None, Option(help="Columns of the data.  [the largest index in the file]")] = None,
+    rounds: Annotated[int | None, Option(help="Rounds T.  [1000]")] = None,
+    tol: Annotated[float | None, Option(help="Stop once ‖∇f‖² is at most this; 0 never.  [0]")] = None,
+    step: Annotated[str | None, Option(help="theory, theory*FACTOR, or a number.  [theory]")] = None,
+    explosion: Annotated[
+        float | None, Option(help="Stop, diverged, once f is above f(x⁰) by so many |f(x⁰)|; 0 never.  [1e6]")
+    ] = None,
+    batch: Annotated[int | None, Option(help="Samples per client and round; 0 for exact gradients.  [0]")] = None,
+    optimizer: Annotated[str | None, Option(help="gd or heavyball:momentum=0.9, in place of the method's own.")] = None,
+    uplink: Annotated[str | None, Option(help="For --method custom: MECHANISM:COMPRESSOR, as ef21:topk:k=10.")] = None,
+    downlink: Annotated[str | None, Option(help="For --method custom: as marina-p@p=0.1:permk.")] = None,
+    smoothing: Annotated[float | None, Option(help="For --method custom: β of the clients' model averages.")] = None,
+    init: Annotated[str | None, Option(help="x⁰: zero, ones, normal:SEED, or paper.  [zero]")] = None,
+    dtype: Annotated[str | None, Option(help="Of the computation: float32 or float64.  [float64]")] = None,
+    wire_dtype: Annotated[str | None, Option(help="Of the values that travel.  [as --dtype]")] = None,
+    exchange: Annotated[
+        str | None,
+        Option(
+            help="p2p, collective, sharded, hierarchical, hierarchical:sum, allreduce (dense), local, or auto.  [auto]"
+        ),
+    ] = None,
+    threads: Annotated[
+        int | None, Option(help="Of a rank, for its clients' messages; 0 for its share of the processors.  [0]")
+    ] = None,
+    seed: Annotated[int | None, Option(help="Of everything random.  [0]")] = None,
+    eval_every: Annotated[
+        int | None, Option(help="Rounds between evaluations; 0 for about a hundred in all.  [0]")
+    ] = None,
+    out: Annotated[
+        Path | None, Option(help="Directory for config.toml, manifest.json, rounds.csv and summary.json.")
+    ] = None,
+    checkpoint_every: Annotated[
+        int | None, Option(help="Rounds between checkpoints under --out; 0 never.  [0]")
+    ] = None,
+    checkpoint_seconds: Annotated[float | None, Option(help="Seconds between checkpoints; 0 never.  [0]")] = None,
+    time_limit: Annotated[
+        float | None, Option(help="Checkpoint and stop (exit code 75) after so many seconds.")
+    ] = None,
+    stall_timeout: Annotated[
+        float | None,
+        Option(help="End the job, with every rank's stack, once a round takes so many seconds; 0 never.  [0]"),
+    ] = None,
+    resume: Annotated[
+        str | None, Option(help="Go on from a run directory's checkpoints; auto: from --out's, if any.")
+    ] = None,
+    on_failure: Annotated[
+        str | None,
+        Option(help="A rank dies: stop; restart:N the job; continue:rehost or continue:drop its clients.  [stop]"),
+    ] = None,
+    verify_bytes: Annotated[
+        bool, Option("--verify-bytes", help="Compare the ledger with an independent count of what MPI is handed.")
+    ] = False,
+    allow_unsafe: Annotated[bool, Option("--allow-unsafe", help="Run combinations that no theory covers.")] = False,
+    set_: Annotated[
+        list[str] | None, Option("--set", metavar="KEY=VALUE", help="Any option, also problem.dim=100, method.p=0.1.")
+    ] = None,
+) -> None:
+    """The options of a run; `None` is what was not given."""
+
+
+def with_run_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the options of a run before its own; it receives the configuration built from them as its first argument."""
+    own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
+    shared = list(inspect.signature(_options, eval_str=True).parameters.values())
+
+    @functools.wraps(command)
+    def wrapper(**given: Any) -> Any:
+        from ..runtime.config import Config
+
+        path, sets = given.pop("config"), tuple(given.pop("set_") or ())
+        options = {p.name: given.pop(p.name) for p in shared if p.name in given}
+        options["out"] = str(options["out"]) if options["out"] else None
+        for flag in ("allow_unsafe", "verify_bytes"):
+            options[flag] = options[flag] or None
+        sets = (*(f"method.{k}={v}" for k in CUSTOM if (v := options.pop(k)) is not None), *sets)
+        if (features := options.pop("features")) is not None:
+            sets = (f"problem.features={features}", *sets)
+        return command(Config.load(path, options, sets), **given)
+
+    wrapper.__signature__ = inspect.Signature(shared + own)  # type: ignore[attr-defined]
+    wrapper.__annotations__ = {p.name: p.annotation for p in shared + own}
+    del wrapper.__wrapped__
+    return wrapper
+
+
+def launched_world(exchange: str = "auto") -> Any:
+    """The communicator of this job, checked against what the launcher declared; None in a process that nobody launched.
+
+    Raises
+    ------
+    EnvironmentMismatch : the launcher started more ranks than this MPI sees.
+    """
+    from ..cluster.environment import check_world, declared_size
+
+    if declared_size() is None:
+        if exchange not in ("auto", "local"):
+            print(
+                f"mpicomp: one process, so --exchange {exchange} runs in-process; `mpicomp launch -n 5 -- run ...` starts five"
+            )
+        return None
+    from ..cluster.comm import world as mpi_world
+
+    comm = mpi_world()
+    check_world(comm.Get_size())
+    return comm

@@ -1,0 +1,125 @@
+"""What a person sees: progress while a run goes on, and tables at its end."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+from ..cluster.clock import PHASES
+from .units import rate, seconds, size
+
+__all__ = ["PHASES", "Progress", "rate", "run_rows", "seconds", "show_byte_check", "show_run", "size", "table"]
+
+
+class Progress:
+    """Prints a line for an evaluation, at most one each half second; on a terminal the line is rewritten in place."""
+
+    INTERVAL = 0.5
+
+    def __init__(self, config: Any):
+        self.label, self.rounds = config.method_spec, config.rounds
+        self._next, self._live = 0.0, sys.stdout.isatty()
+        self._unseen: dict[str, Any] | None = None
+
+    def __call__(self, row: dict[str, Any]) -> None:
+        self._unseen = row
+        if time.monotonic() >= self._next:
+            self._next = time.monotonic() + self.INTERVAL
+            self._print(row)
+
+    def finish(self) -> None:
+        """The run is over: print the last evaluation, whenever it was."""
+        if self._unseen is not None:
+            self._print(self._unseen)
+        if self._live:
+            print()
+
+    def _print(self, row: dict[str, Any]) -> None:
+        self._unseen = None
+        text = (
+            f"{self.label:>10}  round {row['round']:>{len(str(self.rounds))}}/{self.rounds}  loss {row['loss']:.6g}  "
+            f"‖∇f‖² {row['grad_norm_sq']:.2e}  up {size(row['uplink_message'])}  down {size(row['downlink_message'])}  "
+            f"{row['seconds_total']:.1f} s"
+        )
+        print(f"\r{text}\x1b[K" if self._live else text, end="" if self._live else "\n", flush=True)
+
+
+def table(title: str, header: list[str], rows: list[list[str]], text: bool = False) -> None:
+    """Print a table; the first column is text, the others are figures unless `text`."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for i, name in enumerate(header):
+        shown.add_column(name, justify="left" if i == 0 or text else "right", overflow="fold")
+    for row in rows:
+        shown.add_row(*row)
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = max(console.width, 120)
+    console.print(f"[bold]{title}[/bold]", shown, sep="\n")
+
+
+_LEVELS = {"shared_memory": "in memory", "intra_node": "MPI, within nodes", "inter_node": "MPI, between nodes"}
+
+
+def run_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
+    """The lines of a run's table."""
+    up, down, took = summary["bytes"]["uplink"], summary["bytes"]["downlink"], summary["seconds"]
+    rows = [
+        ("method", f"{summary['method']} · {summary['compressor']}"),
+        ("problem", f"{summary['problem']} · {summary['data'] or '-'} · d = {summary['dim']}"),
+        ("clients on ranks", f"{summary['clients']} on {summary['ranks']} ({summary['exchange']})"),
+        ("step γ", f"{summary['step']:.6g}"),
+        ("rounds", f"{summary['rounds']}"),
+        ("loss", f"{summary['loss']:.9g}"),
+        ("‖∇f‖²", f"{summary['grad_norm_sq']:.4g}"),
+        *((name, f"{value:.4g}") for name, value in summary.get("measures", {}).items()),
+        ("bytes up (payload)", f"{size(up['message'])} ({size(up['payload'])})"),
+        ("bytes down (payload)", f"{size(down['message'])} ({size(down['payload'])})"),
+        ("bytes total", size(up["message"] + down["message"])),
+        *((f"  {what}", size(up[level] + down[level])) for level, what in _LEVELS.items() if level in up),
+        ("seconds in rounds", seconds(took["total"])),
+        *((f"  {phase}", seconds(took[phase])) for phase in PHASES),
+        (
+            "round, median [95 %]",
+            "{} [{}, {}]".format(*(seconds(took[f"round_median{end}"]) for end in ("", "_low", "_high"))),
+        ),
+        ("set-up, compiling", f"{seconds(took['setup'])}, {seconds(took['warmup'])}"),
+        ("iterate sha256", summary["iterate_sha256"][:16]),
+    ]
+    if summary["diverged"]:
+        rows.append(("stopped", f"diverged in round {summary['rounds']}"))
+    elif summary["reached_tol"]:
+        rows.append(("stopped", "‖∇f‖² reached --tol"))
+    return rows
+
+
+def show_byte_check(byte_check: dict[str, Any], traffic: dict[str, Any]) -> None:
+    """The rounds' payload and messages, the MPI calls by purpose by ledger and byte_check, and the hosts' interfaces."""
+    rows = []
+    for direction, counts in traffic.items():
+        for name in ("payload", "message"):
+            rows.append([f"{direction} {name}", "", f"{counts[name]}", "", ""])
+    rows.append(["downlink, each broadcast once", "", f"{traffic['downlink']['broadcast']}", "", ""])
+    for purpose, function, calls, nbytes, counted_calls, counted in byte_check["rows"]:
+        rows.append([f"{purpose} {function}", f"{calls}", f"{nbytes}", f"{counted_calls}", f"{counted}"])
+    sums = [str(sum(row[k] for row in byte_check["rows"])) for k in range(2, 6)]
+    rows.append(["all MPI", *sums])
+    for host, moved in byte_check["interfaces"].items():
+        for name, (received, sent) in moved.items():
+            if received or sent:
+                rows.append([f"{host} {name}, all programs", "", "", "in, out", f"{received}, {sent}"])
+    table("Bytes", ["", "ledger calls", "ledger bytes", "calls counted", "bytes counted"], rows)
+    for difference in byte_check["differences"]:
+        print(f"mpicomp: {difference}", file=sys.stderr)
+    print("ledger and MPI agree to the byte" if byte_check["equal"] else "mpicomp: ledger and MPI DIFFER")
+
+
+def show_run(summary: dict[str, Any], out: str | None) -> None:
+    """The table at the end of a run; seconds by phase are the largest of any rank."""
+    table("Result", ["", summary["method"]], [list(row) for row in run_rows(summary)])
+    if out:
+        print(f"results in {out}")

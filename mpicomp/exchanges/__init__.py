@@ -1,0 +1,1 @@
+"""Exchanges: how frames get from the clients to the servers and back, one module each."""

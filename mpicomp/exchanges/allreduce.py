@@ -1,0 +1,98 @@
+"""Exchange by MPI's Allreduce, the baseline of dense training: no server, every rank hosts clients and takes the step itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..cluster.clock import DECODE, WAIT
+from ..cluster.ledger import BETWEEN_NODES, IN_NODE, UPLINK
+from ..cluster.placement import Placement
+from ..compressors.identity import Identity
+from ..errors import ConfigError
+from ..wire import CONTROL_FLAGS
+from .p2p import MPIExchange
+
+_FLAGS = np.array([flag for flag in (1 << b for b in range(8)) if flag & CONTROL_FLAGS])
+
+
+class AllreduceExchange(MPIExchange):
+    """Each rank adds its own clients' vectors, in client order; MPI adds the ranks' sums, in an order of its own.
+
+    So every rank is both: it hosts clients, and it is the server of a model of its own, the same on all ranks. Only dense vectors can be
+    summed on the way: anything but the identity is refused. The trajectory equals the others' up to the order of the ranks' sums.
+
+    One Allreduce of d values of the wire dtype carries an uplink, and behind them a value for each control flag, not zero where some
+    rank says it. Nothing travels down. The ledger enters what each rank hands to MPI; how often the library sends it on is the
+    library's choice (about twice, in and out of every rank), which the hosts' interfaces show.
+    """
+
+    name = "allreduce"
+    one_frame = True
+    place = staticmethod(Placement.everywhere)
+
+    def __init__(self, *args: Any):
+        super().__init__(*args)
+        self._sums: dict[tuple, np.ndarray] = {}
+        self._level = IN_NODE if np.all(self.nodes == self.nodes[0]) else BETWEEN_NODES
+
+    @property
+    def is_server(self) -> bool:
+        return True
+
+    def gather(
+        self, codec, V, keys, round, total, into=None, into_scale=1.0, active=None, weights=None, separate=False
+    ):
+        _only_dense(codec)
+        if separate:
+            raise ConfigError(f"this method's server needs every client's vector, which {_REMEDY}")
+        plan, fold = self.plan(codec), self.fold(codec, total, weights, False)
+        hosted = self.speaking(plan, self.rank, active)
+        for group in hosted:
+            own = self.own_frame(codec, V, group.rows)
+            buf = self.buffer(("up",), plan.frame_nbytes) if own is None else own
+            nbytes = self.write_frame(codec, V, group.rows, group.clients, keys, round, buf, own is not None)
+            self.accumulate(codec, buf, nbytes, group, keys, round, fold)
+            if into is not None:
+                self.absorb(codec, buf, nbytes, group, keys, round, into, into_scale)
+        self._sum(codec, total, sum(len(group.rows) for group in hosted))
+
+    def _sum(self, codec, total: np.ndarray, speaking: int) -> None:
+        """The sum of all ranks' `total` replaces it, in the wire dtype; the ranks' control flags become everybody's."""
+        key = (codec.dim, codec.wire_dtype)
+        if key not in self._sums:
+            self._sums[key] = np.zeros(codec.dim + len(_FLAGS), codec.wire_dtype)
+        values = self._sums[key]
+        values[: codec.dim] = total[0]
+        values[codec.dim :] = (self.flags_sent & _FLAGS) > 0
+        self._tally[:] = 8 * codec.dim * values.itemsize
+        self.ledger.frame(UPLINK, self._tally, values.nbytes, 1, self._level, speaking)
+        self.clock.lap(DECODE)
+        self.comm.allreduce_sum(values)
+        self.clock.lap(WAIT)
+        total[0] = values[: codec.dim]
+        self.flags_seen |= int(_FLAGS[values[codec.dim :] > 0].sum())
+        self.clock.lap(DECODE)
+
+    def broadcast(self, codec, v, keys, round, into, overwrite=False):
+        _only_dense(codec)
+        if overwrite:
+            into[:] = v
+        else:
+            into += v
+        self.clock.lap(DECODE)
+
+    def scatter(self, codec, v, keys, round, into, mirror=None, active=None):
+        raise ConfigError(f"this method's server sends each client a message of its own, which {_REMEDY}")
+
+
+_REMEDY = "--exchange allreduce does not know; use p2p or collective"
+
+
+def _only_dense(codec: Any) -> None:
+    if codec.codec_id != Identity.codec_id or codec.scale != 1.0:
+        raise ConfigError(
+            f"--exchange allreduce sums dense vectors on the way, it cannot carry {codec.compressor.spec}; "
+            "use --method gd or --compressor identity, or another exchange"
+        )

@@ -1,0 +1,456 @@
+"""The contract of an exchange: how frames get from the clients to the server and back. One module each implements it.
+
+Every rank calls the same method with the same codec and round; what it does depends on the rank's role. In all of them the server
+adds the clients' messages in client order, so that a run is the same bit for bit for any exchange and any number of ranks.
+(`hierarchical:sum` alone adds them in another order, and says so.)
+
+There is one server, rank 0, or (`sharded`) every rank serves a slice of the coordinates. Server arrays then have the slice's columns:
+wherever d is said of an array that a server holds, read `served_dim`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+
+from ..cluster.clock import DECODE, ENCODE, Clock
+from ..cluster.ledger import BETWEEN_NODES, DOWNLINK, IN_MEMORY, IN_NODE, UPLINK, Ledger
+from ..cluster.placement import Placement
+from ..cluster.threads import CodecThreads
+from ..compressors import Codec
+from ..compressors.identity import Identity
+from ..errors import ConfigError
+from ..kernels.random import Keys
+from ..wire import (
+    CONTROL_FLAGS,
+    HEADER_NBYTES,
+    MAX_FRAME_NBYTES,
+    check_header,
+    dtype_flag,
+    frame_around,
+    read_header,
+    write_header,
+)
+
+GROUP_NBYTES = 1 << 22  # a frame holds as many clients as fit in 4 MiB, and at least one
+
+
+class Group(NamedTuple):
+    """The clients of one frame: their rows in the hosting rank's blocks, their indices, and as many zeros (row 0 of a shared sum)."""
+
+    rows: np.ndarray
+    clients: np.ndarray
+    zeros: np.ndarray
+
+    def only(self, active: np.ndarray) -> Group:
+        """The clients that are active; `active` is bool, shape (n,)."""
+        mask = active[self.clients]
+        return Group(self.rows[mask], self.clients[mask], self.zeros[mask])
+
+
+class Fold(NamedTuple):
+    """What the server does with the clients' messages.
+
+    Attributes
+    ----------
+    total : overwritten; shape (1, k) for the weighted sum, (n, k) where each client's message goes to its own row.
+    weights : shape (n,), in the dtype of `total`.
+    separate : each client's message goes to its own row, unweighted.
+    """
+
+    total: np.ndarray
+    weights: np.ndarray
+    separate: bool
+
+
+class Plan:
+    """How a codec's messages are put into frames, for every rank.
+
+    Attributes
+    ----------
+    groups : of each rank, one for each frame. largest : the number of messages in the largest. frame_nbytes : bytes that it may take.
+    places : int64, shape (size,): where each rank's frame begins on the server, when all are received side by side.
+    lengths : int64, shape (size,): of the frames when everybody speaks and all messages have their greatest length.
+    """
+
+    def __init__(self, codec: Codec, placement: Placement, one_frame: bool):
+        capacity = codec.max_nbytes
+        per_group = placement.n_clients if one_frame else max(1, (GROUP_NBYTES - HEADER_NBYTES) // max(capacity, 1))
+        self.groups: list[list[Group]] = []
+        for rank in range(placement.size):
+            first = int(placement.first[rank])
+            ranges = [(low, high) for low, high in placement.groups(rank, per_group)]
+            self.groups.append(
+                [Group(np.arange(a - first, b - first), np.arange(a, b), np.zeros(b - a, np.int64)) for a, b in ranges]
+            )
+        self.largest = max((len(g.clients) for groups in self.groups for g in groups), default=1)
+        self.frame_nbytes = frame_capacity(codec, self.largest)
+        self.places = np.maximum(np.arange(placement.size) - 1, 0) * self.frame_nbytes
+        self.lengths = np.array([self.length(codec, groups) for groups in self.groups])
+
+    @staticmethod
+    def length(codec: Codec, groups: list[Group]) -> int:
+        """Bytes of a frame with the clients of these groups, all messages of the greatest length; 0 for nobody."""
+        messages = sum(len(group.clients) for group in groups)
+        return HEADER_NBYTES + messages * codec.max_nbytes if messages else 0
+
+
+def frame_capacity(codec: Codec, messages: int = 1) -> int:
+    """Bytes that a frame of so many messages may take.
+
+    Raises
+    ------
+    ConfigError : more than one MPI message can hold.
+    """
+    nbytes = HEADER_NBYTES + messages * codec.max_nbytes
+    if nbytes > MAX_FRAME_NBYTES:
+        raise ConfigError(
+            f"a frame of {messages} {codec.compressor.name} message(s) of dimension {codec.dim} may take {nbytes} bytes, more than "
+            f"MPI's limit of {MAX_FRAME_NBYTES}; use --wire-dtype float32, more workers, or --exchange p2p"
+        )
+    return nbytes
+
+
+class Exchange(ABC):
+    """What all exchanges share: roles, buffers, encoding into frames and decoding out of them.
+
+    Parameters
+    ----------
+    placement, rank : who hosts whom, and who this is. dim : d. dtype : of states and sums.
+    weights : float64, shape (n,): w_i of the weighted mean.
+    """
+
+    name: str = ""
+    one_frame = False  # all messages of a rank travel in a single frame
+
+    def __init__(
+        self,
+        placement: Placement,
+        rank: int,
+        dim: int,
+        dtype: np.dtype,
+        weights: np.ndarray,
+        ledger: Ledger,
+        clock: Clock,
+    ):
+        self.placement, self.rank, self.dim, self.dtype = placement, rank, dim, np.dtype(dtype)
+        self.weights, self.ledger, self.clock = np.asarray(weights, np.float64), ledger, clock
+        self.n_clients = placement.n_clients
+        self.clients = placement.clients(rank)
+        self.served = slice(0, dim)
+        self.nodes = np.zeros(placement.size, np.int64)
+        self._plans: dict[Codec, Plan] = {}
+        self._buffers: dict[tuple, np.ndarray] = {}
+        self._scaled: dict[tuple, np.ndarray] = {}
+        self._tally = np.zeros(2, np.int64)
+        self.threads = CodecThreads()  # a run gives it more threads
+        self.flags_sent = self.flags_seen = (
+            0  # control flags that this rank's frames carry, and those of the frames that it read
+        )
+        self._server_row = Group(np.zeros(1, np.int64), np.zeros(1, np.int64), np.zeros(1, np.int64))
+
+    # ---- roles --------------------------------------------------------------------------------------------------
+    @property
+    def is_root(self) -> bool:
+        """This rank gives the orders, evaluates and keeps the record."""
+        return self.rank == 0
+
+    @property
+    def is_server(self) -> bool:
+        """This rank holds the model and the estimates, or its slice `served` of them."""
+        return self.rank == 0
+
+    @property
+    def served_dim(self) -> int:
+        """Number of coordinates that this rank serves, if it is a server."""
+        return self.served.stop - self.served.start
+
+    @property
+    def is_worker(self) -> bool:
+        """This rank hosts clients."""
+        return len(self.clients) > 0
+
+    @property
+    def workers(self) -> list[int]:
+        """The ranks that host clients, in client order."""
+        return self.placement.workers
+
+    # ---- the contract -------------------------------------------------------------------------------------------
+    def check(self, codec: Codec, uplink: bool) -> None:  # noqa: B027 - most exchanges carry everything
+        """Raises ConfigError where this exchange cannot carry the codec's messages in this direction."""
+
+    @abstractmethod
+    def gather(
+        self,
+        codec: Codec,
+        V: np.ndarray | None,
+        keys: Keys,
+        round: int,
+        total: np.ndarray | None,
+        into: np.ndarray | None = None,
+        into_scale: float = 1.0,
+        active: np.ndarray | None = None,
+        weights: np.ndarray | None = None,
+        separate: bool = False,
+    ) -> None:
+        """Uplink. Each client i sends C(V_i); on the server total = Σ w_i C(V_i), on the workers into_i += into_scale · C(V_i).
+
+        Parameters
+        ----------
+        V : on workers, shape (m, k), k the codec's dimension. into : on workers, shape (m, k), or None.
+        total : on the server, overwritten; shape (1, k), or (n, k) with `separate`.
+        active : bool, shape (n,), the same on all ranks: only these clients speak; None for all.
+        weights : float64, shape (n,): in place of the run's.
+        separate : row i of `total` becomes client i's message (zero where it is silent). The server then holds O(nk) numbers.
+        """
+
+    @abstractmethod
+    def broadcast(
+        self,
+        codec: Codec,
+        v: np.ndarray | None,
+        keys: Keys,
+        round: int,
+        into: np.ndarray | None,
+        overwrite: bool = False,
+    ) -> None:
+        """Downlink, one message for all: into += C(v), on the workers and (where `into` is given) on the server.
+
+        Parameters
+        ----------
+        v : on the server, shape (1, d). into : shape (1, d), None on a server that keeps no copy.
+        overwrite : into = C(v) instead.
+        """
+
+    @abstractmethod
+    def scatter(
+        self,
+        codec: Codec,
+        v: np.ndarray | None,
+        keys: Keys,
+        round: int,
+        into: np.ndarray | None,
+        mirror: np.ndarray | None = None,
+        active: np.ndarray | None = None,
+    ) -> None:
+        """Downlink, one message for each client: on the workers into_i += C_i(v), or C_i(v_i).
+
+        Parameters
+        ----------
+        v : on the server, shape (1, d), or (n, d) with a row for each client. into : on the workers, shape (m, d).
+        mirror : on the server, shape (n, d), or None: mirror_i += C_i(v_i), as client i decodes it.
+        active : bool, shape (n,), the same on all ranks: only these clients are sent to; None for all. Every rank gets a frame.
+        """
+
+    @abstractmethod
+    def broadcast_model(self, x: np.ndarray) -> None:
+        """Evaluation only: the `x` of the rank that leads overwrites everybody's."""
+
+    def assemble(self, x: np.ndarray) -> np.ndarray:
+        """Evaluation only: the model, shape (1, d), on the rank that leads; from all who serve a slice of it."""
+        return x
+
+    @abstractmethod
+    def chain(self, vector: np.ndarray, add: Callable[[np.ndarray], None]) -> None:
+        """Evaluation only: `add(vector)` on each worker in client order, each going on from the previous one's result; the rank that leads
+        ends up with the final `vector`. The order of additions is thus the same for any placement."""
+
+    @abstractmethod
+    def gather_rows(self, row: np.ndarray) -> np.ndarray | None:
+        """Evaluation only: every rank's `row` (float64), stacked by rank, on the rank that leads; None elsewhere."""
+
+    def finish(self) -> None:  # noqa: B027 - most exchanges leave nothing under way
+        """After the last round: complete whatever is still under way, and give back what is not only this process's."""
+
+    # ---- shared machinery ---------------------------------------------------------------------------------------
+    def plan(self, codec: Codec) -> Plan:
+        """The codec's plan, made once."""
+        plan = self._plans.get(codec)
+        if plan is None:
+            plan = self._plans[codec] = Plan(codec, self.placement, self.one_frame)
+        return plan
+
+    def buffer(self, name: tuple, nbytes: int) -> np.ndarray:
+        """A buffer that lives as long as the run; it grows when a larger codec comes."""
+        buf = self._buffers.get(name)
+        if buf is None or buf.nbytes < nbytes:
+            buf = self._buffers[name] = np.zeros(nbytes, np.uint8)
+        return buf
+
+    def scaled_weights(self, scale: float) -> np.ndarray:
+        """The weights of all clients times `scale`, in the dtype of the sums."""
+        key = ("weights", scale)
+        if key not in self._scaled:
+            self._scaled[key] = (self.weights * scale).astype(self.dtype)
+        return self._scaled[key]
+
+    def factors(self, count: int, scale: float) -> np.ndarray:
+        """`count` times `scale`, in the dtype of the states."""
+        key = ("factors", count, scale)
+        if key not in self._scaled:
+            self._scaled[key] = np.full(count, scale, self.dtype)
+        return self._scaled[key]
+
+    def write_frame(
+        self,
+        codec: Codec,
+        V: np.ndarray,
+        rows: np.ndarray,
+        clients: np.ndarray,
+        keys: Keys,
+        round: int,
+        buf: np.ndarray,
+        encoded: bool = False,
+    ) -> int:
+        """Encode one message per client into `buf`, unless the values are there already; returns the frame's length.
+
+        The tally of its bits is left in `self._tally`.
+        """
+        if encoded:
+            self._tally[:], end = 8 * V.nbytes, HEADER_NBYTES + V.nbytes
+        else:
+            self._tally[:] = 0
+            end = self.threads.encode(codec, V, rows, clients, keys, buf, HEADER_NBYTES, self._tally)
+        write_header(
+            buf, codec.codec_id, dtype_flag(codec.wire_dtype) | self.flags_sent, round, len(rows), end - HEADER_NBYTES
+        )
+        self.clock.lap(ENCODE)
+        return end
+
+    def read_frame(
+        self, codec: Codec, buf: np.ndarray, nbytes: int, rows: np.ndarray, clients: np.ndarray, weights: np.ndarray, keys: Keys,
+        round: int, out: np.ndarray,
+    ) -> None:  # fmt: skip
+        """Check a frame and add its messages to the rows of `out`."""
+        header = read_header(buf, nbytes)
+        check_header(header, codec=codec.codec_id, wire_dtype=codec.wire_dtype, round=round, messages=len(rows))
+        self.flags_seen |= header.flags & CONTROL_FLAGS
+        self.threads.decode_add(codec, buf, HEADER_NBYTES, nbytes, rows, clients, weights, keys, out)
+        self.clock.lap(DECODE)
+
+    @staticmethod
+    def own_frame(codec: Codec, array: np.ndarray | None, rows: np.ndarray) -> np.ndarray | None:
+        """The frame around an array that needs no encoding: dense messages of all its rows in its own dtype; None otherwise."""
+        if (
+            array is None
+            or codec.codec_id != Identity.codec_id
+            or codec.wire_dtype != array.dtype
+            or len(rows) != len(array)
+        ):
+            return None
+        return frame_around(array)
+
+    def deliver(
+        self,
+        codec: Codec,
+        buf: np.ndarray,
+        nbytes: int,
+        keys: Keys,
+        round: int,
+        into: np.ndarray,
+        overwrite: bool,
+        there: bool,
+    ) -> None:
+        """A broadcast has arrived in `buf`, which (`there`) may be the frame around `into` itself."""
+        if overwrite and codec.codec_id == Identity.codec_id:
+            header = read_header(buf, nbytes)
+            check_header(header, codec=codec.codec_id, wire_dtype=codec.wire_dtype, round=round, messages=1)
+            self.flags_seen |= header.flags & CONTROL_FLAGS
+            if not there:
+                into[0] = buf[HEADER_NBYTES:nbytes].view(codec.wire_dtype)
+            self.clock.lap(DECODE)
+            return
+        if overwrite:
+            into[:] = 0
+        self.absorb(codec, buf, nbytes, self._server_row, keys, round, into)
+
+    def speaking(self, plan: Plan, rank: int, active: np.ndarray | None) -> list[Group]:
+        """The rank's groups, without the clients that are silent; a group of which nobody speaks sends no frame."""
+        if active is None:
+            return plan.groups[rank]
+        return [group for group in (g.only(active) for g in plan.groups[rank]) if len(group.clients)]
+
+    def addressed(self, plan: Plan, rank: int, active: np.ndarray | None) -> list[Group]:
+        """As `speaking`; but a rank of which nobody is active gets one frame without messages, so that it hears the round's orders."""
+        groups = self.speaking(plan, rank, active)
+        return groups if groups or active is None else [group.only(active) for group in plan.groups[rank][:1]]
+
+    def fold(self, codec: Codec, total: np.ndarray, weights: np.ndarray | None, separate: bool) -> Fold:
+        """Server: clear `total` and say how messages are added to it."""
+        total[:] = 0
+        if separate:
+            scaled = self.factors(self.n_clients, codec.scale)
+        elif weights is None:
+            scaled = self.scaled_weights(codec.scale)
+        else:
+            scaled = (weights * codec.scale).astype(self.dtype)
+        self.clock.lap(DECODE)
+        return Fold(total, scaled, separate)
+
+    def accumulate(
+        self, codec: Codec, buf: np.ndarray, nbytes: int, group: Group, keys: Keys, round: int, fold: Fold
+    ) -> None:
+        """Server: total += Σ w_i C(V_i) over the frame of a group, in client order."""
+        low, high = int(group.clients[0]), int(group.clients[-1]) + 1
+        consecutive = high - low == len(group.clients)
+        weights = fold.weights[low:high] if consecutive else fold.weights[group.clients]
+        target = group.clients if fold.separate else group.zeros
+        self.read_frame(codec, buf, nbytes, target, group.clients, weights, keys, round, fold.total)
+
+    def absorb(
+        self,
+        codec: Codec,
+        buf: np.ndarray,
+        nbytes: int,
+        group: Group,
+        keys: Keys,
+        round: int,
+        into: np.ndarray,
+        scale: float = 1.0,
+    ) -> None:
+        """Worker: into_i += scale · C(V_i) for the clients of a frame."""
+        weights = self.factors(len(group.rows), codec.scale * scale)
+        self.read_frame(codec, buf, nbytes, group.rows, group.clients, weights, keys, round, into)
+
+    def write_scattered(
+        self,
+        codec: Codec,
+        v: np.ndarray,
+        group: Group,
+        keys: Keys,
+        round: int,
+        buf: np.ndarray,
+        mirror: np.ndarray | None,
+    ) -> int:
+        """Server: the frame with a message for each client of a group; returns its length."""
+        rows = group.zeros if len(v) == 1 else group.clients
+        nbytes = self.write_frame(codec, v, rows, group.clients, keys, round, buf)
+        if mirror is not None:
+            own = group._replace(rows=group.clients)
+            self.absorb(codec, buf, nbytes, own, keys, round, mirror)
+        return nbytes
+
+    def level(self, rank: int) -> tuple[int, ...]:
+        """The way from here to another rank: one receiver at that level of the ledger."""
+        if rank == self.rank:
+            return IN_MEMORY
+        return IN_NODE if self.nodes[rank] == self.nodes[self.rank] else BETWEEN_NODES
+
+    @cached_property
+    def to_workers(self) -> tuple[int, ...]:
+        """How many workers are reached from here at each level."""
+        return tuple(np.sum([self.level(rank) for rank in self.workers], axis=0).tolist())
+
+    def record_uplink(self, nbytes: int, messages: int, extra: int = 0) -> None:
+        """Enter an uplink frame to the server in the ledger; `extra` bytes travelled beside it (lengths)."""
+        self.ledger.frame(UPLINK, self._tally, nbytes + extra, messages, self.level(0))
+
+    def record_downlink(
+        self, nbytes: int, messages: int, by_level: tuple[int, ...], clients: int = 1, extra: int = 0
+    ) -> None:
+        """Enter a downlink frame in the ledger: sent to ranks, `by_level` of them, charged by the papers for `clients` clients."""
+        self.ledger.frame(DOWNLINK, self._tally, nbytes + extra, messages, by_level, clients)

@@ -1,0 +1,348 @@
+"""Sharded exchange: every rank hosts clients and serves a slice of the coordinates, so that no rank's link or memory is the wall.
+
+Up, a client's message is encoded once, as for one server, and cut into parts (`compressors.base.Cutting`), each of which goes to the rank
+that serves its slice. Every server adds the parts in client order: the bits are those of one server. Down, each rank broadcasts its slice.
+Vectors of another dimension (a few scalars beside the vectors: `Codec.whole`) go to every rank whole, so that all
+of them know the same sum and nothing is left to send down.
+"""
+
+from __future__ import annotations
+
+from math import lcm
+from typing import Any
+
+import numpy as np
+
+from ..cluster.clock import ENCODE, SEND, WAIT, Clock
+from ..cluster.comm import Comm
+from ..cluster.ledger import DOWNLINK, IN_MEMORY, UPLINK, VALUE_BITS
+from ..cluster.placement import Placement, slices
+from ..compressors import Codec
+from ..compressors.base import Difference
+from ..errors import ConfigError
+from ..wire import HEADER_NBYTES, dtype_flag, write_header
+from .base import Exchange, frame_capacity
+from .local import LocalExchange
+from .p2p import SLOTS, TAG_DOWN, TAG_UP, MPIExchange
+
+LEAST = 40  # slices begin at multiples of so many coordinates, at least: whole bytes of bits, and of trits at five to a byte
+
+
+def alignment_of(codecs: list[Codec]) -> int:
+    """What all bounds of slices must be multiples of, so that the messages of these codecs can be cut there."""
+    return lcm(LEAST, *(codec.cutting.alignment for codec in codecs if codec.cutting is not None))
+
+
+class Slicing(Exchange):
+    """What the exchanges that cut messages share.
+
+    Attributes
+    ----------
+    bounds : int64, shape (S + 1,): slice s is [bounds[s], bounds[s+1]).
+    """
+
+    bounds: np.ndarray
+
+    def check(self, codec, uplink):
+        cutting, name = codec.cutting, codec.compressor.spec
+        if codec.whole or (cutting is not None and (uplink or cutting.separable)):
+            inner = self.bounds[self.bounds < self.dim]
+            if cutting is not None and not codec.whole and np.any(inner % cutting.alignment):
+                raise ConfigError(
+                    f"--exchange sharded: messages of {name!r} can be cut only at multiples of {cutting.alignment} coordinates, and "
+                    f"the slices begin at {inner.tolist()}; use another bucket, or --exchange p2p"
+                )
+            return
+        if uplink:
+            raise ConfigError(
+                f"--exchange sharded cannot cut the messages of compressor {name!r} into slices; it can with identity, cast, topk, "
+                "randk, permk, sign, natural, qsgd, ternary, cq, iq (without rotate, entropy); or use --exchange p2p"
+            )
+        raise ConfigError(
+            f"--exchange sharded: the downlink compressor {name!r} looks at whole vectors, of which each server has a slice; identity, "
+            "cast, randk, permk and sign:norm=unit go by slices; or use --exchange p2p"
+        )
+
+    def slice_of(self, s: int) -> slice:
+        """The coordinates of slice s."""
+        return slice(int(self.bounds[s]), int(self.bounds[s + 1]))
+
+    def reader(self, codec: Codec, s: int) -> Any:
+        """The codec of what the server of slice s gets: parts, or whole messages; None where it gets nothing."""
+        if codec.whole:
+            return codec
+        key = (codec, s)
+        if key not in self._readers:
+            lo, hi = int(self.bounds[s]), int(self.bounds[s + 1])
+            self._readers[key] = codec.part(lo, hi) if lo < hi else None
+        return self._readers[key]
+
+    def __init__(self, *args: Any, **options: Any):
+        super().__init__(*args, **options)
+        self._readers: dict[tuple, Codec | None] = {}
+
+    def part_capacity(self, codec: Codec, messages: int) -> int:
+        """Bytes that a frame of so many parts may take."""
+        readers = [self.reader(codec, s) for s in range(len(self.bounds) - 1)]
+        return max(frame_capacity(reader, messages) for reader in readers if reader is not None)
+
+    def write_parts(self, codec, V, group, keys, round, name, capacity) -> tuple[np.ndarray, int, list[np.ndarray]]:
+        """Encode a group's messages and cut them.
+
+        Returns the whole frame, its length, and a frame for each slice's server, without bytes where the slice is empty.
+        """
+        own, servers = None if codec.whole else self.own_frame(codec, V, group.rows), len(self.bounds) - 1
+        frame = self.buffer(("whole", *name), frame_capacity(codec, len(group.rows))) if own is None else own
+        nbytes = self.write_frame(codec, V, group.rows, group.clients, keys, round, frame, own is not None)
+        if codec.whole:
+            return frame, nbytes, [frame[:nbytes]] * servers
+        parts = self.buffer(("parts", *name), servers * capacity)
+        first = np.arange(servers) * capacity
+        places = first + HEADER_NBYTES
+        codec.cut(frame, HEADER_NBYTES, group.clients, keys, self.bounds, parts, places)
+        flags, frames = dtype_flag(codec.wire_dtype) | self.flags_sent, []
+        for s in range(servers):
+            part, length = parts[first[s] : places[s]], int(places[s] - first[s]) - HEADER_NBYTES
+            if self.bounds[s] == self.bounds[s + 1]:
+                part = part[:0]
+            else:
+                write_header(part, codec.codec_id, flags, round, len(group.rows), length)
+            frames.append(part)
+        self.clock.lap(ENCODE)
+        return frame, nbytes, frames
+
+
+class ShardedExchange(Slicing, MPIExchange):
+    """Every rank is a worker and the server of a slice.
+
+    Parameters
+    ----------
+    alignment : see `alignment_of`. For the others see Exchange.
+    """
+
+    name = "sharded"
+    place = staticmethod(Placement.everywhere)
+
+    def __init__(
+        self,
+        comm: Comm,
+        n_clients: int,
+        dim: int,
+        dtype: Any,
+        weights: np.ndarray,
+        clock: Clock,
+        alignment: int = LEAST,
+    ):
+        super().__init__(comm, n_clients, dim, dtype, weights, clock)
+        self.bounds = slices(dim, comm.size, alignment)
+        self.served = self.slice_of(self.rank)
+        self.others = [(self.rank + k) % comm.size for k in range(1, comm.size)]  # not all to the same one at once
+        self._pending: dict[tuple, list[Any]] = {}
+
+    @property
+    def is_server(self) -> bool:
+        return True
+
+    def _complete(self, name: tuple) -> None:
+        """Wait until what was sent under this name has left."""
+        for request in self._pending.pop(name, ()):
+            self.comm.wait(request)
+        self.clock.lap(SEND)
+
+    # ---- up -----------------------------------------------------------------------------------------------------
+    def gather(
+        self, codec, V, keys, round, total, into=None, into_scale=1.0, active=None, weights=None, separate=False
+    ):
+        plan, reader = self.plan(codec), self.reader(codec, self.rank)
+        groups = [self.speaking(plan, rank, active) for rank in range(self.placement.size)]
+        capacity = self.part_capacity(codec, plan.largest)
+        requests: dict[tuple, Any] = {}
+
+        def post(rank, g):
+            buf = self.buffer(("from", rank, g % SLOTS), capacity)
+            requests[rank, g] = self.comm.irecv(buf[:capacity], rank, TAG_UP), buf
+
+        if reader is not None:
+            for rank in self.others:
+                for g in range(min(SLOTS, len(groups[rank]))):
+                    post(rank, g)
+        own = [
+            self._send_up(codec, V, group, keys, round, ("up", g), capacity, into, into_scale)
+            for g, group in enumerate(groups[self.rank])
+        ]
+        if reader is None:
+            return
+        fold = self.fold(codec, total, weights, separate)
+        for rank, speaking in enumerate(groups):
+            for g, group in enumerate(speaking):
+                if rank == self.rank:
+                    buf, nbytes = own[g], len(own[g])
+                else:
+                    request, buf = requests.pop((rank, g))
+                    nbytes = self.comm.wait(request)
+                    self.clock.lap(WAIT)
+                self.accumulate(reader, buf, nbytes, group, keys, round, fold)
+                if rank != self.rank and g + SLOTS < len(speaking):
+                    post(rank, g + SLOTS)
+
+    def _send_up(self, codec, V, group, keys, round, name, capacity, into, into_scale) -> np.ndarray:
+        """A group's messages to all servers; returns the frame for this one. Nothing is waited for, so no two ranks wait for each other."""
+        self._complete(name)
+        frame, nbytes, frames = self.write_parts(codec, V, group, keys, round, name, capacity)
+        values = int(self._tally[1])
+        self.ledger.traffic[UPLINK, VALUE_BITS] += values
+        self._pending[name] = [self._send(frames[r], r, TAG_UP, len(group.rows)) for r in self.others if len(frames[r])]
+        self.clock.lap(SEND)
+        if into is not None:
+            self.absorb(codec, frame, nbytes, group, keys, round, into, into_scale)
+        return frames[self.rank]
+
+    def _send(self, frame: np.ndarray, rank: int, tag: int, messages: int) -> Any:
+        """Send a frame, entering all of its bytes but what the papers count."""
+        direction = UPLINK if tag == TAG_UP else DOWNLINK
+        self.ledger.frame(direction, (8 * (len(frame) - HEADER_NBYTES), 0), len(frame), messages, self.level(rank))
+        return self.comm.isend(frame, rank, tag)
+
+    # ---- down ---------------------------------------------------------------------------------------------------
+    def broadcast(self, codec, v, keys, round, into, overwrite=False):
+        group = self._server_row
+        if codec.whole:  # every rank has it
+            buf = self.buffer(("broadcast",), frame_capacity(codec))
+            nbytes = self.write_frame(codec, v, group.rows, group.clients, keys, round, buf)
+            if self.is_root:
+                self.ledger.traffic[DOWNLINK, VALUE_BITS] += self._tally[1] * self.n_clients
+            self.deliver(codec, buf, nbytes, keys, round, into, overwrite, False)
+            return
+        readers = [self.reader(codec, s) for s in range(self.placement.size)]
+        arriving = {}
+        for rank in self.others:
+            if readers[rank] is not None:
+                capacity = frame_capacity(readers[rank])
+                buf = self.buffer(("slice", rank), capacity)
+                arriving[rank] = self.comm.irecv(buf[:capacity], rank, TAG_DOWN), buf
+        name, own, mine = ("broadcast",), None, readers[self.rank]
+        if mine is not None:
+            self._complete(name)
+            own = self.own_frame(mine, v, group.rows)
+            buf = self.buffer(name, frame_capacity(mine)) if own is None else own
+            nbytes = self.write_frame(mine, v, group.rows, group.clients, keys, round, buf, own is not None)
+            self.ledger.traffic[DOWNLINK, VALUE_BITS] += self._tally[1] * self.n_clients
+            self._pending[name] = [self._send(buf[:nbytes], rank, TAG_DOWN, 1) for rank in self.others]
+            self.clock.lap(SEND)
+            if into is not None:
+                self.deliver(mine, buf, nbytes, keys, round, into[:, self.served], overwrite, False)
+        for rank, (request, buf) in arriving.items():
+            nbytes = self.comm.wait(request)
+            self.clock.lap(WAIT)
+            if into is not None:
+                self.deliver(readers[rank], buf, nbytes, keys, round, into[:, self.slice_of(rank)], overwrite, False)
+        if own is not None:
+            self._complete(name)
+
+    def scatter(self, codec, v, keys, round, into, mirror=None, active=None):
+        plan = self.plan(codec)
+        readers = [self.reader(codec, s) for s in range(self.placement.size)]
+        groups = [self.addressed(plan, rank, active) for rank in range(self.placement.size)]
+        mine = readers[self.rank]
+        if mine is not None:
+            capacity = frame_capacity(mine, plan.largest)
+            for rank in [*self.others, self.rank]:
+                for g, group in enumerate(groups[rank]):
+                    name = ("to", rank, g)
+                    self._complete(name)
+                    buf = self.buffer(name, capacity)
+                    nbytes = self.write_scattered(mine, v, group, keys, round, buf, mirror)
+                    self.ledger.traffic[DOWNLINK, VALUE_BITS] += self._tally[1]
+                    if rank != self.rank:
+                        self._pending[name] = [self._send(buf[:nbytes], rank, TAG_DOWN, len(group.rows))]
+                        self.clock.lap(SEND)
+                    elif len(group.rows):
+                        self.absorb(mine, buf, nbytes, group, keys, round, into[:, self.served])
+        for rank in self.others:
+            if readers[rank] is None:
+                continue
+            buf = self.buffer(("from", rank, 0), frame_capacity(readers[rank], plan.largest))
+            for group in groups[self.rank]:
+                nbytes = self.comm.recv(buf, rank, TAG_DOWN)
+                self.clock.lap(WAIT)
+                self.absorb(readers[rank], buf, nbytes, group, keys, round, into[:, self.slice_of(rank)])
+
+    # ---- evaluation and the end -------------------------------------------------------------------------------------
+    def assemble(self, x):
+        if x.shape[1] == self.dim:  # the optimizer is replicated, or rank 0 serves everything
+            x = x[:, self.served]
+        size = x.dtype.itemsize
+        whole = np.zeros((1, self.dim), x.dtype) if self.is_root else None
+        part = np.ascontiguousarray(x).view(np.uint8).ravel()
+        target = whole.view(np.uint8).ravel() if whole is not None else None
+        self.comm.gatherv(part, target, np.diff(self.bounds) * size, self.bounds[:-1] * size)
+        return np.zeros((1, self.dim), x.dtype) if whole is None else whole
+
+    def finish(self):
+        for name in list(self._pending):
+            self._complete(name)
+
+
+class LocalShardedExchange(Slicing, LocalExchange):
+    """One process that hosts everybody and serves every slice: it cuts and reads parts as `ShardedExchange` does, and sends nothing.
+
+    Rehearsals compile the kernels with it, and tests compare it with `LocalExchange` bit for bit.
+
+    Parameters
+    ----------
+    servers, alignment : number of slices, and what their bounds are multiples of. For the others see LocalExchange.
+    """
+
+    name = "sharded"
+
+    def __init__(self, *args: Any, servers: int = 2, alignment: int = LEAST, **options: Any):
+        super().__init__(*args, **options)
+        self.bounds = slices(self.dim, servers, alignment)
+
+    def gather(
+        self, codec, V, keys, round, total, into=None, into_scale=1.0, active=None, weights=None, separate=False
+    ):
+        plan = self.plan(codec)
+        fold, capacity = self.fold(codec, total, weights, separate), self.part_capacity(codec, plan.largest)
+        for group in self.speaking(plan, 0, active):
+            frame, nbytes, frames = self.write_parts(codec, V, group, keys, round, ("up",), capacity)
+            self.record_uplink(nbytes, len(group.rows))
+            for s, part in enumerate(frames[:1] if codec.whole else frames):
+                reader = self.reader(codec, s)
+                if reader is not None:
+                    columns = total if codec.whole else total[:, self.slice_of(s)]
+                    self.accumulate(reader, part, len(part), group, keys, round, fold._replace(total=columns))
+            if into is not None:
+                self.absorb(codec, frame, nbytes, group, keys, round, into, into_scale)
+
+    def broadcast(self, codec, v, keys, round, into, overwrite=False):
+        if codec.whole:
+            super().broadcast(codec, v, keys, round, into, overwrite)
+            return
+        group = self._server_row
+        for s in range(len(self.bounds) - 1):
+            reader = self.reader(codec, s)
+            if reader is not None:
+                buf = self.buffer(("frame",), frame_capacity(reader))
+                part, target = _columns(v, self.slice_of(s)), into[:, self.slice_of(s)]
+                nbytes = self.write_frame(reader, part, group.rows, group.clients, keys, round, buf)
+                self.record_downlink(nbytes, 1, IN_MEMORY, self.n_clients)
+                self.deliver(reader, buf, nbytes, keys, round, target, overwrite, False)
+
+    def scatter(self, codec, v, keys, round, into, mirror=None, active=None):
+        plan = self.plan(codec)
+        for s in range(len(self.bounds) - 1):
+            reader = self.reader(codec, s)
+            if reader is None:
+                continue
+            buf, columns = self.buffer(("frame",), frame_capacity(reader, plan.largest)), self.slice_of(s)
+            own = mirror[:, columns] if mirror is not None else None
+            for group in self.addressed(plan, 0, active):
+                nbytes = self.write_scattered(reader, np.ascontiguousarray(v[:, columns]), group, keys, round, buf, own)
+                self.record_downlink(nbytes, len(group.rows), IN_MEMORY)
+                self.absorb(reader, buf, nbytes, group, keys, round, into[:, columns])
+
+
+def _columns(v: Any, columns: slice) -> Any:
+    """A slice of a vector of shape (1, d), or of one that is not formed yet."""
+    return Difference(*(array[:, columns] for array in v)) if isinstance(v, Difference) else v[:, columns]

@@ -1,0 +1,142 @@
+"""The door from the experiments to the runtime: all that they use of it, loaded when first used.
+
+Whatever is not named here the runtime may change without a look at the experiments.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .._lazy import attach
+
+if TYPE_CHECKING:
+    from ..api import compressor as compressor
+    from ..cluster.clock import COMPUTE as COMPUTE
+    from ..cluster.clock import ENCODE as ENCODE
+    from ..cluster.clock import PHASES as PHASES
+    from ..cluster.clock import STEP as STEP
+    from ..cluster.clock import median_interval as median_interval
+    from ..cluster.comm import Comm as Comm
+    from ..cluster.comm import world as world
+    from ..cluster.environment import declared_size as declared_size
+    from ..cluster.launcher import OPEN_MPI as OPEN_MPI
+    from ..cluster.launcher import Launcher as Launcher
+    from ..cluster.launcher import become as become
+    from ..cluster.launcher import find_launcher as find_launcher
+    from ..cluster.launcher import physical_cores as physical_cores
+    from ..cluster.ledger import BROADCAST_BYTES as BROADCAST_BYTES
+    from ..cluster.ledger import DOWNLINK as DOWNLINK
+    from ..cluster.ledger import LEVELS as LEVELS
+    from ..cluster.ledger import MESSAGE_BYTES as MESSAGE_BYTES
+    from ..cluster.ledger import UPLINK as UPLINK
+    from ..cluster.native import cached as cached
+    from ..cluster.native import compile_first as compile_first
+    from ..cluster.placement import Placement as Placement
+    from ..compressors import Codec as Codec
+    from ..compressors import Compressor as Compressor
+    from ..compressors import compressors as compressors
+    from ..compressors.base import Difference as Difference
+    from ..compressors.base import Sum as Sum
+    from ..console.options import launched_world as launched_world
+    from ..console.options import with_run_options as with_run_options
+    from ..console.show import run_rows as run_rows
+    from ..console.show import table as table
+    from ..console.units import rate as rate
+    from ..console.units import seconds as seconds
+    from ..console.units import size as size
+    from ..data import DATA_SETS as DATA_SETS
+    from ..errors import ConfigError as ConfigError
+    from ..errors import DataError as DataError
+    from ..errors import LabError as LabError
+    from ..errors import MpicompError as MpicompError
+    from ..errors import SlurmError as SlurmError
+    from ..errors import UserError as UserError
+    from ..errors import unknown as unknown
+    from ..exchanges.base import GROUP_NBYTES as GROUP_NBYTES
+    from ..exchanges.local import LocalExchange as LocalExchange
+    from ..exchanges.p2p import IN_TURN_NBYTES as IN_TURN_NBYTES
+    from ..kernels import lean as lean
+    from ..kernels import njit as njit
+    from ..kernels.bits import CHUNK as CHUNK
+    from ..kernels.blocks import PAIR as PAIR
+    from ..kernels.blocks import ends_of_blocks as ends_of_blocks
+    from ..kernels.blocks import powers_of_blocks as powers_of_blocks
+    from ..kernels.cache import cache_use as cache_use
+    from ..kernels.hadamard import transform as transform
+    from ..kernels.indices import choose_coding as choose_coding
+    from ..kernels.indices import read_indices as read_indices
+    from ..kernels.indices import write_indices as write_indices
+    from ..kernels.quantize import round_to_grid as round_to_grid
+    from ..kernels.random import uplink_keys as uplink_keys
+    from ..kernels.select import max_magnitude as max_magnitude
+    from ..mechanisms.base import Link as Link
+    from ..methods import methods as methods
+    from ..methods.marina import cheapest_probability as cheapest_probability
+    from ..methods.marina import marina_step as marina_step
+    from ..optimizers.base import descend as descend
+    from ..problems import Block as Block
+    from ..problems import Problem as Problem
+    from ..problems import Smoothness as Smoothness
+    from ..problems.mean import Mean as Mean
+    from ..problems.quadratic import Quadratic as Quadratic
+    from ..registry import Registry as Registry
+    from ..registry import parse_spec as parse_spec
+    from ..runtime.config import Config as Config
+    from ..runtime.control import EXIT_RESUME as EXIT_RESUME
+    from ..runtime.exchanges import make_exchange as make_exchange
+    from ..runtime.loop import run as run
+    from ..runtime.results import check_directory as check_directory
+    from ..runtime.session import Composition as Composition
+    from ..runtime.session import Session as Session
+    from ..runtime.session import build_problem as build_problem
+    from ..version import __version__ as __version__
+    from ..wire import HEADER_NBYTES as HEADER_NBYTES
+else:
+    __getattr__, __dir__, __all__ = attach(
+        __name__,
+        {
+            "api": ["compressor"],
+            "cluster.clock": ["COMPUTE", "ENCODE", "PHASES", "STEP", "median_interval"],
+            "cluster.comm": ["Comm", "world"],
+            "cluster.environment": ["declared_size"],
+            "exchanges.base": ["GROUP_NBYTES"],
+            "cluster.launcher": ["Launcher", "OPEN_MPI", "become", "find_launcher", "physical_cores"],
+            "cluster.ledger": ["BROADCAST_BYTES", "DOWNLINK", "LEVELS", "MESSAGE_BYTES", "UPLINK"],
+            "exchanges.local": ["LocalExchange"],
+            "cluster.native": ["cached", "compile_first"],
+            "exchanges.p2p": ["IN_TURN_NBYTES"],
+            "cluster.placement": ["Placement"],
+            "compressors": ["Codec", "Compressor", "compressors"],
+            "compressors.base": ["Difference", "Sum"],
+            "console.options": ["launched_world", "with_run_options"],
+            "console.show": ["run_rows", "table"],
+            "console.units": ["rate", "seconds", "size"],
+            "data": ["DATA_SETS"],
+            "errors": ["ConfigError", "DataError", "LabError", "MpicompError", "SlurmError", "UserError", "unknown"],
+            "kernels": ["lean", "njit"],
+            "kernels.bits": ["CHUNK"],
+            "kernels.blocks": ["PAIR", "ends_of_blocks", "powers_of_blocks"],
+            "kernels.cache": ["cache_use"],
+            "kernels.hadamard": ["transform"],
+            "kernels.indices": ["choose_coding", "read_indices", "write_indices"],
+            "kernels.quantize": ["round_to_grid"],
+            "kernels.random": ["uplink_keys"],
+            "kernels.select": ["max_magnitude"],
+            "mechanisms.base": ["Link"],
+            "methods": ["methods"],
+            "methods.marina": ["cheapest_probability", "marina_step"],
+            "optimizers.base": ["descend"],
+            "problems": ["Block", "Problem", "Smoothness"],
+            "problems.mean": ["Mean"],
+            "problems.quadratic": ["Quadratic"],
+            "registry": ["Registry", "parse_spec"],
+            "runtime.config": ["Config"],
+            "runtime.control": ["EXIT_RESUME"],
+            "runtime.exchanges": ["make_exchange"],
+            "runtime.loop": ["run"],
+            "runtime.results": ["check_directory"],
+            "runtime.session": ["Composition", "Session", "build_problem"],
+            "version": ["__version__"],
+            "wire": ["HEADER_NBYTES"],
+        },
+    )

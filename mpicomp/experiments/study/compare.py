@@ -1,0 +1,80 @@
+"""Two runs side by side, and the link speed below which the one with fewer bytes is the faster one."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..runtime import DataError
+
+LOCAL_PHASES = ("compute", "encode", "decode", "step")
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A run read back from its directory: summary, and the rows of rounds.csv with numbers for text."""
+
+    directory: Path
+    summary: dict[str, Any]
+    rows: list[dict[str, float]]
+
+    @classmethod
+    def load(cls, directory: str | Path) -> Stored:
+        """Read a run directory.
+
+        Raises
+        ------
+        DataError : a file is missing or is not what a run writes.
+        """
+        where = Path(directory)
+        try:
+            summary = json.loads((where / "summary.json").read_text())
+            with open(where / "rounds.csv", newline="") as file:
+                rows = [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
+        except (OSError, ValueError) as error:
+            raise DataError(f"{where} does not hold a finished run: {error}") from None
+        return cls(where, summary, rows)
+
+    def first_at(self, target: float) -> dict[str, float] | None:
+        """The first row with ‖∇f‖² at most `target`, None where the run did not get there."""
+        return next((row for row in self.rows if row["grad_norm_sq"] <= target), None)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What it took to get somewhere: rounds, bytes through the server's link in each direction, seconds of work apart from sending."""
+
+    rounds: int
+    up: float
+    down: float
+    work: float
+    total: float
+
+    @classmethod
+    def of(cls, row: dict[str, float]) -> Cost:
+        """From a row of rounds.csv."""
+        work = sum(row[f"seconds_{phase}"] for phase in LOCAL_PHASES)
+        return cls(int(row["round"]), row["uplink_message"], row["downlink_message"], work, row["seconds_total"])
+
+    def seconds_at(self, bits_per_second: float) -> float:
+        """Seconds over a link of this speed at the server: the work, then all bytes one direction after the other (as in a round)."""
+        return self.work + 8 * (self.up + self.down) / bits_per_second
+
+
+def common_target(runs: list[Stored]) -> float:
+    """The smallest ‖∇f‖² that all of the runs reached."""
+    return max(min(row["grad_norm_sq"] for row in run.rows) for run in runs)
+
+
+def break_even(few: Cost, many: Cost) -> float | None:
+    """Link speed (bit/s) below which `few`, the run with fewer bytes, takes less time than `many`; None where it never does.
+
+    T(r) = work + 8 · bytes / r, equal at r* = 8 (bytes_many − bytes_few)/(work_few − work_many); infinite where `few` also works less.
+    """
+    saved, extra = (many.up + many.down) - (few.up + few.down), few.work - many.work
+    if saved <= 0:
+        return float("inf") if extra < 0 and saved == 0 else None
+    return 8 * saved / extra if extra > 0 else float("inf")

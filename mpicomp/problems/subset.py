@@ -1,0 +1,55 @@
+"""What is left of a problem when clients are dropped: the mean over the remaining f_i."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .base import Block, Problem, Smoothness
+
+
+class SubsetProblem(Problem):
+    """f(x) = (1/|S|) Σ_{i ∈ S} f_i(x) for the clients S of another problem, numbered anew.
+
+    Parameters
+    ----------
+    whole : the problem. clients : S, int64, increasing.
+    """
+
+    def __init__(self, whole: Problem, clients: np.ndarray):
+        self.whole, self.left = whole, np.asarray(clients, np.int64)
+        self.n_clients, self.dim = len(self.left), whole.dim
+        self.name = whole.name  # type: ignore[misc]
+
+    def loss(self, i: int, x: np.ndarray) -> float:
+        return self.whole.loss(int(self.left[i]), x)
+
+    def gradient(self, i: int, x: np.ndarray, out: np.ndarray) -> Any:
+        return self.whole.gradient(int(self.left[i]), x, out)
+
+    def n_samples(self, i: int) -> int:
+        return self.whole.n_samples(int(self.left[i]))
+
+    def batch_gradient(self, i: int, x: np.ndarray, samples: np.ndarray, out: np.ndarray) -> Any:
+        return self.whole.batch_gradient(int(self.left[i]), x, samples, out)
+
+    def smoothness(self) -> Smoothness:
+        """Bounds: sums of squares over S are at most those over all clients, and a variance is smallest around its own mean."""
+        all_ = self.whole.smoothness()
+        known, growth = Smoothness.bounds(all_.L_i[self.left]), np.sqrt(self.whole.n_clients / self.n_clients)
+        L_plus = min(known.L_plus, growth * all_.L_plus)
+        L_pm = min(L_plus, growth * all_.L_pm)
+        return Smoothness(min(known.L, L_plus), known.L_i, L_plus, L_pm, known.L_A, known.L_B)
+
+    def sample_smoothness(self) -> np.ndarray:
+        return self.whole.sample_smoothness()[self.left]
+
+    def paper_start(self) -> np.ndarray:
+        return self.whole.paper_start()
+
+    def describe(self) -> dict[str, Any]:
+        return {**self.whole.describe(), "clients": self.n_clients, "of_clients": self.whole.n_clients}
+
+    def block(self, clients: np.ndarray, dtype: Any) -> Block:
+        return self.whole.block(self.left[clients], dtype)
