@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import linalg
 
 import mpicomp as mc
 from mpicomp.compressors import Codec
-from mpicomp.compressors.lattice import Lattice
+from mpicomp.compressors.lattice import Lattice, largest_square
 from mpicomp.errors import ConfigError, TheoryError, WireError
 from mpicomp.experiments.study.estimation import mean_errors
 from mpicomp.kernels import hadamard
@@ -595,3 +596,23 @@ def test_many_levels_in_blocks_are_those_of_the_definition(lattice, strata, dtyp
         round_exactly(x, radius, levels, draws, element, expected)
         round_to_lattice(x, radius, levels, draws, element, codes, doubts)
         assert np.array_equal(codes, expected) and (size < count or len(set(expected)) >= min(lattice.symbols, 1000))
+
+
+# ---- the largest entry after a rotation -----------------------------------------------------------------------------
+@pytest.mark.parametrize(("vectors", "d"), [(1, 64), (1, 1024), (5, 256)])
+def test_the_bound_of_the_largest_entry(vectors, d):
+    """It is the least value over λ of the bound that it names, to the width of its grid, and rotated vectors stay below it."""
+    from scipy.optimize import minimize_scalar
+
+    def bound(rate):
+        return (np.log(vectors * d) - 0.5 * np.log(1 - 2 * rate)) / rate
+
+    found = largest_square(vectors, d)
+    assert 0 <= found - minimize_scalar(bound, bounds=(1e-3, 0.5 - 1e-6), method="bounded").fun < 0.02
+    x = RNG(0).standard_normal((vectors, d))
+    x[0] = 1.0  # and one whose rotation has a large entry more often than a Gaussian's
+    x /= np.linalg.norm(x, axis=1)[:, None]
+    matrix = linalg.hadamard(d) / np.sqrt(d)
+    signs = RNG(1).choice([-1.0, 1.0], (300, 1, d))
+    largest = d * (((signs * x) @ matrix.T) ** 2).max(axis=(1, 2))
+    assert largest.mean() < found
