@@ -201,6 +201,7 @@ SPECS = [
 ]  # fmt: skip
 
 
+@pytest.mark.covering()
 @pytest.mark.parametrize("spec", SPECS)
 @pytest.mark.parametrize("similar", [True, False])
 def test_ab_inequality_and_theta(spec, similar):
@@ -355,6 +356,7 @@ def coded(data: np.ndarray, symbols: int) -> tuple[np.ndarray, int]:
     return buf, encode_symbols(data, scratch(symbols), buf, 5, len(buf))
 
 
+@pytest.mark.covering()
 @pytest.mark.parametrize("symbols", [2, 3, 16, 1000])
 @pytest.mark.parametrize("length", [1, 7, 4095, 70_000])
 def test_entropy_code(symbols, length):
@@ -551,6 +553,7 @@ def test_direct_needs_nothing_of_it():
     assert "agreed" not in DirectUplink.transmit.__code__.co_names
 
 
+@pytest.mark.covering()
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("strata", [1, 7, 100, 1 << 16])
 def test_two_levels_in_blocks_are_those_of_the_definition(dtype, strata):
@@ -569,6 +572,7 @@ def test_two_levels_in_blocks_are_those_of_the_definition(dtype, strata):
     assert np.array_equal(np.unpackbits(buf, bitorder="little"), expected) and 0.4 < expected.mean() < 0.6
 
 
+@pytest.mark.covering()
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("strata", [1, 7, 100, 1 << 16, 1 << 17])
 @pytest.mark.parametrize(

@@ -80,6 +80,7 @@ def test_dithers_of_two_clients_are_independent():
 GRIDS = [(1, np.uint8), (7, np.uint8), (127, np.uint8), (7, np.uint16), (511, np.uint16), (32767, np.uint16)]
 
 
+@pytest.mark.covering(2)
 @pytest.mark.parametrize("levels, codes_dtype", GRIDS)
 @pytest.mark.parametrize("unit", [0.3, 1e-38, 1e-44, 3e34, 0.0])
 @pytest.mark.parametrize(

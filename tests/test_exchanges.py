@@ -53,6 +53,7 @@ def group_nbytes(request, monkeypatch):
     monkeypatch.setattr(exchange_module, "GROUP_NBYTES", request.param)
 
 
+@pytest.mark.covering(2)
 @pytest.mark.usefixtures("group_nbytes")
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("name", COMPRESSORS)
@@ -162,6 +163,7 @@ def test_small_frames_give_the_same_bits(method, compressor, monkeypatch):
     )
 
 
+@pytest.mark.covering(2)
 @pytest.mark.parametrize("n", [1, 2, 7, 20, 1000])
 @pytest.mark.parametrize("size", [2, 3, 5])
 def test_placement(n, size):
