@@ -1,6 +1,9 @@
 """One conformance suite for every compressor: a new compressor adds a row to `compressor_table.TABLE`."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -483,6 +486,17 @@ def test_an_entropy_code_of_one_level_is_near_the_entropy():
     assert entropy < size("qsgd:levels=1,entropy=true", x) - 4 < 1.25 * entropy + 20
 
 
+@pytest.mark.parametrize("count", [0, 1, 255, 256, 299])
+def test_a_message_of_fewer_entries_than_k_says_how_many(count):
+    """The number takes two bytes where k is above 255."""
+    x = np.zeros((1, 1000))
+    x[0, np.sort(RNG(0).permutation(1000)[:count])] = RNG(1).standard_normal(count)
+    codec = compressors.create("topk:k=300").bind(1000, 1)
+    data, _ = encode(codec, x, [0], keys_of(0))
+    assert data[1:3].view(np.uint16)[0] == count
+    np.testing.assert_array_equal(decode(codec, data, np.zeros(1, np.int64), keys_of(0), np.float64), x)
+
+
 def test_topk_sends_no_zeros():
     assert size("topk:k=100", np.zeros(1000)) == 2
     assert size("topk:k=100", np.eye(1000)[:1]) <= 2 + 2 + 4
@@ -546,3 +560,58 @@ def test_every_codec_and_wire_dtype_has_a_golden_frame():
     have = {(compressors.create(case["spec"]).name, case["wire"]) for case in cases}
     built_in = [name for name in compressors if compressors[name].codec_id != USER_CODEC]
     assert have == {(name, wire) for name in built_in for wire in ("float32", "float64")}
+
+
+# ---- compressors of others ---------------------------------------------------------------------------------------------
+THEIRS = """
+import numpy as np
+from mpicomp.compressors import Compressor, compressors
+
+@compressors.register("halves")
+class Halves(Compressor):
+    "The first half of a vector."
+    summary = formulas = paper = "of this test"
+    contractive = deterministic = True
+
+    def alpha(self, d, n=1):
+        return 1e-12
+
+    def density(self, d, n=1):
+        return d / 2
+
+    def max_nbytes(self, d):
+        return 8 * (d // 2)
+
+    def encode(self, x, out, key):
+        first = x[: x.size // 2].astype(np.float64)
+        out[: first.nbytes] = first.view(np.uint8)
+        return first.nbytes
+
+    def decode(self, buf, out, key):
+        if buf.size != 8 * (out.size // 2):
+            from mpicomp.errors import WireError
+            raise WireError("a message of the wrong length")
+        out[:] = 0
+        out[: out.size // 2] = FACTOR * np.ascontiguousarray(buf).view(np.float64)
+
+def check(compressor, codec, V, Y):
+    k = codec.dim // 2
+    np.testing.assert_array_equal(Y[:, :k], V[:, :k])
+    assert not Y[:, k:].any()
+
+TABLE = {"halves": (check, (("", 8), ("", 9, 3)), ())}
+"""
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("factor", [1, 2])
+def test_the_suite_runs_over_a_table_of_others(tmp_path, factor):
+    """Their compressor passes; with a fault in it the same suite says so."""
+    table = tmp_path / "theirs.py"
+    table.write_text(THEIRS.replace("FACTOR", str(factor)))
+    pytest_ = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__, "-k", "halves and round_trip"]
+    done = subprocess.run(
+        pytest_, env={**os.environ, "MPICOMP_TEST_TABLE": str(table)}, capture_output=True, text=True, timeout=200
+    )
+    expected = (0, "8 passed") if factor == 1 else (1, "8 failed")
+    assert done.returncode == expected[0] and expected[1] in done.stdout, done.stdout + done.stderr
