@@ -386,6 +386,7 @@ for index in range(len(RUNS)):
 """
 
 
+@pytest.mark.full(reason="twelve jobs; three ranks are in the quick lane")
 @pytest.mark.process
 def test_any_number_of_workers_gives_the_same_bits(mpi, tmp_path):
     """1, 2 and 4 workers, every method, against the run in this process; both exchanges with 2, one in turn with 1 and 4."""
