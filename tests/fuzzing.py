@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from mpicomp.compressors import Codec, Compressor, compressors
-from mpicomp.compressors.flag import Flag
+from mpicomp.compressors.bit_mask import BitMask
 from mpicomp.errors import WireError
 from mpicomp.kernels.random import uplink_keys
 from mpicomp.wire import HEADER_NBYTES, check_header, dtype_flag, read_header, write_header
@@ -36,7 +36,7 @@ class Halves(Compressor):
 
     name = "halves"
 
-    def max_nbytes(self, d):
+    def max_nbytes(self, d, dtype):
         return 4 * d
 
     def encode(self, x, out, key):
@@ -67,7 +67,7 @@ class Target:
         for V in (generator.standard_normal((n, d)), np.zeros((n, d)), generator.standard_normal((n, d)).round(0)):
             if self.codec.codec_id == compressors["integers"].codec_id:
                 V = np.clip(V.round(0), -1, 1)
-            if self.codec.codec_id == Flag.codec_id:
+            if self.codec.codec_id == BitMask.codec_id:
                 V = (V > 0).astype(float)
             self.frames.append(self._frame(np.ascontiguousarray(V)))
 
@@ -144,7 +144,7 @@ def targets() -> list[Target]:
     assert spec is not None and spec.loader is not None
     golden = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(golden)
-    cases = [(compressors.create(text), d, n) for text, d, n in golden.CASES] + [(Flag(), 1, 5), (Halves(), 12, 3)]
+    cases = [(compressors.create(text), d, n) for text, d, n in golden.CASES] + [(BitMask(), 1, 5), (Halves(), 12, 3)]
     codecs = [compressor.bind(d, n, wire) for compressor, d, n in cases for wire in ("float32", "float64")]
     longer = [
         compressor.bind(max(d, 77), n, wire) for compressor, d, n in cases[:-2] for wire in ("float32", "float64")

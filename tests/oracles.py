@@ -83,7 +83,7 @@ class Task:
         return self._apply(v, i, downlink_keys(self.seed, t))
 
     def _apply(self, v: np.ndarray, i: int, keys) -> np.ndarray:
-        return self.compressor.apply(v, MessageKey(keys.shared, keys.private, i, self.n), self.wire)
+        return self.compressor.apply(v, MessageKey.of(keys, i, self.n), self.wire)
 
     def coin(self, direction: str, p: float, t: int) -> bool:
         """The coin of round t in a direction."""

@@ -67,7 +67,7 @@ class TwoWay(Task):
 
     def broadcast(self, v, t):
         keys = downlink_keys(self.seed, t)
-        return self.downlink.apply(v, mc.MessageKey(keys.shared, keys.private, 0, self.n), self.wire)
+        return self.downlink.apply(v, mc.MessageKey.of(keys, 0, self.n), self.wire)
 
     def shrink(self, c):
         """1/(1 + ω) for an unbiased compressor in a method for contractive ones."""

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from mpicomp.compressors import compressors
-from mpicomp.compressors.base import Difference, Sum
+from mpicomp.compressors.codec import Difference, Sum
+from mpicomp.exchanges.local import LocalExchange
 from mpicomp.kernels import njit
 from mpicomp.kernels.random import uplink_keys
 from mpicomp.runtime.config import Config
-from mpicomp.runtime.exchanges import warmup_exchange
 from mpicomp.runtime.session import Composition, Session, build_problem
-from mpicomp.runtime.warmup import _WarmUpLink
+from mpicomp.runtime.warmup import WarmUpLink
 
 DIM, CLIENTS = 1 << 18, 3
 LEAST = DIM // 16  # bytes: half of what one bit an entry takes
@@ -119,9 +119,9 @@ def test_rounds_reuse_what_the_first_ones_made(method, compressor):
     problem = build_problem(config)
     composition = Composition(config, problem)
     step = composition.step_size(config.step)
-    session = Session(config, problem, composition.parts(step), warmup_exchange(config, problem, composition, 1), step)
-    for mechanism in (session.uplink, session.downlink):
-        mechanism.link.__class__ = _WarmUpLink  # every other round is dense, or of the second stage
+    exchange = LocalExchange(problem.n_clients, problem.dim, clients=np.arange(2))
+    # with a link of the warm-up every other round is dense, or of the second stage
+    session = Session(config, problem, composition.parts(step), exchange, step, link=WarmUpLink)
     for t in range(4):
         session.round(t)
     assert allocated(lambda: [session.round(t) for t in range(4, 8)]) < LEAST

@@ -597,8 +597,10 @@ def main() -> None:
     from mpi4py import MPI
 
     from mpicomp.cluster.comm import Comm
+    from mpicomp.exchanges.p2p import P2PExchange
     from mpicomp.runtime.config import Config
-    from mpicomp.runtime.loop import _with_options, make_exchange
+    from mpicomp.runtime.exchanges import exchange_setting
+    from mpicomp.runtime.loop import _configured
     from mpicomp.runtime.session import Composition, Session
 
     world = MPI.COMM_WORLD
@@ -608,12 +610,11 @@ def main() -> None:
         if world.rank == 0:
             alone = mc.run(**options, problem=mushrooms()).summary["iterate_sha256"]
             assert [r.summary["iterate_sha256"] for r in seen] == [alone] * 2, (index, own)
-        config = _with_options(Config(), {**options, "exchange": "p2p"})
+        config = _configured(Config(), {**options, "exchange": "p2p"})
         composition = Composition(config, mushrooms())
         comm = Comm(world)
-        session = Session(
-            config, mushrooms(), composition.parts(0.02), make_exchange(config, mushrooms(), composition, comm), 0.02
-        )
+        exchange = P2PExchange.create(exchange_setting(config, mushrooms(), composition, comm))
+        session = Session(config, mushrooms(), composition.parts(0.02), exchange, 0.02)
         for t in range(6):
             session.round(t)
         session.exchange.finish()

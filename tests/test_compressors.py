@@ -11,7 +11,7 @@ import pytest
 from compressor_table import ANY_SIZE, ROWS, TABLE, Row, check_values
 
 from mpicomp.compressors import compressors
-from mpicomp.compressors.base import USER_CODEC
+from mpicomp.compressors.codec import USER_CODEC
 from mpicomp.errors import ConfigError, TheoryError, WireError
 from mpicomp.kernels.random import Keys, Stream, below, client_key, derive, uplink_keys
 from mpicomp.wire import HEADER_NBYTES, check_header, read_header
@@ -579,24 +579,24 @@ class Halves(Compressor):
     def density(self, d, n=1):
         return d / 2
 
-    def max_nbytes(self, d):
-        return 8 * (d // 2)
+    def max_nbytes(self, d, dtype):
+        return dtype.itemsize * (d // 2)
 
     def encode(self, x, out, key):
-        first = x[: x.size // 2].astype(np.float64)
+        first = np.ascontiguousarray(x[: x.size // 2])
         out[: first.nbytes] = first.view(np.uint8)
         return first.nbytes
 
     def decode(self, buf, out, key):
-        if buf.size != 8 * (out.size // 2):
+        if buf.size != out.itemsize * (out.size // 2):
             from mpicomp.errors import WireError
             raise WireError("a message of the wrong length")
         out[:] = 0
-        out[: out.size // 2] = FACTOR * np.ascontiguousarray(buf).view(np.float64)
+        out[: out.size // 2] = FACTOR * np.ascontiguousarray(buf).view(out.dtype)
 
 def check(compressor, codec, V, Y):
     k = codec.dim // 2
-    np.testing.assert_array_equal(Y[:, :k], V[:, :k])
+    np.testing.assert_array_equal(Y[:, :k], V.astype(codec.wire_dtype)[:, :k])
     assert not Y[:, k:].any()
 
 TABLE = {"halves": (check, (("", 8), ("", 9, 3)), ())}

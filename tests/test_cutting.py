@@ -13,7 +13,7 @@ import mpicomp as mc
 from mpicomp.cluster.placement import Placement, slices
 from mpicomp.compressors import Codec, compressors
 from mpicomp.exchanges.local import LocalExchange
-from mpicomp.exchanges.sharded import LEAST, LocalShardedExchange, alignment_of
+from mpicomp.exchanges.sharded import LEAST, LocalShardedExchange, ShardedExchange, alignment_of
 from mpicomp.kernels.random import uplink_keys
 from mpicomp.problems import problems
 from mpicomp.runtime.config import Config
@@ -172,7 +172,8 @@ def test_slices_fit_the_compressors_that_a_composition_names():
     named = {"uplink": "ef21:qsgd:bits=4,bucket=80,norm=max", "downlink": "ef21-p:cast:to=bfloat16"}
     config = Config(method="custom", method_options=named, step="0.01", exchange="sharded", allow_unsafe=True)
     composition = Composition(config, QUADRATIC)
-    assert np.all(warmup_exchange(config, QUADRATIC, composition, 3).bounds == [0, 160, 240, 250])
+    exchange = warmup_exchange(ShardedExchange, config, QUADRATIC, composition, 3, np.arange(2))
+    assert np.all(exchange.bounds == [0, 160, 240, 250])
     with pytest.raises(
         mc.ConfigError, match=r"multiples of 80 coordinates, and the slices begin at \[0, 120, 200\].*--exchange p2p"
     ):

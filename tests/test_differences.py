@@ -5,7 +5,7 @@ import pytest
 
 import mpicomp as mc
 from mpicomp.compressors import Codec, compressors
-from mpicomp.compressors.base import Difference, Sum
+from mpicomp.compressors.codec import Difference, Sum
 from mpicomp.kernels.random import uplink_keys
 from mpicomp.kernels.rows import add_scaled
 

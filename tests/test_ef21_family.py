@@ -363,9 +363,9 @@ def test_prox_is_an_optimizer_for_any_method():
 
 
 def test_flags():
-    from mpicomp.compressors.flag import Flag
+    from mpicomp.compressors.bit_mask import BitMask
 
-    codec = Flag().bind(1, 3)
+    codec = BitMask().bind(1, 3)
     buf, tally, rows, keys = (
         np.zeros(8, np.uint8),
         np.zeros(2, np.int64),

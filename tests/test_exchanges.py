@@ -45,7 +45,7 @@ def vectors(n: int = N, d: int = D, dtype: Any = np.float64) -> np.ndarray:
 def applied(name: str, V: np.ndarray, keys: Any, wire: Any = None) -> np.ndarray:
     """C_i(V_i) for all clients, one at a time."""
     c = mc.compressor(name)
-    return np.array([c.apply(v, mc.MessageKey(*keys, i, len(V)), wire or V.dtype) for i, v in enumerate(V)])
+    return np.array([c.apply(v, mc.MessageKey.of(keys, i, len(V)), wire or V.dtype) for i, v in enumerate(V)])
 
 
 @pytest.fixture(params=[1 << 22, 300], ids=["one frame", "small frames"])
@@ -106,14 +106,30 @@ class TestContract:
     def test_broadcast(self, name, dtype):
         exchange, codec = self.make(name, dtype)
         v, keys, into = vectors(1, dtype=dtype), downlink_keys(1, 9), np.ones((1, D), dtype)
+        C = mc.compressor(name).apply(v[0], mc.MessageKey.of(keys, 0, N))
         exchange.broadcast(codec, v, keys, 9, into)
-        self.close(into[0], 1 + mc.compressor(name).apply(v[0], mc.MessageKey(*keys, 0, N)))
+        self.close(into[0], C)
+        exchange.broadcast(codec, v, keys, 9, into, add=True)
+        self.close(into[0], 2 * C)
 
     def test_scatter(self, name, dtype):
         exchange, codec = self.make(name, dtype)
         v, keys, into = vectors(1, dtype=dtype), downlink_keys(1, 9), np.ones((N, D), dtype)
-        exchange.scatter(codec, v, keys, 9, into)
-        self.close(into, 1 + applied(name, np.repeat(v, N, axis=0), keys))
+        C, mirror = applied(name, np.repeat(v, N, axis=0), keys), np.ones((N, D), dtype)
+        exchange.scatter(codec, v, keys, 9, into, mirror)
+        self.close(into, C)
+        self.close(mirror, C)
+        exchange.scatter(codec, v, keys, 9, into, mirror, add=True)
+        self.close(into, 2 * C)
+        self.close(mirror, 2 * C)
+
+    def test_scatter_to_some_clients_leaves_the_other_rows(self, name, dtype):
+        exchange, codec = self.make(name, dtype)
+        v, keys, active = vectors(1, dtype=dtype), downlink_keys(1, 9), np.array([0, 1, 0, 0, 1, 1], bool)
+        into = np.full((N, D), 3, dtype)
+        exchange.scatter(codec, v, keys, 9, into, active=active)
+        C = applied(name, np.repeat(v, N, axis=0), keys)
+        self.close(into, np.where(active[:, None], C, dtype(3)))
 
     def test_a_scaled_codec(self, name, dtype):
         exchange, codec = self.make(name, dtype)

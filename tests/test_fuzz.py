@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from fuzzing import Fault, Halves, Target, fuzz, mutate, targets, with_length
 
-from mpicomp.compressors.base import Codec
+from mpicomp.compressors.codec import Codec
 
 
 def test_no_decoder_is_fooled():

@@ -434,7 +434,7 @@ class Third(mc.Compressor):
     def density(self, d, n=1):
         return d / 3
 
-    def max_nbytes(self, d):
+    def max_nbytes(self, d, dtype):
         return 8 * -(-d // 3)
 
     def encode(self, x, out, key):
@@ -494,7 +494,7 @@ def test_registered_names(monkeypatch):
 
 def test_a_compressor_that_lies_about_its_length():
     class Liar(Third):
-        def max_nbytes(self, d):
+        def max_nbytes(self, d, dtype):
             return 8
 
     with pytest.raises((mc.WireError, ValueError)):

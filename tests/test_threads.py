@@ -8,7 +8,7 @@ import pytest
 import mpicomp as mc
 from mpicomp.cluster.threads import CodecThreads, threads_of
 from mpicomp.compressors import compressors
-from mpicomp.compressors.base import Difference
+from mpicomp.compressors.codec import Difference
 from mpicomp.errors import ConfigError, WireError
 from mpicomp.kernels.random import uplink_keys
 
@@ -82,7 +82,7 @@ def test_differences_and_a_users_own_compressor_work_in_threads_too():
     assert results[0] == results[1]
 
     class Half(mc.Compressor):
-        def max_nbytes(self, d):
+        def max_nbytes(self, d, dtype):
             return 2 * d
 
         def encode(self, x, out, key):

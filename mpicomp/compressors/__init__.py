@@ -1,5 +1,6 @@
 """Compressors: how one vector becomes bytes. One file each; `compressors` is the registry."""
 
-from .base import Codec, Compressor, MessageKey, compressors
+from .base import Compressor, compressors
+from .codec import Codec, MessageKey
 
 __all__ = ["Codec", "Compressor", "MessageKey", "compressors"]

@@ -9,7 +9,8 @@ from ..kernels import lean
 from ..kernels.half import from_float16, to_bfloat16, to_float16
 from ..kernels.lanes import AHEAD, PIECE, bits_of, fetch, float_of
 from ..kernels.status import TRUNCATED
-from .base import Codec, Compressor, compressors, cut_by_fields
+from .base import Compressor, compressors
+from .codec import Codec, cut_by_fields
 
 _FORMATS = ("float16", "bfloat16")
 

@@ -16,7 +16,8 @@ from ..kernels.lattice import PERMUTATION, SIGNS, add_packed, add_points, round_
 from ..kernels.quantize import LANES
 from ..kernels.random import bits64, client_key, permutation
 from ..kernels.status import TRUNCATED
-from .base import Codec, Compressor, compressors, cut_by_fields
+from .base import Compressor, compressors
+from .codec import Codec, cut_by_fields
 from .cq_bits import decode_bits, encode_bits, radius_of
 from .identity import Identity
 from .lattice import INTERVAL, Lattice, largest_square

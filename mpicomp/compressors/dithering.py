@@ -13,7 +13,8 @@ from ..kernels.levels import unit_of
 from ..kernels.quantize import LANES
 from ..kernels.random import client_key, uniform32
 from ..kernels.status import BAD_PADDING, BAD_VALUE, TRUNCATED
-from .base import Codec, Compressor, compressors
+from .base import Compressor, compressors
+from .codec import Codec
 from .identity import Identity
 
 _NORMS = ("l2", "max")

@@ -12,7 +12,8 @@ from ..kernels.quantize import LANES
 from ..kernels.random import client_key
 from ..kernels.status import BAD_VALUE, TRUNCATED
 from ..kernels.widths import LEAST, MOST, message_bits
-from .base import Codec, Compressor, compressors
+from .base import Compressor, compressors
+from .codec import Codec
 from .identity import Identity
 from .qsgd import QSGD
 

@@ -10,7 +10,8 @@ from ..kernels.bits import CHUNK, pack_all, packed_nbytes, padding_is_zero, unpa
 from ..kernels.hadamard import rotate, rotate_back
 from ..kernels.random import client_key
 from ..kernels.status import BAD_PADDING, TRUNCATED
-from .base import Codec, Compressor, compressors
+from .base import Compressor, compressors
+from .codec import Codec
 from .identity import Identity
 
 # The positive centroids of the Lloyd–Max quantizers of N(0, 1).

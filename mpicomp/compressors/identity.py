@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from ..kernels import njit
 from ..kernels.status import TRUNCATED
-from .base import Codec, Compressor, compressors, cut_by_fields
+from .base import Compressor, compressors
+from .codec import Codec, cut_by_fields
 
 
 @compressors.register("identity")
@@ -28,10 +31,7 @@ class Identity(Compressor):
     def alpha(self, d: int, n: int = 1) -> float:
         return 1.0
 
-    def max_nbytes(self, d: int) -> int:
-        return 8 * d
-
-    def bind(self, dim, n_clients, wire_dtype=np.float64):
+    def bind(self, dim: int, n_clients: int, wire_dtype: Any = np.float64) -> Codec:
         wire = np.dtype(wire_dtype)
         cutting = cut_by_fields(unit=wire.itemsize, separable=True)
         return Codec(

@@ -10,7 +10,8 @@ from ..kernels.bits import CHUNK, bit_length, pack, packed_nbytes, padding_is_ze
 from ..kernels.quantize import round_to_grid
 from ..kernels.random import client_key
 from ..kernels.status import BAD_PADDING, BAD_VALUE, TRUNCATED
-from .base import Codec, Compressor, compressors, cut_by_fields
+from .base import Compressor, compressors
+from .codec import Codec, cut_by_fields
 from .identity import Identity
 
 

@@ -10,7 +10,8 @@ from ..kernels.blocks import PAIR, powers_of_blocks, wide_powers_of_blocks
 from ..kernels.lanes import bits_of, float_of
 from ..kernels.random import client_key, dither32
 from ..kernels.status import BAD_PADDING, TRUNCATED
-from .base import Codec, Compressor, compressors, cut_by_fields
+from .base import Compressor, compressors
+from .codec import Codec, cut_by_fields
 
 
 @compressors.register("natural")

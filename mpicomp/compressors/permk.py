@@ -9,7 +9,8 @@ from ..kernels import njit
 from ..kernels.random import below, bits64, permutation
 from ..kernels.rows import copy_slice
 from ..kernels.status import TRUNCATED
-from .base import Codec, Compressor, Cutting, compressors
+from .base import Compressor, compressors
+from .codec import Codec, Cutting
 from .identity import Identity
 
 _LAYOUTS = ("blocks", "uniform")

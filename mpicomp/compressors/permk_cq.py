@@ -11,7 +11,8 @@ from ..kernels.lattice import PERMUTATION, SHIFTS, add_packed, write_rounded
 from ..kernels.quantize import LANES
 from ..kernels.random import below, bits64, client_key, permutation
 from ..kernels.status import TRUNCATED
-from .base import Codec, Compressor, compressors
+from .base import Compressor, compressors
+from .codec import Codec
 from .cq_bits import radius_of
 from .identity import Identity
 from .lattice import INTERVAL, Lattice

@@ -14,7 +14,8 @@ from ..kernels.levels import add_levels, write_levels
 from ..kernels.quantize import LANES
 from ..kernels.random import client_key
 from ..kernels.status import TRUNCATED
-from .base import Codec, Compressor, compressors, cut_by_fields
+from .base import Compressor, compressors
+from .codec import Codec, cut_by_fields
 from .identity import Identity
 
 _NORMS = ("l2", "max")

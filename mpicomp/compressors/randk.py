@@ -11,7 +11,8 @@ from ..kernels import njit
 from ..kernels.random import below, client_key
 from ..kernels.rows import copy_slice
 from ..kernels.status import TRUNCATED
-from .base import Codec, Compressor, Cutting, compressors, count_of
+from .base import Compressor, compressors, count_of
+from .codec import Codec, Cutting
 from .identity import Identity
 
 _MASKS = ("independent", "shared")

@@ -9,7 +9,8 @@ from ..kernels import lean
 from ..kernels.bits import CHUNK, packed_nbytes, padding_is_zero, unpack_top
 from ..kernels.quantize import LANES, write_signs
 from ..kernels.status import BAD_PADDING, TRUNCATED
-from .base import Codec, Compressor, compressors, cut_by_fields
+from .base import Compressor, compressors
+from .codec import Codec, cut_by_fields
 from .identity import Identity
 
 _ORDERS = {"l1": 1, "l2": 2, "unit": 0}

@@ -13,7 +13,8 @@ from ..kernels.levels import TRITS, pack_trits, trits_nbytes, unit_of, unpack_tr
 from ..kernels.quantize import LANES, round_to_grid
 from ..kernels.random import client_key
 from ..kernels.status import BAD_VALUE, TRUNCATED
-from .base import Codec, Compressor, compressors, cut_by_fields
+from .base import Compressor, compressors
+from .codec import Codec, cut_by_fields
 from .identity import Identity
 
 _SCALES = ("max", "unit")

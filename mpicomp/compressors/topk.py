@@ -18,7 +18,8 @@ from ..kernels.indices import (
 from ..kernels.lanes import float_of
 from ..kernels.select import candidate_capacity, largest, largest_difference
 from ..kernels.status import BAD_COUNT, BAD_MODE, TRUNCATED
-from .base import Codec, Compressor, Cutting, compressors, count_of
+from .base import Compressor, compressors, count_of
+from .codec import Codec, Cutting
 from .identity import Identity
 
 _TOGETHER = 64  # entries that are on their way from memory at once

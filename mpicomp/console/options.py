@@ -128,7 +128,9 @@ def launched_world(exchange: str = "auto") -> Any:
     from ..cluster.environment import check_world, declared_size
 
     if declared_size() is None:
-        if exchange not in ("auto", "local"):
+        from ..exchanges.base import exchanges
+
+        if exchange != "auto" and exchanges[exchange].over_mpi:
             print(
                 f"mpicomp: one process, so --exchange {exchange} runs in-process; `mpicomp launch -n 5 -- run ...` starts five"
             )

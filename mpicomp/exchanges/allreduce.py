@@ -8,15 +8,18 @@ import numpy as np
 
 from ..cluster.clock import DECODE, WAIT
 from ..cluster.ledger import BETWEEN_NODES, IN_NODE, UPLINK
-from ..cluster.placement import Placement
+from ..compressors import Codec
 from ..compressors.identity import Identity
 from ..errors import ConfigError
+from ..kernels.random import Keys
 from ..wire import CONTROL_FLAGS
-from .p2p import MPIExchange
+from .base import Held, exchanges
+from .mpi import MPIExchange
 
 _FLAGS = np.array([flag for flag in (1 << b for b in range(8)) if flag & CONTROL_FLAGS])
 
 
+@exchanges.register("allreduce")
 class AllreduceExchange(MPIExchange):
     """Each rank adds its own clients' vectors, in client order; MPI adds the ranks' sums, in an order of its own.
 
@@ -28,9 +31,9 @@ class AllreduceExchange(MPIExchange):
     library's choice (about twice, in and out of every rank), which the hosts' interfaces show.
     """
 
-    name = "allreduce"
+    summary = "dense sums by MPI_Allreduce, no server; the baseline of dense training"
+    serves_everywhere = True
     one_frame = True
-    place = staticmethod(Placement.everywhere)
 
     def __init__(self, *args: Any):
         super().__init__(*args)
@@ -42,8 +45,9 @@ class AllreduceExchange(MPIExchange):
         return True
 
     def gather(
-        self, codec, V, keys, round, total, into=None, into_scale=1.0, active=None, weights=None, separate=False
-    ):
+        self, codec: Codec, V: Held, keys: Keys, round: int, total: Held, add_to: Held = None,
+        scale: float = 1.0, active: np.ndarray | None = None, weights: np.ndarray | None = None, separate: bool = False,
+    ) -> None:  # fmt: skip
         _only_dense(codec)
         if separate:
             raise ConfigError(f"this method's server needs every client's vector, which {_REMEDY}")
@@ -54,8 +58,8 @@ class AllreduceExchange(MPIExchange):
             buf = self.buffer(("up",), plan.frame_nbytes) if own is None else own
             nbytes = self.write_frame(codec, V, group.rows, group.clients, keys, round, buf, own is not None)
             self.accumulate(codec, buf, nbytes, group, keys, round, fold)
-            if into is not None:
-                self.absorb(codec, buf, nbytes, group, keys, round, into, into_scale)
+            if add_to is not None:
+                self.absorb(codec, buf, nbytes, group, keys, round, add_to, scale)
         self._sum(codec, total, sum(len(group.rows) for group in hosted))
 
     def _sum(self, codec, total: np.ndarray, speaking: int) -> None:
@@ -75,15 +79,16 @@ class AllreduceExchange(MPIExchange):
         self.flags_seen |= int(_FLAGS[values[codec.dim :] > 0].sum())
         self.clock.lap(DECODE)
 
-    def broadcast(self, codec, v, keys, round, into, overwrite=False):
+    def broadcast(self, codec: Codec, v: Held, keys: Keys, round: int, into: Held, add: bool = False) -> None:
         _only_dense(codec)
-        if overwrite:
-            into[:] = v
-        else:
-            into += v
+        if into is not None:
+            into[:] = into + v if add else v
         self.clock.lap(DECODE)
 
-    def scatter(self, codec, v, keys, round, into, mirror=None, active=None):
+    def scatter(
+        self, codec: Codec, v: Held, keys: Keys, round: int, into: Held, mirror: Held = None,
+        active: np.ndarray | None = None, add: bool = False,
+    ) -> None:  # fmt: skip
         raise ConfigError(f"this method's server sends each client a message of its own, which {_REMEDY}")
 
 

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -25,6 +26,7 @@ from ..compressors import Codec
 from ..compressors.identity import Identity
 from ..errors import ConfigError
 from ..kernels.random import Keys
+from ..registry import Registry
 from ..wire import (
     CONTROL_FLAGS,
     HEADER_NBYTES,
@@ -36,7 +38,14 @@ from ..wire import (
     write_header,
 )
 
+if TYPE_CHECKING:
+    from ..cluster.comm import Comm
+
+Held: TypeAlias = Any  # an array (also vectors to be formed as they are encoded), None on a rank that does not hold it
 GROUP_NBYTES = 1 << 22  # a frame holds as many clients as fit in 4 MiB, and at least one
+
+
+exchanges: Registry[type[Exchange]] = Registry("exchange", "mpicomp.exchanges")
 
 
 class Group(NamedTuple):
@@ -115,8 +124,37 @@ def frame_capacity(codec: Codec, messages: int = 1) -> int:
     return nbytes
 
 
+@dataclass(frozen=True)
+class ExchangeSetting:
+    """What an exchange may know of the run that it is made for.
+
+    Attributes
+    ----------
+    comm : the run's ranks; None for one process. n_clients, dim : n, d. dtype : of states and sums.
+    weights : float64, shape (n,): w_i of the weighted mean. clock : charges the phases.
+    codecs : the codecs that are known beforehand, of the method's compressors.
+    """
+
+    comm: Comm | None
+    n_clients: int
+    dim: int
+    dtype: np.dtype
+    weights: np.ndarray
+    clock: Clock
+    codecs: Callable[[], list[Codec]] = list
+
+
 class Exchange(ABC):
     """What all exchanges share: roles, buffers, encoding into frames and decoding out of them.
+
+    Class attributes
+    ----------------
+    name : in the registry. summary : one line.
+    over_mpi : it connects several processes; otherwise it is for one.
+    serves_everywhere : every rank hosts clients and serves (a slice, or a model of its own); otherwise rank 0 serves and hosts nobody.
+    by_node : it wants its ranks numbered node by node.
+    survives_deaths : what is left of its ranks can go on after one has died (`on_failure="continue"`).
+    one_frame : all messages of a rank travel in a single frame.
 
     Parameters
     ----------
@@ -124,8 +162,13 @@ class Exchange(ABC):
     weights : float64, shape (n,): w_i of the weighted mean.
     """
 
-    name: str = ""
-    one_frame = False  # all messages of a rank travel in a single frame
+    name: ClassVar[str] = "user"
+    summary: ClassVar[str] = ""
+    over_mpi: ClassVar[bool] = True
+    serves_everywhere: ClassVar[bool] = False
+    by_node: ClassVar[bool] = False
+    survives_deaths: ClassVar[bool] = True
+    one_frame: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -152,6 +195,32 @@ class Exchange(ABC):
             0  # control flags that this rank's frames carry, and those of the frames that it read
         )
         self._server_row = Group(np.zeros(1, np.int64), np.zeros(1, np.int64), np.zeros(1, np.int64))
+
+    # ---- making one ---------------------------------------------------------------------------------------------
+    @classmethod
+    def place(cls, n_clients: int, size: int) -> Placement:
+        """Which of `size` ranks hosts which clients.
+
+        Raises
+        ------
+        ConfigError : too few clients, or too few ranks.
+        """
+        if not cls.over_mpi:
+            return Placement.single(n_clients)
+        return (Placement.everywhere if cls.serves_everywhere else Placement.star)(n_clients, size)
+
+    @classmethod
+    @abstractmethod
+    def create(cls, setting: ExchangeSetting) -> Exchange:
+        """The exchange of a run, on this rank."""
+
+    @classmethod
+    def create_for_warmup(cls, setting: ExchangeSetting, clients: np.ndarray, ranks: int) -> Exchange | None:
+        """An exchange of this process alone that calls the kernels which one over so many ranks will call; None for a LocalExchange.
+
+        clients : consecutive ones, which it hosts.
+        """
+        return None
 
     # ---- roles --------------------------------------------------------------------------------------------------
     @property
@@ -185,65 +254,45 @@ class Exchange(ABC):
 
     @abstractmethod
     def gather(
-        self,
-        codec: Codec,
-        V: np.ndarray | None,
-        keys: Keys,
-        round: int,
-        total: np.ndarray | None,
-        into: np.ndarray | None = None,
-        into_scale: float = 1.0,
-        active: np.ndarray | None = None,
-        weights: np.ndarray | None = None,
-        separate: bool = False,
-    ) -> None:
-        """Uplink. Each client i sends C(V_i); on the server total = Σ w_i C(V_i), on the workers into_i += into_scale · C(V_i).
+        self, codec: Codec, V: Held, keys: Keys, round: int, total: Held, add_to: Held = None,
+        scale: float = 1.0, active: np.ndarray | None = None, weights: np.ndarray | None = None, separate: bool = False,
+    ) -> None:  # fmt: skip
+        """Uplink. Each client i sends C(V_i); on the server total = Σ w_i C(V_i), on the workers add_to_i += scale · C(V_i).
 
         Parameters
         ----------
-        V : on workers, shape (m, k), k the codec's dimension. into : on workers, shape (m, k), or None.
+        V : on workers, shape (m, k), k the codec's dimension. add_to : on workers, shape (m, k), or None.
         total : on the server, overwritten; shape (1, k), or (n, k) with `separate`.
-        active : bool, shape (n,), the same on all ranks: only these clients speak; None for all.
+        keys : of the messages' random numbers, the same on all ranks.
+        active : bool, shape (n,), the same on all ranks: only these clients send; None for all.
         weights : float64, shape (n,): in place of the run's.
         separate : row i of `total` becomes client i's message (zero where it is silent). The server then holds O(nk) numbers.
         """
 
     @abstractmethod
-    def broadcast(
-        self,
-        codec: Codec,
-        v: np.ndarray | None,
-        keys: Keys,
-        round: int,
-        into: np.ndarray | None,
-        overwrite: bool = False,
-    ) -> None:
-        """Downlink, one message for all: into += C(v), on the workers and (where `into` is given) on the server.
+    def broadcast(self, codec: Codec, v: Held, keys: Keys, round: int, into: Held, add: bool = False) -> None:
+        """Downlink, one message for all: into = C(v), on the workers and (where `into` is given) on the server.
 
         Parameters
         ----------
         v : on the server, shape (1, d). into : shape (1, d), None on a server that keeps no copy.
-        overwrite : into = C(v) instead.
+        add : into += C(v) instead.
         """
 
     @abstractmethod
     def scatter(
-        self,
-        codec: Codec,
-        v: np.ndarray | None,
-        keys: Keys,
-        round: int,
-        into: np.ndarray | None,
-        mirror: np.ndarray | None = None,
-        active: np.ndarray | None = None,
-    ) -> None:
-        """Downlink, one message for each client: on the workers into_i += C_i(v), or C_i(v_i).
+        self, codec: Codec, v: Held, keys: Keys, round: int, into: Held, mirror: Held = None,
+        active: np.ndarray | None = None, add: bool = False,
+    ) -> None:  # fmt: skip
+        """Downlink, one message for each client: on the workers into_i = C_i(v), or C_i(v_i).
 
         Parameters
         ----------
         v : on the server, shape (1, d), or (n, d) with a row for each client. into : on the workers, shape (m, d).
-        mirror : on the server, shape (n, d), or None: mirror_i += C_i(v_i), as client i decodes it.
-        active : bool, shape (n,), the same on all ranks: only these clients are sent to; None for all. Every rank gets a frame.
+        mirror : on the server, shape (n, d), or None: mirror_i = C_i(v_i), as client i decodes it.
+        active : bool, shape (n,), the same on all ranks: only these clients are sent to, the other rows stay as they are; None for all.
+            Every rank gets a frame.
+        add : into_i and mirror_i are added to instead.
         """
 
     @abstractmethod
@@ -298,7 +347,7 @@ class Exchange(ABC):
     def write_frame(
         self,
         codec: Codec,
-        V: np.ndarray,
+        V: Any,
         rows: np.ndarray,
         clients: np.ndarray,
         keys: Keys,
@@ -352,11 +401,11 @@ class Exchange(ABC):
         keys: Keys,
         round: int,
         into: np.ndarray,
-        overwrite: bool,
+        add: bool,
         there: bool,
     ) -> None:
         """A broadcast has arrived in `buf`, which (`there`) may be the frame around `into` itself."""
-        if overwrite and codec.codec_id == Identity.codec_id:
+        if not add and codec.codec_id == Identity.codec_id:
             header = read_header(buf, nbytes)
             check_header(header, codec=codec.codec_id, wire_dtype=codec.wire_dtype, round=round, messages=1)
             self.flags_seen |= header.flags & CONTROL_FLAGS
@@ -364,7 +413,7 @@ class Exchange(ABC):
                 into[0] = buf[HEADER_NBYTES:nbytes].view(codec.wire_dtype)
             self.clock.lap(DECODE)
             return
-        if overwrite:
+        if not add:
             into[:] = 0
         self.absorb(codec, buf, nbytes, self._server_row, keys, round, into)
 
@@ -416,6 +465,22 @@ class Exchange(ABC):
         weights = self.factors(len(group.rows), codec.scale * scale)
         self.read_frame(codec, buf, nbytes, group.rows, group.clients, weights, keys, round, into)
 
+    def set_rows(
+        self,
+        codec: Codec,
+        buf: np.ndarray,
+        nbytes: int,
+        group: Group,
+        keys: Keys,
+        round: int,
+        into: np.ndarray,
+        add: bool,
+    ) -> None:
+        """Worker: into_i = C(V_i) for the clients of a frame, or with `add` into_i += C(V_i)."""
+        if not add:
+            into[group.rows] = 0
+        self.absorb(codec, buf, nbytes, group, keys, round, into)
+
     def write_scattered(
         self,
         codec: Codec,
@@ -425,13 +490,14 @@ class Exchange(ABC):
         round: int,
         buf: np.ndarray,
         mirror: np.ndarray | None,
+        add: bool,
     ) -> int:
         """Server: the frame with a message for each client of a group; returns its length."""
         rows = group.zeros if len(v) == 1 else group.clients
         nbytes = self.write_frame(codec, v, rows, group.clients, keys, round, buf)
         if mirror is not None:
             own = group._replace(rows=group.clients)
-            self.absorb(codec, buf, nbytes, own, keys, round, mirror)
+            self.set_rows(codec, buf, nbytes, own, keys, round, mirror, add)
         return nbytes
 
     def level(self, rank: int) -> tuple[int, ...]:

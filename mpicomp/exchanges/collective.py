@@ -7,18 +7,21 @@ from typing import Any
 import numpy as np
 
 from ..cluster.clock import SEND, WAIT
+from ..compressors import Codec
+from ..kernels.random import Keys
 from ..wire import HEADER_NBYTES, read_header
-from .base import frame_capacity
-from .p2p import MPIExchange
+from .base import Held, exchanges, frame_capacity
+from .mpi import MPIExchange
 
 _LENGTH_NBYTES = 8
 _NOTHING = np.empty(0, np.uint8)
 
 
+@exchanges.register("collective")
 class CollectiveExchange(MPIExchange):
     """One frame per rank and exchange; the MPI library chooses how the bytes travel."""
 
-    name = "collective"
+    summary = "Gatherv up, Bcast or Scatterv down: the MPI library chooses how the bytes travel"
     one_frame = True
 
     def __init__(self, *args: Any):
@@ -27,8 +30,9 @@ class CollectiveExchange(MPIExchange):
         self._lengths = np.zeros(self.placement.size, np.int64)
 
     def gather(
-        self, codec, V, keys, round, total, into=None, into_scale=1.0, active=None, weights=None, separate=False
-    ):
+        self, codec: Codec, V: Held, keys: Keys, round: int, total: Held, add_to: Held = None,
+        scale: float = 1.0, active: np.ndarray | None = None, weights: np.ndarray | None = None, separate: bool = False,
+    ) -> None:  # fmt: skip
         plan = self.plan(codec)
         groups = [self.speaking(plan, rank, active) for rank in range(self.placement.size)]
         group = groups[self.rank][0] if groups[self.rank] else None
@@ -51,8 +55,8 @@ class CollectiveExchange(MPIExchange):
             return
         self.comm.gatherv(frame[:nbytes], None, lengths, displacements)
         self.clock.lap(SEND)
-        if into is not None and group is not None:
-            self.absorb(codec, frame, nbytes, group, keys, round, into, into_scale)
+        if add_to is not None and group is not None:
+            self.absorb(codec, frame, nbytes, group, keys, round, add_to, scale)
 
     def _uplink_lengths(self, codec, plan, groups, nbytes: int) -> np.ndarray:
         """The length of every rank's frame: known where the codec's messages are of fixed length, gathered otherwise."""
@@ -63,9 +67,9 @@ class CollectiveExchange(MPIExchange):
         self.comm.gather(self._length, self._lengths if self.is_server else None)
         return self._lengths
 
-    def broadcast(self, codec, v, keys, round, into, overwrite=False):
+    def broadcast(self, codec: Codec, v: Held, keys: Keys, round: int, into: Held, add: bool = False) -> None:
         capacity, group = frame_capacity(codec), self._server_row
-        source = v if self.is_server else into if overwrite else None
+        source = v if self.is_server else into if not add else None
         own = self.own_frame(codec, source, group.rows)
         buf = self.buffer(("broadcast",), capacity) if own is None else own
         nbytes = capacity
@@ -81,9 +85,12 @@ class CollectiveExchange(MPIExchange):
         self.clock.lap(SEND if self.is_server else WAIT)
         if into is not None:
             there = own is not None and not self.is_server
-            self.deliver(codec, buf, nbytes, keys, round, into, overwrite, there)
+            self.deliver(codec, buf, nbytes, keys, round, into, add, there)
 
-    def scatter(self, codec, v, keys, round, into, mirror=None, active=None):
+    def scatter(
+        self, codec: Codec, v: Held, keys: Keys, round: int, into: Held, mirror: Held = None,
+        active: np.ndarray | None = None, add: bool = False,
+    ) -> None:  # fmt: skip
         plan = self.plan(codec)
         groups = [self.addressed(plan, rank, active) for rank in range(self.placement.size)]
         displacements, everything = plan.places, None
@@ -94,7 +101,7 @@ class CollectiveExchange(MPIExchange):
                 for group in groups[rank]:
                     start = int(displacements[rank])
                     frame = everything[start : start + plan.frame_nbytes]
-                    nbytes = self.write_scattered(codec, v, group, keys, round, frame, mirror)
+                    nbytes = self.write_scattered(codec, v, group, keys, round, frame, mirror, add)
                     self.record_downlink(nbytes, len(group.rows), self.level(rank), extra=_LENGTH_NBYTES)
                     self._lengths[rank] = nbytes
         places = np.arange(self.placement.size) * _LENGTH_NBYTES
@@ -107,7 +114,7 @@ class CollectiveExchange(MPIExchange):
         self.comm.scatterv(everything, counts, displacements, frame)
         self.clock.lap(SEND if self.is_server else WAIT)
         if nbytes:
-            self.absorb(codec, frame, nbytes, groups[self.rank][0], keys, round, into)
+            self.set_rows(codec, frame, nbytes, groups[self.rank][0], keys, round, into, add)
 
 
 def declared_length(buf: np.ndarray, capacity: int) -> int:

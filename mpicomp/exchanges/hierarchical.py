@@ -12,7 +12,7 @@ The server leads the first node. Messages of no bytes say that something is ther
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -21,8 +21,9 @@ from ..cluster.ledger import BETWEEN_NODES, DOWNLINK, IN_MEMORY, UPLINK
 from ..cluster.window import Window
 from ..compressors import Codec
 from ..compressors.identity import Identity
+from ..kernels.random import Keys
 from ..wire import FLAG_REQUEST, HEADER_NBYTES, framed_zeros
-from .base import Fold, Group, frame_capacity
+from .base import Exchange, ExchangeSetting, Fold, Group, Held, exchanges, frame_capacity
 from .collective import declared_length
 from .local import LocalExchange
 from .p2p import TAG_DOWN, TAG_UP, P2PExchange
@@ -37,20 +38,21 @@ _LINE = 64
 _TOKEN = np.empty(0, np.uint8)
 
 
+@exchanges.register("hierarchical")
 class HierarchicalExchange(P2PExchange):
     """As P2PExchange, with a window for each node and direction.
 
     Parameters
     ----------
-    comm : its ranks are numbered node by node (`Comm(..., by_node=True)`). summed : leaders may send sums. For the others see Exchange.
+    comm : its ranks are numbered node by node (`Comm(..., by_node=True)`). For the others see Exchange.
     """
 
-    name = "hierarchical"
+    summary = "ranks of a node meet in shared memory, one of them crosses the network"
+    by_node, survives_deaths = True, False
+    summed: ClassVar[bool] = False  # leaders may send sums
 
-    def __init__(self, *args: Any, summed: bool = False):
+    def __init__(self, *args: Any):
         super().__init__(*args)
-        self.summed = summed
-        self.name = "hierarchical:sum" if summed else "hierarchical"
         self.leader = int(self.nodes[self.rank])
         self.mates = [rank for rank in np.flatnonzero(self.nodes == self.leader).tolist() if rank != self.leader]
         self.leaders = [rank for rank in np.unique(self.nodes).tolist() if rank != 0]
@@ -100,15 +102,16 @@ class HierarchicalExchange(P2PExchange):
         return -(-self.plan(codec).frame_nbytes // _LINE) * _LINE
 
     def gather(
-        self, codec, V, keys, round, total, into=None, into_scale=1.0, active=None, weights=None, separate=False
-    ):
+        self, codec: Codec, V: Held, keys: Keys, round: int, total: Held, add_to: Held = None,
+        scale: float = 1.0, active: np.ndarray | None = None, weights: np.ndarray | None = None, separate: bool = False,
+    ) -> None:  # fmt: skip
         plan = self.plan(codec)
         groups = [self.speaking(plan, rank, active) for rank in range(self.placement.size)]
         stride = self._stride(codec)
         self._settle(TAG_TAKEN)
         window = self._window("up", stride * max(len(of_rank) for of_rank in plan.groups))
         if self.is_worker:
-            self._write_up(codec, V, keys, round, groups[self.rank], window, stride, into, into_scale)
+            self._write_up(codec, V, keys, round, groups[self.rank], window, stride, add_to, scale)
         summed = self.summed and not separate and self._sum_pays(codec, groups)
         if self.is_server:
             self._receive_up(codec, keys, round, total, weights, separate, groups, window, stride, summed)
@@ -118,7 +121,7 @@ class HierarchicalExchange(P2PExchange):
             else:
                 self._send_on(groups, window, stride)
 
-    def _write_up(self, codec, V, keys, round, groups, window, stride, into, into_scale) -> None:
+    def _write_up(self, codec, V, keys, round, groups, window, stride, add_to, scale) -> None:
         """Encode this rank's frames into its part of the window."""
         part = self._part(window, self.rank)
         for g, group in enumerate(groups):
@@ -131,8 +134,8 @@ class HierarchicalExchange(P2PExchange):
             if not self.leads_node:
                 self._tell(self.leader, TAG_WRITTEN)
             self.clock.lap(SEND)
-            if into is not None:
-                self.absorb(codec, buf, nbytes, group, keys, round, into, into_scale)
+            if add_to is not None:
+                self.absorb(codec, buf, nbytes, group, keys, round, add_to, scale)
         if groups and not self.leads_node:
             self._owed[self.leader, TAG_TAKEN] = 1
 
@@ -217,7 +220,7 @@ class HierarchicalExchange(P2PExchange):
         self.clock.lap(SEND)
 
     # ---- down ---------------------------------------------------------------------------------------------------
-    def broadcast(self, codec, v, keys, round, into, overwrite=False):
+    def broadcast(self, codec: Codec, v: Held, keys: Keys, round: int, into: Held, add: bool = False) -> None:
         capacity, row = frame_capacity(codec), self._server_row
         self._settle(TAG_READ)
         self._complete()
@@ -241,7 +244,7 @@ class HierarchicalExchange(P2PExchange):
             nbytes = HEADER_NBYTES + declared_length(buf, capacity)
         self.clock.lap(SEND if self.is_server else WAIT)
         if into is not None:
-            self.deliver(codec, buf, nbytes, keys, round, into, overwrite, False)
+            self.deliver(codec, buf, nbytes, keys, round, into, add, False)
         if not self.leads_node:
             self._tell(self.leader, TAG_READ)
 
@@ -255,15 +258,28 @@ class HierarchicalExchange(P2PExchange):
         self._node.Free()
 
 
+@exchanges.register("hierarchical:sum")
+class SummingHierarchicalExchange(HierarchicalExchange):
+    """HierarchicalExchange whose leaders send the sum of their node's messages where that is shorter; the sums have another order."""
+
+    summary = "the same; a node sends the sum of its messages where that is shorter, so the last bits differ"
+    summed = True
+
+    @classmethod
+    def create_for_warmup(cls, setting: ExchangeSetting, clients: np.ndarray, ranks: int) -> Exchange:
+        return LocalSummingExchange(setting.n_clients, setting.dim, setting.dtype, clients=clients)
+
+
 class LocalSummingExchange(LocalExchange):
     """One process whose sums pass through a dense frame as a leader's do: what a warm-up of `hierarchical:sum` compiles."""
 
     name = "hierarchical:sum"
 
     def gather(
-        self, codec, V, keys, round, total, into=None, into_scale=1.0, active=None, weights=None, separate=False
-    ):
-        super().gather(codec, V, keys, round, total, into, into_scale, active, weights, separate)
+        self, codec: Codec, V: Held, keys: Keys, round: int, total: Held, add_to: Held = None,
+        scale: float = 1.0, active: np.ndarray | None = None, weights: np.ndarray | None = None, separate: bool = False,
+    ) -> None:  # fmt: skip
+        super().gather(codec, V, keys, round, total, add_to, scale, active, weights, separate)
         if separate:
             return
         dense, row = dense_codec(codec.dim, self.n_clients, self.dtype), self._server_row

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import numpy as np
 
 from ..cluster.clock import Clock
 from ..cluster.ledger import IN_MEMORY, Ledger
 from ..cluster.placement import Placement
-from .base import Exchange, frame_capacity
+from ..compressors import Codec
+from ..kernels.random import Keys
+from .base import Exchange, ExchangeSetting, Held, exchanges, frame_capacity
 
 
+@exchanges.register("local")
 class LocalExchange(Exchange):
     """Gives bit for bit the trajectory of the MPI exchanges.
 
@@ -21,18 +25,33 @@ class LocalExchange(Exchange):
     clients : host only these (for warm-up); all by default.
     """
 
-    name = "local"
+    summary = "one process is the server and hosts all clients; messages are encoded and decoded, not sent"
+    over_mpi = False
 
-    def __init__(self, n_clients, dim, dtype=np.float64, weights=None, ledger=None, clock=None, clients=None):
+    def __init__(
+        self,
+        n_clients: int,
+        dim: int,
+        dtype: Any = np.float64,
+        weights: np.ndarray | None = None,
+        ledger: Ledger | None = None,
+        clock: Clock | None = None,
+        clients: np.ndarray | None = None,
+    ):
         placement = Placement.single(n_clients)
         if clients is not None:
             placement = Placement(n_clients, np.array([clients[0], clients[-1] + 1], np.int64))
         weights = np.full(n_clients, 1.0 / n_clients) if weights is None else weights
         super().__init__(placement, 0, dim, dtype, weights, ledger or Ledger(), clock or Clock(time.perf_counter))
 
+    @classmethod
+    def create(cls, setting: ExchangeSetting) -> LocalExchange:
+        return cls(setting.n_clients, setting.dim, setting.dtype, setting.weights, Ledger(), setting.clock)
+
     def gather(
-        self, codec, V, keys, round, total, into=None, into_scale=1.0, active=None, weights=None, separate=False
-    ):
+        self, codec: Codec, V: Held, keys: Keys, round: int, total: Held, add_to: Held = None,
+        scale: float = 1.0, active: np.ndarray | None = None, weights: np.ndarray | None = None, separate: bool = False,
+    ) -> None:  # fmt: skip
         plan = self.plan(codec)
         buf = self.buffer(("frame",), plan.frame_nbytes)
         fold = self.fold(codec, total, weights, separate)
@@ -40,23 +59,26 @@ class LocalExchange(Exchange):
             nbytes = self.write_frame(codec, V, group.rows, group.clients, keys, round, buf)
             self.record_uplink(nbytes, len(group.rows))
             self.accumulate(codec, buf, nbytes, group, keys, round, fold)
-            if into is not None:
-                self.absorb(codec, buf, nbytes, group, keys, round, into, into_scale)
+            if add_to is not None:
+                self.absorb(codec, buf, nbytes, group, keys, round, add_to, scale)
 
-    def broadcast(self, codec, v, keys, round, into, overwrite=False):
+    def broadcast(self, codec: Codec, v: Held, keys: Keys, round: int, into: Held, add: bool = False) -> None:
         buf = self.buffer(("frame",), frame_capacity(codec))
         group = self._server_row
         nbytes = self.write_frame(codec, v, group.rows, group.clients, keys, round, buf)
         self.record_downlink(nbytes, 1, IN_MEMORY, self.n_clients)
-        self.deliver(codec, buf, nbytes, keys, round, into, overwrite, False)
+        self.deliver(codec, buf, nbytes, keys, round, into, add, False)
 
-    def scatter(self, codec, v, keys, round, into, mirror=None, active=None):
+    def scatter(
+        self, codec: Codec, v: Held, keys: Keys, round: int, into: Held, mirror: Held = None,
+        active: np.ndarray | None = None, add: bool = False,
+    ) -> None:  # fmt: skip
         plan = self.plan(codec)
         buf = self.buffer(("frame",), plan.frame_nbytes)
         for group in self.addressed(plan, 0, active):
-            nbytes = self.write_scattered(codec, v, group, keys, round, buf, mirror)
+            nbytes = self.write_scattered(codec, v, group, keys, round, buf, mirror, add)
             self.record_downlink(nbytes, len(group.rows), IN_MEMORY)
-            self.absorb(codec, buf, nbytes, group, keys, round, into)
+            self.set_rows(codec, buf, nbytes, group, keys, round, into, add)
 
     def broadcast_model(self, x):
         pass

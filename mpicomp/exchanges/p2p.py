@@ -2,50 +2,22 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
-from ..cluster.clock import SEND, WAIT, Clock
-from ..cluster.comm import Comm
-from ..cluster.placement import Placement
+from ..cluster.clock import SEND, WAIT
 from ..compressors import Codec
-from .base import Exchange, frame_capacity
+from ..kernels.random import Keys
+from .base import Held, exchanges, frame_capacity
+from .mpi import MPIExchange
 
 SLOTS = 2  # frames under way at once, for each pair of ranks
-TAG_UP, TAG_DOWN, TAG_EVALUATION = 1, 2, 3
+TAG_UP, TAG_DOWN = 1, 2
 IN_TURN_NBYTES = 1 << 17  # a broadcast of at least so many bytes goes to other nodes one after the other
 
 
-class MPIExchange(Exchange):
-    """What the exchanges over MPI share: evaluation, which is off the clock and entered in the ledger apart from the rounds."""
-
-    place = staticmethod(Placement.star)  # which rank hosts whom
-
-    def __init__(self, comm: Comm, n_clients: int, dim: int, dtype: Any, weights: np.ndarray, clock: Clock):
-        super().__init__(self.place(n_clients, comm.size), comm.rank, dim, dtype, weights, comm.ledger, clock)
-        self.comm, self.nodes = comm, comm.nodes
-
-    def broadcast_model(self, x):
-        self.comm.bcast(x)
-
-    def chain(self, vector, add):
-        way = [*self.workers, 0]
-        for rank, following in pairwise(way):
-            if rank == self.rank:
-                add(vector)
-                if following != rank:
-                    self.comm.send(vector, following, TAG_EVALUATION)
-            elif following == self.rank:
-                self.comm.recv(vector, rank, TAG_EVALUATION)
-
-    def gather_rows(self, row):
-        rows = np.empty((self.placement.size, len(row))) if self.is_root else None
-        self.comm.gather(row, rows)
-        return rows
-
-
+@exchanges.register("p2p")
 class P2PExchange(MPIExchange):
     """Isend and Irecv, two frames under way for each pair of ranks, receives posted before the workers have encoded.
 
@@ -54,7 +26,7 @@ class P2PExchange(MPIExchange):
     that the receives of the next uplink are posted before: whatever its codec is, they have room for it.
     """
 
-    name = "p2p"
+    summary = "a star of point-to-point messages, two frames under way for each worker, decoded while the next travels"
 
     def __init__(self, *args: Any):
         super().__init__(*args)
@@ -80,8 +52,9 @@ class P2PExchange(MPIExchange):
         return self.buffer(name, nbytes)
 
     def gather(
-        self, codec, V, keys, round, total, into=None, into_scale=1.0, active=None, weights=None, separate=False
-    ):
+        self, codec: Codec, V: Held, keys: Keys, round: int, total: Held, add_to: Held = None,
+        scale: float = 1.0, active: np.ndarray | None = None, weights: np.ndarray | None = None, separate: bool = False,
+    ) -> None:  # fmt: skip
         plan = self.plan(codec)
         if self.is_server:
             groups = {rank: self.speaking(plan, rank, active) for rank in self.workers}
@@ -96,8 +69,8 @@ class P2PExchange(MPIExchange):
             self.record_uplink(nbytes, len(group.rows))
             request = self.comm.isend(buf[:nbytes], 0, TAG_UP)
             self.clock.lap(SEND)
-            if into is not None:
-                self.absorb(codec, buf, nbytes, group, keys, round, into, into_scale)
+            if add_to is not None:
+                self.absorb(codec, buf, nbytes, group, keys, round, add_to, scale)
             if own is None:
                 self._pending[name] = request
             else:  # the memory is the caller's, who may write to it next
@@ -128,14 +101,14 @@ class P2PExchange(MPIExchange):
                 if g + SLOTS < len(own):
                     post(rank, g + SLOTS)
 
-    def broadcast(self, codec, v, keys, round, into, overwrite=False):
+    def broadcast(self, codec: Codec, v: Held, keys: Keys, round: int, into: Held, add: bool = False) -> None:
         capacity, group = frame_capacity(codec), self._server_row
         if not self.is_server:
-            own = self.own_frame(codec, into, group.rows) if overwrite else None
+            own = self.own_frame(codec, into, group.rows) if not add else None
             buf = self.buffer(("down",), capacity) if own is None else own
             nbytes = self.comm.recv(buf[:capacity], 0, TAG_DOWN)
             self.clock.lap(WAIT)
-            self.deliver(codec, buf, nbytes, keys, round, into, overwrite, own is not None)
+            self.deliver(codec, buf, nbytes, keys, round, into, add, own is not None)
             return
         self._complete()
         own = self.own_frame(codec, v, group.rows)
@@ -144,7 +117,7 @@ class P2PExchange(MPIExchange):
         self.record_downlink(nbytes, 1, self.to_workers, self.n_clients)
         self._send_to(self.workers, buf[:nbytes])
         if into is not None:
-            self.deliver(codec, buf, nbytes, keys, round, into, overwrite, False)
+            self.deliver(codec, buf, nbytes, keys, round, into, add, False)
         if own is not None:
             self._complete()
 
@@ -164,14 +137,17 @@ class P2PExchange(MPIExchange):
             self._pending["in turn",] = self.comm.isend(frame, rank, TAG_DOWN)
         self.clock.lap(SEND)
 
-    def scatter(self, codec, v, keys, round, into, mirror=None, active=None):
+    def scatter(
+        self, codec: Codec, v: Held, keys: Keys, round: int, into: Held, mirror: Held = None,
+        active: np.ndarray | None = None, add: bool = False,
+    ) -> None:  # fmt: skip
         plan = self.plan(codec)
         if not self.is_server:
             buf = self.buffer(("down",), plan.frame_nbytes)
             for group in self.addressed(plan, self.rank, active):
                 nbytes = self.comm.recv(buf[: plan.frame_nbytes], 0, TAG_DOWN)
                 self.clock.lap(WAIT)
-                self.absorb(codec, buf, nbytes, group, keys, round, into)
+                self.set_rows(codec, buf, nbytes, group, keys, round, into, add)
             return
         groups = [self.addressed(plan, rank, active) for rank in range(self.placement.size)]
         for g in range(max(len(own) for own in groups)):
@@ -179,7 +155,7 @@ class P2PExchange(MPIExchange):
                 if g < len(groups[rank]):
                     group, name = groups[rank][g], ("to", rank, g % SLOTS)
                     buf = self._free_slot(name, plan.frame_nbytes)
-                    nbytes = self.write_scattered(codec, v, group, keys, round, buf, mirror)
+                    nbytes = self.write_scattered(codec, v, group, keys, round, buf, mirror, add)
                     self.record_downlink(nbytes, len(group.rows), self.level(rank))
                     self._pending[name] = self.comm.isend(buf[:nbytes], rank, TAG_DOWN)
                     self.clock.lap(SEND)

@@ -16,14 +16,17 @@ import numpy as np
 from ..cluster.clock import ENCODE, SEND, WAIT, Clock
 from ..cluster.comm import Comm
 from ..cluster.ledger import DOWNLINK, IN_MEMORY, UPLINK, VALUE_BITS
-from ..cluster.placement import Placement, slices
-from ..compressors import Codec
-from ..compressors.base import Difference
+from ..cluster.placement import slices
+from ..compressors import Codec, compressors
+from ..compressors.base import EXAMPLE_CLIENTS, EXAMPLE_DIM, example
+from ..compressors.codec import Difference
 from ..errors import ConfigError
+from ..kernels.random import Keys
 from ..wire import HEADER_NBYTES, dtype_flag, write_header
-from .base import Exchange, frame_capacity
+from .base import Exchange, ExchangeSetting, Held, exchanges, frame_capacity
 from .local import LocalExchange
-from .p2p import SLOTS, TAG_DOWN, TAG_UP, MPIExchange
+from .mpi import MPIExchange
+from .p2p import SLOTS, TAG_DOWN, TAG_UP
 
 LEAST = 40  # slices begin at multiples of so many coordinates, at least: whole bytes of bits, and of trits at five to a byte
 
@@ -31,6 +34,16 @@ LEAST = 40  # slices begin at multiples of so many coordinates, at least: whole 
 def alignment_of(codecs: list[Codec]) -> int:
     """What all bounds of slices must be multiples of, so that the messages of these codecs can be cut there."""
     return lcm(LEAST, *(codec.cutting.alignment for codec in codecs if codec.cutting is not None))
+
+
+def _cut(separable: bool) -> str:
+    """The names of the compressors whose messages can be cut, or even written slice by slice."""
+    names = []
+    for name in compressors:
+        cutting = example(name).bind(EXAMPLE_DIM, EXAMPLE_CLIENTS).cutting
+        if cutting is not None and (cutting.separable or not separable):
+            names.append(name)
+    return ", ".join(names)
 
 
 class Slicing(Exchange):
@@ -55,12 +68,12 @@ class Slicing(Exchange):
             return
         if uplink:
             raise ConfigError(
-                f"--exchange sharded cannot cut the messages of compressor {name!r} into slices; it can with identity, cast, topk, "
-                "randk, permk, sign, natural, qsgd, ternary, cq, iq (without rotate, entropy); or use --exchange p2p"
+                f"--exchange sharded cannot cut the messages of compressor {name!r} into slices; it can with {_cut(False)}, "
+                "with most of their options; or use --exchange p2p"
             )
         raise ConfigError(
-            f"--exchange sharded: the downlink compressor {name!r} looks at whole vectors, of which each server has a slice; identity, "
-            "cast, randk, permk and sign:norm=unit go by slices; or use --exchange p2p"
+            f"--exchange sharded: the downlink compressor {name!r} looks at whole vectors, of which each server has a slice; "
+            f"{_cut(True)} and sign:norm=unit go by slices; or use --exchange p2p"
         )
 
     def slice_of(self, s: int) -> slice:
@@ -112,6 +125,7 @@ class Slicing(Exchange):
         return frame, nbytes, frames
 
 
+@exchanges.register("sharded")
 class ShardedExchange(Slicing, MPIExchange):
     """Every rank is a worker and the server of a slice.
 
@@ -120,8 +134,23 @@ class ShardedExchange(Slicing, MPIExchange):
     alignment : see `alignment_of`. For the others see Exchange.
     """
 
-    name = "sharded"
-    place = staticmethod(Placement.everywhere)
+    summary = "every rank hosts clients and serves a slice of the coordinates: no server wall"
+    serves_everywhere, survives_deaths = True, False
+
+    @classmethod
+    def create(cls, setting: ExchangeSetting) -> ShardedExchange:
+        assert setting.comm is not None
+        alignment = alignment_of(setting.codecs())
+        return cls(
+            setting.comm, setting.n_clients, setting.dim, setting.dtype, setting.weights, setting.clock, alignment
+        )
+
+    @classmethod
+    def create_for_warmup(cls, setting: ExchangeSetting, clients: np.ndarray, ranks: int) -> Exchange:
+        return LocalShardedExchange(
+            setting.n_clients, setting.dim, setting.dtype, clients=clients, servers=ranks,
+            alignment=alignment_of(setting.codecs()),
+        )  # fmt: skip
 
     def __init__(
         self,
@@ -151,8 +180,9 @@ class ShardedExchange(Slicing, MPIExchange):
 
     # ---- up -----------------------------------------------------------------------------------------------------
     def gather(
-        self, codec, V, keys, round, total, into=None, into_scale=1.0, active=None, weights=None, separate=False
-    ):
+        self, codec: Codec, V: Held, keys: Keys, round: int, total: Held, add_to: Held = None,
+        scale: float = 1.0, active: np.ndarray | None = None, weights: np.ndarray | None = None, separate: bool = False,
+    ) -> None:  # fmt: skip
         plan, reader = self.plan(codec), self.reader(codec, self.rank)
         groups = [self.speaking(plan, rank, active) for rank in range(self.placement.size)]
         capacity = self.part_capacity(codec, plan.largest)
@@ -167,7 +197,7 @@ class ShardedExchange(Slicing, MPIExchange):
                 for g in range(min(SLOTS, len(groups[rank]))):
                     post(rank, g)
         own = [
-            self._send_up(codec, V, group, keys, round, ("up", g), capacity, into, into_scale)
+            self._send_up(codec, V, group, keys, round, ("up", g), capacity, add_to, scale)
             for g, group in enumerate(groups[self.rank])
         ]
         if reader is None:
@@ -185,7 +215,7 @@ class ShardedExchange(Slicing, MPIExchange):
                 if rank != self.rank and g + SLOTS < len(speaking):
                     post(rank, g + SLOTS)
 
-    def _send_up(self, codec, V, group, keys, round, name, capacity, into, into_scale) -> np.ndarray:
+    def _send_up(self, codec, V, group, keys, round, name, capacity, add_to, scale) -> np.ndarray:
         """A group's messages to all servers; returns the frame for this one. Nothing is waited for, so no two ranks wait for each other."""
         self._complete(name)
         frame, nbytes, frames = self.write_parts(codec, V, group, keys, round, name, capacity)
@@ -193,8 +223,8 @@ class ShardedExchange(Slicing, MPIExchange):
         self.ledger.traffic[UPLINK, VALUE_BITS] += values
         self._pending[name] = [self._send(frames[r], r, TAG_UP, len(group.rows)) for r in self.others if len(frames[r])]
         self.clock.lap(SEND)
-        if into is not None:
-            self.absorb(codec, frame, nbytes, group, keys, round, into, into_scale)
+        if add_to is not None:
+            self.absorb(codec, frame, nbytes, group, keys, round, add_to, scale)
         return frames[self.rank]
 
     def _send(self, frame: np.ndarray, rank: int, tag: int, messages: int) -> Any:
@@ -204,14 +234,14 @@ class ShardedExchange(Slicing, MPIExchange):
         return self.comm.isend(frame, rank, tag)
 
     # ---- down ---------------------------------------------------------------------------------------------------
-    def broadcast(self, codec, v, keys, round, into, overwrite=False):
+    def broadcast(self, codec: Codec, v: Held, keys: Keys, round: int, into: Held, add: bool = False) -> None:
         group = self._server_row
         if codec.whole:  # every rank has it
             buf = self.buffer(("broadcast",), frame_capacity(codec))
             nbytes = self.write_frame(codec, v, group.rows, group.clients, keys, round, buf)
             if self.is_root:
                 self.ledger.traffic[DOWNLINK, VALUE_BITS] += self._tally[1] * self.n_clients
-            self.deliver(codec, buf, nbytes, keys, round, into, overwrite, False)
+            self.deliver(codec, buf, nbytes, keys, round, into, add, False)
             return
         readers = [self.reader(codec, s) for s in range(self.placement.size)]
         arriving = {}
@@ -230,16 +260,19 @@ class ShardedExchange(Slicing, MPIExchange):
             self._pending[name] = [self._send(buf[:nbytes], rank, TAG_DOWN, 1) for rank in self.others]
             self.clock.lap(SEND)
             if into is not None:
-                self.deliver(mine, buf, nbytes, keys, round, into[:, self.served], overwrite, False)
+                self.deliver(mine, buf, nbytes, keys, round, into[:, self.served], add, False)
         for rank, (request, buf) in arriving.items():
             nbytes = self.comm.wait(request)
             self.clock.lap(WAIT)
             if into is not None:
-                self.deliver(readers[rank], buf, nbytes, keys, round, into[:, self.slice_of(rank)], overwrite, False)
+                self.deliver(readers[rank], buf, nbytes, keys, round, into[:, self.slice_of(rank)], add, False)
         if own is not None:
             self._complete(name)
 
-    def scatter(self, codec, v, keys, round, into, mirror=None, active=None):
+    def scatter(
+        self, codec: Codec, v: Held, keys: Keys, round: int, into: Held, mirror: Held = None,
+        active: np.ndarray | None = None, add: bool = False,
+    ) -> None:  # fmt: skip
         plan = self.plan(codec)
         readers = [self.reader(codec, s) for s in range(self.placement.size)]
         groups = [self.addressed(plan, rank, active) for rank in range(self.placement.size)]
@@ -251,13 +284,13 @@ class ShardedExchange(Slicing, MPIExchange):
                     name = ("to", rank, g)
                     self._complete(name)
                     buf = self.buffer(name, capacity)
-                    nbytes = self.write_scattered(mine, v, group, keys, round, buf, mirror)
+                    nbytes = self.write_scattered(mine, v, group, keys, round, buf, mirror, add)
                     self.ledger.traffic[DOWNLINK, VALUE_BITS] += self._tally[1]
                     if rank != self.rank:
                         self._pending[name] = [self._send(buf[:nbytes], rank, TAG_DOWN, len(group.rows))]
                         self.clock.lap(SEND)
                     elif len(group.rows):
-                        self.absorb(mine, buf, nbytes, group, keys, round, into[:, self.served])
+                        self.set_rows(mine, buf, nbytes, group, keys, round, into[:, self.served], add)
         for rank in self.others:
             if readers[rank] is None:
                 continue
@@ -265,7 +298,7 @@ class ShardedExchange(Slicing, MPIExchange):
             for group in groups[self.rank]:
                 nbytes = self.comm.recv(buf, rank, TAG_DOWN)
                 self.clock.lap(WAIT)
-                self.absorb(readers[rank], buf, nbytes, group, keys, round, into[:, self.slice_of(rank)])
+                self.set_rows(readers[rank], buf, nbytes, group, keys, round, into[:, self.slice_of(rank)], add)
 
     # ---- evaluation and the end -------------------------------------------------------------------------------------
     def assemble(self, x):
@@ -300,8 +333,9 @@ class LocalShardedExchange(Slicing, LocalExchange):
         self.bounds = slices(self.dim, servers, alignment)
 
     def gather(
-        self, codec, V, keys, round, total, into=None, into_scale=1.0, active=None, weights=None, separate=False
-    ):
+        self, codec: Codec, V: Held, keys: Keys, round: int, total: Held, add_to: Held = None,
+        scale: float = 1.0, active: np.ndarray | None = None, weights: np.ndarray | None = None, separate: bool = False,
+    ) -> None:  # fmt: skip
         plan = self.plan(codec)
         fold, capacity = self.fold(codec, total, weights, separate), self.part_capacity(codec, plan.largest)
         for group in self.speaking(plan, 0, active):
@@ -312,12 +346,12 @@ class LocalShardedExchange(Slicing, LocalExchange):
                 if reader is not None:
                     columns = total if codec.whole else total[:, self.slice_of(s)]
                     self.accumulate(reader, part, len(part), group, keys, round, fold._replace(total=columns))
-            if into is not None:
-                self.absorb(codec, frame, nbytes, group, keys, round, into, into_scale)
+            if add_to is not None:
+                self.absorb(codec, frame, nbytes, group, keys, round, add_to, scale)
 
-    def broadcast(self, codec, v, keys, round, into, overwrite=False):
+    def broadcast(self, codec: Codec, v: Held, keys: Keys, round: int, into: Held, add: bool = False) -> None:
         if codec.whole:
-            super().broadcast(codec, v, keys, round, into, overwrite)
+            super().broadcast(codec, v, keys, round, into, add)
             return
         group = self._server_row
         for s in range(len(self.bounds) - 1):
@@ -327,9 +361,12 @@ class LocalShardedExchange(Slicing, LocalExchange):
                 part, target = _columns(v, self.slice_of(s)), into[:, self.slice_of(s)]
                 nbytes = self.write_frame(reader, part, group.rows, group.clients, keys, round, buf)
                 self.record_downlink(nbytes, 1, IN_MEMORY, self.n_clients)
-                self.deliver(reader, buf, nbytes, keys, round, target, overwrite, False)
+                self.deliver(reader, buf, nbytes, keys, round, target, add, False)
 
-    def scatter(self, codec, v, keys, round, into, mirror=None, active=None):
+    def scatter(
+        self, codec: Codec, v: Held, keys: Keys, round: int, into: Held, mirror: Held = None,
+        active: np.ndarray | None = None, add: bool = False,
+    ) -> None:  # fmt: skip
         plan = self.plan(codec)
         for s in range(len(self.bounds) - 1):
             reader = self.reader(codec, s)
@@ -338,9 +375,11 @@ class LocalShardedExchange(Slicing, LocalExchange):
             buf, columns = self.buffer(("frame",), frame_capacity(reader, plan.largest)), self.slice_of(s)
             own = mirror[:, columns] if mirror is not None else None
             for group in self.addressed(plan, 0, active):
-                nbytes = self.write_scattered(reader, np.ascontiguousarray(v[:, columns]), group, keys, round, buf, own)
+                nbytes = self.write_scattered(
+                    reader, np.ascontiguousarray(v[:, columns]), group, keys, round, buf, own, add
+                )
                 self.record_downlink(nbytes, len(group.rows), IN_MEMORY)
-                self.absorb(reader, buf, nbytes, group, keys, round, into[:, columns])
+                self.set_rows(reader, buf, nbytes, group, keys, round, into[:, columns], add)
 
 
 def _columns(v: Any, columns: slice) -> Any:

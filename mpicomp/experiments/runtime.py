@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from ..compressors import Codec as Codec
     from ..compressors import Compressor as Compressor
     from ..compressors import compressors as compressors
-    from ..compressors.base import Difference as Difference
-    from ..compressors.base import Sum as Sum
+    from ..compressors.codec import Difference as Difference
+    from ..compressors.codec import Sum as Sum
     from ..console.options import launched_world as launched_world
     from ..console.options import with_run_options as with_run_options
     from ..console.show import run_rows as run_rows
@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from ..errors import UserError as UserError
     from ..errors import unknown as unknown
     from ..exchanges.base import GROUP_NBYTES as GROUP_NBYTES
+    from ..exchanges.base import exchanges as exchanges
     from ..exchanges.local import LocalExchange as LocalExchange
     from ..exchanges.p2p import IN_TURN_NBYTES as IN_TURN_NBYTES
     from ..kernels import lean as lean
@@ -83,7 +84,8 @@ if TYPE_CHECKING:
     from ..registry import parse_spec as parse_spec
     from ..runtime.config import Config as Config
     from ..runtime.control import EXIT_RESUME as EXIT_RESUME
-    from ..runtime.exchanges import make_exchange as make_exchange
+    from ..runtime.exchanges import exchange_kind as exchange_kind
+    from ..runtime.exchanges import exchange_setting as exchange_setting
     from ..runtime.loop import run as run
     from ..runtime.results import check_directory as check_directory
     from ..runtime.session import Composition as Composition
@@ -99,7 +101,7 @@ else:
             "cluster.clock": ["COMPUTE", "ENCODE", "PHASES", "STEP", "median_interval"],
             "cluster.comm": ["Comm", "world"],
             "cluster.environment": ["declared_size"],
-            "exchanges.base": ["GROUP_NBYTES"],
+            "exchanges.base": ["GROUP_NBYTES", "exchanges"],
             "cluster.launcher": ["Launcher", "OPEN_MPI", "become", "find_launcher", "physical_cores"],
             "cluster.ledger": ["BROADCAST_BYTES", "DOWNLINK", "LEVELS", "MESSAGE_BYTES", "UPLINK"],
             "exchanges.local": ["LocalExchange"],
@@ -107,7 +109,7 @@ else:
             "exchanges.p2p": ["IN_TURN_NBYTES"],
             "cluster.placement": ["Placement"],
             "compressors": ["Codec", "Compressor", "compressors"],
-            "compressors.base": ["Difference", "Sum"],
+            "compressors.codec": ["Difference", "Sum"],
             "console.options": ["launched_world", "with_run_options"],
             "console.show": ["run_rows", "table"],
             "console.units": ["rate", "seconds", "size"],
@@ -132,7 +134,7 @@ else:
             "registry": ["Registry", "parse_spec"],
             "runtime.config": ["Config"],
             "runtime.control": ["EXIT_RESUME"],
-            "runtime.exchanges": ["make_exchange"],
+            "runtime.exchanges": ["exchange_kind", "exchange_setting"],
             "runtime.loop": ["run"],
             "runtime.results": ["check_directory"],
             "runtime.session": ["Composition", "Session", "build_problem"],

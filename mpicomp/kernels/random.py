@@ -63,6 +63,15 @@ def downlink_keys(seed: int, round: int) -> Keys:
     return _keys(seed, _DOWNLINK, round)
 
 
+def numbered_keys(keys: Keys, number: int) -> Keys:
+    """The keys of the draw with this number among those of one direction and round; number 0 has the keys themselves."""
+    if number == 0:
+        return keys
+    both = np.array(keys, np.uint64)
+    _number_both(both, number)
+    return Keys(both[0], both[1])
+
+
 # Plain numbers, and keys that come out of an array: an enumeration, or a conversion to uint64, would take as long as the derivation.
 _UPLINK = int(Stream.UPLINK_SHARED), int(Stream.UPLINK_PRIVATE)
 _DOWNLINK = int(Stream.DOWNLINK_SHARED), int(Stream.DOWNLINK_PRIVATE)
@@ -89,6 +98,18 @@ def client_key(private, client):
     return mix64(np.uint64(private) ^ (np.uint64(np.int64(client)) * np.uint64(0xD1342543DE82EF95)))
 
 
+def exchange_private(client_private: int | np.uint64, client: int) -> np.uint64:
+    """The private key of the exchange from that of one client's message: the inverse of `client_key`."""
+    z, mask = int(client_private), 2**64 - 1
+    for shift, factor in ((31, 0x319642B2D24D8EC3), (27, 0x96DE1B173F119089), (30, 1)):
+        y = z
+        for _ in range(64 // shift):
+            y = z ^ (y >> shift)
+        z = y * factor & mask
+    z = (z - 0x9E3779B97F4A7C15) & mask
+    return np.uint64(z ^ (client * 0xD1342543DE82EF95 & mask))
+
+
 @njit
 def _derive(seed, stream, round, client):
     key = mix64(mix64(mix64(np.uint64(seed)) ^ np.uint64(stream)) ^ np.uint64(round))
@@ -98,6 +119,12 @@ def _derive(seed, stream, round, client):
 @njit
 def _derive_both(seed, stream, other, round, out):
     out[0], out[1] = _derive(seed, stream, round, 0), _derive(seed, other, round, 0)
+
+
+@njit
+def _number_both(keys, number):
+    for k in range(2):
+        keys[k] = mix64(mix64(keys[k]) ^ (np.uint64(np.int64(number)) * np.uint64(0x8CB92BA72F3D8DD7)))
 
 
 @njit

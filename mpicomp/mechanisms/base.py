@@ -1,39 +1,35 @@
 """What a mechanism is: how a receiver tracks vectors that change from round to round, by messages that are compressed.
 
-Two directions. An **uplink** tracks on the server the weighted mean of the clients' vectors; a **downlink** tracks on the clients a
-vector of the server's. A mechanism is written once for all ranks, as the paper prints it: the lines of the clients under `if
-link.is_worker`, those of the server under `if link.is_server`; one process that is both runs both. Its state is the arrays named
-in `client_state`, `server_state` and their like. **Both ends update from the decoded message**, never from what was meant to be sent.
+Two directions.
+An **uplink** tracks on the server the weighted mean of the clients' vectors.
+A **downlink** tracks on the clients a vector of the server's.
+A mechanism is written once for all ranks, as the paper prints it: the lines of the clients under `if link.is_worker`, those of the
+server under `if link.is_server`; one process that is both runs both.
+Its state is declared in its class body (`mpicomp.state`); an array that a rank does not hold is None there.
+**Both ends update from the decoded message**, never from what was meant to be sent.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from ..compressors import Codec, Compressor
-from ..compressors.base import Difference, Sum
+from ..compressors.bit_mask import BitMask
+from ..compressors.codec import Difference, Sum
 from ..compressors.identity import Identity
 from ..errors import ConfigError
-from ..kernels.random import Keys, Stream, derive, downlink_keys, uniform64, uplink_keys
+from ..kernels.random import Keys, Stream, derive, downlink_keys, numbered_keys, uniform64, uplink_keys
 from ..kernels.rows import add_scaled
+from ..oracles.base import Oracle
 from ..participation import Participation
 from ..registry import Registry
+from ..state import ClientState, CommonState, ServerClientState, ServerState, declared, held
 from ..wire import framed_zeros
 
-
-class Oracle(Protocol):
-    """How a worker's clients evaluate their gradients at their current points; all results have shape (m, d)."""
-
-    def value(self) -> np.ndarray:
-        """The clients' gradient estimates at the current points."""
-
-    def full(self) -> np.ndarray:
-        """The exact gradients at the current points."""
-
-    def difference(self) -> np.ndarray:
-        """Gradient estimates at the current points minus those at the previous ones, from the same samples."""
+if TYPE_CHECKING:
+    from ..exchanges.base import Exchange
 
 
 class Link:
@@ -52,7 +48,7 @@ class Link:
     """
 
     def __init__(
-        self, exchange: Any, seed: int, wire_dtype: Any, uplink: bool, participation: Participation | None = None
+        self, exchange: Exchange, seed: int, wire_dtype: Any, uplink: bool, participation: Participation | None = None
     ):
         self.participation = participation
         self.exchange, self.seed, self.wire_dtype = exchange, seed, np.dtype(wire_dtype)
@@ -65,6 +61,7 @@ class Link:
         self._scratch: dict[str, np.ndarray] = {}
         self._scalar: Codec | None = None
         self._hosted_rows, self._uncounted = np.arange(self.hosted), np.zeros(2, np.int64)
+        self._round, self._next_draw = -1, 0
 
     def codec(self, compressor: Compressor, dim: int | None = None) -> Codec:
         """The compressor bound to this run's sizes, or to another dimension (a few scalars beside the vectors).
@@ -85,6 +82,14 @@ class Link:
             codec = codec.scaled(1.0 / (1.0 + compressor.omega(self.dim, self.n_clients)))
         return codec
 
+    def values(self, dim: int | None = None) -> Codec:
+        """The codec of vectors that travel as they are, in the wire dtype; `dim` values, or d."""
+        return self.codec(Identity(), dim)
+
+    def bits(self, dim: int = 1) -> Codec:
+        """The codec of bit masks: `dim` entries, each sent as one bit, 1 where it is not zero."""
+        return self.codec(BitMask(), dim)
+
     def scratch(self, name: str, rows: int) -> np.ndarray:
         """An array (rows, d) for intermediate results of a worker; mechanisms of one run share it by name."""
         return self._array(name, rows, self.dim)
@@ -99,25 +104,37 @@ class Link:
             array = self._scratch[name] = framed_zeros((rows, columns), self.dtype)
         return array
 
-    def keys(self, round: int) -> Keys:
-        """The keys of this direction's messages in a round."""
-        return self._keys(self.seed, round)
+    def keys(self, round: int, draw: int = 0) -> Keys:
+        """The keys of this direction's messages in a round; each draw of the round has its own."""
+        return numbered_keys(self._keys(self.seed, round), draw)
+
+    def _drawn(self, codec: Codec, round: int, draw: int | None, peek: bool = False) -> Keys:
+        """The keys of the next exchange, or of the draw that it names. Messages that are not random take no draw."""
+        if round != self._round:
+            self._round, self._next_draw = round, 0
+        if draw is None:
+            draw = self._next_draw
+            if not (peek or codec.compressor.deterministic):
+                self._next_draw += 1
+        return self.keys(round, draw)
 
     def coin(self, p: float, round: int) -> bool:
         """The round's coin, the same on all ranks: heads with probability p."""
         return bool(uniform64(derive(self.seed, self._coin_stream, round), 0) < p)
 
     def reached(self, round: int, start: int) -> bool:
-        """Whether a method's later stage, which begins with round `start`, has begun. (A warm-up sees both stages.)"""
+        """Whether a method's later stage, which begins with round `start`, has begun. A warm-up sees both stages."""
         return round >= start
 
     def active(self, round: int) -> np.ndarray | None:
         """Who speaks in this round: bool, shape (n,), or None for everybody."""
         return None if self.participation is None else self.participation.active(round)
 
-    def compressed(self, codec: Codec, V: np.ndarray, round: int, out: np.ndarray) -> np.ndarray:
-        """out_i = C_i(V_i) for the hosted clients, as this round's messages would carry it; nothing is sent."""
-        keys, rows = self.keys(round), self._hosted_rows
+    def compressed(
+        self, codec: Codec, V: np.ndarray, round: int, out: np.ndarray, draw: int | None = None
+    ) -> np.ndarray:
+        """out_i = C_i(V_i) for the hosted clients, as the next exchange or the named draw would carry it; nothing is sent."""
+        keys, rows = self._drawn(codec, round, draw, peek=True), self._hosted_rows
         buf = self.exchange.buffer(("compressed",), self.hosted * codec.max_nbytes)
         end = codec.encode(V, rows, self.exchange.clients, keys, buf, 0, self._uncounted)
         out[:] = 0
@@ -139,56 +156,100 @@ class Link:
         add_scaled(state, V, factor)
         return state
 
-    # The exchange's calls with this link's keys.
-    def gather(self, codec: Codec, V, round: int, total, into=None, into_scale: float = 1.0, **how: Any) -> None:
-        """Exchange.gather; `how` may hold active, weights, separate."""
-        if codec.round_maximum is not None:
-            self._agree(codec, V, round, how.get("active"))
-        self.exchange.gather(codec, V, self.keys(round), round, total, into, into_scale, **how)
+    # ---- the exchange's calls, with this link's keys ------------------------------------------------------------
+    # The exchanges of a round that carry random messages are numbered: the first has draw 0, the second draw 1, and so on, the same on
+    # all ranks. So no two of them share random bits, unless one asks by `draw` for those of another.
+    def gather(
+        self, codec: Codec, V: np.ndarray | Difference | Sum | None, round: int, total: np.ndarray | None,
+        add_to: np.ndarray | None = None, scale: float = 1.0, *, active: np.ndarray | None = None,
+        weights: np.ndarray | None = None, separate: bool = False, draw: int | None = None,
+    ) -> None:  # fmt: skip
+        """Each client i sends C(V_i). On the server total = Σ w_i C(V_i); on the workers add_to_i += scale · C(V_i).
 
-    def broadcast(self, codec: Codec, v, round: int, into, overwrite: bool = False) -> None:
-        """Exchange.broadcast."""
+        Parameters
+        ----------
+        V : on workers, shape (m, k), k the codec's dimension; None elsewhere.
+        total : on the server, overwritten; shape (1, k), or (n, k) with `separate`; None elsewhere.
+        add_to : on workers, shape (m, k), or None; on other ranks it is not looked at.
+        active : bool, shape (n,), the same on all ranks: only these clients send; None for all.
+        weights : float64, shape (n,): in place of the run's.
+        separate : row i of `total` becomes client i's message (zero where it is silent). The server then holds O(nk) numbers.
+        draw : number of the random draw; None for one that no other exchange of the round has.
+        """
+        keys = self._drawn(codec, round, draw)
         if codec.round_maximum is not None:
-            self._announce(codec, v, _FIRST, round)
-        self.exchange.broadcast(codec, v, self.keys(round), round, into, overwrite)
+            self._maximum_of_clients(codec, V, keys, round, active)
+        self.exchange.gather(codec, V, keys, round, total, add_to, scale, active, weights, separate)
 
-    def scatter(self, codec: Codec, v, round: int, into, mirror=None, active=None) -> None:
-        """Exchange.scatter."""
+    def broadcast(
+        self, codec: Codec, v: np.ndarray | Difference | Sum | None, round: int, into: np.ndarray | None, *, add: bool = False,
+        draw: int | None = None,
+    ) -> None:  # fmt: skip
+        """One message for all: into = C(v) on the workers, and on the server where it gives an array.
+
+        Parameters
+        ----------
+        v : on the server, shape (1, k); None elsewhere. into : shape (1, k), or None.
+        add : into += C(v) instead. draw : as for `gather`.
+        """
+        keys = self._drawn(codec, round, draw)
         if codec.round_maximum is not None:
-            self._announce(codec, v, np.arange(self.n_clients), round)
-        self.exchange.scatter(codec, v, self.keys(round), round, into, mirror, active)
+            self._maximum_of_server(codec, v, _FIRST, keys, round)
+        self.exchange.broadcast(codec, v, keys, round, into, add)
+
+    def scatter(
+        self, codec: Codec, v: np.ndarray | None, round: int, into: np.ndarray | None, mirror: np.ndarray | None = None, *,
+        add: bool = False, active: np.ndarray | None = None, draw: int | None = None,
+    ) -> None:  # fmt: skip
+        """A message for each client: on the workers into_i = C_i(v), or C_i(v_i).
+
+        Parameters
+        ----------
+        v : on the server, shape (1, k), or (n, k) with a row for each client; None elsewhere.
+        into : on workers, shape (m, k). Rows of clients that are not active stay as they are.
+        mirror : on the server, shape (n, k), or None: mirror_i = C_i(v_i), as client i decodes it.
+        add : into_i and mirror_i are added to instead.
+        active : bool, shape (n,), the same on all ranks: only these clients are sent to; None for all.
+        draw : as for `gather`.
+        """
+        keys = self._drawn(codec, round, draw)
+        if codec.round_maximum is not None:
+            self._maximum_of_server(codec, v, np.arange(self.n_clients), keys, round)
+        self.exchange.scatter(codec, v, keys, round, into, mirror, active, add)
 
     # The number that some codecs need on all ends beforehand: an exchange of its own, one value each way.
-    def _agree(self, codec: Codec, V, round: int, active: np.ndarray | None) -> None:
+    def _maximum_of_clients(self, codec: Codec, V: Any, keys: Keys, round: int, active: np.ndarray | None) -> None:
         """Uplink: each client sends its number, the server sends back the largest."""
-        own = self._measured(codec, V, self._hosted_rows, self.exchange.clients, round) if self.is_worker else None
+        own = self._measured(codec, V, self._hosted_rows, self.exchange.clients, keys) if self.is_worker else None
         table = np.zeros((self.n_clients, 1), self.dtype) if self.is_server else None
         scalar = self._scalar_codec()
-        self.exchange.gather(scalar, own, self.keys(round), round, table, separate=True, active=active)
-        self._spread(codec, scalar, np.max(table, axis=0, keepdims=True) if table is not None else None, round)
+        self.exchange.gather(scalar, own, keys, round, table, separate=True, active=active)
+        self._send_maximum(codec, np.max(table, axis=0, keepdims=True) if table is not None else None, keys, round)
 
-    def _announce(self, codec: Codec, v, clients: np.ndarray, round: int) -> None:
+    def _maximum_of_server(self, codec: Codec, v: Any, clients: np.ndarray, keys: Keys, round: int) -> None:
         """Downlink: the server sends the number of its vector, the largest of those for its messages to these clients."""
         largest = None
         if self.is_server:
             rows = clients if len(v) > 1 else np.zeros_like(clients)
-            largest = np.max(self._measured(codec, v, rows, clients, round), axis=0, keepdims=True)
-        self._spread(codec, self._scalar_codec(), largest, round)
+            largest = np.max(self._measured(codec, v, rows, clients, keys), axis=0, keepdims=True)
+        self._send_maximum(codec, largest, keys, round)
 
-    def _measured(self, codec: Codec, V, rows: np.ndarray, clients: np.ndarray, round: int) -> np.ndarray:
+    def _measured(self, codec: Codec, V: Any, rows: np.ndarray, clients: np.ndarray, keys: Keys) -> np.ndarray:
         """What the codec measures, a column in this run's dtype, not rounded down."""
-        values = codec.measure(V, rows, clients, self.keys(round))  # type: ignore[misc]
+        assert codec.measure is not None
+        values = codec.measure(V, rows, clients, keys)
         column = values.astype(self.dtype)
         return np.where(column < values, np.nextafter(column, self.dtype.type(np.inf)), column)[:, None]
 
-    def _spread(self, codec: Codec, scalar: Codec, value: np.ndarray | None, round: int) -> None:
-        known = np.zeros((1, 1), self.dtype)
-        self.exchange.broadcast(scalar, value, self.keys(round), round, known)
-        codec.round_maximum[0] = known[0, 0]  # type: ignore[index]
+    def _send_maximum(self, codec: Codec, value: np.ndarray | None, keys: Keys, round: int) -> None:
+        received = np.zeros((1, 1), self.dtype)
+        self.exchange.broadcast(self._scalar_codec(), value, keys, round, received)
+        assert codec.round_maximum is not None
+        codec.round_maximum[0] = received[0, 0]
 
     def _scalar_codec(self) -> Codec:
         if self._scalar is None:
-            self._scalar = self.codec(Identity(), dim=1)
+            self._scalar = self.values(1)
         return self._scalar
 
 
@@ -201,56 +262,49 @@ class Mechanism:
     Attributes
     ----------
     name : under which `--uplink` and `--downlink` of a custom composition know it.
-    client_state : names of arrays of shape (m, d), one row for each hosted client, on the workers.
-    server_state : names of arrays of shape (1, served_dim), on the server.
-    server_rows : names of arrays of shape (n, served_dim), on the server: only for methods whose server cannot do without.
-    common_state : names of arrays that server and workers hold alike; `prepare` or `begin` makes them.
+    link : the exchange in the mechanism's direction; there from `prepare` on.
+    mean : scratch space for a sum of messages, shape (1, served_dim), on the server.
     """
 
     name: ClassVar[str] = "user"
-    client_state: ClassVar[tuple[str, ...]] = ()
-    server_state: ClassVar[tuple[str, ...]] = ()
-    server_rows: ClassVar[tuple[str, ...]] = ()
-    common_state: ClassVar[tuple[str, ...]] = ()
     link: Link
-    mean: Any
-
-    if TYPE_CHECKING:  # the arrays named in client_state and server_state; None on a rank that does not hold them
-
-        def __getattr__(self, name: str) -> Any: ...
-        def __setattr__(self, name: str, value: Any) -> None: ...
+    mean: np.ndarray
 
     def start(self, link: Link) -> None:
-        """Bind to a run: allocate the state, all zero, and bind the compressor. Override `prepare`, not this."""
+        """Bind to a run: allocate the declared state, all zero, and bind the compressor. Override `prepare`, not this."""
         self.link = link
-        self.mean = np.zeros((1, link.served_dim), link.dtype) if link.is_server else None
-        for name in self.client_state:
-            setattr(self, name, np.zeros((link.hosted, link.dim), link.dtype) if link.is_worker else None)
-        for name in self.server_state:
-            setattr(self, name, np.zeros((1, link.served_dim), link.dtype) if link.is_server else None)
-        for name in self.server_rows:
-            setattr(self, name, np.zeros((link.n_clients, link.served_dim), link.dtype) if link.is_server else None)
+        mean: Any = np.zeros((1, link.served_dim), link.dtype) if link.is_server else None
+        self.mean = mean
+        rows = {ClientState: link.hosted, ServerState: 1, ServerClientState: link.n_clients}
+        for kind, count in rows.items():
+            here, columns = (link.is_worker, link.dim) if kind is ClientState else (link.is_server, link.served_dim)
+            for state in declared(self, kind):
+                setattr(self, state.name, state.zeros(count, columns, link.dtype) if here and state.allocate else None)
+        for state in declared(self, CommonState):
+            setattr(self, state.name, None)
         self.prepare()
 
     def prepare(self) -> None:
-        """Bind compressors; called by `start`."""
+        """Bind compressors and make scratch space; called by `start`."""
 
     def state(self) -> dict[str, np.ndarray]:
-        """The state arrays that this rank holds, by name."""
-        names = (*self.client_state, *self.server_state, *self.server_rows, *self.common_state)
-        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        """The declared arrays that this rank holds, by name."""
+        return held(self)
 
 
 class Uplink(Mechanism):
     """Clients to server."""
 
-    def transmit(self, oracle: Any, round: int) -> np.ndarray | None:
-        """One round: returns the gradient estimate on the server, shape (1, served_dim). `oracle`: an Oracle on workers, else None."""
-        raise NotImplementedError
+    def transmit(self, oracle: Oracle, round: int) -> np.ndarray:
+        """One round: returns the gradient estimate on the server, shape (1, served_dim); what workers return is not looked at.
+
+        oracle : of this rank's clients. A rank without clients has one that cannot be asked.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define transmit(oracle, round)")
 
 
 class Downlink(Mechanism):
-    """Server to clients.
+    """Server to clients: the model, or with a replicated optimizer the gradient estimate.
 
     Attributes
     ----------
@@ -259,13 +313,13 @@ class Downlink(Mechanism):
 
     mirrored: bool = False
 
-    def begin(self, x: np.ndarray) -> np.ndarray:
-        """All sides know the starting vector x⁰ (shape (1, d)); returns the clients' points, shape (1, d) or (m, d)."""
-        raise NotImplementedError
+    def begin(self, v: np.ndarray, /) -> np.ndarray:
+        """All sides know the first vector, shape (1, d): x⁰, or zero for gradients. Returns the clients' copies, shape (1, d) or (m, d)."""
+        raise NotImplementedError(f"{type(self).__name__} must define begin(v)")
 
-    def transmit(self, x: np.ndarray | None, round: int) -> np.ndarray | None:
-        """One round: the server has the new vector x (shape (1, served_dim)); returns the clients' points on the workers."""
-        raise NotImplementedError
+    def transmit(self, v: np.ndarray, round: int, /) -> np.ndarray:
+        """One round: the server has the new vector v, shape (1, served_dim), which is None elsewhere; returns the clients' copies."""
+        raise NotImplementedError(f"{type(self).__name__} must define transmit(v, round)")
 
 
 uplinks: Registry[type[Uplink]] = Registry("uplink", "mpicomp.mechanisms")

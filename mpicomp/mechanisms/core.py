@@ -7,6 +7,7 @@ import numpy as np
 from ..compressors.identity import Identity
 from ..errors import ConfigError
 from ..kernels.gaussian import combine, project
+from ..oracles import Oracle
 from .base import Uplink
 
 
@@ -30,7 +31,7 @@ class CoreUplink(Uplink):
             raise ConfigError(f"core: m={m} must be an integer, at least 1")
         self.m = m
 
-    def prepare(self):
+    def prepare(self) -> None:
         link, m = self.link, self.m
         self.codec = link.codec(Identity(), dim=m)
         self.products = np.zeros((link.hosted, m), link.dtype)
@@ -38,12 +39,11 @@ class CoreUplink(Uplink):
         self.p, self.g = np.zeros((1, m), link.dtype), np.zeros((1, link.dim), link.dtype)
         self._xi = np.zeros(link.dim)
 
-    def transmit(self, oracle, round):
+    def transmit(self, oracle: Oracle, round: int) -> np.ndarray:
         link, key = self.link, self.link.keys(round).shared
         if link.is_worker:
             project(key, oracle.value(), self._xi, self.products)
         link.gather(self.codec, self.products, round, self.mean_products if link.is_server else None)
-        self.p[:] = 0
         link.broadcast(self.codec, self.mean_products, round, self.p)
         combine(key, self.p[0], self._xi, self.g[0])
         return self.g

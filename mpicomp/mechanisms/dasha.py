@@ -7,6 +7,8 @@ import numpy as np
 from ..compressors import Compressor
 from ..compressors.identity import Identity
 from ..errors import ConfigError
+from ..oracles import Oracle
+from ..state import ClientState, ServerState
 from .base import Uplink, uplinks
 from .ef21 import checked_start
 
@@ -25,13 +27,14 @@ class DashaUplink(Uplink):
     start : g_i⁰ = h_i⁰, sent as it is ("dense", as in the theorems), C_i(h_i⁰) ("compressed"), or 0 with nothing sent ("zero").
     """
 
-    client_state = ("g_i", "h_i")
-    server_state = ("g",)
+    g_i = ClientState()
+    h_i = ClientState()
+    g = ServerState()
 
     def __init__(self, compressor: Compressor, a: float | None = None, start: str = "dense"):
         self.compressor, self.a, self.start_from = compressor, a, checked_start(start)
 
-    def prepare(self):
+    def prepare(self) -> None:
         link = self.link
         self.codec, self.dense = link.codec(self.compressor), link.codec(Identity())
         if self.a is None:
@@ -39,7 +42,7 @@ class DashaUplink(Uplink):
         if not 0 < self.a <= 1:
             raise ConfigError(f"dasha: a={self.a} is not in (0, 1]")
 
-    def transmit(self, oracle, round):
+    def transmit(self, oracle: Oracle, round: int) -> np.ndarray:
         link, delta = self.link, None
         if link.is_worker:
             h_i = oracle.value()
@@ -55,7 +58,7 @@ class DashaUplink(Uplink):
         if round == 0 and self.start_from == "zero":
             return self.g
         codec = self.dense if round == 0 and self.start_from == "dense" else self.codec
-        link.gather(codec, delta, round, self.mean, into=self.g_i)  # g_i ← g_i + m_i
+        link.gather(codec, delta, round, self.mean, add_to=self.g_i)  # g_i ← g_i + m_i
         if link.is_server:
             self.g += self.mean  # g ← g + Σ w_i m_i
         return self.g

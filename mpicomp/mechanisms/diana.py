@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from ..compressors import Compressor
+from ..oracles import Oracle
+from ..state import ClientState, ServerState
 from .base import Uplink, uplinks
 
 
@@ -17,22 +19,23 @@ class DianaUplink(Uplink):
     compressor : unbiased. shift_step : a; 1/(1+ω) by default.
     """
 
-    client_state = ("h_i",)
-    server_state = ("h", "g")
+    h_i = ClientState()
+    h = ServerState()
+    g = ServerState()
 
     def __init__(self, compressor: Compressor, shift_step: float):
         self.compressor, self.shift_step = compressor, shift_step
 
-    def prepare(self):
+    def prepare(self) -> None:
         self.codec = self.link.codec(self.compressor)
 
-    def transmit(self, oracle, round):
+    def transmit(self, oracle: Oracle, round: int) -> np.ndarray:
         link, a = self.link, self.shift_step
         delta = None
         if link.is_worker:
             delta = link.scratch("delta", link.hosted)
             np.subtract(oracle.value(), self.h_i, out=delta)  # ∇f_i(x) − h_i
-        link.gather(self.codec, delta, round, self.mean, into=self.h_i, into_scale=a)  # h_i ← h_i + a m_i
+        link.gather(self.codec, delta, round, self.mean, add_to=self.h_i, scale=a)  # h_i ← h_i + a m_i
         if link.is_server:
             np.add(self.h, self.mean, out=self.g)  # g = h + Σ w_i m_i
             self.mean *= a

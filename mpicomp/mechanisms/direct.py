@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from ..compressors import Compressor
 from ..compressors.identity import Identity
+from ..oracles import Oracle
 from ..wire import framed_zeros
 from .base import Downlink, Uplink, downlinks, uplinks
 
@@ -15,10 +18,10 @@ class DirectUplink(Uplink):
     def __init__(self, compressor: Compressor | None = None):
         self.compressor = compressor or Identity()
 
-    def prepare(self):
+    def prepare(self) -> None:
         self.codec = self.link.codec(self.compressor)
 
-    def transmit(self, oracle, round):
+    def transmit(self, oracle: Oracle, round: int) -> np.ndarray:
         link = self.link
         V = oracle.value() if link.is_worker else None
         link.gather(self.codec, V, round, self.mean)
@@ -29,15 +32,15 @@ class DirectUplink(Uplink):
 class DenseDownlink(Downlink):
     """The vector itself to everybody, in the wire dtype: w^{t+1} = x^{t+1}."""
 
-    def prepare(self):
+    def prepare(self) -> None:
         self.codec = self.link.codec(Identity())
 
-    def begin(self, x):
+    def begin(self, x: np.ndarray, /) -> np.ndarray:
         self.w = framed_zeros(x.shape, x.dtype)
         self.w[:] = x
         return self.w
 
-    def transmit(self, x, round):
+    def transmit(self, x: np.ndarray, round: int, /) -> np.ndarray:
         keeps = self.link.is_worker or self.mirrored
-        self.link.broadcast(self.codec, x, round, self.w if keeps else None, overwrite=True)
+        self.link.broadcast(self.codec, x, round, self.w if keeps else None)
         return self.w

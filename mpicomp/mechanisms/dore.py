@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..compressors import Compressor
+from ..state import ServerState
 from .base import Downlink
 
 
@@ -20,27 +21,26 @@ class DoubleResidualDownlink(Downlink):
     compressor : unbiased. step : γ. beta, eta : β in (0, 1], η in [0, 1].
     """
 
-    server_state = ("e",)
+    e = ServerState()
 
     def __init__(self, compressor: Compressor, step: float, beta: float, eta: float):
         self.compressor, self.step, self.beta, self.eta = compressor, step, beta, eta
 
-    def prepare(self):
+    def prepare(self) -> None:
         self.codec = self.link.codec(self.compressor)
 
-    def begin(self, x):
-        self.w = x.copy()
+    def begin(self, g: np.ndarray, /) -> np.ndarray:
+        self.w = g.copy()
         return self.w
 
-    def transmit(self, x, round):
+    def transmit(self, g: np.ndarray, round: int, /) -> np.ndarray:
         link = self.link
         q: Any = None
         if link.is_server:
             q = link.server_scratch("residual", 1)
-            np.multiply(x, -self.step, out=q)
+            np.multiply(g, -self.step, out=q)
             self.e *= self.eta
             q += self.e
-        self.w[:] = 0
         link.broadcast(self.codec, q, round, self.w)
         if link.is_server:
             np.subtract(q, self.w[:, link.served], out=self.e)

@@ -5,6 +5,7 @@ Yan et al. 2021 (DQ-SGD: a total budget of bits, and its dual); Guo et al. 2020 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,8 @@ from ..compressors.dynamic import Dynamic, DynamicCodec
 from ..errors import ConfigError
 from ..kernels.quantize import LANES
 from ..kernels.widths import LEAST, MOST, budget_widths, error_widths, ratio_widths, row_norms, solve_scale
+from ..oracles import Oracle
+from ..state import ClientState
 from .base import Uplink
 
 
@@ -27,14 +30,14 @@ class DynamicQuantizationUplink(Uplink):
     def __init__(self, compressor: Dynamic):
         self.compressor = compressor
 
-    def prepare(self):
+    def prepare(self) -> None:
         link = self.link
         self.codec: Any = link.codec(self.compressor)
         self.clients = link.exchange.clients
         self.norms, self.lanes = np.zeros(link.hosted), np.zeros(LANES)
         self.chooses = isinstance(self.codec, DynamicCodec)  # else d is so small that the vector itself is sent
 
-    def transmit(self, oracle, round):
+    def transmit(self, oracle: Oracle, round: int) -> np.ndarray:
         V = None
         if self.link.is_worker:
             V = oracle.value()
@@ -70,18 +73,16 @@ class BudgetUplink(DynamicQuantizationUplink):
     ConfigError : on binding, where even the narrowest or the widest messages miss the budget.
     """
 
-    client_state = ("spent", "history")  # int64 (m, 1): bits; float64 (m, 5): the sums of the fit
+    spent = ClientState(columns=1, dtype=np.int64)  # bits
+    history = ClientState(columns=5, dtype=np.float64)  # the sums of the fit
 
     def __init__(self, compressor: Dynamic, bits: float, rounds: int, a: float = 1.0, k: float | None = None):
         super().__init__(compressor)
         self.bits, self.rounds, self.log_a = bits, max(rounds, 1), float(np.log2(a))
         self.log_k = float("nan") if k is None else float(np.log2(k))
 
-    def prepare(self):
+    def prepare(self) -> None:
         super().prepare()
-        if self.link.is_worker:
-            self.spent = np.zeros((self.link.hosted, 1), np.int64)
-            self.history = np.zeros((self.link.hosted, 5))
         self.log_c = np.zeros(64)
         if self.chooses:
             d = self.link.dim
@@ -93,7 +94,7 @@ class BudgetUplink(DynamicQuantizationUplink):
                 )
             self.total = int(self.bits * d * self.rounds)
 
-    def choose(self, V, round):
+    def choose(self, V: np.ndarray, round: int) -> None:
         budget_widths(
             self.measure(V), self.clients, round, self.rounds, self.log_a, self.log_k, self.total, self.codec.overhead_nbytes,
             self.link.dim, self.spent, self.history, self.log_c, self.codec.widths,
@@ -108,11 +109,11 @@ class ErrorTargetUplink(DynamicQuantizationUplink):
     levels_per_norm : round ↦ s_n/‖g_n‖.
     """
 
-    def __init__(self, compressor: Dynamic, levels_per_norm):
+    def __init__(self, compressor: Dynamic, levels_per_norm: Callable[[int], float]):
         super().__init__(compressor)
         self.levels_per_norm = levels_per_norm
 
-    def choose(self, V, round):
+    def choose(self, V: np.ndarray, round: int) -> None:
         error_widths(self.measure(V), self.clients, self.levels_per_norm(round), self.codec.widths)
 
 
@@ -124,18 +125,13 @@ class MeanToStdUplink(DynamicQuantizationUplink):
     bits : B_0.
     """
 
-    client_state = ("ratios",)  # float64 (m, 2): r_n and r_0
+    ratios = ClientState(columns=2, dtype=np.float64)  # r_n and r_0
 
     def __init__(self, compressor: Dynamic, bits: int):
         super().__init__(compressor)
         self.bits = bits
 
-    def prepare(self):
-        super().prepare()
-        if self.link.is_worker:
-            self.ratios = np.zeros((self.link.hosted, 2))
-
-    def choose(self, V, round):
+    def choose(self, V: np.ndarray, round: int) -> None:
         ratio_widths(V, self.clients, self.bits, 0.9, self.ratios, self.codec.widths)
 
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from ..compressors import Compressor
+from ..oracles import Oracle
+from ..state import ClientState
 from .base import Uplink, uplinks
 
 
@@ -13,20 +17,20 @@ class EF14Uplink(Uplink):
     The estimate that it returns is that sum divided by γ, so that any optimizer can follow.
     """
 
-    client_state = ("e_i",)
+    e_i = ClientState()
 
     def __init__(self, compressor: Compressor, step: float):
         self.compressor, self.step = compressor, step
 
-    def prepare(self):
+    def prepare(self) -> None:
         self.codec = self.link.contractive_codec(self.compressor)
 
-    def transmit(self, oracle, round):
+    def transmit(self, oracle: Oracle, round: int) -> np.ndarray:
         link = self.link
         memory = None
         if link.is_worker:
             memory = link.sum(self.codec, self.e_i, oracle.value(), self.step)  # e_i + γ∇f_i(x)
-        link.gather(self.codec, memory, round, self.mean, into=self.e_i, into_scale=-1.0)  # e_i ← e_i + γ∇f_i(x) − w_i
+        link.gather(self.codec, memory, round, self.mean, add_to=self.e_i, scale=-1.0)  # e_i ← e_i + γ∇f_i(x) − w_i
         if link.is_server:
             self.mean /= self.step
         return self.mean

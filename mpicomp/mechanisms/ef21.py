@@ -5,9 +5,13 @@ Richtárik, Sokolov and Fatkhullin 2021 (EF21, Algorithm 1); Gruntkowska, Tyurin
 
 from __future__ import annotations
 
+import numpy as np
+
 from ..compressors import Compressor
 from ..compressors.identity import Identity
 from ..errors import ConfigError
+from ..oracles import Oracle
+from ..state import ClientState, CommonState, ServerState
 from .base import Downlink, Uplink, downlinks, uplinks
 
 STARTS = ("compressed", "dense", "zero")
@@ -33,17 +37,17 @@ class EF21Uplink(Uplink):
     start : g_i⁰ = C(∇f_i(x⁰)) ("compressed"), ∇f_i(x⁰) ("dense"), or 0 with nothing sent in round 0 ("zero").
     """
 
-    client_state = ("g_i",)
-    server_state = ("g",)
+    g_i = ClientState()
+    g = ServerState()
 
     def __init__(self, compressor: Compressor, start: str = "compressed"):
         self.compressor, self.start_from = compressor, checked_start(start)
 
-    def prepare(self):
+    def prepare(self) -> None:
         self.codec = self.link.contractive_codec(self.compressor)
         self.dense = self.link.codec(Identity())
 
-    def transmit(self, oracle, round):
+    def transmit(self, oracle: Oracle, round: int) -> np.ndarray:
         link = self.link
         if round == 0 and self.start_from == "zero":
             if link.is_worker:
@@ -54,7 +58,7 @@ class EF21Uplink(Uplink):
         if link.is_worker:
             delta = link.difference(codec, oracle.value(), self.g_i, "delta")  # ∇f_i(x) − g_i
         active = link.active(round) if round > 0 else None
-        link.gather(codec, delta, round, self.mean, into=self.g_i, active=active)  # g_i ← g_i + c_i
+        link.gather(codec, delta, round, self.mean, add_to=self.g_i, active=active)  # g_i ← g_i + c_i
         if link.is_server:
             self.g += self.mean  # g ← g + Σ w_i c_i
         return self.g
@@ -67,22 +71,22 @@ class EF21PDownlink(Downlink):
     Gruntkowska, Tyurin and Richtárik 2023, Algorithm 1.
     """
 
-    common_state = ("w",)
+    w = CommonState()
 
     def __init__(self, compressor: Compressor):
         self.compressor = compressor
 
-    def prepare(self):
+    def prepare(self) -> None:
         self.codec = self.link.contractive_codec(self.compressor)
 
-    def begin(self, x):
+    def begin(self, x: np.ndarray, /) -> np.ndarray:
         self.w = x.copy()
         return self.w
 
-    def transmit(self, x, round):
+    def transmit(self, x: np.ndarray, round: int, /) -> np.ndarray:
         link = self.link
         delta = None
         if link.is_server:
             delta = link.difference(self.codec, x, self.w[:, link.served], "model delta")  # x − w
-        link.broadcast(self.codec, delta, round, self.w)  # w ← w + p
+        link.broadcast(self.codec, delta, round, self.w, add=True)  # w ← w + p
         return self.w

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from ..compressors import Compressor
-from ..compressors.flag import Flag
 from ..compressors.identity import Identity
 from ..kernels import njit
+from ..oracles import Oracle
+from ..state import ClientState, ServerClientState
 from .base import Uplink, uplinks
 from .ef21 import checked_start
 
@@ -26,21 +29,21 @@ class EF21PlusUplink(Uplink):
     start : as for EF21.
     """
 
-    client_state = ("g_i",)
-    server_rows = ("g_i_at_server",)
+    g_i = ClientState()
+    g_i_at_server = ServerClientState()
 
     def __init__(self, compressor: Compressor, start: str = "compressed"):
         self.compressor, self.start_from = compressor, checked_start(start)
 
-    def prepare(self):
+    def prepare(self) -> None:
         link = self.link
         self.codec = link.contractive_codec(self.compressor)
         self.dense = link.codec(Identity())
-        self.flag = link.codec(Flag(), dim=1)
+        self.flag = link.bits()
         self.replaced = np.zeros((link.hosted, 1), link.dtype)
-        self.replaced_at_server = np.zeros((link.n_clients, 1), link.dtype) if link.is_server else None
+        self.replaced_at_server: Any = np.zeros((link.n_clients, 1), link.dtype) if link.is_server else None
 
-    def transmit(self, oracle, round):
+    def transmit(self, oracle: Oracle, round: int) -> np.ndarray:
         link = self.link
         if round == 0 and self.start_from == "zero":
             if link.is_worker:
@@ -62,7 +65,7 @@ class EF21PlusUplink(Uplink):
             if link.is_server:
                 clear(self.replaced_at_server, self.g_i_at_server)
         messages = link.server_scratch("messages", link.n_clients) if link.is_server else None
-        link.gather(codec, vector, round, messages, into=self.g_i, separate=True)
+        link.gather(codec, vector, round, messages, add_to=self.g_i, separate=True)
         if link.is_server:
             self.g_i_at_server += messages
             weighted_sum(link.exchange.scaled_weights(1.0), self.g_i_at_server, self.mean)  # g = Σ w_i g_i

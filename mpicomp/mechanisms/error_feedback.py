@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from ..compressors import Compressor
+from ..state import ServerState
 from .base import Downlink, downlinks
 from .direct import DenseDownlink
 
@@ -14,7 +17,7 @@ class DirectDownlink(DenseDownlink):
     def __init__(self, compressor: Compressor):
         self.compressor = compressor
 
-    def prepare(self):
+    def prepare(self) -> None:
         self.codec = self.link.codec(self.compressor)
 
 
@@ -22,23 +25,22 @@ class DirectDownlink(DenseDownlink):
 class EF14Downlink(Downlink):
     """w^{t+1} = C(g^t + e^t), one message for all; e^{t+1} = g^t + e^t − w^{t+1} stays on the server."""
 
-    server_state = ("e",)
+    e = ServerState()
 
     def __init__(self, compressor: Compressor):
         self.compressor = compressor
 
-    def prepare(self):
+    def prepare(self) -> None:
         self.codec = self.link.contractive_codec(self.compressor)
 
-    def begin(self, x):
-        self.w = x.copy()
+    def begin(self, g: np.ndarray, /) -> np.ndarray:
+        self.w = g.copy()
         return self.w
 
-    def transmit(self, x, round):
+    def transmit(self, g: np.ndarray, round: int, /) -> np.ndarray:
         link = self.link
         if link.is_server:
-            self.e += x  # g + e
-        self.w[:] = 0
+            self.e += g  # g + e
         link.broadcast(self.codec, self.e if link.is_server else None, round, self.w)
         if link.is_server:
             self.e -= self.w[:, link.served]

@@ -11,6 +11,8 @@ import numpy as np
 from ..compressors import Compressor
 from ..compressors.identity import Identity
 from ..kernels.rows import add_to_all
+from ..oracles import Oracle
+from ..state import ClientState, ServerState
 from .base import Downlink, Uplink, downlinks, probability, uplinks
 
 
@@ -24,16 +26,16 @@ class MarinaUplink(Uplink):
     gradients when c^t = 1, otherwise differences of the same samples at both points.
     """
 
-    server_state = ("g",)
+    g = ServerState()
 
     def __init__(self, compressor: Compressor, p: float):
         self.compressor, self.p = compressor, probability(p, "marina")
 
-    def prepare(self):
+    def prepare(self) -> None:
         self.codec = self.link.codec(self.compressor)
         self.dense = self.link.codec(Identity())
 
-    def transmit(self, oracle, round):
+    def transmit(self, oracle: Oracle, round: int) -> np.ndarray:
         link = self.link
         if round == 0 or link.coin(self.p, round):
             link.gather(self.dense, oracle.full() if link.is_worker else None, round, self.mean)
@@ -45,7 +47,7 @@ class MarinaUplink(Uplink):
                 self.g += self.mean
         return self.g
 
-    def transmit_change(self, oracle, round):
+    def transmit_change(self, oracle: Oracle, round: int) -> None:
         """mean ← Σ w_i C_i(∇f_i(x^{t+1}) − ∇f_i(x^t))."""
         V = oracle.difference() if self.link.is_worker else None
         self.link.gather(self.codec, V, round, self.mean)
@@ -61,19 +63,19 @@ class MarinaPDownlink(Downlink):
     With a compressor that draws one mask for all clients (SameRandK) the messages are equal, so one is broadcast.
     """
 
-    client_state = ("w_i",)
-    server_state = ("x",)
+    w_i = ClientState()
+    x = ServerState()
 
     def __init__(self, compressor: Compressor, p: float):
         self.compressor, self.p = compressor, probability(p, "marina-p")
 
-    def prepare(self):
+    def prepare(self) -> None:
         self.codec = self.link.codec(self.compressor)
         self.dense = self.link.codec(Identity())
         self.same_for_all = self.compressor.same_for_all or self.codec.codec_id == Identity.codec_id
         self.fresh = np.zeros((1, self.link.dim), self.link.dtype)
 
-    def begin(self, x):
+    def begin(self, x: np.ndarray, /) -> np.ndarray:
         link = self.link
         if link.is_server:
             self.x[:] = x[:, link.served]
@@ -81,10 +83,9 @@ class MarinaPDownlink(Downlink):
             self.w_i[:] = x
         return self.w_i
 
-    def transmit(self, x, round):
+    def transmit(self, x: np.ndarray, round: int, /) -> np.ndarray:
         link = self.link
         if link.coin(self.p, round):
-            self.fresh[:] = 0
             link.broadcast(self.dense, x, round, self.fresh if link.is_worker else None)
             if link.is_worker:
                 self.w_i[:] = self.fresh
@@ -94,12 +95,11 @@ class MarinaPDownlink(Downlink):
                 delta = link.server_scratch("model delta", 1)
                 np.subtract(x, self.x, out=delta)  # x^{t+1} − x^t
             if self.same_for_all:
-                self.fresh[:] = 0
                 link.broadcast(self.codec, delta, round, self.fresh if link.is_worker else None)
                 if link.is_worker:
                     add_to_all(self.w_i, self.fresh)
             else:
-                link.scatter(self.codec, delta, round, self.w_i)
+                link.scatter(self.codec, delta, round, self.w_i, add=True)
         if link.is_server:
             self.x[:] = x
         return self.w_i

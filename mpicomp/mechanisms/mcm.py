@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..compressors import Compressor
+from ..state import ClientState, CommonState, ServerClientState
 from .base import Downlink, downlinks
 
 
@@ -27,28 +28,28 @@ class MCMDownlink(Downlink):
     compressor : unbiased. rate : in (0, 1/(1+ω)]; `memory_rate` where None.
     """
 
-    common_state = ("H", "w")
+    H = CommonState()
+    w = CommonState()
 
     def __init__(self, compressor: Compressor, rate: float | None = None):
         self.compressor, self.rate = compressor, rate
 
-    def prepare(self):
+    def prepare(self) -> None:
         link = self.link
         self.codec = link.codec(self.compressor)
         if self.rate is None:
             self.rate = memory_rate(self.compressor, link.dim, link.n_clients)
         self.omega = np.zeros((1, link.dim), link.dtype)
 
-    def begin(self, x):
+    def begin(self, x: np.ndarray, /) -> np.ndarray:
         self.H, self.w = x.copy(), x.copy()
         return self.w
 
-    def transmit(self, x, round):
+    def transmit(self, x: np.ndarray, round: int, /) -> np.ndarray:
         link, delta = self.link, None
         if link.is_server:
             delta = link.server_scratch("model delta", 1)
             np.subtract(x, self.H[:, link.served], out=delta)  # x − H
-        self.omega[:] = 0
         link.broadcast(self.codec, delta, round, self.omega)
         np.add(self.H, self.omega, out=self.w)
         self.omega *= self.rate
@@ -67,19 +68,20 @@ class RandMCMDownlink(Downlink):
     As for MCM; the C_i should be independent.
     """
 
-    client_state = ("H_i", "w_i")
-    server_rows = ("H_i_at_server",)
+    H_i = ClientState()
+    w_i = ClientState()
+    H_i_at_server = ServerClientState()
 
     def __init__(self, compressor: Compressor, rate: float | None = None):
         self.compressor, self.rate = compressor, rate
 
-    def prepare(self):
+    def prepare(self) -> None:
         link = self.link
         self.codec = link.codec(self.compressor)
         if self.rate is None:
             self.rate = memory_rate(self.compressor, link.dim, link.n_clients)
 
-    def begin(self, x):
+    def begin(self, x: np.ndarray, /) -> np.ndarray:
         for memory in (self.H_i, self.w_i):
             if memory is not None:
                 memory[:] = x
@@ -87,18 +89,16 @@ class RandMCMDownlink(Downlink):
             self.H_i_at_server[:] = x[:, self.link.served]
         return self.w_i
 
-    def transmit(self, x, round):
+    def transmit(self, x: np.ndarray, round: int, /) -> np.ndarray:
         link, rate, n = self.link, self.rate, self.link.n_clients
         delta: Any = None
         sent: Any = None
         if link.is_server:
             delta, sent = link.server_scratch("model deltas", n), link.server_scratch("messages", n)
             np.subtract(x, self.H_i_at_server, out=delta)
-            sent[:] = 0
         omega: Any = None
         if link.is_worker:
             omega = link.scratch("Omega_i", link.hosted)
-            omega[:] = 0
         link.scatter(self.codec, delta, round, omega, mirror=sent)
         if link.is_server:
             sent *= rate

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from .base import Downlink
 
 
 class NoDownlink(Downlink):
     """Every rank already has the estimate, the same bits everywhere; the optimizer is replicated."""
 
-    def begin(self, x):
+    def begin(self, x: np.ndarray, /) -> np.ndarray:
         return x
 
-    def transmit(self, x, round):
+    def transmit(self, x: np.ndarray, round: int, /) -> np.ndarray:
         return x

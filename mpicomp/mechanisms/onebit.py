@@ -11,6 +11,8 @@ import numpy as np
 
 from ..compressors import Compressor
 from ..compressors.identity import Identity
+from ..oracles import Oracle
+from ..state import ClientState
 from .base import Uplink
 from .direct import DenseDownlink
 from .error_feedback import EF14Downlink
@@ -24,15 +26,15 @@ class MomentumUplink(Uplink):
     compressor : C. optimizer : the replicated one (`OneBitAdam`); its m is m^t, its warmup T_w, its b1 b₁.
     """
 
-    client_state = ("e_i",)
+    e_i = ClientState()
 
     def __init__(self, compressor: Compressor, optimizer: Any):
         self.compressor, self.optimizer = compressor, optimizer
 
-    def prepare(self):
+    def prepare(self) -> None:
         self.codec, self.dense = self.link.contractive_codec(self.compressor), self.link.codec(Identity())
 
-    def transmit(self, oracle, round):
+    def transmit(self, oracle: Oracle, round: int) -> np.ndarray:
         link, b1 = self.link, self.optimizer.b1
         if not link.reached(round, self.optimizer.warmup):
             link.gather(self.dense, oracle.value() if link.is_worker else None, round, self.mean)
@@ -45,7 +47,7 @@ class MomentumUplink(Uplink):
             np.multiply(self.optimizer.m, b1, out=u_i)
             u_i += self.e_i  # m_i + e_i
             self.e_i[:] = u_i
-        link.gather(self.codec, u_i, round, self.mean, into=self.e_i, into_scale=-1.0)
+        link.gather(self.codec, u_i, round, self.mean, add_to=self.e_i, scale=-1.0)
         return self.mean
 
 
@@ -56,16 +58,16 @@ class MomentumDownlink(EF14Downlink):
         super().__init__(compressor)
         self.warmup, self.dense = warmup, DenseDownlink()
 
-    def prepare(self):
+    def prepare(self) -> None:
         super().prepare()
         self.dense.mirrored = True
         self.dense.start(self.link)
 
-    def begin(self, x):
-        self.dense.begin(x)
-        return super().begin(x)
+    def begin(self, g: np.ndarray, /) -> np.ndarray:
+        self.dense.begin(g)
+        return super().begin(g)
 
-    def transmit(self, x, round):
+    def transmit(self, g: np.ndarray, round: int, /) -> np.ndarray:
         if not self.link.reached(round, self.warmup):
-            return self.dense.transmit(x, round)
-        return super().transmit(x, round)
+            return self.dense.transmit(g, round)
+        return super().transmit(g, round)

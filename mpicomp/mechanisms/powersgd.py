@@ -10,6 +10,8 @@ from ..compressors.identity import Identity
 from ..errors import ConfigError
 from ..kernels.lowrank import add_product, orthonormalize, times, transposed_times
 from ..kernels.random import client_key, fill_normal
+from ..oracles import Oracle
+from ..state import ClientState, CommonState
 from .base import Uplink
 
 
@@ -45,13 +47,13 @@ class PowerSGDUplink(Uplink):
     rank, rows : r and the number of rows, see `matrix_shape`. warm_start : False draws a fresh Gaussian Q in every round.
     """
 
-    client_state = ("e_i",)
-    common_state = ("Q",)  # flat, shape (1, cols · r)
+    e_i = ClientState()
+    Q = CommonState()  # flat, shape (1, cols · r)
 
     def __init__(self, rank: int | None = None, rows: int | None = None, warm_start: bool = True):
         self.rank, self.rows, self.warm_start = rank, rows, warm_start
 
-    def prepare(self):
+    def prepare(self) -> None:
         link = self.link
         rows, self.cols, r = matrix_shape(link.dim, self.rows, self.rank)
         self.r = r
@@ -63,7 +65,7 @@ class PowerSGDUplink(Uplink):
         self.g, self._column = np.zeros((1, link.dim), link.dtype), np.zeros(self.cols)
         self.tiny = 16 * float(np.finfo(link.dtype).eps)
 
-    def transmit(self, oracle, round):
+    def transmit(self, oracle: Oracle, round: int) -> np.ndarray:
         link = self.link
         P, Q = self.P.reshape(-1, self.r), self.Q.reshape(-1, self.r)  # views
         self._fill(Q, round)
@@ -71,14 +73,12 @@ class PowerSGDUplink(Uplink):
             self.e_i += oracle.value()  # M_i
             times(self.e_i, self.cols, Q, self.P_i)
         link.gather(self.p_codec, self.P_i, round, self.P_mean if link.is_server else None)
-        self.P[:] = 0
         link.broadcast(self.p_codec, self.P_mean, round, self.P)
         orthonormalize(P, self.tiny)
         if link.is_worker:
             transposed_times(self.e_i, self.cols, P, self.Q_i)
             self.sent_Q_i[:] = 0
-        link.gather(self.q_codec, self.Q_i, round, self.Q_mean if link.is_server else None, into=self.sent_Q_i)
-        self.Q[:] = 0
+        link.gather(self.q_codec, self.Q_i, round, self.Q_mean if link.is_server else None, add_to=self.sent_Q_i)
         link.broadcast(self.q_codec, self.Q_mean, round, self.Q)
         if link.is_worker:
             add_product(-1.0, P, self.sent_Q_i, self.cols, self.e_i)  # M_i − PQ_iᵀ

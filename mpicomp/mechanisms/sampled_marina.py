@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from ..compressors import Compressor
 from ..compressors.identity import Identity
+from ..oracles import Oracle
 from ..participation import Sampling
+from ..state import ClientState, ServerState
 from .base import Downlink
 from .marina import MarinaUplink
 
@@ -33,7 +33,7 @@ class SampledMarinaUplink(MarinaUplink):
             return None
         return self.sampling.weights(round) > 0
 
-    def transmit_change(self, oracle, round):
+    def transmit_change(self, oracle: Oracle, round: int) -> None:
         xi = self.sampling.weights(round)
         V = oracle.difference() if self.link.is_worker else None
         self.link.gather(self.codec, V, round, self.mean, active=xi > 0, weights=xi)
@@ -50,28 +50,28 @@ class CatchUpDownlink(Downlink):
     uplink : knows who is asked.
     """
 
-    client_state = ("w_i", "before_i")
-    server_state = ("x",)
+    w_i = ClientState()
+    before_i = ClientState()
+    x = ServerState()
 
     def __init__(self, uplink: SampledMarinaUplink):
         self.uplink = uplink
 
-    def prepare(self):
+    def prepare(self) -> None:
         self.codec = self.link.codec(Identity())
         self.fresh = np.zeros((1, self.link.dim), self.link.dtype)
 
-    def begin(self, x):
+    def begin(self, x: np.ndarray, /) -> np.ndarray:
         if self.link.is_server:
             self.x[:] = x[:, self.link.served]
         if self.link.is_worker:
             self.w_i[:] = x
         return self.w_i
 
-    def transmit(self, x, round):
+    def transmit(self, x: np.ndarray, round: int, /) -> np.ndarray:
         link = self.link
         next_asked = self.uplink.asked(round + 1)
         if next_asked is None:
-            self.fresh[:] = 0
             link.broadcast(self.codec, x, round, self.fresh if link.is_worker else None)
             if link.is_worker:
                 self.before_i[:] = self.w_i
@@ -82,8 +82,6 @@ class CatchUpDownlink(Downlink):
             if link.is_worker:
                 mine = next_asked[link.exchange.clients]
                 self.before_i[mine] = self.w_i[mine]
-                self.before_i[late[link.exchange.clients]] = 0
-                self.w_i[mine] = 0
             if late.any():
                 link.scatter(self.codec, self.x if link.is_server else None, round, self.before_i, active=late)
             link.scatter(self.codec, x, round, self.w_i, active=next_asked)
@@ -104,7 +102,7 @@ class TwoPoints:
     oracle : the oracle. downlink : where the points are.
     """
 
-    def __init__(self, oracle: Any, downlink: CatchUpDownlink):
+    def __init__(self, oracle: Oracle, downlink: CatchUpDownlink):
         self.oracle, self.downlink, self.block, self.dim = oracle, downlink, oracle.block, oracle.dim
 
     def move(self, points: np.ndarray, round: int) -> None:

@@ -13,6 +13,7 @@ from ..compressors.identity import Identity
 from ..compressors.integers import Integers
 from ..compressors.ternary import Ternary
 from ..kernels import njit
+from ..oracles import Oracle
 from .base import Downlink, Uplink
 
 
@@ -27,7 +28,7 @@ class TernGradUplink(Uplink):
     def __init__(self, clip: float):
         self.clip = clip
 
-    def prepare(self):
+    def prepare(self) -> None:
         link = self.link
         self.number, self.codec = link.codec(Identity(), dim=1), link.codec(Ternary(scale="unit"))
         self.sizes = np.zeros((link.hosted, 1), link.dtype) if link.is_worker else None
@@ -35,7 +36,7 @@ class TernGradUplink(Uplink):
         self.largest, self.scale = np.zeros((1, 1), link.dtype), np.zeros((1, 1), link.dtype)
         self.votes = np.ones(link.n_clients)
 
-    def transmit(self, oracle, round):
+    def transmit(self, oracle: Oracle, round: int) -> np.ndarray:
         link = self.link
         V = None
         if link.is_worker:
@@ -45,7 +46,6 @@ class TernGradUplink(Uplink):
         link.gather(self.number, self.sizes, round, self.all_sizes, separate=True)
         if link.is_server:
             self.largest[0, 0] = self.all_sizes.max()
-        self.scale[:] = 0
         link.broadcast(self.number, self.largest if link.is_server else None, round, self.scale)
         if link.is_worker and self.scale[0, 0] > 0:
             V /= self.scale[0, 0]
@@ -59,16 +59,15 @@ class TernGradDownlink(Downlink):
     def __init__(self, uplink: TernGradUplink):
         self.uplink = uplink
 
-    def prepare(self):
+    def prepare(self) -> None:
         self.codec = self.link.codec(Integers(self.link.n_clients))
 
-    def begin(self, x):
-        self.w = x.copy()
+    def begin(self, g: np.ndarray, /) -> np.ndarray:
+        self.w = g.copy()
         return self.w
 
-    def transmit(self, x, round):
-        self.w[:] = 0
-        self.link.broadcast(self.codec, x, round, self.w)
+    def transmit(self, g: np.ndarray, round: int, /) -> np.ndarray:
+        self.link.broadcast(self.codec, g, round, self.w)
         self.w *= self.uplink.scale[0, 0] / self.link.n_clients
         return self.w
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..compressors import Compressor
+from ..oracles import Oracle
 from .base import Uplink, uplinks
 
 
@@ -20,11 +21,11 @@ class VoteUplink(Uplink):
     def __init__(self, compressor: Compressor):
         self.compressor = compressor
 
-    def prepare(self):
+    def prepare(self) -> None:
         self.codec = self.link.codec(self.compressor)
         self.votes = np.ones(self.link.n_clients)
 
-    def transmit(self, oracle, round):
+    def transmit(self, oracle: Oracle, round: int) -> np.ndarray:
         link = self.link
         link.gather(self.codec, oracle.value() if link.is_worker else None, round, self.mean, weights=self.votes)
         return self.mean

@@ -8,6 +8,7 @@ import numpy as np
 
 from ..errors import ConfigError, unknown
 from ..kernels import njit
+from ..state import ModelState
 from .base import Optimizer, optimizers
 
 SCHEDULES = ("constant", "sqrt", "steps")
@@ -29,6 +30,9 @@ class Moments(Optimizer):
     ConfigError : an option outside its range.
     """
 
+    m, v = ModelState(), ModelState()
+    t = ModelState(columns=1, dtype=np.int64)  # steps taken
+
     def __init__(self, b1: float, b2: float, weight_decay: float, schedule: str, rounds: int):
         for name, value in (("b1", b1), ("b2", b2)):
             if not 0 <= value < 1:
@@ -42,10 +46,6 @@ class Moments(Optimizer):
                 f"{self.name}: schedule=steps needs the number of rounds, for example optimizer.rounds=1000"
             )
         self.b1, self.b2, self.weight_decay, self.schedule, self.rounds = b1, b2, weight_decay, schedule, rounds
-
-    def start(self, x, step_size):
-        super().start(x, step_size)
-        self.t = np.zeros((1, 1), np.int64)
 
     def advance(self) -> tuple[int, float]:
         """Count the step; returns t (from 1 on) and γ_t."""
@@ -67,8 +67,6 @@ class Adam(Moments):
     eps : ε. bias_correction : False for m̂ = m, v̂ = v. For the others see `Moments`.
     """
 
-    state_names = ("m", "v", "t")
-
     def __init__(
         self,
         b1: float = 0.9,
@@ -82,7 +80,7 @@ class Adam(Moments):
         super().__init__(b1, b2, weight_decay, schedule, rounds)
         self.eps, self.bias_correction = eps, bias_correction
 
-    def step(self, x, g):
+    def step(self, x: np.ndarray, g: np.ndarray) -> None:
         t, step = self.advance()
         root = 1.0
         if self.bias_correction:
@@ -102,7 +100,7 @@ class AMSGrad(Moments):
         where v̂ is still the largest of the v without correction. eps : ε. For the others see `Moments`.
     """
 
-    state_names = ("m", "v", "v_hat", "t")
+    v_hat = ModelState()
 
     def __init__(
         self,
@@ -120,7 +118,7 @@ class AMSGrad(Moments):
             raise unknown("variant", variant, VARIANTS)
         self.nu, self.variant, self.eps = nu, variant, eps
 
-    def step(self, x, g):
+    def step(self, x: np.ndarray, g: np.ndarray) -> None:
         t, step = self.advance()
         nu, root, eps = self.nu, 1.0, 0.0
         if self.variant == "code":
@@ -142,13 +140,12 @@ class OneBitAdam(Moments):
     """
 
     name = "onebit-adam"
-    state_names = ("m", "v", "t")
 
     def __init__(self, warmup: int, b1: float, b2: float, eps: float, weight_decay: float, schedule: str, rounds: int):
         super().__init__(b1, b2, weight_decay, schedule, rounds)
         self.warmup, self.eps = warmup, eps
 
-    def step(self, x, g):
+    def step(self, x: np.ndarray, g: np.ndarray) -> None:
         t, step = self.advance()
         if t <= self.warmup:
             b1, b2 = self.b1, self.b2

@@ -2,41 +2,36 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
 from ..kernels import njit
 from ..registry import Registry
+from ..state import ModelState, declared, held
 
 optimizers: Registry[type[Optimizer]] = Registry("optimizer", "mpicomp.optimizers")
 
 
 class Optimizer:
-    """Base class. Its state is the arrays named in `state_names`, shape (1, d)."""
+    """Base class. What outlives a step is declared in the class body as `ModelState` (`mpicomp.state`)."""
 
     name: ClassVar[str] = "user"
-    state_names: ClassVar[tuple[str, ...]] = ()
     step_size: float
 
-    if TYPE_CHECKING:  # the arrays named in state_names
-
-        def __getattr__(self, name: str) -> Any: ...
-        def __setattr__(self, name: str, value: Any) -> None: ...
-
     def start(self, x: np.ndarray, step_size: float) -> None:
-        """Allocate the state, all zero. x : shape (1, d); step_size : γ."""
+        """Allocate the state, all zero. x : shape (1, d), or on one of several servers (1, served_dim); step_size : γ."""
         self.step_size = step_size
-        for name in self.state_names:
-            setattr(self, name, np.zeros_like(x))
+        for state in declared(self, ModelState):
+            setattr(self, state.name, state.zeros(1, x.shape[1], x.dtype))
 
     def state(self) -> dict[str, np.ndarray]:
         """The state arrays by name."""
-        return {name: getattr(self, name) for name in self.state_names}
+        return held(self)
 
     def step(self, x: np.ndarray, g: np.ndarray) -> bool | None:
         """Update x in place from the estimate g, both of shape (1, d). Returns whether the new x is finite, None where it did not look."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} must define step(x, g)")
 
 
 @njit

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from ..errors import ConfigError
+from ..state import ModelState
 from .base import Optimizer, descend, optimizers
 
 
@@ -10,7 +13,7 @@ from .base import Optimizer, descend, optimizers
 class GradientDescent(Optimizer):
     """x^{t+1} = x^t − γ g^t."""
 
-    def step(self, x, g):
+    def step(self, x: np.ndarray, g: np.ndarray) -> bool:
         return descend(x, g, x.dtype.type(self.step_size))
 
 
@@ -23,14 +26,14 @@ class HeavyBall(Optimizer):
     momentum : η in [0, 1).
     """
 
-    state_names = ("v",)
+    v = ModelState()
 
     def __init__(self, momentum: float = 0.9):
         if not 0 <= momentum < 1:
             raise ConfigError(f"heavyball: momentum={momentum} is not in [0, 1)")
         self.momentum = momentum
 
-    def step(self, x, g):
+    def step(self, x: np.ndarray, g: np.ndarray) -> bool:
         self.v *= self.momentum
         self.v += g
         return descend(x, self.v, x.dtype.type(self.step_size))

@@ -33,11 +33,11 @@ class Prox(Optimizer):
             raise ConfigError(f"prox: the box from low={low} to high={high} is empty")
         self.r, self.weight, self.low, self.high = r, weight, low, high
 
-    def start(self, x, step_size):
+    def start(self, x: np.ndarray, step_size: float) -> None:
         super().start(x, step_size)
         self._work = np.zeros_like(x)
 
-    def step(self, x, g):
+    def step(self, x: np.ndarray, g: np.ndarray) -> None:
         descend(x, g, x.dtype.type(self.step_size))
         self.apply(x, self.step_size)
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from ..problems import Block
+from ..state import ClientState
 from ..wire import framed_zeros
+from .base import Oracle
 
 
-class Full:
+class Full(Oracle):
     """∇f_i(w_i) for the m clients of a block.
 
     Parameters
@@ -16,7 +18,7 @@ class Full:
     block : the hosted clients. dim : d. points : where the clients are, shape (1, d) or (m, d); `move` replaces it.
     """
 
-    state_names = ("gradient",)
+    gradient = ClientState(allocate=False)
 
     def __init__(self, block: Block, dim: int):
         m = len(block.clients)
@@ -35,7 +37,9 @@ class Full:
         self.block.gradients(self.points, self.gradient)
         return self.gradient
 
-    full = value
+    def full(self) -> np.ndarray:
+        """∇f_i(w_i)."""
+        return self.value()
 
     def difference(self) -> np.ndarray:
         """∇f_i(w_i) minus what the last evaluation gave at the previous points."""

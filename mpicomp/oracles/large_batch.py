@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from .base import Oracle
 from .minibatch import Minibatch
 
 
-class LargeBatch:
+class LargeBatch(Oracle):
     """A minibatch oracle whose `full` is the mean over `sync` fresh samples of each client.
 
     In one round either the large or the small minibatch is drawn, with the same keys.
@@ -16,6 +17,8 @@ class LargeBatch:
     ----------
     minibatch : the small one, b' samples. sync : b.
     """
+
+    oracle: Minibatch
 
     def __init__(self, minibatch: Minibatch, sync: int):
         self.oracle, self.block, self.dim = minibatch, minibatch.block, minibatch.dim

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from ..errors import ConfigError
 from ..kernels.random import Stream, derive
+from .base import Oracle
 from .minibatch import Minibatch, draw_samples
-from .tracked import Tracked
+from .tracked import Wrapping
 
 
-class Local(Tracked):
+class Local(Wrapping):
     """y_i^0 = x; y_i^{k+1} = y_i^k − η(∇f_i(y_i^k) + μ(y_i^k − x)), k < K. The value is (x − y_i^K)/(Kη), the mean direction of the path.
 
     With K = 1 this is the gradient. With a minibatch each local step draws its own samples, the first those of the round.
@@ -26,9 +25,7 @@ class Local(Tracked):
     ConfigError : an option outside its range, or an oracle with a memory of its own.
     """
 
-    state_names = ()
-
-    def __init__(self, oracle: Any, steps: int, step: float, prox: float = 0.0):
+    def __init__(self, oracle: Oracle, steps: int, step: float, prox: float = 0.0):
         if not isinstance(steps, int) or steps < 1:
             raise ConfigError(f"local steps: steps={steps} must be an integer, at least 1")
         if not step > 0 or not prox >= 0:
@@ -36,12 +33,12 @@ class Local(Tracked):
         super().__init__(oracle)
         self.steps, self.step, self.prox = steps, step, prox
         self.minibatch = oracle if isinstance(oracle, Minibatch) else None
-        self._y, self._gradient = np.empty_like(self.v_i), np.empty_like(self.v_i)
-        self._work = np.empty_like(self.v_i)
+        shape = (len(self.block.clients), self.dim)
+        self._total, self._work, self._y, self._gradient = (np.zeros(shape, self.block.dtype) for _ in range(4))
 
     def value(self) -> np.ndarray:
         """The mean directions."""
-        total = self.v_i
+        total = self._total
         total[:] = 0
         for k in range(self.steps):
             if k == 0:
@@ -55,6 +52,10 @@ class Local(Tracked):
                 total += self._work
         total /= self.steps
         return total
+
+    def difference(self) -> np.ndarray:
+        """The new value minus the old one; in place of `value`."""
+        return self._minus_last(self._total)
 
     def _at(self, y: np.ndarray, k: int) -> np.ndarray:
         """∇f_i(y_i), on the samples of local step k."""

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from ..errors import ConfigError
 from ..kernels.random import Stream, derive, uniform64
+from ..state import ClientState, held
+from .base import Oracle
 from .minibatch import Minibatch
 
 
-class LSVRG:
+class LSVRG(Oracle):
     """(1/b) Σ_{j∈I_i} (∇f_ij(x^t) − ∇f_ij(w^t)) + ∇f_i(w^t); w^{t+1} = x^t with probability p, one coin for all, else w^t. w⁰ = x⁰.
 
     Kovalev, Horváth and Richtárik 2020; as in VR-DIANA (Horváth et al. 2023).
@@ -25,26 +25,27 @@ class LSVRG:
     ConfigError : p outside (0, 1].
     """
 
-    state_names = ("w", "mu_i")
+    w = ClientState(allocate=False)  # made when the points are first known
+    mu_i = ClientState(allocate=False)
+    oracle: Minibatch
 
     def __init__(self, minibatch: Minibatch, p: float, seed: int):
         if not 0 < p <= 1:
             raise ConfigError(f"l-svrg: p={p} is not in (0, 1]")
         self.oracle, self.block, self.dim = minibatch, minibatch.block, minibatch.dim
         self.p, self.seed, self.round = p, seed, 0
-        self.w: Any = None  # allocated when the points are first known
         self.mu_i = np.zeros((len(self.block.clients), self.dim), self.block.dtype)
         self._value = np.empty_like(self.mu_i)
         self._previous = np.zeros_like(self.mu_i)
 
     def state(self) -> dict[str, np.ndarray]:
         """The state arrays by name."""
-        return {name: getattr(self, name) for name in self.state_names}
+        return held(self)
 
     def move(self, points: np.ndarray, round: int) -> None:
         """The clients are now at `points`."""
         self.points, self.round = points, round
-        if self.w is None:
+        if "w" not in held(self):
             self.w = np.array(points)
         self.oracle.move(self.w, round)
         self.oracle.move(points, round)  # from w to x: the minibatch's difference is between these two

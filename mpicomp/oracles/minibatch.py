@@ -10,9 +10,11 @@ from ..errors import ConfigError
 from ..kernels import njit
 from ..kernels.random import Stream, below, client_key, derive
 from ..problems import Block
+from ..state import ClientState, held
+from .base import Oracle
 
 
-class Minibatch:
+class Minibatch(Oracle):
     """Mean gradient of `batch` samples per client, drawn uniformly with replacement.
 
     Parameters
@@ -24,7 +26,7 @@ class Minibatch:
     ConfigError : batch < 1, or a client's f_i is not a finite sum.
     """
 
-    state_names = ("current",)
+    current = ClientState(allocate=False)  # copies of the points, made when these are first known
 
     def __init__(self, block: Block, dim: int, batch: int, seed: int):
         if batch < 1:
@@ -37,14 +39,13 @@ class Minibatch:
                 f"problem {block.problem.name!r} has no samples to draw a minibatch from; use the full gradient"
             )
         self.samples = np.zeros((m, batch), np.int64)
-        self.current: Any = None  # copies of the points, allocated when first known
         self._before: Any = None
         self._value = np.zeros((m, dim), block.dtype)
         self._previous = np.zeros((m, dim), block.dtype)
 
     def move(self, points: np.ndarray, round: int) -> None:
         """The clients are now at `points`; draw this round's samples."""
-        if self.current is None:
+        if not held(self):
             self.current = np.array(points)
         if self._before is None:
             self._before = np.empty_like(self.current)

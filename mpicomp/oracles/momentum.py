@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from ..errors import ConfigError
+from ..state import ClientState
+from .base import Oracle
 from .tracked import Tracked
 
 
@@ -22,7 +22,7 @@ class Momentum(Tracked):
     ConfigError : η outside (0, 1].
     """
 
-    def __init__(self, oracle: Any, eta: float):
+    def __init__(self, oracle: Oracle, eta: float):
         if not 0 < eta <= 1:
             raise ConfigError(f"momentum: eta={eta} is not in (0, 1]")
         super().__init__(oracle)
@@ -47,9 +47,9 @@ class Momentum(Tracked):
 class DoubleMomentum(Momentum):
     """u_i^t = (1−η) u_i^{t−1} + η v_i^t with v_i as in Momentum, u_i⁰ = v_i⁰; its value is u_i (EF21-SGD2M)."""
 
-    state_names = ("v_i", "u_i")
+    u_i = ClientState(allocate=False)
 
-    def __init__(self, oracle: Any, eta: float):
+    def __init__(self, oracle: Oracle, eta: float):
         super().__init__(oracle, eta)
         self.u_i = np.zeros_like(self.v_i)
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from ..errors import ConfigError
+from .base import Oracle
 from .tracked import Tracked
 
 
@@ -24,7 +23,7 @@ class MVR(Tracked):
     ConfigError : b outside (0, 1].
     """
 
-    def __init__(self, oracle: Any, b: float):
+    def __init__(self, oracle: Oracle, b: float):
         if not 0 < b <= 1:
             raise ConfigError(f"mvr: b={b} is not in (0, 1]")
         super().__init__(oracle)

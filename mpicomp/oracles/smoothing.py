@@ -6,8 +6,11 @@ from typing import Any
 
 import numpy as np
 
+from ..state import ClientState, held
+from .base import Oracle
 
-class Smoothing:
+
+class Smoothing(Oracle):
     """Another oracle, evaluated at the averages z_i of the clients' points; z_i⁰ = w_i⁰.
 
     Parameters
@@ -15,16 +18,16 @@ class Smoothing:
     oracle : the oracle. beta : β in (0, 1]; with 1 the points themselves.
     """
 
-    state_names = ("z",)
+    z = ClientState(allocate=False)  # made when the points are first known
+    oracle: Oracle
 
-    def __init__(self, oracle: Any, beta: float):
+    def __init__(self, oracle: Oracle, beta: float):
         self.oracle, self.beta, self.block, self.dim = oracle, beta, oracle.block, oracle.dim
-        self.z: Any = None
         self._step: Any = None
 
     def move(self, points: np.ndarray, round: int) -> None:
         """The clients are now at `points`: z ← (1−β) z + β points."""
-        if self.z is None:
+        if not held(self):
             self.z = np.array(points)
         if self._step is None:
             self._step = np.empty_like(points)

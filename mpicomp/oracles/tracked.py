@@ -1,29 +1,25 @@
-"""What oracles with a memory share: an estimate v_i for each client that a round updates."""
+"""What oracles share that ask another one, and those among them with a memory: an estimate v_i for each client that a round updates."""
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
-
 import numpy as np
 
+from ..state import ClientState
+from .base import Oracle
 
-class Tracked:
-    """An oracle whose value is an estimate v_i that it updates once a round, from those of another oracle.
 
-    Attributes
-    ----------
-    state_names : the arrays, shape (m, d), that outlive a round. v_i : the estimates.
+class Wrapping(Oracle):
+    """An oracle that asks another one.
 
     Parameters
     ----------
     oracle : the oracle that it asks.
     """
 
-    state_names: ClassVar[tuple[str, ...]] = ("v_i",)
+    oracle: Oracle
 
-    def __init__(self, oracle: Any):
+    def __init__(self, oracle: Oracle):
         self.oracle, self.block, self.dim, self.round = oracle, oracle.block, oracle.dim, 0
-        self.v_i = np.zeros((len(self.block.clients), self.dim), self.block.dtype)
         self._difference: np.ndarray | None = None
 
     def move(self, points: np.ndarray, round: int) -> None:
@@ -31,18 +27,41 @@ class Tracked:
         self.points, self.round = points, round
         self.oracle.move(points, round)
 
-    def value(self) -> np.ndarray:
-        """The new estimates; to be asked once a round, from round 0 on."""
-        raise NotImplementedError
-
     def full(self) -> np.ndarray:
         """The exact gradients at the current points."""
         return self.oracle.full()
 
-    def difference(self) -> np.ndarray:
-        """The new value minus the old one; in place of `value`."""
+    def _minus_last(self, last: np.ndarray) -> np.ndarray:
+        """The new value minus the old one, which is still in `last`."""
         if self._difference is None:
-            self._difference = np.empty_like(self.v_i)
-        np.negative(self.v_i, out=self._difference)
+            self._difference = np.empty_like(last)
+        np.negative(last, out=self._difference)
         self._difference += self.value()
         return self._difference
+
+
+class Tracked(Wrapping):
+    """An oracle whose value is an estimate v_i that it updates once a round, from those of another oracle.
+
+    Attributes
+    ----------
+    v_i : the estimates, shape (m, d).
+
+    Parameters
+    ----------
+    oracle : the oracle that it asks.
+    """
+
+    v_i = ClientState(allocate=False)
+
+    def __init__(self, oracle: Oracle):
+        super().__init__(oracle)
+        self.v_i = np.zeros((len(self.block.clients), self.dim), self.block.dtype)
+
+    def value(self) -> np.ndarray:
+        """The new estimates; to be asked once a round, from round 0 on."""
+        raise NotImplementedError(f"{type(self).__name__} must define value()")
+
+    def difference(self) -> np.ndarray:
+        """The new value minus the old one; in place of `value`."""
+        return self._minus_last(self.v_i)

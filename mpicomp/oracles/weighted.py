@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
+from .base import Oracle
 
-class Weighted:
+
+class Weighted(Oracle):
     """Another oracle, each client's results multiplied by its factor.
 
     Parameters
@@ -15,7 +15,9 @@ class Weighted:
     oracle : the oracle. factors : shape (m,), float64.
     """
 
-    def __init__(self, oracle: Any, factors: np.ndarray):
+    oracle: Oracle
+
+    def __init__(self, oracle: Oracle, factors: np.ndarray):
         self.oracle = oracle
         self._factors = np.asarray(factors)[:, None].astype(oracle.block.dtype)
         self._scaled = np.zeros((len(self._factors), oracle.dim), oracle.block.dtype)

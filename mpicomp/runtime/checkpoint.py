@@ -4,8 +4,8 @@
 its own, the round, the history and the totals. A directory without a manifest is not whole. The previous checkpoint stays until the new
 one is.
 
-What is saved is what the parts declare: the states of mechanisms, `state_names` of oracles (and of those that they wrap) and
-optimizers, x, and the clients' points. All randomness is keyed, so there is no generator to save. A run may go on with another number
+What is saved is what the parts declare (`mpicomp.state`): mechanisms, oracles (and those that they wrap) and optimizers; and x and the
+clients' points. All randomness is keyed, so there is no generator to save. A run may go on with another number
 of workers or another exchange: client rows are looked up by client, and what servers hold slices of by coordinate.
 """
 
@@ -26,6 +26,8 @@ import numpy as np
 
 from ..cluster.comm import Comm
 from ..errors import CheckpointError, ConfigError
+from ..oracles import Oracle
+from ..state import ClientState, CommonState, ModelState, ServerClientState, ServerState, declared, held
 from .config import Config
 from .session import Session, complete
 
@@ -48,16 +50,18 @@ FREE = (
     "on_failure",
     "verify_bytes",
     "resume",
+    "imports",
 )
 
 
 # ---- what there is to save ------------------------------------------------------------------------------------------
-def oracles(session: Session) -> Iterator[tuple[str, Any]]:
+def oracles(session: Session) -> Iterator[tuple[str, Oracle]]:
     """The run's oracle and those that it wraps, outermost first, each with a name."""
-    oracle, depth = session.oracle.oracle, 0
+    oracle: Oracle | None = session.oracle.oracle
+    depth = 0
     while oracle is not None:
         yield f"oracle{depth}", oracle
-        oracle, depth = getattr(oracle, "oracle", None), depth + 1
+        oracle, depth = oracle.oracle, depth + 1
 
 
 def state_arrays(session: Session) -> dict[str, np.ndarray]:
@@ -67,29 +71,30 @@ def state_arrays(session: Session) -> dict[str, np.ndarray]:
     exchange, x = session.exchange, session.x
     if exchange.is_server:
         arrays["server/x" if session.replicated else "served/x"] = x
-        for name in session.optimizer.state_names:
-            array = getattr(session.optimizer, name)
-            sliced = not session.replicated and (array.shape, array.dtype) == (x.shape, x.dtype)
-            arrays[f"{'served' if sliced else 'server'}/optimizer/{name}"] = array
+        for state in declared(session.optimizer, ModelState):
+            sliced = not session.replicated and state.columns is None
+            arrays[f"{'served' if sliced else 'server'}/optimizer/{state.name}"] = getattr(
+                session.optimizer, state.name
+            )
     for way, mechanism in (("uplink", session.uplink), ("downlink", session.downlink)):
-        for name in mechanism.client_state:
-            arrays[f"worker/clients/{way}/{name}"] = getattr(mechanism, name)
-        for name in (*mechanism.server_state, *mechanism.server_rows):
-            arrays[f"served/{way}/{name}"] = getattr(mechanism, name)
-        for name in mechanism.common_state:
+        for name, array in held(mechanism, ClientState).items():
+            arrays[f"worker/clients/{way}/{name}"] = array
+        for name, array in held(mechanism, ServerState, ServerClientState).items():
+            arrays[f"served/{way}/{name}"] = array
+        for name, array in held(mechanism, CommonState).items():
             if exchange.is_server:
-                arrays[f"server/{way}/{name}"] = getattr(mechanism, name)
+                arrays[f"server/{way}/{name}"] = array
             if exchange.is_worker:
-                arrays[f"worker/shared/{way}/{name}"] = getattr(mechanism, name)
+                arrays[f"worker/shared/{way}/{name}"] = array
     if exchange.is_worker:
         arrays["worker/points/points"] = session.points
         for label, oracle in oracles(session):
-            for name in getattr(oracle, "state_names", ()):
-                arrays[f"worker/points/{label}/{name}"] = getattr(oracle, name)
+            for name, array in held(oracle, ClientState).items():
+                arrays[f"worker/points/{label}/{name}"] = array
         if session.replicated:
-            for name in session.optimizer.state_names:
-                arrays[f"worker/shared/optimizer/{name}"] = getattr(session.optimizer, name)
-    return {name: array for name, array in arrays.items() if array is not None}
+            for name, array in held(session.optimizer, ModelState).items():
+                arrays[f"worker/shared/optimizer/{name}"] = array
+    return arrays
 
 
 # ---- writing --------------------------------------------------------------------------------------------------------

@@ -13,10 +13,11 @@ import numpy as np
 
 from ..cluster.recovery import OnFailure
 from ..errors import ConfigError, unknown
+from ..exchanges.base import exchanges
 from ..registry import format_spec, parse_spec, parse_value
+from .imports import import_parts, inherited, resolved
 
 DTYPES = ("float32", "float64")
-EXCHANGES = ("auto", "p2p", "collective", "sharded", "hierarchical", "hierarchical:sum", "allreduce", "local")
 _TABLES = {"method": "method_options", "problem": "problem_options", "optimizer": "optimizer_options"}
 
 
@@ -51,6 +52,7 @@ class Config:
         checkpoint; "continue" (or "continue:rehost") with its clients on the other ranks, "continue:drop" without them.
     verify_bytes : compare the ledger with an independent count below MPI (`cluster/byte_check.py`).
     allow_unsafe : run combinations that no theory covers.
+    imports : files and modules that are imported before, for the parts that they register.
     """
 
     method: str = "marina"
@@ -85,6 +87,7 @@ class Config:
     on_failure: str = "stop"
     verify_bytes: bool = False
     allow_unsafe: bool = False
+    imports: list[str] = field(default_factory=list)
 
     # ---- reading ------------------------------------------------------------------------------------------------
     @classmethod
@@ -100,7 +103,9 @@ class Config:
         config = cls()
         if path is not None:
             config._merge(_read_toml(Path(path)), str(path))
+            config.imports = [resolved(name, Path(path).parent) for name in config.imports]
         config._merge({k: v for k, v in (options or {}).items() if v is not None}, "command line")
+        import_parts([*inherited(), *config.imports])
         for setting in sets:
             key, equals, value = setting.partition("=")
             if not equals or not key.strip():
@@ -141,7 +146,8 @@ class Config:
         """Check ranges and choices; parts check their own options when they are built."""
         _choice("dtype", self.dtype, DTYPES)
         _choice("wire_dtype", self.wire_dtype or self.dtype, DTYPES)
-        _choice("exchange", self.exchange, EXCHANGES)
+        if self.exchange != "auto" and self.exchange not in exchanges:
+            raise unknown("exchange", self.exchange, ["auto", *exchanges])
         least_of = {"clients": 1, "threads": 0, "rounds": 0, "batch": 0, "eval_every": 0}
         least_of |= dict.fromkeys(
             ("checkpoint_every", "checkpoint_seconds", "time_limit", "stall_timeout", "explosion"), 0
@@ -160,7 +166,7 @@ class Config:
 
     def _validate_on_failure(self) -> None:
         plan = OnFailure.parse(self.on_failure)
-        if plan.goes_on and self.exchange.startswith(("sharded", "hierarchical")):
+        if plan.goes_on and self.exchange != "auto" and not exchanges[self.exchange].survives_deaths:
             raise ConfigError(
                 f"on_failure={self.on_failure} goes on without dead ranks, but with --exchange {self.exchange} others depend on them; "
                 "use --exchange p2p, or --on-failure stop or restart"
@@ -252,6 +258,8 @@ def _typed(f: dataclasses.Field, value: Any, source: str) -> Any:
     kind = str(f.type).removesuffix(" | None")
     if value is None and kind != str(f.type):
         return None
+    if kind == "list[str]" and isinstance(value, list | tuple) and all(isinstance(item, str) for item in value):
+        return list(value)
     if kind == "str" and isinstance(value, str | int | float) and not isinstance(value, bool):
         return str(value)
     if kind == "float" and isinstance(value, int | float) and not isinstance(value, bool):

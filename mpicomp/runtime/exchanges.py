@@ -3,71 +3,63 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from functools import partial
 
 import numpy as np
 
 from ..cluster.clock import Clock
 from ..cluster.comm import Comm
-from ..cluster.ledger import Ledger
+from ..compressors import Codec
 from ..errors import ConfigError
-from ..exchanges.allreduce import AllreduceExchange
-from ..exchanges.base import Exchange
-from ..exchanges.collective import CollectiveExchange
-from ..exchanges.hierarchical import HierarchicalExchange, LocalSummingExchange
+from ..exchanges.base import Exchange, ExchangeSetting, exchanges
 from ..exchanges.local import LocalExchange
-from ..exchanges.p2p import P2PExchange
-from ..exchanges.sharded import LocalShardedExchange, ShardedExchange, alignment_of
 from ..problems import Problem
 from .config import Config
 from .session import Composition
 
-_OVER_MPI: dict[str, Callable[..., Exchange]] = {
-    "auto": P2PExchange,
-    "p2p": P2PExchange,
-    "collective": CollectiveExchange,
-    "allreduce": AllreduceExchange,
-    "hierarchical": HierarchicalExchange,
-    "hierarchical:sum": partial(HierarchicalExchange, summed=True),
-}
+AUTO = "auto"  # p2p over several processes
 
 
-def make_exchange(config: Config, problem: Problem, composition: Composition, comm: Comm | None) -> Exchange:
-    """The configured exchange.
+def exchange_kind(name: str, ranks: int, own: type[Exchange] | None = None) -> type[Exchange]:
+    """The class of the exchange of a run over so many ranks. One process runs in-process, whatever exchange over MPI is named.
+
+    Parameters
+    ----------
+    name : in the registry, or "auto". own : a class in its place.
 
     Raises
     ------
-    ConfigError : `local` over several processes, or more workers than clients.
+    ConfigError : an unknown name, or an exchange of one process over several.
     """
-    n, d, dtype = problem.n_clients, problem.dim, np.dtype(config.dtype)
-    weights = np.full(n, 1.0 / n)
-    if comm is None:
-        return LocalExchange(n, d, dtype, weights, Ledger(), Clock(time.perf_counter, config.rounds))
-    if config.exchange == "local":
+    kind = own or exchanges["p2p" if name == AUTO else name]
+    if ranks == 1:
+        return LocalExchange if kind.over_mpi else kind
+    if not kind.over_mpi:
         raise ConfigError(
-            f"--exchange local runs in one process, but {comm.size} were started; use p2p or collective, or start one"
+            f"--exchange {kind.name} runs in one process, but {ranks} were started; use p2p or collective, or start one"
         )
-    clock = Clock(comm.now, config.rounds)
-    if config.exchange == "sharded":
-        return ShardedExchange(comm, n, d, dtype, weights, clock, _alignment(config, problem, composition))
-    return _OVER_MPI[config.exchange](comm, n, d, dtype, weights, clock)
+    return kind
 
 
-def warmup_exchange(config: Config, problem: Problem, composition: Composition, ranks: int) -> Exchange:
-    """An exchange of this process alone, with two clients, that calls the kernels which the configured one will call on so many ranks."""
-    n, d, dtype, clients = problem.n_clients, problem.dim, np.dtype(config.dtype), np.arange(min(2, problem.n_clients))
-    if ranks > 1 and config.exchange == "sharded":
-        alignment = _alignment(config, problem, composition)
-        return LocalShardedExchange(n, d, dtype, clients=clients, servers=ranks, alignment=alignment)
-    kind = LocalSummingExchange if ranks > 1 and config.exchange == "hierarchical:sum" else LocalExchange
-    return kind(n, d, dtype, clients=clients)
+def exchange_setting(config: Config, problem: Problem, composition: Composition, comm: Comm | None) -> ExchangeSetting:
+    """What the exchange may know of the run."""
+    clock = Clock(time.perf_counter if comm is None else comm.now, config.rounds)
+
+    def codecs() -> list[Codec]:
+        wire, parts = config.wire_dtype or config.dtype, composition.parts(1.0)
+        chosen = [composition.compressor, composition.downlink_compressor]
+        own = (vars(mechanism).get("compressor") for mechanism in (parts.uplink, parts.downlink))
+        chosen += [compressor for compressor in own if compressor is not None]
+        return [compressor.bind(problem.dim, problem.n_clients, wire) for compressor in chosen]
+
+    n = problem.n_clients
+    return ExchangeSetting(comm, n, problem.dim, np.dtype(config.dtype), np.full(n, 1.0 / n), clock, codecs)
 
 
-def _alignment(config: Config, problem: Problem, composition: Composition) -> int:
-    wire, parts = config.wire_dtype or config.dtype, composition.parts(1.0)
-    chosen = [composition.compressor, composition.downlink_compressor]
-    chosen += [
-        link.compressor for link in (parts.uplink, parts.downlink) if getattr(link, "compressor", None) is not None
-    ]
-    return alignment_of([compressor.bind(problem.dim, problem.n_clients, wire) for compressor in chosen])
+def warmup_exchange(
+    kind: type[Exchange], config: Config, problem: Problem, composition: Composition, ranks: int, clients: np.ndarray
+) -> Exchange:
+    """An exchange of this process alone, with at most two of `clients`, that calls the kernels which one of this kind will call on so many
+    ranks."""
+    setting, some = exchange_setting(config, problem, composition, None), clients[:2]
+    own = kind.create_for_warmup(setting, some, ranks) if ranks > 1 else None
+    return own or LocalExchange(setting.n_clients, setting.dim, setting.dtype, clients=some)

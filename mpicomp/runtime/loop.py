@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import hashlib
 import time
-from typing import Any
+from dataclasses import dataclass, fields
+from typing import Any, Unpack
 
 import numpy as np
 
@@ -14,20 +15,35 @@ from ..cluster.comm import Comm
 from ..cluster.recovery import OnFailure
 from ..cluster.threads import CodecThreads, threads_of
 from ..compressors import Compressor
-from ..errors import ConfigError, UserError
+from ..errors import ConfigError, UserError, unknown
+from ..exchanges.base import Exchange
 from ..methods import Method
+from ..optimizers import Optimizer
 from ..problems import Problem, Smoothness
 from .abort import guard
 from .checkpoint import refuse_other_checkpoints, resume, save
 from .config import Config
 from .control import Control
-from .exchanges import make_exchange, warmup_exchange
+from .exchanges import exchange_kind, exchange_setting
+from .imports import import_parts
+from .options import RunOptions
 from .record import Progress, Record, conclude
 from .results import Result, check_directory
-from .session import Composition, Session, build_problem
+from .session import Composition, Session, build_problem, total_samples
 from .stall import CHECKPOINT, END, EVALUATION, ROUND, StallWatch
-from .survival import Snapshot, Stage, persevere
+from .survival import Snapshot, Stage, run_with_survivors
 from .warmup import warm_up
+
+
+@dataclass(frozen=True)
+class OwnParts:
+    """Parts that were given as objects, in place of the configured ones; None for those that were not."""
+
+    problem: Problem | None = None
+    method: Method | None = None
+    compressor: Compressor | None = None
+    optimizer: Optimizer | None = None
+    exchange: type[Exchange] | None = None
 
 
 def run(
@@ -37,16 +53,19 @@ def run(
     problem: Problem | str | None = None,
     method: Method | str | None = None,
     compressor: Compressor | str | None = None,
+    optimizer: Optimizer | str | None = None,
+    exchange: type[Exchange] | str | None = None,
     progress: Progress | None = None,
-    **options: Any,
+    **options: Unpack[RunOptions],
 ) -> Result:
     """Run a method on a problem.
 
     Parameters
     ----------
-    config : all options; or give them by name (`rounds=1000, step="theory*8", ...`, see Config).
+    config : all options; or give them by name (`rounds=1000, step="theory*8", ...`, see Config). What is given by name wins.
     comm : an mpi4py communicator of at least two ranks, on all of which this is called alike; None runs in this process.
-    problem, method, compressor : an object of your own, or a name with options.
+    problem, method, compressor, optimizer : an object of your own, or a name with options.
+    exchange : a class of your own, or a name.
     progress : called on the server with each evaluation's row.
 
     Returns
@@ -62,24 +81,30 @@ def run(
     >>> result.summary["rounds"]
     50
     """
-    named = {"problem": problem, "method": method, "compressor": compressor}
-    texts = {k: v for k, v in named.items() if isinstance(v, str)}
-    if config is None or options or texts:
-        config = _with_options(config, {**options, **texts})
-    own = {k: v for k, v in named.items() if v is not None and not isinstance(v, str)}
+    parts = {
+        "problem": problem,
+        "method": method,
+        "compressor": compressor,
+        "optimizer": optimizer,
+        "exchange": exchange,
+    }
+    given: dict[str, Any] = {**options, **{name: part for name, part in parts.items() if isinstance(part, str)}}
+    config = _configured(config, given)
+    objects: dict[str, Any] = {name: part for name, part in parts.items() if not isinstance(part, str)}
+    own = OwnParts(**objects)
     with guard(comm) as held, Control(config) as control:
         if held.comm is not None and OnFailure.parse(config.on_failure).goes_on:
-            return persevere(lambda *how: _run(config, own, progress, control, *how), config, held)
-        wrapped = _counted(comm, config)
+            return run_with_survivors(lambda *how: _run(config, own, progress, control, *how), config, held)
+        wrapped = _counted(comm, config, own)
         result = _run(config, own, progress, control, wrapped, Stage(config.resume), Snapshot())
         if wrapped is not None:
             wrapped.free()
         return result
 
 
-def _counted(comm: Any, config: Config) -> Comm | None:
+def _counted(comm: Any, config: Config, own: OwnParts) -> Comm | None:
     if comm is not None and comm.Get_size() > 1:
-        by_node = config.exchange.startswith("hierarchical")
+        by_node = exchange_kind(config.exchange, comm.Get_size(), own.exchange).by_node
         return verified_comm(comm, by_node) if config.verify_bytes else Comm(comm, by_node=by_node)
     if config.verify_bytes:
         raise ConfigError(
@@ -88,21 +113,25 @@ def _counted(comm: Any, config: Config) -> Comm | None:
     return None
 
 
-def _with_options(config: Config | None, options: dict[str, Any]) -> Config:
+def _configured(config: Config | None, given: dict[str, Any]) -> Config:
+    """The configuration with the given options, checked. An option that is not there is named in Python's words."""
     fresh = copy.deepcopy(config) if config is not None else Config()
-    for key, value in options.items():
+    for key in given:
+        if key not in (names := [f.name for f in fields(Config)]):
+            raise unknown("option", key, names)
+    for key, value in given.items():
         if key.endswith("_options") and isinstance(value, dict):
-            for name, v in value.items():
-                fresh.set(f"{key.removesuffix('_options')}.{name}", v)
+            getattr(fresh, key).update(value)
         else:
             fresh.set(key, value)
+    import_parts(fresh.imports)
     fresh.validate()
     return fresh
 
 
 def _run(
     config: Config,
-    own: dict[str, Any],
+    own: OwnParts,
     progress: Progress | None,
     control: Control,
     comm: Comm | None,
@@ -110,17 +139,21 @@ def _run(
     seen: Snapshot,
 ) -> Result:
     started = time.perf_counter()
+    _compare(comm, config)
     staged = stage.config(config)
-    problem = stage.problem(own.get("problem") or build_problem(config))
-    composition = Composition(staged, problem, own.get("method"), own.get("compressor"))
+    problem = stage.problem(own.problem or build_problem(config))
+    ranks = 1 if comm is None else comm.size
+    kind = exchange_kind(config.exchange, ranks, own.exchange)
+    hosted = kind.place(problem.n_clients, ranks).clients(0 if comm is None else comm.rank)
+    samples = _mean_samples(staged, problem, hosted, comm)
+    composition = Composition(staged, problem, own.method, own.compressor, own.optimizer, samples)
     step_size = _agree(comm, staged, composition)
-    exchange = make_exchange(config, problem, composition, comm)
-    exchange.threads = CodecThreads(threads_of(config.threads, 1 if comm is None else comm.size))
+    exchange = kind.create(exchange_setting(config, problem, composition, comm))
+    exchange.threads = CodecThreads(threads_of(config.threads, ranks))
     start = None if stage.x is None else np.array(stage.x)
     session = Session(staged, problem, composition.parts(step_size), exchange, step_size, start)
     setup = time.perf_counter() - started
-    practice = warmup_exchange(staged, problem, composition, 1 if comm is None else comm.size)
-    warm_up(staged, problem, composition, step_size, practice)
+    warm_up(staged, problem, composition, step_size, kind, ranks, hosted)
     if comm is not None:
         comm.meet()
     warmup = time.perf_counter() - started - setup
@@ -142,6 +175,26 @@ def _run(
         return result
 
 
+def _compare(comm: Comm | None, config: Config) -> None:
+    """Raises ConfigError where this rank has another configuration than rank 0."""
+    if comm is None:
+        return
+    fingerprint = hashlib.sha256(config.to_toml().encode()).hexdigest()
+    if comm.bcast_json(fingerprint) != fingerprint:
+        raise ConfigError(
+            f"rank {comm.rank} was started with another configuration than rank 0; start all ranks with the same options"
+        )
+
+
+def _mean_samples(config: Config, problem: Problem, hosted: np.ndarray, comm: Comm | None) -> float:
+    """Mean of the clients' numbers of samples. Each rank asks the problem for the clients that it hosts."""
+    total = np.array([total_samples(config, problem, hosted)])
+    if comm is not None and config.batch:
+        comm.meet()  # some ranks may still be reading their data
+        comm.allreduce_sum(total)
+    return float(total[0]) / problem.n_clients
+
+
 def _begin(config: Config, composition: Composition) -> dict[str, Any]:
     """What rank 0 does before the others go on: a directory that can be written, the step size, the constants that the method asked for."""
     if config.out is not None:
@@ -154,30 +207,25 @@ def _begin(config: Config, composition: Composition) -> dict[str, Any]:
 
 
 def _agree(comm: Comm | None, config: Config, composition: Composition) -> float:
-    """The step size, found on rank 0; its UserError on all ranks. All ranks must have the same configuration.
+    """The step size, found on rank 0; its UserError on all ranks.
 
     The smoothness constants, where the method needs them, are computed once and sent along.
     """
     if comm is None:
-        return _begin(config, composition)["step"]
-    fingerprint = hashlib.sha256(config.to_toml().encode()).hexdigest()
+        return float(_begin(config, composition)["step"])
     answer: dict[str, Any] = {}
     if comm.rank == 0:
         try:
-            answer = {"config": fingerprint, **_begin(config, composition)}
+            answer = _begin(config, composition)
         except UserError as error:
             answer = {"error": str(error)}
     comm.meet()  # rank 0 may be computing the constants
     answer = comm.bcast_json(answer)
     if "error" in answer:
         raise ConfigError(answer["error"])
-    if answer["config"] != fingerprint:
-        raise ConfigError(
-            f"rank {comm.rank} was started with another configuration than rank 0; start all ranks with the same options"
-        )
     if answer["smoothness"] is not None:
         composition.setting.smoothness = Smoothness.from_dict(answer["smoothness"])
-    return answer["step"]
+    return float(answer["step"])
 
 
 def _rounds(

@@ -11,18 +11,16 @@ import numba
 import numpy as np
 
 from ..compressors import Compressor, compressors
-from ..compressors.base import Difference, Sum
-from ..errors import ConfigError
+from ..compressors.base import EXAMPLE_CLIENTS, EXAMPLE_DIM, example
+from ..compressors.codec import Difference, Sum
 from ..kernels.cache import Use, cache_use
 from ..kernels.random import downlink_keys, uplink_keys
 from .config import Config
-from .exchanges import warmup_exchange
+from .exchanges import exchange_kind
 from .session import Composition, build_problem
 from .warmup import warm_up
 
 PRECISIONS = (("float32", "float32"), ("float64", "float64"), ("float64", "float32"))  # of the states, on the wire
-_OPTIONS = ("", ":fraction=0.1", ":bits=4")  # the first that a compressor takes; which one makes no other kernel
-_DIM, _CLIENTS = 4096, 4
 
 
 @dataclass(frozen=True)
@@ -63,32 +61,20 @@ def precompile(config: Config, every_codec: bool = False) -> Precompiled:
     start = time.perf_counter()
     problem = build_problem(config)
     composition = Composition(config, problem)
-    exchange = warmup_exchange(config, problem, composition, ranks=2)
-    warm_up(config, problem, composition, composition.step_size(config.step), exchange)
+    step_size, everybody = composition.step_size(config.step), np.arange(problem.n_clients)
+    warm_up(config, problem, composition, step_size, exchange_kind(config.exchange, 2), 2, everybody)
     if every_codec:
         for name in compressors:
             for dtype, wire in PRECISIONS:
-                _exercise(_example(name), dtype, wire)
+                _exercise(example(name), dtype, wire)
     directory = Path(numba.config.CACHE_DIR)  # type: ignore[attr-defined]
     return Precompiled(cache_use(), time.perf_counter() - start, directory)
 
 
-def _example(name: str) -> Compressor:
-    """A compressor of this name that can be bound to a dimension."""
-    for options in _OPTIONS:
-        try:
-            compressor: Compressor = compressors.create(name + options)
-            compressor.bind(_DIM, _CLIENTS)
-        except ConfigError:
-            continue
-        return compressor
-    raise ConfigError(f"compressor {name!r} can be made with none of {', '.join(_OPTIONS)}")
-
-
 def _exercise(compressor: Compressor, dtype: str, wire: str) -> None:
     """Encode two clients' vectors, also as differences and sums, and decode and add them up."""
-    codec = compressor.bind(_DIM, _CLIENTS, wire)
-    vectors = np.random.default_rng(0).standard_normal((2, _DIM)).astype(dtype)
+    codec = compressor.bind(EXAMPLE_DIM, EXAMPLE_CLIENTS, wire)
+    vectors = np.random.default_rng(0).standard_normal((2, EXAMPLE_DIM)).astype(dtype)
     rows, buf = np.arange(2), np.zeros(2 * codec.max_nbytes, np.uint8)
     kinds: list[Any] = [vectors]
     kinds += [Difference(vectors, vectors.copy(), vectors.copy())] if codec.takes_difference else []

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -14,8 +16,8 @@ from ..exchanges.base import Exchange
 from ..kernels import njit
 from ..mechanisms.base import Link
 from ..methods import Method, Parts, Setting, methods
-from ..optimizers import optimizers
-from ..oracles import Full, Minibatch, Weighted
+from ..optimizers import Optimizer, optimizers
+from ..oracles import Full, Minibatch, NoClients, Oracle, StandIn, Weighted
 from ..problems import Problem, problems
 from ..registry import default_options, option_names
 from ..wire import FLAG_DIVERGED, FLAG_STOP, framed_zeros
@@ -51,13 +53,24 @@ def complete(config: Config) -> Config:
 class Composition:
     """Method and compressor of a run, and the setting they meet in.
 
+    Parameters
+    ----------
+    method, compressor, optimizer : in place of the configured ones.
+    samples : mean of the clients' numbers of samples; None to ask the problem, for all clients.
+
     Raises
     ------
     ConfigError : unknown names or options, or a compressor that the method's theory does not cover (unless allow_unsafe).
     """
 
     def __init__(
-        self, config: Config, problem: Problem, method: Method | None = None, compressor: Compressor | None = None
+        self,
+        config: Config,
+        problem: Problem,
+        method: Method | None = None,
+        compressor: Compressor | None = None,
+        optimizer: Optimizer | None = None,
+        samples: float | None = None,
     ):
         self.method = method or methods.build(config.method, config.method_options)
         self.compressor = compressor or compressors.create(config.compressor or self.method.default_compressor)
@@ -65,19 +78,20 @@ class Composition:
             raise ConfigError(
                 f"method {self.method.name!r} has one compressor, chosen by --compressor; drop --downlink-compressor"
             )
-        if config.optimizer and self.method.own_optimizer:
+        if (config.optimizer or optimizer) and self.method.own_optimizer:
             raise ConfigError(
-                f"method {self.method.name!r} brings its own optimizer; drop --optimizer {config.optimizer}"
+                f"method {self.method.name!r} brings its own optimizer; drop --optimizer {config.optimizer or optimizer}"
             )
         downlink = config.downlink_compressor or self.method.default_downlink_compressor
         self.downlink_compressor = compressors.create(downlink) if downlink else self.compressor
         if not config.allow_unsafe:
             self.method.check(self.compressor)
-        self.optimizer = (config.optimizer, config.optimizer_options)
-        samples = np.mean([problem.n_samples(i) for i in range(problem.n_clients)]) if config.batch else 0.0
+        self._optimizer, self._named_optimizer = optimizer, (config.optimizer, config.optimizer_options)
+        if samples is None:
+            samples = total_samples(config, problem, range(problem.n_clients)) / problem.n_clients
         self.setting = Setting(
             problem.dim, problem.n_clients, config.rounds, self.compressor, self.downlink_compressor, config.seed,
-            problem.smoothness, config.batch, float(samples), problem, config.wire_dtype or config.dtype,
+            problem.smoothness, config.batch, samples, problem, config.wire_dtype or config.dtype,
         )  # fmt: skip
 
     def step_size(self, text: str) -> float:
@@ -88,16 +102,25 @@ class Composition:
     def parts(self, step_size: float) -> Parts:
         """Fresh parts."""
         parts = self.method.compose(self.setting, step_size)
-        name, options = self.optimizer
-        if name is not None:
+        name, options = self._named_optimizer
+        if self._optimizer is not None:
+            parts.optimizer = copy.copy(self._optimizer)
+        elif name is not None:
             parts.optimizer = optimizers.build(name, options)
         return parts
 
 
-class Timed:
+def total_samples(config: Config, problem: Problem, clients: Iterable[int]) -> float:
+    """Number of samples of these clients, where the configuration has minibatches; 0 elsewhere."""
+    return float(sum(problem.n_samples(int(i)) for i in clients)) if config.batch else 0.0
+
+
+class Timed(Oracle):
     """An oracle whose evaluations are charged to the phase `compute`."""
 
-    def __init__(self, oracle: Any, clock: Clock):
+    oracle: Oracle
+
+    def __init__(self, oracle: Oracle, clock: Clock):
         self.oracle, self._clock = oracle, clock
         self.latest: Any = None  # what the last evaluation returned
 
@@ -126,6 +149,8 @@ class Session:
     Parameters
     ----------
     start : x⁰, shape (d,), in place of the configured one.
+    link : the class of the mechanisms' links.
+    stand_in : for the warm-up of a rank that hosts no clients in the run: fixed numbers in place of gradients.
 
     Attributes
     ----------
@@ -142,6 +167,8 @@ class Session:
         exchange: Exchange,
         step_size: float,
         start: np.ndarray | None = None,
+        link: type[Link] = Link,
+        stand_in: bool = False,
     ):
         self.problem, self.exchange, self.clock = problem, exchange, exchange.clock
         dtype, wire = np.dtype(config.dtype), config.wire_dtype or config.dtype
@@ -160,18 +187,21 @@ class Session:
             self.x = framed_zeros((1, exchange.served_dim), dtype)
             self.x[:] = whole[:, exchange.served]
         self.optimizer.start(self.x, step_size)
-        self.uplink.start(Link(exchange, config.seed, wire, True, parts.participation))
-        self.downlink.start(Link(exchange, config.seed, wire, False, parts.participation))
-        if exchange.is_worker:
+        self.uplink.start(link(exchange, config.seed, wire, True, parts.participation))
+        self.downlink.start(link(exchange, config.seed, wire, False, parts.participation))
+        oracle: Oracle = NoClients()
+        if stand_in:
+            oracle = StandIn(len(exchange.clients), problem.dim, dtype)
+        elif exchange.is_worker:
             self.block = problem.block(exchange.clients, dtype)
-            oracle: Any = Full(self.block, problem.dim)
+            oracle = Full(self.block, problem.dim)
             if config.batch:
                 oracle = Minibatch(self.block, problem.dim, config.batch, config.seed)
             if parts.weights is not None:
                 oracle = Weighted(oracle, 1.0 / (problem.n_clients * parts.weights[exchange.clients]))
             if parts.oracle is not None:
                 oracle = parts.oracle(oracle)
-            self.oracle = Timed(oracle, self.clock)
+        self.oracle = Timed(oracle, self.clock)
         tracked = np.zeros_like(whole) if self.replicated else whole
         self.points: Any = self.downlink.begin(tracked)
         if self.replicated:
@@ -192,7 +222,7 @@ class Session:
     def _round(self, t: int) -> None:
         if self.exchange.is_worker:
             self.oracle.move(self.points, t)
-        g: Any = self.uplink.transmit(self.oracle if self.exchange.is_worker else None, t)
+        g = self.uplink.transmit(self.oracle, t)
         if self.replicated:
             if self.exchange.is_server and not finite(g, self.x):
                 self.order_stop()
@@ -205,7 +235,8 @@ class Session:
             if not (finite(g, self.x) if sound is None else sound):
                 self.order_stop()
             self.clock.lap(STEP)
-        self.points = self.downlink.transmit(self.x if self.exchange.is_server else None, t)
+        x: Any = self.x if self.exchange.is_server else None
+        self.points = self.downlink.transmit(x, t)
 
     def order_stop(self) -> None:
         """Server, before the downlink of a round in which g or x is not finite: its frames order all ranks to stop."""

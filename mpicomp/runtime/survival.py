@@ -73,7 +73,7 @@ class Snapshot:
 Attempt = Callable[[Comm | None, Stage, Snapshot], Result]
 
 
-def persevere(attempt: Attempt, config: Config, held: Guarded) -> Result:
+def run_with_survivors(attempt: Attempt, config: Config, held: Guarded) -> Result:
     """Attempt the run with the ranks that are left, until one attempt comes to its end.
 
     Parameters

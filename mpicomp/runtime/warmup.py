@@ -6,32 +6,54 @@ All ranks do so at once; what the cache does not hold is compiled by one rank of
 
 from __future__ import annotations
 
+import numpy as np
+
 from ..exchanges.base import Exchange
 from ..mechanisms.base import Link
 from ..problems import Problem
 from .config import Config
+from .exchanges import warmup_exchange
 from .session import Composition, Session
 
 ROUNDS = 3
 
 
-def warm_up(config: Config, problem: Problem, composition: Composition, step_size: float, exchange: Exchange) -> None:
-    """Run a few rounds in this process, with states of their own, so that every kernel is compiled and loaded.
+class WarmUpLink(Link):
+    """A link whose coins are not tossed but alternate, and whose stages do, so that both branches of a mechanism are seen."""
 
-    Coins are not tossed but alternate, and so do stages, so that both branches of a mechanism are seen.
-    """
-    session = Session(config, problem, composition.parts(step_size), exchange, step_size)
-    for mechanism in (session.uplink, session.downlink):
-        mechanism.link.__class__ = _WarmUpLink
-    for t in range(ROUNDS):
-        session.round(t)
-    session.evaluate()
-    session.measure()
-
-
-class _WarmUpLink(Link):
-    def coin(self, p, round):
+    def coin(self, p: float, round: int) -> bool:
         return round % 2 == 0
 
-    def reached(self, round, start):
+    def reached(self, round: int, start: int) -> bool:
         return round % 2 == 1
+
+
+def warm_up(
+    config: Config,
+    problem: Problem,
+    composition: Composition,
+    step_size: float,
+    kind: type[Exchange],
+    ranks: int,
+    hosted: np.ndarray,
+) -> None:
+    """Run a few rounds in this process, with states of their own, so that every kernel is compiled and loaded.
+
+    Parameters
+    ----------
+    kind, ranks : the run's exchange, and over how many ranks.
+    hosted : the clients of this rank. Only they are asked for gradients; a rank that hosts nobody takes fixed numbers.
+    """
+    stand_in = len(hosted) == 0
+    clients = np.arange(problem.n_clients) if stand_in else hosted
+    exchange = warmup_exchange(kind, config, problem, composition, ranks, clients)
+    session = Session(
+        config, problem, composition.parts(step_size), exchange, step_size, link=WarmUpLink, stand_in=stand_in
+    )
+    for t in range(ROUNDS):
+        session.round(t)
+    if stand_in:
+        session.evaluated = np.zeros((1, problem.dim))
+    else:
+        session.evaluate()
+    session.measure()

@@ -36,7 +36,8 @@ from ..runtime import (
     Config,
     MpicompError,
     Session,
-    make_exchange,
+    exchange_kind,
+    exchange_setting,
     world,
 )
 from .overhead import STEP as STEP_SIZE
@@ -62,10 +63,11 @@ def measure_rounds(comm: Any, spec: str, exchange: str, dim: int, rounds: int) -
     config = Config(
         method="dcgd", compressor=spec, exchange=exchange, rounds=WARM + rounds + 1, step=str(STEP_SIZE), dtype="float32", allow_unsafe=True
     )  # fmt: skip
-    counted = Comm(comm, by_node=exchange.startswith("hierarchical"))
+    kind = exchange_kind(exchange, comm.Get_size())
+    counted = Comm(comm, by_node=kind.by_node)
     problem = Flat(dim, counted.size)
     composition = Composition(config, problem)
-    chosen = make_exchange(config, problem, composition, counted)
+    chosen = kind.create(exchange_setting(config, problem, composition, counted))
     session = Session(config, problem, composition.parts(STEP_SIZE), chosen, STEP_SIZE)
     for t in range(WARM):
         session.round(t)

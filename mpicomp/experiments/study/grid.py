@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..runtime import Config, ConfigError, parse_spec, unknown
+from ..runtime import Config, ConfigError, exchanges, parse_spec, unknown
 
 MODES = ("strong", "weak", "clients")
 RUNNERS = ("local", "lab")
@@ -222,7 +222,8 @@ class Study:
                 config = Config.load(None, cell.options)
             except ConfigError as error:
                 raise ConfigError(f"{source}: {error}") from None
-            everywhere = config.exchange in ("allreduce", "sharded")  # rank 0 hosts clients too
+            kind = exchanges["p2p" if config.exchange == "auto" else config.exchange]
+            everywhere = kind.serves_everywhere  # rank 0 hosts clients too
             if config.clients < cell.workers + everywhere:
                 raise ConfigError(
                     f"{source}: {config.clients} clients cannot be spread over {cell.workers} workers"
