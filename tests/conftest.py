@@ -24,23 +24,10 @@ from mpicomp.errors import EnvironmentMismatch
 
 ROOT = Path(__file__).resolve().parent.parent
 _MARK = "MPICOMP_TEST_JOB"
-# Fixtures whose tests only the full lane runs, and those whose tests measure links and so run alone.
-LABORATORIES = {
-    "open_mpi": "a second MPI",
-    "cluster": "a SLURM of its own",
-    "lab_here": "a network of its own",
-    "lab": "a network of its own",
-}
-MEASURED = {"lab_here", "lab"}
 
 
 @pytest.hookimpl(tryfirst=True)  # before -m and -k leave cases out
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        for fixture in set(getattr(item, "fixturenames", ())) & set(LABORATORIES):
-            item.add_marker(pytest.mark.full(reason=f"needs {LABORATORIES[fixture]}"))
-            if fixture in MEASURED:
-                item.add_marker(pytest.mark.alone)
     mark_lanes(items)
 
 

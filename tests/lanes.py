@@ -12,6 +12,15 @@ from collections.abc import Sequence
 
 import pytest
 
+# Fixtures whose tests only the full lane runs, and those whose tests measure links and so run alone.
+LABORATORIES = {
+    "open_mpi": "a second MPI",
+    "cluster": "a SLURM of its own",
+    "lab_here": "a network of its own",
+    "lab": "a network of its own",
+}
+MEASURED = {"lab_here", "lab"}
+
 
 def covering_cases(cases: Sequence[frozenset], strength: int) -> list[int]:
     """Positions of a part of the cases in which all sets of `strength` values that occur together in a case occur.
@@ -41,9 +50,15 @@ def values_of(item: pytest.Item) -> frozenset:
 
 
 def mark_lanes(items: Sequence[pytest.Item]) -> None:
-    """Mark as `full` the cases of tests marked `covering` that the quick lane does not need."""
+    """Mark as `full` what needs a laboratory or a quiet machine, and the cases of a product that the quick lane does not need."""
     products = defaultdict(list)
     for item in items:
+        for fixture in set(getattr(item, "fixturenames", ())) & set(LABORATORIES):
+            item.add_marker(pytest.mark.full(reason=f"needs {LABORATORIES[fixture]}"))
+            if fixture in MEASURED:
+                item.add_marker(pytest.mark.alone)
+        if item.get_closest_marker("alone"):
+            item.add_marker(pytest.mark.full(reason="needs a quiet machine"))
         if item.get_closest_marker("covering") and hasattr(item, "callspec") and not item.get_closest_marker("full"):
             products[item.nodeid.partition("[")[0]].append(item)
     for cases in products.values():

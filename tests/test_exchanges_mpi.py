@@ -96,7 +96,6 @@ def test_open_mpi_too(open_mpi):
 
 
 @pytest.mark.alone
-@pytest.mark.full(reason="needs a network of its own")
 @pytest.mark.process
 def test_fewer_bytes_between_nodes(mpi):
     """Three nodes of two ranks: the interface of the server's node sends half of what it sends to every rank by itself."""
