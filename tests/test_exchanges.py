@@ -302,6 +302,7 @@ CORRUPTIONS = {
     "flags": (lambda frame: frame.__setitem__(3, 0x81), "unknown flags 0x81"),
     "wire dtype": (lambda frame: frame.__setitem__(3, 0), "float32 values, expected float64"),
     "round": (lambda frame: frame.__setitem__(4, 5), "round 5, expected round 4"),
+    "round of 256 later": (lambda frame: frame.__setitem__(5, 1), "round 260, expected round 4"),
     "messages": (lambda frame: frame.__setitem__(8, 3), f"3 messages, expected {N}"),
     "length": (lambda frame: frame.__setitem__(13, 0xFF), "wrong length"),
 }

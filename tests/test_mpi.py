@@ -145,6 +145,7 @@ def test_message_bytes_follow_from_the_frames(comm, exchange):
         assert down["payload"] == 8 * rounds * d * workers and down["header"] == 16 * rounds * workers
         assert down["broadcast"] == rounds * (8 * d + 16)
         assert down["values_only"] == 8 * rounds * d * n
+        assert down["messages"] == rounds * workers and up["messages"] == rounds * n
 
 
 @pytest.mark.mpi(min_size=3)
@@ -293,9 +294,11 @@ class TestComm:
         assert handed(counted) == {"Isend": [1, 800]}
         if rank == 0:
             counted.send(np.zeros(7, np.uint8), 1, 2)
-            assert handed(counted) == {"Send": [1, 7]}
+            counted.send(np.zeros(5, np.uint8), 1, 2)
+            assert handed(counted) == {"Send": [2, 12]}
         elif rank == 1:
             assert counted.recv(np.zeros(9, np.uint8), 0, 2) == 7
+            assert counted.recv(np.zeros(9, np.uint8), 0, 2) == 5
             assert handed(counted) == {}
 
     def test_collectives(self, counted):
