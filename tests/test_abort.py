@@ -129,7 +129,14 @@ def check(mpi, directory, how, where, exchange, code, words):
         assert job.err.count("Traceback (most recent call last)") == (how not in ("user error", "cli: vanish"))
 
 
-@pytest.mark.parametrize("case", CASES)
+# one for each way out: an exception of a worker and of the server, a kill, an exit behind Python's back
+QUICK = ("exception in a gradient, collective", "exception on the server", "SIGKILL", "os._exit(0)")
+OTHERS = [
+    pytest.param(case, marks=pytest.mark.full(reason="another word for it")) for case in CASES if case not in QUICK
+]
+
+
+@pytest.mark.parametrize("case", [*QUICK, *OTHERS])
 def test_one_rank_fails(mpi, tmp_path, case):
     check(mpi, tmp_path, *CASES[case])
 
