@@ -42,7 +42,7 @@ class CQ(Compressor):
     variant : "interval", or "sign-magnitude": magnitudes 0, r/s, ..., r with a sign, s = levels − 1 (levels=2: {−r, 0,
         r}).
     radius : "own", r of each client's vector, sent in its message; "common", the largest of all clients' in the round,
-        agreed by an exchange of one value up and one down before the vectors are encoded (Link.gather does it).
+        found by an exchange of one value up and one down before the vectors are encoded (Link.gather does it).
     norm : r = ‖x‖₂ ("l2"), or max_j |x_j| ("max"): l2 by default, max with rotate.
     rotate : quantize H D x/√N instead, N ≥ d a power of two, D random signs that the clients share (Walsh–Hadamard).
         Unbiased.
