@@ -8,6 +8,7 @@ from ..errors import ConfigError
 from ..kernels import njit
 from ..kernels.random import Stream, derive, uniform64
 from ..problems import Block
+from ..problems.base import hosted_block
 from .minibatch import Minibatch
 from .tracked import Tracked
 
@@ -62,7 +63,7 @@ class Page(Tracked):
     def _client(self, j: int) -> Block:
         """The block of client j alone: of all clients' exact gradients only a few are wanted in a round."""
         if j not in self._alone:
-            self._alone[j] = self.block.problem.block(self.block.clients[j : j + 1], self.block.dtype)
+            self._alone[j] = hosted_block(self.block.problem, self.block.clients[j : j + 1], self.block.dtype)
         return self._alone[j]
 
 

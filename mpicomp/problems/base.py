@@ -13,6 +13,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
+from ..arrays import ours, read_only
 from ..errors import ConfigError, ProblemError, TheoryError
 from ..registry import Registry
 
@@ -133,21 +134,24 @@ class Problem:
     ----------
     n_clients, dim : n and d.
     measures : what `measure` tells beside f and ‖∇f‖² at each evaluation, for instance accuracy on test data.
+    copies_points : `loss`, `gradient` and `batch_gradient` get a copy of x, for libraries that take no read-only arrays. Otherwise x is
+        read-only, since all clients of a rank may share it: writing to it raises an error.
     """
 
     name: ClassVar[str] = "user"
     summary: ClassVar[str] = ""
     measures: ClassVar[tuple[str, ...]] = ()
+    copies_points: bool = False
     n_clients: int
     dim: int
 
     # ---- the simple contract ------------------------------------------------------------------------------------
     def loss(self, i: int, x: np.ndarray) -> float:
-        """f_i(x); x has shape (d,)."""
+        """f_i(x); x has shape (d,) and is read-only."""
         raise NotImplementedError(f"{type(self).__name__} must define loss(i, x)")
 
     def gradient(self, i: int, x: np.ndarray, out: np.ndarray) -> Any:
-        """Write ∇f_i(x) into `out` (shape (d,))."""
+        """Write ∇f_i(x) into `out`, shape (d,); x has the same shape and is read-only."""
         raise NotImplementedError(f"{type(self).__name__} must define gradient(i, x, out)")
 
     def n_samples(self, i: int) -> int:
@@ -219,7 +223,8 @@ class Problem:
 
 
 class _client:
-    """Adds to an exception of the user's functions whose client it was; as a context it costs nothing for each client."""
+    """Adds to an exception of the user's functions whose client it was, and what to do where it wrote to x; as a context it costs nothing
+    for each client."""
 
     client = -1
 
@@ -228,6 +233,10 @@ class _client:
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         if error is not None and self.client >= 0:
+            if isinstance(error, ValueError) and "read-only" in str(error):
+                error.add_note(
+                    "x is not yours to write to: work on a copy, x.copy(), or set copies_points on the problem"
+                )
             error.add_note(f"client {self.client}")
 
 
@@ -260,20 +269,29 @@ class Block:
         self.problem, self.clients, self.dtype = problem, np.asarray(clients, np.int64), dtype
         self._writes = False  # its gradients have been seen to fill `out`
 
+    def _points(self, W: np.ndarray) -> Callable[[int], np.ndarray]:
+        """j ↦ the point of client clients[j], as the problem's functions may have it."""
+        if self.problem.copies_points:
+            return lambda j: W[j if len(W) > 1 else 0].copy()
+        seen = read_only(W)
+        return lambda j: seen[j if len(seen) > 1 else 0]
+
     def losses(self, W: np.ndarray, out: np.ndarray) -> None:
         """out[j] = f_{clients[j]}(W[j]); out is float64, shape (m,)."""
+        point = self._points(W)
         with _client() as at:
             for j, at.client in enumerate(self.clients):
-                out[j] = self.problem.loss(int(at.client), W[j if len(W) > 1 else 0])
+                out[j] = self.problem.loss(int(at.client), point(j))
 
     def gradients(self, W: np.ndarray, out: np.ndarray) -> None:
         """out[j] = ∇f_{clients[j]}(W[j]); out has the block's dtype, shape (m, d)."""
+        point = self._points(W)
         if not self._writes:
             out[:] = UNWRITTEN
         with _client() as at:
             for j, at.client in enumerate(self.clients):
                 row = out[j]
-                _nothing_else(self.problem.gradient(int(at.client), W[j if len(W) > 1 else 0], row), row)
+                _nothing_else(self.problem.gradient(int(at.client), point(j), row), row)
                 if not self._writes and np.any(row == np.asarray(UNWRITTEN, row.dtype)):
                     raise ProblemError(
                         "gradient(i, x, out) left entries of out as they were; write all of them, as in out[:] = ..."
@@ -282,12 +300,34 @@ class Block:
 
     def batch_gradients(self, W: np.ndarray, samples: np.ndarray, out: np.ndarray) -> None:
         """out[j] = mean of ∇f_{i,s}(W[j]) over s in samples[j], i = clients[j]; samples is int64, shape (m, b)."""
+        point = self._points(W)
         with _client() as at:
             for j, at.client in enumerate(self.clients):
                 row = out[j]
-                _nothing_else(
-                    self.problem.batch_gradient(int(at.client), W[j if len(W) > 1 else 0], samples[j], row), row
-                )
+                _nothing_else(self.problem.batch_gradient(int(at.client), point(j), samples[j], row), row)
+
+
+class ReadOnlyBlock(Block):
+    """Somebody's block, whose methods get read-only points."""
+
+    def __init__(self, block: Block):
+        super().__init__(block.problem, block.clients, block.dtype)
+        self._block = block
+
+    def losses(self, W: np.ndarray, out: np.ndarray) -> None:
+        self._block.losses(read_only(W), out)
+
+    def gradients(self, W: np.ndarray, out: np.ndarray) -> None:
+        self._block.gradients(read_only(W), out)
+
+    def batch_gradients(self, W: np.ndarray, samples: np.ndarray, out: np.ndarray) -> None:
+        self._block.batch_gradients(read_only(W), samples, out)
+
+
+def hosted_block(problem: Problem, clients: np.ndarray, dtype: Any) -> Block:
+    """The problem's block of these clients; one that is not mpicomp's own is shown points that it cannot write to."""
+    block = problem.block(clients, dtype)
+    return block if ours(block) or type(block) is Block else ReadOnlyBlock(block)
 
 
 class BlockProblem(Problem):
@@ -319,6 +359,7 @@ class FunctionProblem(Problem):
     loss_function : (i, x) -> float. gradient_function : (i, x) -> array of shape (d,).
     dim, n_clients : d and n.
     constants : smoothness constants, where known (needed for `step="theory"`).
+    copies_points : the functions get a copy of x, in place of a read-only view.
 
     >>> import numpy as np, mpicomp as mc
     >>> p = mc.FunctionProblem(lambda i, x: 0.5 * x @ x, lambda i, x: x, dim=3, n_clients=2)
@@ -331,6 +372,7 @@ class FunctionProblem(Problem):
     dim: int
     n_clients: int
     constants: Smoothness | None = field(default=None)
+    copies_points: bool = False
 
     def loss(self, i: int, x: np.ndarray) -> float:
         return float(self.loss_function(i, x))
