@@ -8,11 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from mpicomp.cli.show import experimental_notes
 from typer.testing import CliRunner
 
 import mpicomp as mc
 from mpicomp.cli import app
+from mpicomp.console.show import experimental_notes
 from mpicomp.errors import ConfigError, DataError, UserError
 from mpicomp.methods import methods
 from mpicomp.version import __version__
@@ -198,3 +198,7 @@ class TestExperimental:
         assert "* topk is experimental: no α is known" in invoke("list", "compressors")
         notes = experimental_notes(mc.Config(method="ef21", compressor="topk:k=2"))
         assert notes == ["compressor 'topk' is experimental: no α is known"]
+
+    def test_unknown_names_are_left_to_the_run(self):
+        assert experimental_notes(mc.Config(method="ef12")) == []
+        assert experimental_notes(mc.Config(method="ef21", compressor="topkk:k=2")) == []

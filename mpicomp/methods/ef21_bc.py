@@ -24,7 +24,7 @@ class EF21BC(EF21):
     """
 
     summary = "EF21 in both directions: the downlink carries compressed changes of the gradient estimate"
-    formulas = "γ = 1/(L + L_QM √(2qξ_M² + 2ξ_w²(1 + qξ_M²))), q = 2 for Top-k, sign and C/(1+ω), else 8"
+    formulas = "γ = 1/(L + L_QM √(2qξ_M² + 2ξ_w²(1 + qξ_M²))), q = 2 for Top-k, sign and C/(1+ω), else 8 [derived]"
     paper = "Fatkhullin, Sokolov, Gorbunov, Li and Richtárik 2021, EF21 with Bells & Whistles"
     default_downlink_compressor = None
     takes_downlink_compressor = True

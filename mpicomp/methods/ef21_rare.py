@@ -17,7 +17,8 @@ from .ef21_page import the_problem
 class EF21Rare(EF21):
     """EF21 with the step of Richtárik, Gasanov and Burlachenko 2023, larger where each feature occurs at few clients.
 
-    c = the most clients that a coordinate has, r = the most coordinates that a client has, from `Problem.feature_counts`:
+    Derived here (docs/methods/ef21-rare.md), with c = the most clients that a coordinate has, r = the most coordinates that a client
+    has, from `Problem.feature_counts`:
 
         γ = 1/(L + √(c/n) L̂ ξ(α)),   L̂ = min{L₊, √(c/n) max L_i},   α = min{k/r, 1} for Top-k,
 
@@ -27,7 +28,7 @@ class EF21Rare(EF21):
     """
 
     summary = "EF21 with the larger step for rare features"
-    formulas = "γ = 1/(L + √(c/n) L̂ ξ(α)), L̂ = min{L₊, √(c/n) L_max}, α = k/r for Top-k"
+    formulas = "γ = 1/(L + √(c/n) L̂ ξ(α)), L̂ = min{L₊, √(c/n) L_max}, α = k/r for Top-k [derived]"
     paper = "Richtárik, Gasanov and Burlachenko 2023, Error Feedback Shines when Features are Rare"
 
     def mean_smoothness(self, setting):
