@@ -63,7 +63,15 @@ def test_only_the_cluster_knows_mpi(path):
 
 def test_kernels_need_only_numpy_and_numba():
     allowed = {"numpy", "numba", "mpicomp", "__future__", "enum", "typing", "functools", "math", "collections"}
-    allowed |= {"os", "platform", "pathlib", "hashlib", "fcntl"}  # for the place of the cache
+    allowed |= {
+        "os",
+        "platform",
+        "pathlib",
+        "hashlib",
+        "fcntl",
+        "contextlib",
+        "warnings",
+    }  # for the cache, and the choice of a form
     allowed |= {"llvmlite"}  # Numba's own, for instructions that Python has no word for
     for path in (PACKAGE / "kernels").glob("*.py"):
         assert {name.split(".")[0] for name in imports(path)} <= allowed, path
