@@ -367,7 +367,7 @@ def test_naive_compression_stalls(compressor):
 
 @pytest.mark.parametrize("method", ["cd-adam", "amsgrad", "amsgrad-naive", "ef-amsgrad", "onebit-adam", "signsgd"])
 def test_no_step_size_from_theory(method):
-    with pytest.raises(TheoryError, match=r"--step 0\.0"):
+    with pytest.raises(TheoryError, match=r"\bstep=0\.0"):
         mc.run(problem=quadratic(), method=method, step="theory", rounds=1)
 
 

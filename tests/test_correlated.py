@@ -381,7 +381,7 @@ def test_entropy_code(symbols, length):
 
 
 def ans_in_words(data: list[int], symbols: int) -> bytes:
-    """The layout of `docs/wire.md`, in Python's integers."""
+    """The layout of `docs/reference/wire.md`, in Python's integers."""
     N = len(data)
     L = min(N.bit_length(), 12)
     counts = [data.count(s) for s in range(symbols)]

@@ -149,7 +149,7 @@ def refused(comm: Any, options: dict[str, Any]) -> None:
     try:
         mc.run(comm=comm, **options)
     except mc.ConfigError as error:
-        assert "--exchange sharded" in str(error) and "--exchange p2p" in str(error)
+        assert "exchange='sharded'" in str(error) and "exchange='p2p'" in str(error)
         return
     raise AssertionError(options)
 

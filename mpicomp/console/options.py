@@ -11,6 +11,29 @@ from typing import Annotated, Any
 import typer
 
 Option = typer.Option
+
+
+def _import(names: list[str] | None) -> list[str] | None:
+    """What `--import` does, in this process and in those that it starts."""
+    if not names:
+        return names
+    from ..runtime.imports import import_parts, pass_on, resolved
+
+    whole = [resolved(name) for name in names]
+    import_parts(whole)
+    pass_on(whole)
+    return whole
+
+
+Import = Annotated[
+    list[str] | None,
+    Option(
+        "--import",
+        metavar="FILE_OR_MODULE",
+        callback=_import,
+        help="Python file or module with parts of your own, imported first; may be given several times.",
+    ),
+]
 CUSTOM = ("uplink", "downlink", "smoothing")  # shorthands for --set method.uplink=... and so on
 
 
@@ -89,6 +112,7 @@ def _options(
     set_: Annotated[
         list[str] | None, Option("--set", metavar="KEY=VALUE", help="Any option, also problem.dim=100, method.p=0.1.")
     ] = None,
+    imports: Import = None,
 ) -> None:
     """The options of a run; `None` is what was not given."""
 

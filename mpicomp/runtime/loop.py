@@ -108,7 +108,7 @@ def _counted(comm: Any, config: Config, own: OwnParts) -> Comm | None:
         return verified_comm(comm, by_node) if config.verify_bytes else Comm(comm, by_node=by_node)
     if config.verify_bytes:
         raise ConfigError(
-            "verify_bytes in one process: nothing goes through MPI; start several, `mpicomp launch -n 5 -- run --verify-bytes ...`"
+            "«verify_bytes=True» in one process: nothing goes through MPI; start several, `mpicomp launch -n 5 -- run --verify-bytes ...`"
         )
     return None
 
@@ -118,7 +118,7 @@ def _configured(config: Config | None, given: dict[str, Any]) -> Config:
     fresh = copy.deepcopy(config) if config is not None else Config()
     for key in given:
         if key not in (names := [f.name for f in fields(Config)]):
-            raise unknown("option", key, names)
+            raise unknown("option", key, names, brief=True)
     for key, value in given.items():
         if key.endswith("_options") and isinstance(value, dict):
             getattr(fresh, key).update(value)
