@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from mpicomp.cli.show import experimental_notes
+from mpicomp.console.show import experimental_notes
 from typer.testing import CliRunner
 
 import mpicomp as mc
