@@ -8,11 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from mpicomp.console.show import experimental_notes
 from typer.testing import CliRunner
 
 import mpicomp as mc
 from mpicomp.cli import app
+from mpicomp.console.show import experimental_notes
 from mpicomp.errors import ConfigError, DataError, UserError
 from mpicomp.methods import methods
 from mpicomp.version import __version__
