@@ -83,7 +83,12 @@ def test_every_method_goes_on_as_if_nothing_had_happened(name, tmp_path):
 
 @pytest.mark.parametrize(
     "options",
-    [{"batch": 3, "method": "marina"}, {"method": "custom", "method_options": COMPOSED}, {"optimizer": "heavyball"}],
+    [
+        {"batch": 3, "method": "marina"},
+        {"batch": 3, "method": "vr-marina", "method_options": {"sync": 20, "p": 0.2}},  # an oracle inside of another
+        {"method": "custom", "method_options": COMPOSED},
+        {"optimizer": "heavyball"},
+    ],
 )
 def test_oracles_and_optimizers_are_restored(options, tmp_path):
     whole = run(**options)
