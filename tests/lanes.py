@@ -1,7 +1,8 @@
 """Which cases the quick lane runs: `scripts/test` leaves out what is marked `full`, `scripts/test full` runs everything.
 
-`full` marks what is too long for every change. `covering` marks a parametrised test whose cases are a product: the quick
-lane takes a part of them in which every value (`covering()`) or every pair of values of two parameters (`covering(2)`) occurs.
+`full` marks what is too long for every change; `shortened` gives the mark to some values of a parameter. `covering` marks a
+parametrised test whose cases are a product: the quick lane takes a part of them in which every value (`covering()`) or every
+pair of values of two parameters (`covering(2)`) occurs.
 """
 
 from __future__ import annotations
@@ -20,6 +21,16 @@ LABORATORIES = {
     "lab": "a network of its own",
 }
 MEASURED = {"lab_here", "lab"}
+
+
+def shortened(values: Sequence, quick: int, reason: str) -> list:
+    """Values for `parametrize`: the quick lane has the first `quick` of them, and why the others can wait is said.
+
+    Several parameters are given as tuples.
+    """
+    wait = pytest.mark.full(reason=reason)
+    rest = [value if isinstance(value, tuple) else (value,) for value in values[quick:]]
+    return [*values[:quick], *(pytest.param(*value, marks=wait) for value in rest)]
 
 
 def covering_cases(cases: Sequence[frozenset], strength: int) -> list[int]:

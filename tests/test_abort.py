@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+from lanes import shortened
 
 pytestmark = pytest.mark.process
 SOON = 5.0  # seconds from the failure to the end of all ranks
@@ -130,13 +131,11 @@ def check(mpi, directory, how, where, exchange, code, words):
 
 
 # one for each way out: an exception of a worker and of the server, a kill, an exit behind Python's back
-QUICK = ("exception in a gradient, collective", "exception on the server", "SIGKILL", "os._exit(0)")
-OTHERS = [
-    pytest.param(case, marks=pytest.mark.full(reason="another word for it")) for case in CASES if case not in QUICK
-]
+QUICK = ["exception in a gradient, collective", "exception on the server", "SIGKILL", "os._exit(0)"]
+ORDER = [*QUICK, *(case for case in CASES if case not in QUICK)]
 
 
-@pytest.mark.parametrize("case", [*QUICK, *OTHERS])
+@pytest.mark.parametrize("case", shortened(ORDER, len(QUICK), "another way out of the same kind"))
 def test_one_rank_fails(mpi, tmp_path, case):
     check(mpi, tmp_path, *CASES[case])
 
@@ -170,6 +169,7 @@ time.sleep(300)
 """
 
 
+@pytest.mark.full(reason="waits for the end of MPI")
 def test_an_end_of_mpi_to_which_another_rank_does_not_come(each_mpi, tmp_path):
     (tmp_path / "lonely.py").write_text(LONELY)
     assert each_mpi.run(2, [tmp_path / "lonely.py"]).code == 7
@@ -193,7 +193,12 @@ if (os.environ.get("PMI_RANK") or os.environ.get("OMPI_COMM_WORLD_RANK")) == "1"
 
 
 @pytest.mark.parametrize(
-    ("how", "words"), [("raise", "rank 1 on {} failed before MPI started"), ("exit", ""), ("kill", "")]
+    ("how", "words"),
+    shortened(
+        [("raise", "rank 1 on {} failed before MPI started"), ("exit", ""), ("kill", "")],
+        1,
+        "waits for the start of MPI",
+    ),
 )
 def test_a_rank_that_fails_before_mpi_starts(each_mpi, tmp_path, how, words):
     """It raises in `mpicomp run`; or it is gone before: then the others end themselves, after the time that MPI may take to start."""
@@ -208,11 +213,15 @@ def test_a_rank_that_fails_before_mpi_starts(each_mpi, tmp_path, how, words):
 
 @pytest.mark.parametrize(
     ("options", "words"),
-    [
-        (["--method", "marinara"], "mpicomp: unknown method 'marinara'"),
-        ([], "mpicomp: 3 clients cannot be spread over 4 workers"),
-        (["--no-such-option"], "no-such-option"),
-    ],
+    shortened(
+        [
+            ([], "mpicomp: 3 clients cannot be spread over 4 workers"),
+            (["--method", "marinara"], "mpicomp: unknown method 'marinara'"),
+            (["--no-such-option"], "no-such-option"),
+        ],
+        1,
+        "another message",
+    ),
 )
 def test_an_error_that_all_ranks_see_is_printed_once(mpi, options, words):
     """By the command line: one message, no traceback, exit code 2."""
@@ -229,6 +238,7 @@ def printed_once(job, words):
     assert "Traceback" not in job.err
 
 
+@pytest.mark.full(reason="as the command line prints it")
 def test_an_error_that_all_ranks_see_in_a_script(mpi, tmp_path):
     """It is raised on every rank as an ordinary exception, so the job is not aborted: each rank ends by itself."""
     job, _ = fail(mpi, tmp_path, "everywhere", -1)

@@ -109,6 +109,7 @@ def test_placement_on_all_ranks():
         assert min(map(len, shares)) >= 1 and np.ptp([len(share) for share in shares]) <= 1
 
 
+@pytest.mark.full(reason="test_bytes.py has the same check of other exchanges")
 @pytest.mark.process
 def test_its_ledger_is_what_mpi_was_handed(mpi):
     try:
@@ -149,6 +150,7 @@ if comm.rank == 0:
 """
 
 
+@pytest.mark.full(reason="five jobs")
 @pytest.mark.process
 def test_a_nan_or_a_signal_on_one_rank_stops_all(mpi, tmp_path):
     (tmp_path / "troubled.py").write_text(SCRIPT)

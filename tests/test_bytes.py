@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from lanes import shortened
 
 import mpicomp as mc
 from mpicomp.cluster import byte_check
@@ -190,7 +191,7 @@ main()
 
 
 @pytest.mark.process
-@pytest.mark.parametrize("exchange", [*EXCHANGES, "sharded", "hierarchical"])
+@pytest.mark.parametrize("exchange", shortened(["p2p", "hierarchical", "collective", "sharded"], 2, "another exchange"))
 def test_verify_bytes(each_mpi, exchange):
     build(each_mpi)
     argv = ["-m", "mpicomp", *RUN, "--exchange", exchange, "--method", "marina-p", "--compressor", "permk"]
@@ -209,6 +210,7 @@ def test_verify_bytes_finds_one_byte(mpi, tmp_path):
     assert sorted(re.findall(r"rank (\d), round Isend: the ledger has", job.err)) == ["0", "1", "2", "3"]
 
 
+@pytest.mark.full(reason="a message")
 @pytest.mark.process
 def test_verify_bytes_without_a_compiler_says_what_is_missing(mpi, tmp_path):
     job = mpi.run(2, ["-m", "mpicomp", *RUN], PATH="/nowhere", XDG_CACHE_HOME=str(tmp_path))
@@ -291,6 +293,7 @@ def test_open_mpis_monitoring_as_the_witness(open_mpi, tmp_path):
         assert [text.split(":")[0] for text in found["differences"]] == [f"{name}, round {kind}" for name in who]
 
 
+@pytest.mark.full(reason="a message")
 @pytest.mark.process
 def test_a_script_has_to_ask_for_a_witness(mpi, tmp_path):
     (tmp_path / "monitored.py").write_text(MONITORED)

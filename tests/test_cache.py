@@ -95,6 +95,7 @@ def test_every_compressor_can_be_warmed_up():
     assert {"_encode", "_encode_difference", "_encode_sum", "_decode"} <= called
 
 
+@pytest.mark.full(reason="compiles a run anew")
 @pytest.mark.process
 def test_a_warm_up_leaves_nothing_to_compile(mpi, tmp_path):
     options = ["--method", "diana", "--compressor", "permk", "--problem", "quadratic", "--set", "problem.dim=40"]

@@ -16,6 +16,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import soaking
+from lanes import shortened
 
 import mpicomp as mc
 from mpicomp.errors import CheckpointError
@@ -82,7 +83,12 @@ def test_every_method_goes_on_as_if_nothing_had_happened(name, tmp_path):
 
 @pytest.mark.parametrize(
     "options",
-    [{"batch": 3, "method": "marina"}, {"method": "custom", "method_options": COMPOSED}, {"optimizer": "heavyball"}],
+    [
+        {"batch": 3, "method": "marina"},
+        {"batch": 3, "method": "vr-marina", "method_options": {"sync": 20, "p": 0.2}},  # an oracle inside of another
+        {"method": "custom", "method_options": COMPOSED},
+        {"optimizer": "heavyball"},
+    ],
 )
 def test_oracles_and_optimizers_are_restored(options, tmp_path):
     whole = run(**options)
@@ -337,11 +343,15 @@ BASE = ["--clients", "7", "--rounds", "40", "--step", "0.01", "--eval-every", "1
 @needs_mpirun
 @pytest.mark.parametrize(
     "method",
-    [
-        ["--method", "m3"],
-        ["--method", "cd-adam", "--compressor", "topk:k=5"],
-        ["--method", "ef21-sgdm", "--batch", "3"],
-    ],
+    shortened(
+        [
+            ["--method", "m3"],
+            ["--method", "cd-adam", "--compressor", "topk:k=5"],
+            ["--method", "ef21-sgdm", "--batch", "3"],
+        ],
+        1,
+        "three jobs each",
+    ),
 )
 def test_other_workers_and_another_exchange(method, tmp_path):
     options = [*BASE, *method]
@@ -389,6 +399,7 @@ def test_a_signal_checkpoints_and_ends_with_75(ranks, tmp_path):
     assert summary(tmp_path / "out")["iterate_sha256"] == summary(tmp_path / "whole")["iterate_sha256"]
 
 
+@pytest.mark.full(reason="waits for the time limit")
 @pytest.mark.process
 @needs_mpirun
 def test_the_time_limit_stops_all_ranks(tmp_path):
@@ -398,6 +409,7 @@ def test_the_time_limit_stops_all_ranks(tmp_path):
     assert summary(tmp_path)["interrupted"] and newest(tmp_path).exists()
 
 
+@pytest.mark.full(reason="test_restart.py has a killed job that goes on")
 @pytest.mark.process
 def test_a_killed_job_goes_on_from_its_last_checkpoint(mpi, tmp_path):
     """All ranks killed without warning, at moments that no round boundary knows of; then one of them while a checkpoint is written."""
@@ -591,6 +603,7 @@ except mc.UserError as error:
 """
 
 
+@pytest.mark.full(reason="a full disk is in the quick lane")
 @pytest.mark.process
 @pytest.mark.parametrize(("every", "words"), [(5, "cannot write a checkpoint"), (0, "cannot write the results")])
 def test_a_file_that_may_not_grow(every, words, tmp_path):

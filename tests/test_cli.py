@@ -159,6 +159,7 @@ def test_a_missing_data_file_is_named():
         invoke("run", "--data", "no/such/file.libsvm", "-q")
 
 
+@pytest.mark.full(reason="test_abort.py has it")
 @pytest.mark.process
 @pytest.mark.parametrize(
     ("args", "line"), [(["--compressor", "nope"], "mpicomp: unknown compressor"), (["--nope"], "No such option")]

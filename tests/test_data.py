@@ -126,6 +126,16 @@ def test_reader_agrees_with_a_plain_one(lines, final_newline):
     assert [array.dtype for array in rows[:4]] == [np.int64, np.int32, np.float64, np.float64]
 
 
+@pytest.mark.parametrize("digits", [14, 15, 16, 17, 18, 19, 25])
+def test_numbers_with_many_digits_are_the_nearest(digits):
+    """As `float` reads them: the quick way with an integer and a power of ten is exact for fifteen digits only."""
+    rng = np.random.default_rng(digits)
+    figures = ["".join(rng.choice(list("123456789"), digits)) for _ in range(400)]
+    texts = [f"{text[: i % digits]}.{text[i % digits :]}" for i, text in enumerate(figures)]
+    rows = parse_libsvm(("1 " + " ".join(f"{i + 1}:{text}" for i, text in enumerate(texts))).encode(), "text")
+    assert rows.values.tolist() == [float(text) for text in texts]
+
+
 @settings(max_examples=200, deadline=None)
 @given(st.binary(max_size=60))
 def test_any_bytes_are_read_or_refused(data):

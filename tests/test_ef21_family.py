@@ -36,8 +36,9 @@ import mpicomp as mc
 from mpicomp.compressors import compressors
 from mpicomp.errors import ConfigError, TheoryError, WireError
 from mpicomp.exchanges import base as exchange_module
-from mpicomp.kernels.random import Keys
+from mpicomp.kernels.random import Keys, Stream, derive
 from mpicomp.methods import Setting, methods
+from mpicomp.oracles.page import toss
 from mpicomp.optimizers.prox import Prox
 from mpicomp.problems import problems
 
@@ -449,3 +450,14 @@ def test_every_exchange_gives_the_same_bits(mpi, tmp_path):
     hashes = json.loads(job.out.splitlines()[-1])
     expected = {name: [mc.run(**everywhere(options)).summary["iterate_sha256"]] * 2 for name, options in EVERYWHERE}
     assert hashes == expected
+
+
+def test_the_coins_of_page_belong_to_clients():
+    """Those of a few clients are the same whoever else is in the block; a shared coin is one for all."""
+    key, everybody, few = derive(3, Stream.ORACLE_COIN, 5), np.zeros(40, bool), np.zeros(9, bool)
+    toss(key, False, 0.5, np.arange(40), everybody)
+    toss(key, False, 0.5, np.arange(17, 26), few)
+    np.testing.assert_array_equal(few, everybody[17:26])
+    assert 8 < everybody.sum() < 32
+    toss(key, True, 0.5, np.arange(40), everybody)
+    assert len(set(everybody)) == 1

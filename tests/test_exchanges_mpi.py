@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from lanes import shortened
 
 import mpicomp as mc
 from mpicomp.cluster import comm
@@ -52,13 +53,9 @@ ONLY_HIERARCHICAL: list[dict[str, Any]] = [
 @pytest.mark.process
 @pytest.mark.parametrize(
     ("ranks", "nodes", "which"),
-    [
-        (3, 1, "few"),
-        (4, 4, "few"),
-        (5, 2, "few"),
-        pytest.param(2, 1, "few", marks=pytest.mark.full(reason="another number of ranks")),
-        pytest.param(5, 2, "all", marks=pytest.mark.full(reason="every method in every exchange")),
-    ],
+    shortened(
+        [(3, 1, "few"), (5, 2, "few"), (2, 1, "few"), (4, 4, "few"), (5, 2, "all")], 2, "other ranks, or all methods"
+    ),
 )
 def test_the_same_bits(mpi, ranks, nodes, which):
     extra = ["-genv", "MPIR_CVAR_NUM_CLIQUES", str(nodes)] if nodes > 1 else []
@@ -84,7 +81,7 @@ def test_checkpoints_across_exchanges(mpi, tmp_path):
 
 
 @pytest.mark.process
-@pytest.mark.parametrize("exchange", ["sharded", "hierarchical"])
+@pytest.mark.parametrize("exchange", shortened(["sharded", "hierarchical"], 1, "another exchange"))
 def test_orders(mpi, tmp_path, exchange):
     """A worker's signal, a divergence in one slice and a refusal are heard by all ranks alike."""
     mpi.run(3, [__file__, "orders", tmp_path, exchange], timeout=120).check()

@@ -8,6 +8,7 @@ import re
 
 import numpy as np
 import pytest
+from lanes import shortened
 from numba import njit
 
 import mpicomp as mc
@@ -200,7 +201,7 @@ def test_a_loss_that_explodes_but_stays_finite(tmp_path):
 
 
 @pytest.mark.process
-@pytest.mark.parametrize("exchange", ["p2p", "collective"])
+@pytest.mark.parametrize("exchange", shortened(["p2p", "collective"], 1, "another exchange"))
 def test_all_ranks_stop_at_a_nan(each_mpi, exchange, tmp_path):
     (tmp_path / "spoilt.py").write_text(SCRIPT)
     job = each_mpi.run(4, [tmp_path / "spoilt.py", "nan", exchange], timeout=45).check()
@@ -215,6 +216,7 @@ def test_a_wrong_shape_names_rank_host_round_and_client(mpi, tmp_path):
     assert "client 3" in job.err and re.search(r"in round \d+, on the rank of clients 2 to 3", job.err)
 
 
+@pytest.mark.full(reason="the hint is tested in one process, too")
 @pytest.mark.process
 def test_a_divergence_ends_with_3_and_a_hint(each_mpi, tmp_path):
     problem = [

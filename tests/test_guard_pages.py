@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from lanes import shortened
 
 SCRIPT = Path(__file__).parent / "guarded.py"
 pytestmark = [
@@ -20,7 +21,8 @@ def test_the_guard_sees_one_byte_too_far():
     assert subprocess.run([sys.executable, str(SCRIPT), "overstep"], timeout=60).returncode == -signal.SIGSEGV
 
 
-def test_every_codec_stays_within_its_arrays():
-    done = subprocess.run([sys.executable, str(SCRIPT)], capture_output=True, text=True, timeout=280)
+@pytest.mark.parametrize("dtypes", shortened(["one", "all"], 1, "all precisions of every row"))
+def test_every_codec_stays_within_its_arrays(dtypes):
+    done = subprocess.run([sys.executable, str(SCRIPT), dtypes], capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, f"ended by signal {-done.returncode} in {done.stdout.splitlines()[-1]}\n{done.stderr}"
     assert "stayed within their bounds" in done.stdout

@@ -7,6 +7,7 @@ import re
 import time
 
 import pytest
+from lanes import shortened
 
 pytestmark = pytest.mark.process
 TIMEOUT = 1.5
@@ -74,8 +75,7 @@ def check(mpi, directory, how: str, *more: str):
     return job.err
 
 
-@pytest.mark.covering()
-@pytest.mark.parametrize("exchange", ["p2p", "collective"])
+@pytest.mark.parametrize("exchange", shortened(["p2p", "collective"], 1, "waits for the time limit"))
 def test_a_rank_that_sleeps(each_mpi, exchange, tmp_path):
     said = check(each_mpi, tmp_path, "sleep", exchange)
     host = platform.node()
@@ -88,11 +88,13 @@ def test_a_rank_that_sleeps(each_mpi, exchange, tmp_path):
     assert said.count("waiting for another rank") >= 1 and said.count("busy in") == 1
 
 
+@pytest.mark.full(reason="waits for the time limit")
 def test_a_rank_that_stalls_in_an_evaluation(mpi, tmp_path):
     said = check(mpi, tmp_path, "evaluation")
     assert re.search(r"rank 2 of 4 on \S+ has been in the evaluation after round 0 .*busy in stall", said)
 
 
+@pytest.mark.full(reason="waits for the time limit")
 def test_a_rank_that_is_stopped(each_mpi, tmp_path):
     """It cannot speak any more (unless the launcher wakes it, as Open MPI does before the kill); the others do."""
     said = check(each_mpi, tmp_path, "stop")
@@ -129,10 +131,7 @@ main()
 """
 
 
-END = [pytest.param(when, marks=pytest.mark.full(reason="waits for the time limit")) for when in ("finalize", "exit")]
-
-
-@pytest.mark.parametrize("when", ["results", *END])
+@pytest.mark.parametrize("when", shortened(["results", "finalize", "exit"], 1, "waits for the time limit"))
 def test_a_rank_that_is_stopped_at_the_end(each_mpi, when, tmp_path):
     (tmp_path / "ending.py").write_text(AT_THE_END)
     options = [
