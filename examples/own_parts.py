@@ -47,7 +47,7 @@ class Half(Compressor):
 
 
 class InducedUplink(Uplink):
-    """m_i = C(∇f_i − h_i) + Q(∇f_i − h_i − C(∇f_i − h_i)); h_i += a m_i; g = h + Σ w_i m_i. Horváth and Richtárik 2021, with DIANA's shifts."""
+    """m_i = C(v_i) + Q(v_i − C(v_i)), v_i = ∇f_i − h_i; h_i += a m_i; g = h + Σ w_i m_i. Horváth and Richtárik 2021, DIANA's shifts."""
 
     h_i = ClientState()  # a row for each hosted client, on the workers
     h, g = ServerState(), ServerState()  # one row, on the server

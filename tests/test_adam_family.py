@@ -168,6 +168,7 @@ def compare(
 METHODS = {"cd-adam": cd_adam, "amsgrad-naive": naive, "ef-amsgrad": error_feedback}
 
 
+@pytest.mark.covering()
 @pytest.mark.parametrize("problem", PROBLEMS)
 @pytest.mark.parametrize("compressor", ["sign", "topk:k=2", "randk:k=3", "identity"])
 @pytest.mark.parametrize("method", METHODS)

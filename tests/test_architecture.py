@@ -99,6 +99,20 @@ def test_experiments_have_one_door_each_way(path):
         )
 
 
+@pytest.mark.parametrize(
+    "heading, floors", [("## The packages", FLOORS), ("`experiments`, whose own", EXPERIMENT_FLOORS)]
+)
+def test_the_page_shows_these_rooms_in_this_order(heading, floors):
+    """Every room stands in the picture of docs/explanation/architecture.md, none below one that it imports from."""
+    page = (ROOT / "docs/explanation/architecture.md").read_text()
+    picture = page[page.index(heading) :].split("```text\n")[1].split("```")[0]
+    shown = [name for line in picture.splitlines() for name in line[:25].split()]
+    hidden = {"runtime", "__init__"} if floors is EXPERIMENT_FLOORS else {"version", "_lazy", "__main__", "__init__"}
+    assert set(shown) | hidden == set(floors)
+    heights = [floors[name] for name in shown]
+    assert heights == sorted(heights, reverse=True), [f"{n} {floors[n]}" for n in shown]
+
+
 def test_no_modules_import_each_other():
     """Not even for types, and not inside functions."""
     names = {
@@ -142,7 +156,8 @@ def test_only_the_cluster_knows_mpi(path):
 
 def test_kernels_need_only_numpy_and_numba():
     allowed = {"numpy", "numba", "mpicomp", "__future__", "enum", "typing", "functools", "math", "collections"}
-    allowed |= {"os", "platform", "pathlib", "hashlib", "fcntl"}  # for the place of the cache
+    # for the cache and the choice of a form
+    allowed |= {"os", "platform", "pathlib", "hashlib", "fcntl", "warnings", "contextlib"}
     allowed |= {"llvmlite"}  # Numba's own, for instructions that Python has no word for
     for path in (PACKAGE / "kernels").glob("*.py"):
         assert {name.split(".")[0] for name in imports(path)} <= allowed, path

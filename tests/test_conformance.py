@@ -68,6 +68,7 @@ def test_same_seed_same_bits_and_small_frames_change_nothing(name, monkeypatch):
         assert one["payload_bits"] == many["payload_bits"] and one["values_only"] == many["values_only"]
 
 
+@pytest.mark.covering()
 @pytest.mark.parametrize("name", METHODS)
 @pytest.mark.parametrize("dtypes", [("float32", "float32"), ("float64", "float32")], ids="-".join)
 def test_other_precisions(name, dtypes):

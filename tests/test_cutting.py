@@ -55,6 +55,7 @@ def random_bounds(codec: Codec, rng: np.random.Generator) -> np.ndarray:
     return np.concatenate([[0], inner, [codec.dim]])
 
 
+@pytest.mark.covering()
 @pytest.mark.parametrize("wire", ["float32", "float64"])
 @pytest.mark.parametrize("spec", CUT)
 def test_parts_decode_to_the_same_bits(spec, wire):
@@ -113,6 +114,7 @@ def _parts_of_one(codec: Codec, message: np.ndarray, client: int, bounds: np.nda
 
 
 # ---- slices -----------------------------------------------------------------------------------------------------------
+@pytest.mark.covering()
 @pytest.mark.parametrize("dim", [1, 39, 40, 41, 1000, 4096])
 @pytest.mark.parametrize("size", [1, 2, 5, 9])
 def test_slices(dim, size):

@@ -307,6 +307,7 @@ def test_qsgd_is_dcgd_with_its_compressor():
 
 
 # ---- budget -------------------------------------------------------------------------------------------------------------
+@pytest.mark.covering()
 @pytest.mark.parametrize("batch", [0, 8])
 @pytest.mark.parametrize("rule", [{"rule": "nonconvex"}, {"rule": "strongly-convex", "a": 0.99}])
 @pytest.mark.parametrize("budget", [2.6, 4.5, 8.0, 14.0])

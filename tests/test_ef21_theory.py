@@ -26,7 +26,7 @@ from oracles import Task
 import mpicomp as mc
 from mpicomp.data import load, partition_rows
 from mpicomp.errors import TheoryError
-from mpicomp.kernels.spread import add_row, project, updated
+from mpicomp.kernels.dealing import add_row, project, updated
 from mpicomp.methods import Setting, methods
 from mpicomp.optimizers.prox import Prox
 from mpicomp.problems import problems

@@ -53,6 +53,7 @@ def group_nbytes(request, monkeypatch):
     monkeypatch.setattr(exchange_module, "GROUP_NBYTES", request.param)
 
 
+@pytest.mark.covering(2)
 @pytest.mark.usefixtures("group_nbytes")
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("name", COMPRESSORS)
@@ -178,6 +179,7 @@ def test_small_frames_give_the_same_bits(method, compressor, monkeypatch):
     )
 
 
+@pytest.mark.covering(2)
 @pytest.mark.parametrize("n", [1, 2, 7, 20, 1000])
 @pytest.mark.parametrize("size", [2, 3, 5])
 def test_placement(n, size):
@@ -302,6 +304,7 @@ CORRUPTIONS = {
     "flags": (lambda frame: frame.__setitem__(3, 0x81), "unknown flags 0x81"),
     "wire dtype": (lambda frame: frame.__setitem__(3, 0), "float32 values, expected float64"),
     "round": (lambda frame: frame.__setitem__(4, 5), "round 5, expected round 4"),
+    "round of 256 later": (lambda frame: frame.__setitem__(5, 1), "round 260, expected round 4"),
     "messages": (lambda frame: frame.__setitem__(8, 3), f"3 messages, expected {N}"),
     "length": (lambda frame: frame.__setitem__(13, 0xFF), "wrong length"),
 }

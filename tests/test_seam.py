@@ -343,7 +343,7 @@ def test_declarations():
     assert [s.name for s in declared(Part())] == ["a", "b"]
     assert [s.name for s in declared(Child())] == ["a", "c"]
     part = Part()
-    with pytest.raises(AttributeError, match="Part.a is not there yet"):
+    with pytest.raises(AttributeError, match=r"Part\.a is not there yet"):
         _ = part.a
     assert held(part) == {} and isinstance(Part.a, State)
     part.a = np.ones((2, 3))

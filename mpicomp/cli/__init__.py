@@ -64,8 +64,11 @@ def main() -> None:
 
 def _run(speaks: bool) -> int:
     """Run the command; its exit code. What all ranks see alike is printed where `speaks`."""
+    from ..cluster.process import own_process
+
     try:
-        return app(standalone_mode=False) or 0
+        with own_process():
+            return app(standalone_mode=False) or 0
     except UserError as error:
         if speaks:
             print(f"mpicomp: {full_text(error)}", file=sys.stderr)

@@ -30,8 +30,9 @@ def _methods() -> None:
     from ..console.show import table
     from ..methods import methods
 
-    rows = [[n, m.summary, m.formulas, m.paper] for n in methods for m in [methods[n]]]
+    rows = [[_marked(n, m), m.summary, m.formulas, m.paper] for n in methods for m in [methods[n]]]
     table("Methods", ["name", "what it is", "theory", "paper"], rows, text=True)
+    _footnotes({n: methods[n] for n in methods})
 
 
 def _compressors() -> None:
@@ -42,8 +43,9 @@ def _compressors() -> None:
     for name in compressors:
         c = compressors[name]
         kind = "unbiased" if c.unbiased else "contractive" if c.contractive else "biased"
-        rows.append([_with_options(name, c), c.summary, kind, c.formulas, c.paper])
+        rows.append([_marked(_with_options(name, c), c), c.summary, kind, c.formulas, c.paper])
     table("Compressors", ["name", "what it is", "class", "theory", "paper"], rows, text=True)
+    _footnotes({name: compressors[name] for name in compressors})
 
 
 def _uplinks() -> None:
@@ -105,6 +107,17 @@ def _data() -> None:
         rows,
         text=True,
     )
+
+
+def _marked(text: str, part: Any) -> str:
+    """The text, with a mark where the part is experimental."""
+    return f"{text} *" if part.experimental else text
+
+
+def _footnotes(parts: dict[str, Any]) -> None:
+    for name, part in parts.items():
+        if part.experimental:
+            print(f"* {name} is experimental: {part.experimental}")
 
 
 def _with_options(name: str, cls: type) -> str:

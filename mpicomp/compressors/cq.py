@@ -13,8 +13,8 @@ from ..kernels.bits import CHUNK, bit_length, packed_nbytes
 from ..kernels.entropy import MAX_SYMBOLS, read_fields, scratch, write_fields
 from ..kernels.hadamard import rotate, rotate_back
 from ..kernels.lattice import PERMUTATION, SIGNS, add_packed, add_points, round_to_lattice, write_rounded
-from ..kernels.quantize import LANES
 from ..kernels.random import bits64, client_key, permutation
+from ..kernels.sizes import PARTIAL_SUMS
 from ..kernels.status import TRUNCATED
 from .base import Compressor, compressors
 from .codec import Codec, cut_by_fields
@@ -42,7 +42,7 @@ class CQ(Compressor):
     variant : "interval", or "sign-magnitude": magnitudes 0, r/s, ..., r with a sign, s = levels − 1 (levels=2: {−r, 0,
         r}).
     radius : "own", r of each client's vector, sent in its message; "common", the largest of all clients' in the round,
-        agreed by an exchange of one value up and one down before the vectors are encoded (Link.gather does it).
+        found by an exchange of one value up and one down before the vectors are encoded (Link.gather does it).
     norm : r = ‖x‖₂ ("l2"), or max_j |x_j| ("max"): l2 by default, max with rotate.
     rotate : quantize H D x/√N instead, N ≥ d a power of two, D random signs that the clients share (Walsh–Hadamard).
         Unbiased.
@@ -173,8 +173,12 @@ class CQ(Compressor):
         factor = sqrt(self._size(dim, n_clients) / length) if self.clip else 1.0
         common_radius = np.full(0 if own else 1, np.nan)
         order = np.empty(n_clients if self._correlated() else 0, np.int64)
-        work, lanes, top = np.empty(length if self.rotate else 0), np.empty(LANES), np.empty(CHUNK, np.uint8)
-        sizing = self.rotate, self.use_max, factor, work, lanes
+        work, partial_sums, top = (
+            np.empty(length if self.rotate else 0),
+            np.empty(PARTIAL_SUMS),
+            np.empty(CHUNK, np.uint8),
+        )
+        sizing = self.rotate, self.use_max, factor, work, partial_sums
 
         def measure(V, rows, clients, keys):
             radii = np.empty(len(rows))
@@ -184,7 +188,7 @@ class CQ(Compressor):
         if self._correlated() and self.lattice.symbols == 2 and not self.rotate and not self.entropy:
             encode: Any = encode_bits
             decode: Any = decode_bits
-            args: tuple = (self.use_max, lanes, common_radius, order, top, np.empty(CHUNK, np.uint8))
+            args: tuple = (self.use_max, partial_sums, common_radius, order, top, np.empty(CHUNK, np.uint8))
         else:
             lattice = self.lattice.slope, *self.lattice.offset, self.lattice.symbols
             model, at_once = scratch(self.lattice.symbols if self.entropy else 0), length if self.entropy else CHUNK
@@ -216,8 +220,8 @@ def _common_key(shared, key, order):
 
 @njit
 def _radius(x, sizing, wire):
-    _, use_max, factor, _, lanes = sizing
-    return radius_of(x, use_max, factor, lanes, wire)
+    _, use_max, factor, _, partial_sums = sizing
+    return radius_of(x, use_max, factor, partial_sums, wire)
 
 
 @njit

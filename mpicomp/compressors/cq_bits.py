@@ -14,9 +14,9 @@ from ..kernels.status import BAD_PADDING, TRUNCATED
 
 
 @njit
-def radius_of(x, use_max, factor, lanes, wire):
+def radius_of(x, use_max, factor, partial_sums, wire):
     """The radius as a float64 that the wire dtype holds, rounded up; NaN where it is not finite."""
-    size = factor * (np.float64(abs(x[argmax_magnitude(x)])) if use_max else norm(x, 2, lanes))
+    size = factor * (np.float64(abs(x[argmax_magnitude(x)])) if use_max else norm(x, 2, partial_sums))
     r = wire.dtype.type(size)
     if np.float64(r) < size:
         r = wire.dtype.type(np.nextafter(r, wire.dtype.type(np.inf)))
@@ -25,7 +25,7 @@ def radius_of(x, use_max, factor, lanes, wire):
 
 @njit
 def encode_bits(
-    V, rows, clients, shared, private, buf, pos, tally, wire, use_max, lanes, common_radius, order, codes, again
+    V, rows, clients, shared, private, buf, pos, tally, wire, use_max, partial_sums, common_radius, order, codes, again
 ):
     """The encode kernel. `common_radius` holds the common radius, or nothing; `order` is scratch, shape (n,)."""
     d, head = V.shape[1], 0 if common_radius.shape[0] else wire.itemsize
@@ -34,7 +34,7 @@ def encode_bits(
     for j in range(rows.shape[0]):
         x, key = V[rows[j]], client_key(private, clients[j])
         if head:
-            r = radius_of(x, use_max, 1.0, lanes, wire)
+            r = radius_of(x, use_max, 1.0, partial_sums, wire)
             buf[pos : pos + head].view(wire.dtype)[0] = r
         else:
             r = common_radius[0]
@@ -70,7 +70,7 @@ def decode_bits(
     out,
     wire,
     use_max,
-    lanes,
+    partial_sums,
     common_radius,
     order,
     codes,

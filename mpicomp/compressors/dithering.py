@@ -10,8 +10,8 @@ from ..errors import ConfigError
 from ..kernels import njit
 from ..kernels.bits import CHUNK, bit_length, pack, packed_nbytes, padding_is_zero, unpack
 from ..kernels.levels import unit_of
-from ..kernels.quantize import LANES
 from ..kernels.random import client_key, uniform32
+from ..kernels.sizes import PARTIAL_SUMS
 from ..kernels.status import BAD_PADDING, BAD_VALUE, TRUNCATED
 from .base import Compressor, compressors
 from .codec import Codec
@@ -58,7 +58,7 @@ class NaturalDithering(Compressor):
         max_nbytes = wire.itemsize + packed_nbytes(dim, width)
         if max_nbytes >= dim * wire.itemsize:
             return Identity().bind(dim, n_clients, wire)
-        scratch = np.empty(LANES), np.empty(CHUNK, np.uint16), np.empty(CHUNK, np.uint8)
+        scratch = np.empty(PARTIAL_SUMS), np.empty(CHUNK, np.uint16), np.empty(CHUNK, np.uint8)
         args = self.levels, width, self.norm == "max", *scratch
         return Codec(self, self.codec_id, dim, n_clients, wire, max_nbytes, _encode, _decode, args, fixed=True)
 
@@ -79,12 +79,12 @@ def round_to_powers(x, norm, levels, key, first, codes):
 
 
 @njit
-def _encode(V, rows, clients, shared, private, buf, pos, tally, wire, levels, width, use_max, lanes, codes, top):
+def _encode(V, rows, clients, shared, private, buf, pos, tally, wire, levels, width, use_max, partial_sums, codes, top):
     d = V.shape[1]
     nbytes = wire.itemsize + packed_nbytes(d, width)
     for j in range(rows.shape[0]):
         x, key = V[rows[j]], client_key(private, clients[j])
-        norm = unit_of(x, 1, use_max, lanes, wire)
+        norm = unit_of(x, 1, use_max, partial_sums, wire)
         buf[pos : pos + wire.itemsize].view(wire.dtype)[0] = norm
         for first in range(0, d, CHUNK):
             chunk = x[first : first + CHUNK]
@@ -101,7 +101,7 @@ def _encode(V, rows, clients, shared, private, buf, pos, tally, wire, levels, wi
 
 @njit
 def _decode(
-    buf, pos, end, rows, clients, weights, shared, private, out, wire, levels, width, use_max, lanes, codes, top
+    buf, pos, end, rows, clients, weights, shared, private, out, wire, levels, width, use_max, partial_sums, codes, top
 ):
     d = out.shape[1]
     for j in range(rows.shape[0]):

@@ -8,8 +8,8 @@ from ..errors import ConfigError
 from ..kernels import njit
 from ..kernels.bits import CHUNK, packed_nbytes
 from ..kernels.levels import add_levels, write_levels
-from ..kernels.quantize import LANES
 from ..kernels.random import client_key
+from ..kernels.sizes import PARTIAL_SUMS
 from ..kernels.status import BAD_VALUE, TRUNCATED
 from ..kernels.widths import LEAST, MOST, message_bits
 from .base import Compressor, compressors
@@ -62,7 +62,7 @@ class Dynamic(Compressor):
     codec_id = 32
     summary = "stochastic rounding, each message in a width of its own, 2 to 16 bits"
     formulas = "as qsgd with s = 2^(B−1) − 1"
-    paper = "Yan et al. 2021, DQ-SGD"
+    paper = "Yan, Huang, Lan and Song 2021, DQ-SGD"
     unbiased = True
 
     def __init__(self, bits: int = 4, norm: str = "max", bucket: int | None = None):
@@ -84,7 +84,7 @@ class Dynamic(Compressor):
         if max_nbytes >= dim * wire.itemsize:
             return Identity().bind(dim, n_clients, wire)
         widths = np.full(n_clients, self.bits, np.int64)
-        args = widths, bucket, use_max, np.empty(LANES), np.empty(CHUNK, np.uint16), np.empty(CHUNK, np.uint8)
+        args = widths, bucket, use_max, np.empty(PARTIAL_SUMS), np.empty(CHUNK, np.uint16), np.empty(CHUNK, np.uint8)
         codec = DynamicCodec(self, self.codec_id, dim, n_clients, wire, max_nbytes, _encode, _decode, args)
         codec.widths, codec.bucket, codec.use_max = widths, bucket, use_max
         return codec
@@ -111,13 +111,17 @@ def _overhead(d, bucket, itemsize):
 
 
 @njit
-def _encode(V, rows, clients, shared, private, buf, pos, tally, wire, widths, bucket, use_max, lanes, codes, top):
+def _encode(
+    V, rows, clients, shared, private, buf, pos, tally, wire, widths, bucket, use_max, partial_sums, codes, top
+):
     d, begin = V.shape[1], pos
     for j in range(rows.shape[0]):
         key, width = client_key(private, clients[j]), widths[clients[j] % widths.shape[0]]
         levels = (1 << (width - 1)) - 1
         buf[pos] = width
-        pos = write_levels(V[rows[j]], levels, width, bucket, use_max, key, buf, pos + 1, wire, lanes, codes, top)
+        pos = write_levels(
+            V[rows[j]], levels, width, bucket, use_max, key, buf, pos + 1, wire, partial_sums, codes, top
+        )
         tally[1] += d * width + 8 * _overhead(d, bucket, wire.itemsize)
     tally[0] += 8 * (pos - begin)
     return pos
@@ -125,7 +129,7 @@ def _encode(V, rows, clients, shared, private, buf, pos, tally, wire, widths, bu
 
 @njit
 def _decode(
-    buf, pos, end, rows, clients, weights, shared, private, out, wire, widths, bucket, use_max, lanes, codes, top
+    buf, pos, end, rows, clients, weights, shared, private, out, wire, widths, bucket, use_max, partial_sums, codes, top
 ):  # fmt: skip
     for j in range(rows.shape[0]):
         if pos >= end:

@@ -11,8 +11,8 @@ from ..kernels import lean, njit
 from ..kernels.bits import CHUNK, bit_length, pack_all, packed_nbytes, unpack_all
 from ..kernels.entropy import MAX_SYMBOLS, read_fields, scratch, write_fields
 from ..kernels.levels import add_levels, write_levels
-from ..kernels.quantize import LANES
 from ..kernels.random import client_key
+from ..kernels.sizes import PARTIAL_SUMS
 from ..kernels.status import TRUNCATED
 from .base import Compressor, compressors
 from .codec import Codec, cut_by_fields
@@ -92,7 +92,7 @@ class QSGD(Compressor):
         max_nbytes = units + self.entropy + fields
         if max_nbytes >= dim * wire.itemsize:
             return Identity().bind(dim, n_clients, wire)
-        buffers = np.empty(LANES), np.empty(CHUNK, np.uint16), np.empty(CHUNK, np.uint8)
+        buffers = np.empty(PARTIAL_SUMS), np.empty(CHUNK, np.uint16), np.empty(CHUNK, np.uint8)
         args = self.s, width, bucket, self.norm == "max", *buffers
         if self.entropy:
             coding = np.empty(dim, np.uint16), np.empty(units + fields, np.uint8), scratch(2 * self.s + 1)
@@ -108,12 +108,12 @@ class QSGD(Compressor):
 
 @lean
 def _encode(
-    V, rows, clients, shared, private, buf, pos, tally, wire, levels, width, bucket, use_max, lanes, codes, top
+    V, rows, clients, shared, private, buf, pos, tally, wire, levels, width, bucket, use_max, partial_sums, codes, top
 ):  # fmt: skip
     d, begin = V.shape[1], pos
     for j in range(rows.shape[0]):
         key = client_key(private, clients[j])
-        pos = write_levels(V[rows[j]], levels, width, bucket, use_max, key, buf, pos, wire, lanes, codes, top)
+        pos = write_levels(V[rows[j]], levels, width, bucket, use_max, key, buf, pos, wire, partial_sums, codes, top)
     tally[0] += 8 * (pos - begin)
     tally[1] += (d * width + 8 * wire.itemsize * ((d + bucket - 1) // bucket)) * rows.shape[0]
     return pos
@@ -121,7 +121,7 @@ def _encode(
 
 @lean
 def _decode(
-    buf, pos, end, rows, clients, weights, shared, private, out, wire, levels, width, bucket, use_max, lanes, codes, top
+    buf, pos, end, rows, clients, weights, shared, private, out, wire, levels, width, bucket, use_max, partial_sums, codes, top
 ):  # fmt: skip
     for j in range(rows.shape[0]):
         pos = add_levels(buf, pos, end, out[rows[j]], weights[j], levels, width, bucket, wire, codes, top)
@@ -132,14 +132,14 @@ def _decode(
 
 @njit
 def _encode_coded(
-    V, rows, clients, shared, private, buf, pos, tally, wire, levels, width, bucket, use_max, lanes, codes, top, coding
+    V, rows, clients, shared, private, buf, pos, tally, wire, levels, width, bucket, use_max, partial_sums, codes, top, coding
 ):  # fmt: skip
     """As `_encode`, and then the packed fields are read back and coded."""
     (whole, plain, model), d, begin = coding, V.shape[1], pos
     units = plain.shape[0] - packed_nbytes(d, width)
     for j in range(rows.shape[0]):
         key = client_key(private, clients[j])
-        write_levels(V[rows[j]], levels, width, bucket, use_max, key, plain, 0, wire, lanes, codes, top)
+        write_levels(V[rows[j]], levels, width, bucket, use_max, key, plain, 0, wire, partial_sums, codes, top)
         unpack_all(plain, units, d, width, whole, top)
         buf[pos : pos + units] = plain[:units]
         pos = write_fields(whole, width, model, buf, pos + units, top)
@@ -150,7 +150,7 @@ def _encode_coded(
 
 @njit
 def _decode_coded(
-    buf, pos, end, rows, clients, weights, shared, private, out, wire, levels, width, bucket, use_max, lanes, codes, top, coding
+    buf, pos, end, rows, clients, weights, shared, private, out, wire, levels, width, bucket, use_max, partial_sums, codes, top, coding
 ):  # fmt: skip
     (whole, plain, model), d = coding, out.shape[1]
     units = plain.shape[0] - packed_nbytes(d, width)

@@ -10,8 +10,9 @@ from ..errors import unknown
 from ..kernels import njit
 from ..kernels.bits import CHUNK
 from ..kernels.levels import TRITS, pack_trits, trits_nbytes, unit_of, unpack_trits
-from ..kernels.quantize import LANES, round_to_grid
+from ..kernels.quantize import round_to_grid
 from ..kernels.random import client_key
+from ..kernels.sizes import PARTIAL_SUMS
 from ..kernels.status import BAD_VALUE, TRUNCATED
 from .base import Compressor, compressors
 from .codec import Codec, cut_by_fields
@@ -59,7 +60,7 @@ class Ternary(Compressor):
         max_nbytes = wire.itemsize * own + trits_nbytes(dim)
         if max_nbytes >= dim * wire.itemsize:
             return Identity().bind(dim, n_clients, wire)
-        args = own, np.empty(LANES), np.empty(_CHUNK, np.uint8)
+        args = own, np.empty(PARTIAL_SUMS), np.empty(_CHUNK, np.uint8)
         return Codec(
             self, self.codec_id, dim, n_clients, wire, max_nbytes, _encode, _decode, args, fixed=True,
             cutting=cut_by_fields(wire.itemsize * own, 1, TRITS, alignment=8 * TRITS),
@@ -67,13 +68,13 @@ class Ternary(Compressor):
 
 
 @njit
-def _encode(V, rows, clients, shared, private, buf, pos, tally, wire, own, lanes, codes):
+def _encode(V, rows, clients, shared, private, buf, pos, tally, wire, own, partial_sums, codes):
     d, begin = V.shape[1], pos
     for j in range(rows.shape[0]):
         x, key = V[rows[j]], client_key(private, clients[j])
         unit = wire.dtype.type(1)
         if own:
-            unit = unit_of(x, 1, True, lanes, wire)
+            unit = unit_of(x, 1, True, partial_sums, wire)
             buf[pos : pos + wire.itemsize].view(wire.dtype)[0] = unit
             pos += wire.itemsize
         for first in range(0, d, codes.shape[0]):
@@ -88,7 +89,7 @@ def _encode(V, rows, clients, shared, private, buf, pos, tally, wire, own, lanes
 
 
 @njit
-def _decode(buf, pos, end, rows, clients, weights, shared, private, out, wire, own, lanes, codes):
+def _decode(buf, pos, end, rows, clients, weights, shared, private, out, wire, own, partial_sums, codes):
     d = out.shape[1]
     for j in range(rows.shape[0]):
         start = pos + (wire.itemsize if own else 0)

@@ -319,7 +319,7 @@ class ShardedExchange(Slicing, MPIExchange):
 class LocalShardedExchange(Slicing, LocalExchange):
     """One process that hosts everybody and serves every slice: it cuts and reads parts as `ShardedExchange` does, and sends nothing.
 
-    Rehearsals compile the kernels with it, and tests compare it with `LocalExchange` bit for bit.
+    The warm-up compiles the kernels with it, and tests compare it with `LocalExchange` bit for bit.
 
     Parameters
     ----------

@@ -107,6 +107,8 @@ class Method:
     own_optimizer : the optimizer is part of the method, --optimizer is refused.
     neighbourhood : with a fixed step the bound does not go to zero, so no number of rounds is promised.
     needs : "unbiased", "contractive" (an unbiased one enters as C/(1+ω)), or "any".
+    experimental : why the theory's step, or the algorithm itself, stands on neither a published theorem nor a derivation in docs;
+        empty where it does. Shown by `mpicomp list` and `mpicomp theory`, and when `mpicomp run` takes the theory's step.
     """
 
     name: ClassVar[str] = "user"
@@ -119,6 +121,7 @@ class Method:
     own_optimizer: ClassVar[bool] = False
     needs: ClassVar[str] = "any"
     neighbourhood: ClassVar[bool] = False
+    experimental: ClassVar[str] = ""
 
     def compose(self, setting: Setting, step_size: float) -> Parts:
         """The parts, for one run."""

@@ -80,7 +80,7 @@ class Smoothness:
         root = np.sqrt(2.0) if L_pm > 0 else 1.0
         return cls(L, L_i, L_plus, L_pm, float(root * L_pm), float(root * L), mu, exact=True)
 
-    def spread(self) -> dict[str, float]:
+    def heterogeneity(self) -> dict[str, float]:
         """How much the clients differ, for `Problem.describe`."""
         return {
             "L": self.L,

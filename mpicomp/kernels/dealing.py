@@ -14,7 +14,7 @@ TIE = 1e-9  # variances that differ by less, relatively, are equal, and the firs
 
 
 @njit
-def spread(indptr, indices, values, order, clients, share, dim, rank, owner):
+def deal_rows(indptr, indices, values, order, clients, share, dim, rank, owner):
     """owner[r] = the client of row r, or −1 where all clients are full.
 
     A client's constant is λ_max(A_iᵀA_i)/(number of its rows), A_i the rows that it has so far; the largest `rank` eigenvalues and their
