@@ -41,7 +41,8 @@ from ..wire import (
 if TYPE_CHECKING:
     from ..cluster.comm import Comm
 
-Held: TypeAlias = Any  # an array (also vectors to be formed as they are encoded), None on a rank that does not hold it
+Held: TypeAlias = Any
+"""An array (also vectors to be formed as they are encoded), None on a rank that does not hold it."""
 GROUP_NBYTES = 1 << 22  # a frame holds as many clients as fit in 4 MiB, and at least one
 
 
