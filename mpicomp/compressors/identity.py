@@ -49,7 +49,10 @@ class Identity(Compressor):
 
 
 @njit
-def _encode(V, rows, clients, shared, private, buf, pos, tally, wire):
+def _encode(
+    V: np.ndarray, rows: np.ndarray, clients: np.ndarray, shared: np.uint64, private: np.uint64, buf: np.ndarray,
+    pos: int, tally: np.ndarray, wire: np.ndarray,
+) -> int:  # fmt: skip
     d = V.shape[1]
     nbytes = d * wire.itemsize
     for j in range(rows.shape[0]):
@@ -63,7 +66,10 @@ def _encode(V, rows, clients, shared, private, buf, pos, tally, wire):
 
 
 @njit
-def _decode(buf, pos, end, rows, clients, weights, shared, private, out, wire):
+def _decode(
+    buf: np.ndarray, pos: int, end: int, rows: np.ndarray, clients: np.ndarray, weights: np.ndarray, shared: np.uint64,
+    private: np.uint64, out: np.ndarray, wire: np.ndarray,
+) -> int:  # fmt: skip
     d = out.shape[1]
     nbytes = d * wire.itemsize
     for j in range(rows.shape[0]):

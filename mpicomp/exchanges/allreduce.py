@@ -62,7 +62,7 @@ class AllreduceExchange(MPIExchange):
                 self.absorb(codec, buf, nbytes, group, keys, round, add_to, scale)
         self._sum(codec, total, sum(len(group.rows) for group in hosted))
 
-    def _sum(self, codec, total: np.ndarray, speaking: int) -> None:
+    def _sum(self, codec: Codec, total: np.ndarray, speaking: int) -> None:
         """The sum of all ranks' `total` replaces it, in the wire dtype; the ranks' control flags become everybody's."""
         key = (codec.dim, codec.wire_dtype)
         if key not in self._sums:

@@ -10,7 +10,7 @@ from ..cluster.clock import SEND, WAIT
 from ..compressors import Codec
 from ..kernels.random import Keys
 from ..wire import HEADER_NBYTES, read_header
-from .base import Held, exchanges, frame_capacity
+from .base import Group, Held, Plan, exchanges, frame_capacity
 from .mpi import MPIExchange
 
 _LENGTH_NBYTES = 8
@@ -58,7 +58,7 @@ class CollectiveExchange(MPIExchange):
         if add_to is not None and group is not None:
             self.absorb(codec, frame, nbytes, group, keys, round, add_to, scale)
 
-    def _uplink_lengths(self, codec, plan, groups, nbytes: int) -> np.ndarray:
+    def _uplink_lengths(self, codec: Codec, plan: Plan, groups: list[list[Group]], nbytes: int) -> np.ndarray:
         """The length of every rank's frame: known where the codec's messages are of fixed length, gathered otherwise."""
         if codec.fixed:
             everybody = all(own is whole for own, whole in zip(groups, plan.groups, strict=True))

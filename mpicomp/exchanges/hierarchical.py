@@ -94,7 +94,7 @@ class HierarchicalExchange(P2PExchange):
         return window.parts[rank - self.leader]
 
     # ---- up -----------------------------------------------------------------------------------------------------
-    def _uplink_capacity(self, codec):
+    def _uplink_capacity(self, codec: Codec) -> int:
         return max(self._stride(codec), frame_capacity(self._dense(codec.dim)) if self.summed else 0)
 
     def _stride(self, codec: Codec) -> int:
@@ -121,7 +121,10 @@ class HierarchicalExchange(P2PExchange):
             else:
                 self._send_on(groups, window, stride)
 
-    def _write_up(self, codec, V, keys, round, groups, window, stride, add_to, scale) -> None:
+    def _write_up(
+        self, codec: Codec, V: Held, keys: Keys, round: int, groups: dict[int, list[Group]], window: Window,
+        stride: int, add_to: Held, scale: float,
+    ) -> None:  # fmt: skip
         """Encode this rank's frames into its part of the window."""
         part = self._part(window, self.rank)
         for g, group in enumerate(groups):
@@ -139,7 +142,7 @@ class HierarchicalExchange(P2PExchange):
         if groups and not self.leads_node:
             self._owed[self.leader, TAG_TAKEN] = 1
 
-    def _frames(self, groups, window, stride):
+    def _frames(self, groups: dict[int, list[Group]], window: Window, stride: int) -> None:
         """The frames of this node in client order, once they are written: (rank, group, frame)."""
         for rank in [self.leader, *self.mates]:
             part = self._part(window, rank)
@@ -150,14 +153,14 @@ class HierarchicalExchange(P2PExchange):
                 buf = part[g * stride : (g + 1) * stride]
                 yield rank, group, buf[: HEADER_NBYTES + declared_length(buf, stride)]
 
-    def _release(self, groups) -> None:
+    def _release(self, groups: dict[int, list[Group]]) -> None:
         """The node's ranks may write again."""
         for rank in self.mates:
             if groups[rank]:
                 self._tell(rank, TAG_TAKEN)
         self.clock.lap(SEND)
 
-    def _send_on(self, groups, window, stride) -> None:
+    def _send_on(self, groups: dict[int, list[Group]], window: Window, stride: int) -> None:
         """Leader: the node's frames to the server, as they are."""
         requests = []
         for rank, group, frame in self._frames(groups, window, stride):
@@ -170,7 +173,10 @@ class HierarchicalExchange(P2PExchange):
             self.comm.wait(request)
         self._release(groups)
 
-    def _receive_up(self, codec, keys, round, total, weights, separate, groups, window, stride, summed) -> None:
+    def _receive_up(
+        self, codec: Codec, keys: Keys, round: int, total: Held, weights: np.ndarray | None, separate: bool,
+        groups: dict[int, list[Group]], window: Window, stride: int, summed: bool,
+    ) -> None:  # fmt: skip
         """Server: its own node's frames, which come first in client order, and then those of the other leaders."""
 
         def begin() -> Fold:
@@ -191,7 +197,7 @@ class HierarchicalExchange(P2PExchange):
     def _dense(self, dim: int) -> Codec:
         return dense_codec(dim, self.n_clients, self.dtype)
 
-    def _sum_pays(self, codec: Codec, groups) -> bool:
+    def _sum_pays(self, codec: Codec, groups: dict[int, list[Group]]) -> bool:
         """Whether the other nodes' sums take fewer bytes than their messages may."""
         messages = sums = 0
         for leader in self.leaders:
@@ -200,7 +206,10 @@ class HierarchicalExchange(P2PExchange):
             sums += frame_capacity(self._dense(codec.dim)) if of_node else 0
         return sums < messages
 
-    def _send_sum(self, codec, keys, round, weights, groups, window, stride) -> None:
+    def _send_sum(
+        self, codec: Codec, keys: Keys, round: int, weights: np.ndarray | None, groups: dict[int, list[Group]],
+        window: Window, stride: int,
+    ) -> None:  # fmt: skip
         """Leader: Σ w_i C(V_i) over the node's clients to the server."""
         if codec.dim not in self._sums:
             self._sums[codec.dim] = framed_zeros((1, codec.dim), self.dtype)
@@ -248,7 +257,7 @@ class HierarchicalExchange(P2PExchange):
         if not self.leads_node:
             self._tell(self.leader, TAG_READ)
 
-    def finish(self):
+    def finish(self) -> None:
         super().finish()
         self._settle(TAG_TAKEN)
         self._settle(TAG_READ)

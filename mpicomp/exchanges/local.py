@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -80,11 +81,11 @@ class LocalExchange(Exchange):
             self.record_downlink(nbytes, len(group.rows), IN_MEMORY)
             self.set_rows(codec, buf, nbytes, group, keys, round, into, add)
 
-    def broadcast_model(self, x):
+    def broadcast_model(self, x: np.ndarray) -> None:
         pass
 
-    def chain(self, vector, add):
+    def chain(self, vector: np.ndarray, add: Callable[[np.ndarray], None]) -> None:
         add(vector)
 
-    def gather_rows(self, row):
+    def gather_rows(self, row: np.ndarray) -> np.ndarray:
         return row[None].copy()

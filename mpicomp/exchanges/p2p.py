@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy as np
 from ..cluster.clock import SEND, WAIT
 from ..compressors import Codec
 from ..kernels.random import Keys
-from .base import Held, exchanges, frame_capacity
+from .base import Fold, Group, Held, exchanges, frame_capacity
 from .mpi import MPIExchange
 
 SLOTS = 2  # frames under way at once, for each pair of ranks
@@ -35,7 +36,7 @@ class P2PExchange(MPIExchange):
         self._most = 0  # bytes of the longest uplink frame that may come
         self._away = frozenset(np.flatnonzero(self.nodes != self.nodes[self.rank]).tolist())
 
-    def check(self, codec, uplink):
+    def check(self, codec: Codec, uplink: bool) -> None:
         if uplink:
             self._most = max(self._most, self._uplink_capacity(codec))
 
@@ -77,11 +78,14 @@ class P2PExchange(MPIExchange):
                 self.comm.wait(request)
                 self.clock.lap(SEND)
 
-    def _receive_all(self, codec, keys, round, frame_nbytes, groups, begin):
+    def _receive_all(
+        self, codec: Codec, keys: Keys, round: int, frame_nbytes: int, groups: dict[int, list[Group]],
+        begin: Callable[[], Fold],
+    ) -> None:  # fmt: skip
         comm = self.comm
         requests: dict[tuple, Any] = {}
 
-        def post(rank, g):
+        def post(rank: int, g: int) -> None:
             if g == 0 and rank in self._ahead:
                 requests[rank, g] = self._ahead.pop(rank)
                 return
@@ -160,7 +164,7 @@ class P2PExchange(MPIExchange):
                     self._pending[name] = self.comm.isend(buf[:nbytes], rank, TAG_DOWN)
                     self.clock.lap(SEND)
 
-    def finish(self):
+    def finish(self) -> None:
         self._complete()
         for request, _ in self._ahead.values():
             self.comm.cancel(request)

@@ -23,7 +23,7 @@ from ..compressors.codec import Difference
 from ..errors import ConfigError
 from ..kernels.random import Keys
 from ..wire import HEADER_NBYTES, dtype_flag, write_header
-from .base import Exchange, ExchangeSetting, Held, exchanges, frame_capacity
+from .base import Exchange, ExchangeSetting, Group, Held, exchanges, frame_capacity
 from .local import LocalExchange
 from .mpi import MPIExchange
 from .p2p import SLOTS, TAG_DOWN, TAG_UP
@@ -56,7 +56,7 @@ class Slicing(Exchange):
 
     bounds: np.ndarray
 
-    def check(self, codec, uplink):
+    def check(self, codec: Codec, uplink: bool) -> None:
         cutting, name = codec.cutting, codec.compressor.spec
         if codec.whole or (cutting is not None and (uplink or cutting.separable)):
             inner = self.bounds[self.bounds < self.dim]
@@ -99,7 +99,9 @@ class Slicing(Exchange):
         readers = [self.reader(codec, s) for s in range(len(self.bounds) - 1)]
         return max(frame_capacity(reader, messages) for reader in readers if reader is not None)
 
-    def write_parts(self, codec, V, group, keys, round, name, capacity) -> tuple[np.ndarray, int, list[np.ndarray]]:
+    def write_parts(
+        self, codec: Codec, V: Held, group: Group, keys: Keys, round: int, name: tuple, capacity: int,
+    ) -> tuple[np.ndarray, int, list[np.ndarray]]:  # fmt: skip
         """Encode a group's messages and cut them.
 
         Returns the whole frame, its length, and a frame for each slice's server, without bytes where the slice is empty.
@@ -188,7 +190,7 @@ class ShardedExchange(Slicing, MPIExchange):
         capacity = self.part_capacity(codec, plan.largest)
         requests: dict[tuple, Any] = {}
 
-        def post(rank, g):
+        def post(rank: int, g: int) -> None:
             buf = self.buffer(("from", rank, g % SLOTS), capacity)
             requests[rank, g] = self.comm.irecv(buf[:capacity], rank, TAG_UP), buf
 
@@ -215,7 +217,10 @@ class ShardedExchange(Slicing, MPIExchange):
                 if rank != self.rank and g + SLOTS < len(speaking):
                     post(rank, g + SLOTS)
 
-    def _send_up(self, codec, V, group, keys, round, name, capacity, add_to, scale) -> np.ndarray:
+    def _send_up(
+        self, codec: Codec, V: Held, group: Group, keys: Keys, round: int, name: tuple, capacity: int,
+        add_to: np.ndarray | None, scale: float,
+    ) -> np.ndarray:  # fmt: skip
         """A group's messages to all servers; returns the frame for this one. Nothing is waited for, so no two ranks wait for each other."""
         self._complete(name)
         frame, nbytes, frames = self.write_parts(codec, V, group, keys, round, name, capacity)
@@ -301,7 +306,7 @@ class ShardedExchange(Slicing, MPIExchange):
                 self.set_rows(readers[rank], buf, nbytes, group, keys, round, into[:, self.slice_of(rank)], add)
 
     # ---- evaluation and the end -------------------------------------------------------------------------------------
-    def assemble(self, x):
+    def assemble(self, x: np.ndarray) -> np.ndarray:
         if x.shape[1] == self.dim:  # the optimizer is replicated, or rank 0 serves everything
             x = x[:, self.served]
         size = x.dtype.itemsize
@@ -311,7 +316,7 @@ class ShardedExchange(Slicing, MPIExchange):
         self.comm.gatherv(part, target, np.diff(self.bounds) * size, self.bounds[:-1] * size)
         return np.zeros((1, self.dim), x.dtype) if whole is None else whole
 
-    def finish(self):
+    def finish(self) -> None:
         for name in list(self._pending):
             self._complete(name)
 

@@ -73,7 +73,7 @@ class TernGradDownlink(Downlink):
 
 
 @njit
-def _clip(V, clip, sizes):
+def _clip(V: np.ndarray, clip: float, sizes: np.ndarray) -> None:
     """Cut V's entries off at ±clip·σ, σ of their row; sizes[j] = the row's largest magnitude afterwards."""
     d = V.shape[1]
     for j in range(V.shape[0]):

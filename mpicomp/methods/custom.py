@@ -49,14 +49,14 @@ class Custom(Method):
         self.uplink, self.downlink = uplink, downlink
         self.smoothing, self.weights, self.replicated = smoothing, weights, replicated
 
-    def check(self, compressor):
+    def check(self, compressor: Compressor) -> None:
         if compressor.name != "identity":
             raise ConfigError(
                 f"method 'custom' names its compressors in --uplink and --downlink, for example --uplink ef21:{compressor.spec}; "
                 "drop --compressor"
             )
 
-    def compose(self, setting, step_size):
+    def compose(self, setting: Setting, step_size: float) -> Parts:
         lipschitz = setting.smoothness.L_i if self.weights == "lipschitz" else None
         return Parts(
             build(uplinks, self.uplink, setting, step_size),

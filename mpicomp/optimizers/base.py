@@ -35,7 +35,7 @@ class Optimizer:
 
 
 @njit
-def descend(x, g, step_size):
+def descend(x: np.ndarray, g: np.ndarray, step_size: float) -> bool:
     """x ← x − γ g in one pass over both, shape (1, d); returns whether the new x is finite. The same bits as two passes of NumPy."""
     bad = 0
     for c in range(x.shape[1]):

@@ -77,7 +77,7 @@ class Minibatch(Oracle):
 
 
 @njit
-def draw_samples(key, clients, sizes, samples):
+def draw_samples(key: np.uint64, clients: np.ndarray, sizes: np.ndarray, samples: np.ndarray) -> None:
     """samples[j, s] uniform on {0, ..., sizes[j] − 1}; depends on the client, not on the block."""
     for j in range(samples.shape[0]):
         own = client_key(key, clients[j])

@@ -282,7 +282,7 @@ def _checked_weights(weights: np.ndarray, n: int) -> np.ndarray:
 
 
 @njit
-def finite(g, x):
+def finite(g: np.ndarray, x: np.ndarray) -> bool:
     """No entry of g or x, both of shape (1, d), is NaN or Inf."""
     bad = 0
     for array in (g, x):
@@ -293,7 +293,7 @@ def finite(g, x):
 
 
 @njit
-def add_rows(losses, gradients, vector):
+def add_rows(losses: np.ndarray, gradients: np.ndarray, vector: np.ndarray) -> None:
     """vector[0] += Σ losses, vector[1:] += Σ gradients, one client after the other."""
     for j in range(losses.shape[0]):
         vector[0] += losses[j]

@@ -207,14 +207,14 @@ class Slopes(Problem):
 
 
 class _SlopesBlock(Block):
-    def __init__(self, problem, clients, dtype):
+    def __init__(self, problem: Problem, clients: np.ndarray, dtype: np.dtype) -> None:
         super().__init__(problem, clients, dtype)
         self.slopes = np.array([np.random.default_rng(int(i)).standard_normal(problem.dim) for i in clients], dtype)
 
-    def losses(self, W, out):
+    def losses(self, W: np.ndarray, out: np.ndarray) -> None:
         out[:] = (self.slopes * W).sum(axis=1)
 
-    def gradients(self, W, out):
+    def gradients(self, W: np.ndarray, out: np.ndarray) -> None:
         out[:] = self.slopes
 
 

@@ -27,10 +27,10 @@ class Flat(Problem):
 
 
 class _FlatBlock(Block):
-    def losses(self, W, out):
+    def losses(self, W: np.ndarray, out: np.ndarray) -> None:
         out[:] = W[0].sum()
 
-    def gradients(self, W, out):
+    def gradients(self, W: np.ndarray, out: np.ndarray) -> None:
         out[:] = 1.0
 
 

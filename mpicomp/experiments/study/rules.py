@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -70,7 +71,7 @@ def _subset(e: Observations) -> tuple[str, str]:
     return HOLDS, facts
 
 
-def _ranks_on_machine(run) -> int:
+def _ranks_on_machine(run: Any) -> int:
     hosts = [rank["host"] for rank in run.ranks]
     return len(hosts) if run.record["runner"]["shared"] else max(hosts.count(host) for host in hosts)
 
