@@ -151,7 +151,7 @@ class Sampling:
 
 
 @njit
-def _bernoulli(key: np.uint64, p: float, active: np.ndarray) -> None:
+def _bernoulli(key: np.uint64, p: np.ndarray, active: np.ndarray) -> None:
     for i in range(p.shape[0]):
         active[i] = uniform64(key, i) < p[i]
 

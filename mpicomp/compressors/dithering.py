@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -107,7 +108,7 @@ def _encode(
 @njit
 def _decode(
     buf: np.ndarray, pos: int, end: int, rows: np.ndarray, clients: np.ndarray, weights: np.ndarray, shared: np.uint64,
-    private: np.uint64, out: np.ndarray, wire: np.ndarray, levels: int, width: int, use_max: bool, lanes: np.ndarray,
+    private: np.uint64, out: np.ndarray, wire: np.ndarray, levels: Any, width: int, use_max: bool, lanes: np.ndarray,
     codes: np.ndarray, top: np.ndarray,
 ) -> int:  # fmt: skip
     d = out.shape[1]

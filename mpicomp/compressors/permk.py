@@ -92,7 +92,7 @@ def _shuffle(shared: np.uint64, parts: np.ndarray, coordinates: np.ndarray) -> n
 
 
 @njit
-def _part(client: int, n: int, d: int, rotation: int, parts: np.ndarray) -> tuple[int, int]:
+def _part(client: int, n: int, d: int, rotation: np.uint64, parts: np.ndarray) -> tuple[int, int]:
     """The coordinates of a client: (first, count), positions in the round's order of the coordinates."""
     if d >= n:
         part = parts[client] if parts.shape[0] else (client + below(rotation, 0, n)) % n

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import DTypeLike
 
@@ -146,7 +148,7 @@ def _write_head(coding: int, count: int, k: int, buf: np.ndarray, pos: int) -> i
 
 
 @njit
-def _read_head(buf: np.ndarray, pos: int, end: int, k: int) -> tuple[int, int, int]:
+def _read_head(buf: np.ndarray, pos: int, end: int, k: Any) -> tuple[int, Any, int]:
     """What `_write_head` wrote: the position after it, or a negative status; the coding; the number of entries."""
     if pos >= end:
         return TRUNCATED, 0, 0

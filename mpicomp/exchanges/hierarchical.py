@@ -12,6 +12,7 @@ The server leads the first node. Messages of no bytes say that something is ther
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import numpy as np
@@ -122,7 +123,7 @@ class HierarchicalExchange(P2PExchange):
                 self._send_on(groups, window, stride)
 
     def _write_up(
-        self, codec: Codec, V: Held, keys: Keys, round: int, groups: dict[int, list[Group]], window: Window,
+        self, codec: Codec, V: Held, keys: Keys, round: int, groups: list[Group], window: Window,
         stride: int, add_to: Held, scale: float,
     ) -> None:  # fmt: skip
         """Encode this rank's frames into its part of the window."""
@@ -142,7 +143,9 @@ class HierarchicalExchange(P2PExchange):
         if groups and not self.leads_node:
             self._owed[self.leader, TAG_TAKEN] = 1
 
-    def _frames(self, groups: dict[int, list[Group]], window: Window, stride: int) -> None:
+    def _frames(
+        self, groups: list[list[Group]], window: Window, stride: int
+    ) -> Iterator[tuple[int, Group, np.ndarray]]:
         """The frames of this node in client order, once they are written: (rank, group, frame)."""
         for rank in [self.leader, *self.mates]:
             part = self._part(window, rank)
@@ -153,14 +156,14 @@ class HierarchicalExchange(P2PExchange):
                 buf = part[g * stride : (g + 1) * stride]
                 yield rank, group, buf[: HEADER_NBYTES + declared_length(buf, stride)]
 
-    def _release(self, groups: dict[int, list[Group]]) -> None:
+    def _release(self, groups: list[list[Group]]) -> None:
         """The node's ranks may write again."""
         for rank in self.mates:
             if groups[rank]:
                 self._tell(rank, TAG_TAKEN)
         self.clock.lap(SEND)
 
-    def _send_on(self, groups: dict[int, list[Group]], window: Window, stride: int) -> None:
+    def _send_on(self, groups: list[list[Group]], window: Window, stride: int) -> None:
         """Leader: the node's frames to the server, as they are."""
         requests = []
         for rank, group, frame in self._frames(groups, window, stride):
@@ -175,7 +178,7 @@ class HierarchicalExchange(P2PExchange):
 
     def _receive_up(
         self, codec: Codec, keys: Keys, round: int, total: Held, weights: np.ndarray | None, separate: bool,
-        groups: dict[int, list[Group]], window: Window, stride: int, summed: bool,
+        groups: list[list[Group]], window: Window, stride: int, summed: bool,
     ) -> None:  # fmt: skip
         """Server: its own node's frames, which come first in client order, and then those of the other leaders."""
 
@@ -197,7 +200,7 @@ class HierarchicalExchange(P2PExchange):
     def _dense(self, dim: int) -> Codec:
         return dense_codec(dim, self.n_clients, self.dtype)
 
-    def _sum_pays(self, codec: Codec, groups: dict[int, list[Group]]) -> bool:
+    def _sum_pays(self, codec: Codec, groups: list[list[Group]]) -> bool:
         """Whether the other nodes' sums take fewer bytes than their messages may."""
         messages = sums = 0
         for leader in self.leaders:
@@ -207,7 +210,7 @@ class HierarchicalExchange(P2PExchange):
         return sums < messages
 
     def _send_sum(
-        self, codec: Codec, keys: Keys, round: int, weights: np.ndarray | None, groups: dict[int, list[Group]],
+        self, codec: Codec, keys: Keys, round: int, weights: np.ndarray | None, groups: list[list[Group]],
         window: Window, stride: int,
     ) -> None:  # fmt: skip
         """Leader: Σ w_i C(V_i) over the node's clients to the server."""

@@ -36,7 +36,7 @@ class AMSGradMethod(Method):
             self.b1, self.b2, self.nu, self.variant, self.eps, self.weight_decay, self.schedule, max(setting.rounds, 1)
         )
 
-    def step_size(self, setting: Setting) -> None:
+    def step_size(self, setting: Setting) -> float:
         raise TheoryError(
             f"no step size is known for method {self.name!r}: the theorems of AMSGrad assume bounded gradients and name no constant "
             "that could be computed here; give a number, for example --step 0.01 (the steps of Adam are coordinates' lengths)"

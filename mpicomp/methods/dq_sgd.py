@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import sqrt
 
 from ..compressors import Compressor
@@ -103,7 +104,7 @@ class DQSGD(Method):
             )
         return BudgetUplink(compressor, self.budget, setting.rounds, a, self.k)
 
-    def _levels_per_norm(self, setting: Setting, step: float) -> float:
+    def _levels_per_norm(self, setting: Setting, step: float) -> Callable[[int], float]:
         L, d, n, N = setting.smoothness.L, setting.dim, setting.n_clients, max(setting.rounds, 1)
         a, error = self.rate(setting, step), self.error
         assert error is not None
@@ -118,7 +119,7 @@ class DQSGD(Method):
         self.refuse_minibatch(setting)
         return 1.0 / setting.smoothness.L
 
-    def initial_term(self, setting: Setting, mean_squared_gradient: float) -> None:
+    def initial_term(self, setting: Setting, mean_squared_gradient: float) -> float:
         raise TheoryError(
             "the bound of dq-sgd has a floor, mean_n d‖g_n‖²/(6 n s_n²), that only a run can tell: no number of rounds is promised; "
             "--step theory is 1/L all the same"

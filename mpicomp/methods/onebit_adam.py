@@ -63,7 +63,7 @@ class OneBitAdam(Method):
         downlink = MomentumDownlink(setting.downlink_compressor, optimizer.warmup)
         return Parts(MomentumUplink(setting.compressor, optimizer), downlink, optimizer, replicated=True)
 
-    def step_size(self, setting: Setting) -> None:
+    def step_size(self, setting: Setting) -> float:
         raise TheoryError(
             "the theorem of 1-bit Adam names no step size that could be computed here; give a number, for example --step 0.01"
         )

@@ -32,7 +32,7 @@ class SignSGD(Method):
     def compose(self, setting: Setting, step_size: float) -> Parts:
         return Parts(VoteUplink(setting.compressor), DirectDownlink(setting.downlink_compressor), replicated=True)
 
-    def step_size(self, setting: Setting) -> None:
+    def step_size(self, setting: Setting) -> float:
         raise TheoryError(
             "signsgd has no step size from theory for clients that differ; give a number, for example --step 0.001: every coordinate "
             "moves by exactly that much in every round"

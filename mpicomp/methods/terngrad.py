@@ -41,5 +41,5 @@ class TernGrad(Method):
         uplink = TernGradUplink(self.clip)
         return Parts(uplink, TernGradDownlink(uplink), replicated=True)
 
-    def step_size(self, setting: Setting) -> None:
+    def step_size(self, setting: Setting) -> float:
         raise TheoryError("terngrad has no step size from theory; give a number, for example --step 0.1")

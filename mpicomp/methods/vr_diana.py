@@ -9,6 +9,7 @@ from ..mechanisms.base import probability
 from ..oracles.lsvrg import LSVRG
 from .base import Parts, Setting, methods
 from .diana import Diana
+from .ef21_page import the_problem
 from .finite_sum import mean_samples, minibatch
 
 
@@ -60,7 +61,7 @@ class VRDiana(Diana):
             )
         squares = np.square(s.L_i)
         if mean_samples(setting):
-            squares = squares + np.square(setting.problem.sample_smoothness())
+            squares = squares + np.square(the_problem(setting).sample_smoothness())
         L = np.sqrt(np.max(squares))
         A = setting.compressor.ab(setting.dim, setting.n_clients)[0]
         return float(1.0 / (10.0 * L * np.sqrt(1.0 + A) * (m ** (2.0 / 3.0) + omega + 1.0)))

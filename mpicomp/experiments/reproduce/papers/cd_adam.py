@@ -64,7 +64,7 @@ def label(method: str, where: str, compressor: str) -> str:
     return f"{method} {where}" if method == "AMSGrad" else f"{method} {where} {compressor}"
 
 
-def compressed(method: str, compressor: str) -> dict[str, str]:
+def compressed(method: str, compressor: str) -> dict[str, Any]:
     """The options that say what a method sends. The scale of 1-bit Adam's signs is its own."""
     if method == "AMSGrad":
         return {}
@@ -231,14 +231,14 @@ class CDAdamReproduction(Reproduction):
     @staticmethod
     def measure_logistic(runner: ExperimentRunner, size: Size, data: str) -> list[Row]:
         """All methods with all compressors on one data set."""
-        options = {
+        options: dict[str, Any] = {
             "problem": {"name": "logistic", "reg": 0.1}, "data": runner.data(data), "clients": 20, "rounds": size.rounds,
             "init": "normal:1", "wire_dtype": "float32", "eval_every": max(1, size.rounds // 300), "allow_unsafe": True,
         }  # fmt: skip
         rows = []
         for compressor in COMPRESSORS:
             for method, name in METHODS.items():
-                more = {"method": name, **compressed(method, compressor), **options}
+                more: dict[str, Any] = {"method": name, **compressed(method, compressor), **options}
                 stored = runner.tune(label(method, data, compressor), size.steps, theory=False, cost=level, **more)
                 target = CLOSE * float(column(stored, "grad_norm_sq")[0])
                 rows.append(

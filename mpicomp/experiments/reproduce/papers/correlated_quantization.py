@@ -378,10 +378,10 @@ class CorrelatedQuantization(Reproduction):
 
 def with_equal_clients(runner: ExperimentRunner, size: Size, n: int) -> list[Row]:
     """Each method with its theory's step, and those of TUNED with the best one as well."""
-    options = {**quadratic(size.dim, n, 0.0, size.rounds), "tol": size.target}
+    options: dict[str, Any] = {**quadratic(size.dim, n, 0.0, size.rounds), "tol": size.target}
     rows = []
     for name, (method, spec) in METHODS.items():
-        more = {**options, "method": method, "compressor": spec.format(k=max(1, size.dim // n))}
+        more: dict[str, Any] = {**options, "method": method, "compressor": spec.format(k=max(1, size.dim // n))}
         runs = {name: runner.run(f"{name} n={n}", **more)}
         if name in TUNED:
             runs[f"{name} tuned"] = runner.tune(f"{name} tuned n={n}", FACTORS, size.target, **more)
@@ -400,7 +400,12 @@ def gain(runner: ExperimentRunner, size: Size, n: int) -> list[Row]:
         for name, a in of.items():
             p, promised[name] = expected_bits(a, c)
             step = marina_step(L, a * L**2, p)
-            more = {"method": f"marina:p={p:.6g}", "compressor": name.lower(), "step": repr(step), "tol": size.target}
+            more: dict[str, Any] = {
+                "method": f"marina:p={p:.6g}",
+                "compressor": name.lower(),
+                "step": repr(step),
+                "tol": size.target,
+            }
             stored = runner.run(f"{name} {constants} constants d=n={n}", **more, **options)
             bits[name] = costs(stored, size.target)["up_bits"]
         rows.append(
@@ -433,7 +438,7 @@ def mixed(runner: ExperimentRunner, size: Size, s: float) -> list[Row]:
 def real(runner: ExperimentRunner, size: Size) -> list[Row]:
     """Logistic regression with the nonconvex regulariser on phishing, or on mushrooms where that is not here; all steps tuned."""
     data = runner.data("phishing", "mushrooms")
-    options = {
+    options: dict[str, Any] = {
         "problem": {"name": "logistic", "reg": 0.01},
         "data": data,
         "clients": size.real_clients,
@@ -444,7 +449,7 @@ def real(runner: ExperimentRunner, size: Size) -> list[Row]:
     }
     rows = []
     for name, (method, spec) in METHODS.items():
-        more = {"method": method, "compressor": spec.format(k=max(1, 68 // size.real_clients))}
+        more: dict[str, Any] = {"method": method, "compressor": spec.format(k=max(1, 68 // size.real_clients))}
         stored = runner.tune(f"{name} real", FACTORS, REAL_TARGET, **more, **options)
         rows.append({"method": name, "data": Path(data).stem, **costs(stored, REAL_TARGET)})
     return rows

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, ClassVar
@@ -212,7 +213,9 @@ def judge_images(evidence: Evidence) -> Verdict:
 
 
 # ---- figures ----------------------------------------------------------------------------------------------------------
-def panels_by_n(table: str, methods: dict[str, Any], axis: Any, column: str, label: str):
+def panels_by_n(
+    table: str, methods: dict[str, Any], axis: Any, column: str, label: str
+) -> Callable[[Evidence, Any], None]:
     """What draws a panel of curves for each n, and the bits to the target over n."""
 
     def draw(evidence: Evidence, figure: Any) -> None:

@@ -267,7 +267,7 @@ def measure_point(runner: ExperimentRunner, size: Size, n: int, s: float) -> dic
     curves = {"GD": dense}
     for name, (method, compressor) in METHODS.items():
         factors = size.factors if method == "marina" else EF21_FACTORS
-        more = {"method": method, "compressor": compressor.format(k=k)}
+        more: dict[str, Any] = {"method": method, "compressor": compressor.format(k=k)}
         curves[name] = runner.tune(label(name, n, s), factors, common_target([dense]), **more, **options)
     return curves
 
@@ -277,7 +277,7 @@ def with_theory(runner: ExperimentRunner, size: Size, n: int) -> Row:
     curves = {}
     for name in ("MARINA PermK", "MARINA RandK"):
         method, compressor = METHODS[name]
-        more = {"method": method, "compressor": compressor.format(k=max(1, size.dim // n))}
+        more: dict[str, Any] = {"method": method, "compressor": compressor.format(k=max(1, size.dim // n))}
         curves[name] = runner.run(f"{label(name, n, 0)} theory", **more, **size.options(n, 0.0))
     target = common_target(list(curves.values()))
     few, many = (costs(stored, target)["up_bits"] for stored in curves.values())
