@@ -15,6 +15,7 @@ import struct
 from typing import Any, ClassVar
 
 import numpy as np
+from numpy.typing import ArrayLike, DTypeLike
 
 from ..errors import ConfigError, TheoryError, WireError
 from ..registry import Registry, format_spec
@@ -125,13 +126,13 @@ class Compressor:
         """
         single.decode(self._bound(out.size, key.n_clients, out.dtype), buf, out, key)
 
-    def _bound(self, d: int, n_clients: int, dtype: Any) -> Codec:
+    def _bound(self, d: int, n_clients: int, dtype: DTypeLike) -> Codec:
         if type(self).bind is Compressor.bind:
             raise NotImplementedError(f"{type(self).__name__} must define max_nbytes, encode and decode, or bind")
         return self.bind(d, n_clients, dtype)
 
     # ---- the block contract -------------------------------------------------------------------------------------
-    def bind(self, dim: int, n_clients: int, wire_dtype: Any = np.float64) -> Codec:
+    def bind(self, dim: int, n_clients: int, wire_dtype: DTypeLike = np.float64) -> Codec:
         """The codec for vectors of dimension `dim` from `n_clients` clients, values travelling as `wire_dtype` (float32 or float64).
 
         Raises
@@ -145,7 +146,7 @@ class Compressor:
         return looped(self, dim, n_clients, wire, capacity)
 
     # ---- by hand ------------------------------------------------------------------------------------------------
-    def apply(self, x: Any, key: MessageKey | None = None, wire_dtype: Any = None) -> np.ndarray:
+    def apply(self, x: ArrayLike, key: MessageKey | None = None, wire_dtype: DTypeLike | None = None) -> np.ndarray:
         """C(x): encode x and decode it again.
 
         Parameters
@@ -167,7 +168,7 @@ class Compressor:
         single.decode(codec, buf[: single.encode(codec, x, buf, key)], out, key)
         return out
 
-    def compress(self, x: Any, key: MessageKey | None = None) -> bytes:
+    def compress(self, x: ArrayLike, key: MessageKey | None = None) -> bytes:
         """A message that says all that `decompress` needs: for files, sockets and tests. A run sends the same bytes without this head.
 
         Parameters

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
+from numpy.typing import DTypeLike
 
 from ..kernels import njit
 from ..kernels.status import BAD_PADDING, TRUNCATED
@@ -24,7 +23,7 @@ class BitMask(Compressor):
     deterministic = True
     homogeneous = False
 
-    def bind(self, dim: int, n_clients: int, wire_dtype: Any = np.float64) -> Codec:
+    def bind(self, dim: int, n_clients: int, wire_dtype: DTypeLike = np.float64) -> Codec:
         return Codec(
             self, self.codec_id, dim, n_clients, np.dtype(wire_dtype), -(-dim // 8), _encode, _decode, fixed=True
         )

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
+from numpy.typing import DTypeLike
 
 from ..kernels import njit
 from ..kernels.status import TRUNCATED
@@ -31,7 +30,7 @@ class Identity(Compressor):
     def alpha(self, d: int, n: int = 1) -> float:
         return 1.0
 
-    def bind(self, dim: int, n_clients: int, wire_dtype: Any = np.float64) -> Codec:
+    def bind(self, dim: int, n_clients: int, wire_dtype: DTypeLike = np.float64) -> Codec:
         wire = np.dtype(wire_dtype)
         cutting = cut_by_fields(unit=wire.itemsize, separable=True)
         return Codec(

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
-from ..cluster.clock import DECODE, WAIT
+from ..cluster.clock import DECODE, WAIT, Clock
+from ..cluster.comm import Comm
 from ..cluster.ledger import BETWEEN_NODES, IN_NODE, UPLINK
 from ..compressors import Codec
 from ..compressors.identity import Identity
@@ -35,8 +37,8 @@ class AllreduceExchange(MPIExchange):
     serves_everywhere = True
     one_frame = True
 
-    def __init__(self, *args: Any):
-        super().__init__(*args)
+    def __init__(self, comm: Comm, n_clients: int, dim: int, dtype: DTypeLike, weights: np.ndarray, clock: Clock):
+        super().__init__(comm, n_clients, dim, dtype, weights, clock)
         self._sums: dict[tuple, np.ndarray] = {}
         self._level = IN_NODE if np.all(self.nodes == self.nodes[0]) else BETWEEN_NODES
 

@@ -17,6 +17,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeAlias
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from ..cluster.clock import DECODE, ENCODE, Clock
 from ..cluster.ledger import BETWEEN_NODES, DOWNLINK, IN_MEMORY, IN_NODE, UPLINK, Ledger
@@ -175,12 +176,13 @@ class Exchange(ABC):
         placement: Placement,
         rank: int,
         dim: int,
-        dtype: np.dtype,
+        dtype: DTypeLike,
         weights: np.ndarray,
         ledger: Ledger,
         clock: Clock,
     ):
-        self.placement, self.rank, self.dim, self.dtype = placement, rank, dim, np.dtype(dtype)
+        self.placement, self.rank, self.dim = placement, rank, dim
+        self.dtype: np.dtype = np.dtype(dtype)
         self.weights, self.ledger, self.clock = np.asarray(weights, np.float64), ledger, clock
         self.n_clients = placement.n_clients
         self.clients = placement.clients(rank)
@@ -191,9 +193,7 @@ class Exchange(ABC):
         self._scaled: dict[tuple, np.ndarray] = {}
         self._tally = np.zeros(2, np.int64)
         self.threads = CodecThreads()  # a run gives it more threads
-        self.flags_sent = self.flags_seen = (
-            0  # control flags that this rank's frames carry, and those of the frames that it read
-        )
+        self.flags_sent = self.flags_seen = 0  # control flags: of this rank's frames, and of those that it read
         self._server_row = Group(np.zeros(1, np.int64), np.zeros(1, np.int64), np.zeros(1, np.int64))
 
     # ---- making one ---------------------------------------------------------------------------------------------
@@ -300,7 +300,10 @@ class Exchange(ABC):
         """Evaluation only: the `x` of the rank that leads overwrites everybody's."""
 
     def assemble(self, x: np.ndarray) -> np.ndarray:
-        """Evaluation only: the model, shape (1, d), on the rank that leads; from all who serve a slice of it."""
+        """Evaluation only: the model, shape (1, d), on the rank that leads; put together from what each rank serves of it.
+
+        x : this rank's part of the model, shape (1, served_dim).
+        """
         return x
 
     @abstractmethod

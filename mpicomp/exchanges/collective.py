@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
+from numpy.typing import DTypeLike
 
-from ..cluster.clock import SEND, WAIT
+from ..cluster.clock import SEND, WAIT, Clock
+from ..cluster.comm import Comm
 from ..compressors import Codec
 from ..kernels.random import Keys
 from ..wire import HEADER_NBYTES, read_header
@@ -24,8 +24,8 @@ class CollectiveExchange(MPIExchange):
     summary = "Gatherv up, Bcast or Scatterv down: the MPI library chooses how the bytes travel"
     one_frame = True
 
-    def __init__(self, *args: Any):
-        super().__init__(*args)
+    def __init__(self, comm: Comm, n_clients: int, dim: int, dtype: DTypeLike, weights: np.ndarray, clock: Clock):
+        super().__init__(comm, n_clients, dim, dtype, weights, clock)
         self._length = np.zeros(1, np.int64)
         self._lengths = np.zeros(self.placement.size, np.int64)
 

@@ -16,8 +16,10 @@ from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import numpy as np
+from numpy.typing import DTypeLike
 
-from ..cluster.clock import SEND, WAIT
+from ..cluster.clock import SEND, WAIT, Clock
+from ..cluster.comm import Comm
 from ..cluster.ledger import BETWEEN_NODES, DOWNLINK, IN_MEMORY, UPLINK
 from ..cluster.window import Window
 from ..compressors import Codec
@@ -52,8 +54,8 @@ class HierarchicalExchange(P2PExchange):
     by_node, survives_deaths = True, False
     summed: ClassVar[bool] = False  # leaders may send sums
 
-    def __init__(self, *args: Any):
-        super().__init__(*args)
+    def __init__(self, comm: Comm, n_clients: int, dim: int, dtype: DTypeLike, weights: np.ndarray, clock: Clock):
+        super().__init__(comm, n_clients, dim, dtype, weights, clock)
         self.leader = int(self.nodes[self.rank])
         self.mates = [rank for rank in np.flatnonzero(self.nodes == self.leader).tolist() if rank != self.leader]
         self.leaders = [rank for rank in np.unique(self.nodes).tolist() if rank != 0]

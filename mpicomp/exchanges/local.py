@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from ..cluster.clock import Clock
 from ..cluster.ledger import IN_MEMORY, Ledger
@@ -33,7 +33,7 @@ class LocalExchange(Exchange):
         self,
         n_clients: int,
         dim: int,
-        dtype: Any = np.float64,
+        dtype: DTypeLike = np.float64,
         weights: np.ndarray | None = None,
         ledger: Ledger | None = None,
         clock: Clock | None = None,

@@ -6,8 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
-from ..cluster.clock import SEND, WAIT
+from ..cluster.clock import SEND, WAIT, Clock
+from ..cluster.comm import Comm
 from ..compressors import Codec
 from ..kernels.random import Keys
 from .base import Fold, Group, Held, exchanges, frame_capacity
@@ -29,8 +31,8 @@ class P2PExchange(MPIExchange):
 
     summary = "a star of point-to-point messages, two frames under way for each worker, decoded while the next travels"
 
-    def __init__(self, *args: Any):
-        super().__init__(*args)
+    def __init__(self, comm: Comm, n_clients: int, dim: int, dtype: DTypeLike, weights: np.ndarray, clock: Clock):
+        super().__init__(comm, n_clients, dim, dtype, weights, clock)
         self._pending: dict[tuple, Any] = {}
         self._ahead: dict[int, tuple[Any, np.ndarray]] = {}  # by rank: a receive, posted before its uplink began
         self._most = 0  # bytes of the longest uplink frame that may come

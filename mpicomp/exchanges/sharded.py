@@ -12,10 +12,11 @@ from math import lcm
 from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from ..cluster.clock import ENCODE, SEND, WAIT, Clock
 from ..cluster.comm import Comm
-from ..cluster.ledger import DOWNLINK, IN_MEMORY, UPLINK, VALUE_BITS
+from ..cluster.ledger import DOWNLINK, IN_MEMORY, UPLINK, VALUE_BITS, Ledger
 from ..cluster.placement import slices
 from ..compressors import Codec, compressors
 from ..compressors.base import EXAMPLE_CLIENTS, EXAMPLE_DIM, example
@@ -55,6 +56,11 @@ class Slicing(Exchange):
     """
 
     bounds: np.ndarray
+    _readers: dict[tuple[Codec, int], Codec | None]
+
+    def cut_at(self, bounds: np.ndarray) -> None:
+        """Say where the slices are; once, while the exchange is made."""
+        self.bounds, self._readers = bounds, {}
 
     def check(self, codec: Codec, uplink: bool) -> None:
         cutting, name = codec.cutting, codec.compressor.spec
@@ -80,7 +86,7 @@ class Slicing(Exchange):
         """The coordinates of slice s."""
         return slice(int(self.bounds[s]), int(self.bounds[s + 1]))
 
-    def reader(self, codec: Codec, s: int) -> Any:
+    def reader(self, codec: Codec, s: int) -> Codec | None:
         """The codec of what the server of slice s gets: parts, or whole messages; None where it gets nothing."""
         if codec.whole:
             return codec
@@ -89,10 +95,6 @@ class Slicing(Exchange):
             lo, hi = int(self.bounds[s]), int(self.bounds[s + 1])
             self._readers[key] = codec.part(lo, hi) if lo < hi else None
         return self._readers[key]
-
-    def __init__(self, *args: Any, **options: Any):
-        super().__init__(*args, **options)
-        self._readers: dict[tuple, Codec | None] = {}
 
     def part_capacity(self, codec: Codec, messages: int) -> int:
         """Bytes that a frame of so many parts may take."""
@@ -159,13 +161,13 @@ class ShardedExchange(Slicing, MPIExchange):
         comm: Comm,
         n_clients: int,
         dim: int,
-        dtype: Any,
+        dtype: DTypeLike,
         weights: np.ndarray,
         clock: Clock,
         alignment: int = LEAST,
     ):
         super().__init__(comm, n_clients, dim, dtype, weights, clock)
-        self.bounds = slices(dim, comm.size, alignment)
+        self.cut_at(slices(dim, comm.size, alignment))
         self.served = self.slice_of(self.rank)
         self.others = [(self.rank + k) % comm.size for k in range(1, comm.size)]  # not all to the same one at once
         self._pending: dict[tuple, list[Any]] = {}
@@ -249,12 +251,13 @@ class ShardedExchange(Slicing, MPIExchange):
             self.deliver(codec, buf, nbytes, keys, round, into, add, False)
             return
         readers = [self.reader(codec, s) for s in range(self.placement.size)]
-        arriving = {}
+        arriving = []
         for rank in self.others:
-            if readers[rank] is not None:
-                capacity = frame_capacity(readers[rank])
+            reader = readers[rank]
+            if reader is not None:
+                capacity = frame_capacity(reader)
                 buf = self.buffer(("slice", rank), capacity)
-                arriving[rank] = self.comm.irecv(buf[:capacity], rank, TAG_DOWN), buf
+                arriving.append((rank, reader, self.comm.irecv(buf[:capacity], rank, TAG_DOWN), buf))
         name, own, mine = ("broadcast",), None, readers[self.rank]
         if mine is not None:
             self._complete(name)
@@ -266,11 +269,11 @@ class ShardedExchange(Slicing, MPIExchange):
             self.clock.lap(SEND)
             if into is not None:
                 self.deliver(mine, buf, nbytes, keys, round, into[:, self.served], add, False)
-        for rank, (request, buf) in arriving.items():
+        for rank, reader, request, buf in arriving:
             nbytes = self.comm.wait(request)
             self.clock.lap(WAIT)
             if into is not None:
-                self.deliver(readers[rank], buf, nbytes, keys, round, into[:, self.slice_of(rank)], add, False)
+                self.deliver(reader, buf, nbytes, keys, round, into[:, self.slice_of(rank)], add, False)
         if own is not None:
             self._complete(name)
 
@@ -297,18 +300,17 @@ class ShardedExchange(Slicing, MPIExchange):
                     elif len(group.rows):
                         self.set_rows(mine, buf, nbytes, group, keys, round, into[:, self.served], add)
         for rank in self.others:
-            if readers[rank] is None:
+            reader = readers[rank]
+            if reader is None:
                 continue
-            buf = self.buffer(("from", rank, 0), frame_capacity(readers[rank], plan.largest))
+            buf = self.buffer(("from", rank, 0), frame_capacity(reader, plan.largest))
             for group in groups[self.rank]:
                 nbytes = self.comm.recv(buf, rank, TAG_DOWN)
                 self.clock.lap(WAIT)
-                self.set_rows(readers[rank], buf, nbytes, group, keys, round, into[:, self.slice_of(rank)], add)
+                self.set_rows(reader, buf, nbytes, group, keys, round, into[:, self.slice_of(rank)], add)
 
     # ---- evaluation and the end -------------------------------------------------------------------------------------
     def assemble(self, x: np.ndarray) -> np.ndarray:
-        if x.shape[1] == self.dim:  # the optimizer is replicated, or rank 0 serves everything
-            x = x[:, self.served]
         size = x.dtype.itemsize
         whole = np.zeros((1, self.dim), x.dtype) if self.is_root else None
         part = np.ascontiguousarray(x).view(np.uint8).ravel()
@@ -333,9 +335,13 @@ class LocalShardedExchange(Slicing, LocalExchange):
 
     name = "sharded"
 
-    def __init__(self, *args: Any, servers: int = 2, alignment: int = LEAST, **options: Any):
-        super().__init__(*args, **options)
-        self.bounds = slices(self.dim, servers, alignment)
+    def __init__(
+        self, n_clients: int, dim: int, dtype: DTypeLike = np.float64, weights: np.ndarray | None = None,
+        ledger: Ledger | None = None, clock: Clock | None = None, clients: np.ndarray | None = None, servers: int = 2,
+        alignment: int = LEAST,
+    ):  # fmt: skip
+        super().__init__(n_clients, dim, dtype, weights, ledger, clock, clients)
+        self.cut_at(slices(dim, servers, alignment))
 
     def gather(
         self, codec: Codec, V: Held, keys: Keys, round: int, total: Held, add_to: Held = None,

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from ..errors import ConfigError, ProblemError, TheoryError
 from ..registry import Registry
@@ -213,7 +214,7 @@ class Problem:
         return {"name": self.name, "dim": self.dim, "clients": self.n_clients}
 
     # ---- the block contract -------------------------------------------------------------------------------------
-    def block(self, clients: np.ndarray, dtype: Any) -> Block:
+    def block(self, clients: np.ndarray, dtype: DTypeLike) -> Block:
         """The part of the problem that one rank hosts: `clients` is an int64 array of client indices."""
         return Block(self, clients, np.dtype(dtype))
 
@@ -293,7 +294,7 @@ class Block:
 class BlockProblem(Problem):
     """A problem that is written as a block; its simple contract asks a block of one client."""
 
-    def _alone(self, i: int, dtype: Any) -> Block:
+    def _alone(self, i: int, dtype: DTypeLike) -> Block:
         return self.block(np.array([i]), dtype)
 
     def loss(self, i: int, x: np.ndarray) -> float:

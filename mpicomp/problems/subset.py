@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from .base import Block, Problem, Smoothness
 
@@ -51,5 +52,5 @@ class SubsetProblem(Problem):
     def describe(self) -> dict[str, Any]:
         return {**self.whole.describe(), "clients": self.n_clients, "of_clients": self.whole.n_clients}
 
-    def block(self, clients: np.ndarray, dtype: Any) -> Block:
+    def block(self, clients: np.ndarray, dtype: DTypeLike) -> Block:
         return self.whole.block(self.left[clients], dtype)

@@ -250,9 +250,13 @@ class Session:
         return int(self.exchange.clients[rows[0]]) if len(rows) else -1
 
     # ---- evaluation, off the clock ------------------------------------------------------------------------------
+    def assembled(self) -> np.ndarray:
+        """The model, shape (1, d), on the rank that leads."""
+        return self.exchange.assemble(self.x[:, self.exchange.served] if self.replicated else self.x)
+
     def evaluate(self) -> tuple[float, float]:
         """f(x) and ‖∇f(x)‖² at the server's model, the same bits for any placement; meaningful on the rank that leads."""
-        x = np.array(self.exchange.assemble(self.x))
+        x = np.array(self.assembled())
         self.exchange.broadcast_model(x)
         self.evaluated = x
         vector = np.zeros(1 + x.shape[1])

@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from ..runtime import (
     HEADER_NBYTES,
@@ -199,7 +200,7 @@ class Slopes(Problem):
     def __init__(self, dim: int, n_clients: int):
         self.dim, self.n_clients = dim, n_clients
 
-    def block(self, clients: np.ndarray, dtype: Any) -> Block:
+    def block(self, clients: np.ndarray, dtype: DTypeLike) -> Block:
         return _SlopesBlock(self, clients, np.dtype(dtype))
 
     def smoothness(self) -> Smoothness:
