@@ -28,7 +28,7 @@ _MAGIC, _VERSION = 0xC6, 1
 _HEAD = struct.Struct(
     "<BBBBIIQQQ"
 )  # of a message of `compress`: codec, whether float64, client, n, d, the message's two keys
-compressors: Registry[type[Compressor]] = Registry("compressor", "mpicomp.compressors")
+compressors: Registry[Compressor] = Registry("compressor", "mpicomp.compressors")
 
 
 class Compressor:
@@ -260,7 +260,7 @@ def example(name: str) -> Compressor:
     """A compressor of this name, with options where it needs some, that can be bound to EXAMPLE_DIM and EXAMPLE_CLIENTS."""
     for options in _EXAMPLES:
         try:
-            compressor: Compressor = compressors.create(name + options)
+            compressor = compressors.create(name + options)
             compressor.bind(EXAMPLE_DIM, EXAMPLE_CLIENTS)
         except ConfigError:
             continue

@@ -46,7 +46,7 @@ Held: TypeAlias = Any  # an array (also vectors to be formed as they are encoded
 GROUP_NBYTES = 1 << 22  # a frame holds as many clients as fit in 4 MiB, and at least one
 
 
-exchanges: Registry[type[Exchange]] = Registry("exchange", "mpicomp.exchanges")
+exchanges: Registry[Exchange] = Registry("exchange", "mpicomp.exchanges")
 
 
 class Group(NamedTuple):

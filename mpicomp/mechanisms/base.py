@@ -329,8 +329,8 @@ class Downlink(Mechanism):
         raise NotImplementedError(f"{type(self).__name__} must define transmit(v, round)")
 
 
-uplinks: Registry[type[Uplink]] = Registry("uplink", "mpicomp.mechanisms")
-downlinks: Registry[type[Downlink]] = Registry("downlink", "mpicomp.mechanisms")
+uplinks: Registry[Uplink] = Registry("uplink", "mpicomp.mechanisms")
+downlinks: Registry[Downlink] = Registry("downlink", "mpicomp.mechanisms")
 
 
 def probability(p: float, what: str) -> float:

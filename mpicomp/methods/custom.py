@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from ..registry import Registry, option_names, parse_spec
 from .base import Method, Parts, Setting, methods
 from .marina import default_probability
 
+P = TypeVar("P")
 WEIGHTS = ("uniform", "lipschitz")
 
 
@@ -67,7 +68,7 @@ class Custom(Method):
         )
 
 
-def build(registry: Registry, text: str, setting: Setting, step_size: float) -> Any:
+def build(registry: Registry[P], text: str, setting: Setting, step_size: float) -> P:
     """A mechanism from `NAME[@option=value,...][:COMPRESSOR]`.
 
     Raises

@@ -10,7 +10,7 @@ from ..kernels import njit
 from ..registry import Registry
 from ..state import ModelState, declared, held
 
-optimizers: Registry[type[Optimizer]] = Registry("optimizer", "mpicomp.optimizers")
+optimizers: Registry[Optimizer] = Registry("optimizer", "mpicomp.optimizers")
 
 
 class Optimizer:

@@ -9,17 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from types import TracebackType
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
-from numpy.typing import DTypeLike
+from numpy.typing import ArrayLike, DTypeLike
 
 from ..errors import ConfigError, ProblemError, TheoryError
 from ..registry import Registry
 
 UNWRITTEN = -1.2345678e30  # stands in a gradient before the first call, to see that it is overwritten
 
-problems: Registry[type[Problem]] = Registry("problem", "mpicomp.problems")
+problems: Registry[Problem] = Registry("problem", "mpicomp.problems")
 
 
 @dataclass(frozen=True)
@@ -147,7 +148,7 @@ class Problem:
         """f_i(x); x has shape (d,)."""
         raise NotImplementedError(f"{type(self).__name__} must define loss(i, x)")
 
-    def gradient(self, i: int, x: np.ndarray, out: np.ndarray) -> Any:
+    def gradient(self, i: int, x: np.ndarray, out: np.ndarray) -> None:
         """Write ∇f_i(x) into `out` (shape (d,))."""
         raise NotImplementedError(f"{type(self).__name__} must define gradient(i, x, out)")
 
@@ -155,7 +156,7 @@ class Problem:
         """How many terms f_i = (1/N_i) Σ_j f_ij has; 0 where f_i is not a finite sum (no minibatch form)."""
         return 0
 
-    def batch_gradient(self, i: int, x: np.ndarray, samples: np.ndarray, out: np.ndarray) -> Any:
+    def batch_gradient(self, i: int, x: np.ndarray, samples: np.ndarray, out: np.ndarray) -> None:
         """Write the mean of ∇f_ij(x) over j in `samples` (int64, shape (b,)) into `out`."""
         raise ConfigError(f"problem {self.name!r} has no minibatch form; use the full gradient")
 
@@ -227,12 +228,14 @@ class _client:
     def __enter__(self) -> _client:
         return self
 
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if error is not None and self.client >= 0:
             error.add_note(f"client {self.client}")
 
 
-def _nothing_else(returned: Any, out: np.ndarray) -> None:
+def _nothing_else(returned: object, out: np.ndarray) -> None:
     if returned is not None and returned is not out:
         raise ProblemError(
             f"a gradient is to be written into out, but {type(returned).__name__} was returned; "
@@ -240,7 +243,7 @@ def _nothing_else(returned: Any, out: np.ndarray) -> None:
         )
 
 
-def _checked(returned: Any, dim: int) -> np.ndarray:
+def _checked(returned: ArrayLike, dim: int) -> np.ndarray:
     """What a user's gradient function returned, if it is d real numbers."""
     array = np.asarray(returned)
     if array.shape != (dim,) or array.dtype.kind not in "fiu":
@@ -269,12 +272,15 @@ class Block:
 
     def gradients(self, W: np.ndarray, out: np.ndarray) -> None:
         """out[j] = ∇f_{clients[j]}(W[j]); out has the block's dtype, shape (m, d)."""
+        gradient: Callable[[int, np.ndarray, np.ndarray], object] = (
+            self.problem.gradient
+        )  # a user's may return something
         if not self._writes:
             out[:] = UNWRITTEN
         with _client() as at:
             for j, at.client in enumerate(self.clients):
                 row = out[j]
-                _nothing_else(self.problem.gradient(int(at.client), W[j if len(W) > 1 else 0], row), row)
+                _nothing_else(gradient(int(at.client), W[j if len(W) > 1 else 0], row), row)
                 if not self._writes and np.any(row == np.asarray(UNWRITTEN, row.dtype)):
                     raise ProblemError(
                         "gradient(i, x, out) left entries of out as they were; write all of them, as in out[:] = ..."
@@ -283,12 +289,11 @@ class Block:
 
     def batch_gradients(self, W: np.ndarray, samples: np.ndarray, out: np.ndarray) -> None:
         """out[j] = mean of ∇f_{i,s}(W[j]) over s in samples[j], i = clients[j]; samples is int64, shape (m, b)."""
+        batch_gradient: Callable[[int, np.ndarray, np.ndarray, np.ndarray], object] = self.problem.batch_gradient
         with _client() as at:
             for j, at.client in enumerate(self.clients):
                 row = out[j]
-                _nothing_else(
-                    self.problem.batch_gradient(int(at.client), W[j if len(W) > 1 else 0], samples[j], row), row
-                )
+                _nothing_else(batch_gradient(int(at.client), W[j if len(W) > 1 else 0], samples[j], row), row)
 
 
 class BlockProblem(Problem):

@@ -26,14 +26,14 @@ class SubsetProblem(Problem):
     def loss(self, i: int, x: np.ndarray) -> float:
         return self.whole.loss(int(self.left[i]), x)
 
-    def gradient(self, i: int, x: np.ndarray, out: np.ndarray) -> Any:
-        return self.whole.gradient(int(self.left[i]), x, out)
+    def gradient(self, i: int, x: np.ndarray, out: np.ndarray) -> None:
+        self.whole.gradient(int(self.left[i]), x, out)
 
     def n_samples(self, i: int) -> int:
         return self.whole.n_samples(int(self.left[i]))
 
-    def batch_gradient(self, i: int, x: np.ndarray, samples: np.ndarray, out: np.ndarray) -> Any:
-        return self.whole.batch_gradient(int(self.left[i]), x, samples, out)
+    def batch_gradient(self, i: int, x: np.ndarray, samples: np.ndarray, out: np.ndarray) -> None:
+        self.whole.batch_gradient(int(self.left[i]), x, samples, out)
 
     def smoothness(self) -> Smoothness:
         """Bounds: sums of squares over S are at most those over all clients, and a variance is smallest around its own mean."""
