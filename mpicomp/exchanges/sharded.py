@@ -9,7 +9,7 @@ of them know the same sum and nothing is left to send down.
 from __future__ import annotations
 
 from math import lcm
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -28,6 +28,9 @@ from .base import Exchange, ExchangeSetting, Group, Held, exchanges, frame_capac
 from .local import LocalExchange
 from .mpi import MPIExchange
 from .p2p import SLOTS, TAG_DOWN, TAG_UP
+
+if TYPE_CHECKING:
+    from mpi4py.MPI import Request
 
 LEAST = 40  # slices begin at multiples of so many coordinates, at least: whole bytes of bits, and of trits at five to a byte
 
@@ -170,7 +173,7 @@ class ShardedExchange(Slicing, MPIExchange):
         self.cut_at(slices(dim, comm.size, alignment))
         self.served = self.slice_of(self.rank)
         self.others = [(self.rank + k) % comm.size for k in range(1, comm.size)]  # not all to the same one at once
-        self._pending: dict[tuple, list[Any]] = {}
+        self._pending: dict[tuple, list[Request]] = {}
 
     @property
     def is_server(self) -> bool:
@@ -234,7 +237,7 @@ class ShardedExchange(Slicing, MPIExchange):
             self.absorb(codec, frame, nbytes, group, keys, round, add_to, scale)
         return frames[self.rank]
 
-    def _send(self, frame: np.ndarray, rank: int, tag: int, messages: int) -> Any:
+    def _send(self, frame: np.ndarray, rank: int, tag: int, messages: int) -> Request:
         """Send a frame, entering all of its bytes but what the papers count."""
         direction = UPLINK if tag == TAG_UP else DOWNLINK
         self.ledger.frame(direction, (8 * (len(frame) - HEADER_NBYTES), 0), len(frame), messages, self.level(rank))
