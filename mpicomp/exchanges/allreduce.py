@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import DTypeLike
 
@@ -15,7 +13,7 @@ from ..compressors.identity import Identity
 from ..errors import ConfigError
 from ..kernels.random import Keys
 from ..wire import CONTROL_FLAGS
-from .base import Held, exchanges
+from .base import Vectors, exchanges
 from .mpi import MPIExchange
 
 _FLAGS = np.array([flag for flag in (1 << b for b in range(8)) if flag & CONTROL_FLAGS])
@@ -47,7 +45,7 @@ class AllreduceExchange(MPIExchange):
         return True
 
     def gather(
-        self, codec: Codec, V: Held, keys: Keys, round: int, total: Held, add_to: Held = None,
+        self, codec: Codec, V: Vectors, keys: Keys, round: int, total: np.ndarray | None, add_to: np.ndarray | None = None,
         scale: float = 1.0, active: np.ndarray | None = None, weights: np.ndarray | None = None, separate: bool = False,
     ) -> None:  # fmt: skip
         _only_dense(codec)
@@ -62,7 +60,7 @@ class AllreduceExchange(MPIExchange):
             self.accumulate(codec, buf, nbytes, group, keys, round, fold)
             if add_to is not None:
                 self.absorb(codec, buf, nbytes, group, keys, round, add_to, scale)
-        self._sum(codec, total, sum(len(group.rows) for group in hosted))
+        self._sum(codec, fold.total, sum(len(group.rows) for group in hosted))
 
     def _sum(self, codec: Codec, total: np.ndarray, speaking: int) -> None:
         """The sum of all ranks' `total` replaces it, in the wire dtype; the ranks' control flags become everybody's."""
@@ -81,14 +79,17 @@ class AllreduceExchange(MPIExchange):
         self.flags_seen |= int(_FLAGS[values[codec.dim :] > 0].sum())
         self.clock.lap(DECODE)
 
-    def broadcast(self, codec: Codec, v: Held, keys: Keys, round: int, into: Held, add: bool = False) -> None:
+    def broadcast(
+        self, codec: Codec, v: Vectors, keys: Keys, round: int, into: np.ndarray | None, add: bool = False
+    ) -> None:
         _only_dense(codec)
         if into is not None:
+            assert isinstance(v, np.ndarray)
             into[:] = into + v if add else v
         self.clock.lap(DECODE)
 
     def scatter(
-        self, codec: Codec, v: Held, keys: Keys, round: int, into: Held, mirror: Held = None,
+        self, codec: Codec, v: np.ndarray | None, keys: Keys, round: int, into: np.ndarray | None, mirror: np.ndarray | None = None,
         active: np.ndarray | None = None, add: bool = False,
     ) -> None:  # fmt: skip
         raise ConfigError(f"this method's server sends each client a message of its own, which {_REMEDY}")
@@ -97,7 +98,7 @@ class AllreduceExchange(MPIExchange):
 _REMEDY = "--exchange allreduce does not know; use p2p or collective"
 
 
-def _only_dense(codec: Any) -> None:
+def _only_dense(codec: Codec) -> None:
     if codec.codec_id != Identity.codec_id or codec.scale != 1.0:
         raise ConfigError(
             f"--exchange allreduce sums dense vectors on the way, it cannot carry {codec.compressor.spec}; "

@@ -10,7 +10,7 @@ from ..cluster.comm import Comm
 from ..compressors import Codec
 from ..kernels.random import Keys
 from ..wire import HEADER_NBYTES, read_header
-from .base import Group, Held, Plan, exchanges, frame_capacity
+from .base import Group, Plan, Vectors, exchanges, frame_capacity
 from .mpi import MPIExchange
 
 _LENGTH_NBYTES = 8
@@ -30,7 +30,7 @@ class CollectiveExchange(MPIExchange):
         self._lengths = np.zeros(self.placement.size, np.int64)
 
     def gather(
-        self, codec: Codec, V: Held, keys: Keys, round: int, total: Held, add_to: Held = None,
+        self, codec: Codec, V: Vectors, keys: Keys, round: int, total: np.ndarray | None, add_to: np.ndarray | None = None,
         scale: float = 1.0, active: np.ndarray | None = None, weights: np.ndarray | None = None, separate: bool = False,
     ) -> None:  # fmt: skip
         plan = self.plan(codec)
@@ -67,7 +67,9 @@ class CollectiveExchange(MPIExchange):
         self.comm.gather(self._length, self._lengths if self.is_server else None)
         return self._lengths
 
-    def broadcast(self, codec: Codec, v: Held, keys: Keys, round: int, into: Held, add: bool = False) -> None:
+    def broadcast(
+        self, codec: Codec, v: Vectors, keys: Keys, round: int, into: np.ndarray | None, add: bool = False
+    ) -> None:
         capacity, group = frame_capacity(codec), self._server_row
         source = v if self.is_server else into if not add else None
         own = self.own_frame(codec, source, group.rows)
@@ -88,7 +90,7 @@ class CollectiveExchange(MPIExchange):
             self.deliver(codec, buf, nbytes, keys, round, into, add, there)
 
     def scatter(
-        self, codec: Codec, v: Held, keys: Keys, round: int, into: Held, mirror: Held = None,
+        self, codec: Codec, v: np.ndarray | None, keys: Keys, round: int, into: np.ndarray | None, mirror: np.ndarray | None = None,
         active: np.ndarray | None = None, add: bool = False,
     ) -> None:  # fmt: skip
         plan = self.plan(codec)

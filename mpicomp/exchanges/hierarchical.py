@@ -26,7 +26,7 @@ from ..compressors import Codec
 from ..compressors.identity import Identity
 from ..kernels.random import Keys
 from ..wire import FLAG_REQUEST, HEADER_NBYTES, framed_zeros
-from .base import Exchange, ExchangeSetting, Fold, Group, Held, exchanges, frame_capacity
+from .base import Exchange, ExchangeSetting, Fold, Group, Vectors, exchanges, frame_capacity
 from .collective import declared_length
 from .local import LocalExchange
 from .p2p import TAG_DOWN, TAG_UP, P2PExchange
@@ -105,7 +105,7 @@ class HierarchicalExchange(P2PExchange):
         return -(-self.plan(codec).frame_nbytes // _LINE) * _LINE
 
     def gather(
-        self, codec: Codec, V: Held, keys: Keys, round: int, total: Held, add_to: Held = None,
+        self, codec: Codec, V: Vectors, keys: Keys, round: int, total: np.ndarray | None, add_to: np.ndarray | None = None,
         scale: float = 1.0, active: np.ndarray | None = None, weights: np.ndarray | None = None, separate: bool = False,
     ) -> None:  # fmt: skip
         plan = self.plan(codec)
@@ -125,8 +125,8 @@ class HierarchicalExchange(P2PExchange):
                 self._send_on(groups, window, stride)
 
     def _write_up(
-        self, codec: Codec, V: Held, keys: Keys, round: int, groups: list[Group], window: Window,
-        stride: int, add_to: Held, scale: float,
+        self, codec: Codec, V: Vectors, keys: Keys, round: int, groups: list[Group], window: Window,
+        stride: int, add_to: np.ndarray | None, scale: float,
     ) -> None:  # fmt: skip
         """Encode this rank's frames into its part of the window."""
         part = self._part(window, self.rank)
@@ -179,7 +179,7 @@ class HierarchicalExchange(P2PExchange):
         self._release(groups)
 
     def _receive_up(
-        self, codec: Codec, keys: Keys, round: int, total: Held, weights: np.ndarray | None, separate: bool,
+        self, codec: Codec, keys: Keys, round: int, total: np.ndarray | None, weights: np.ndarray | None, separate: bool,
         groups: list[list[Group]], window: Window, stride: int, summed: bool,
     ) -> None:  # fmt: skip
         """Server: its own node's frames, which come first in client order, and then those of the other leaders."""
@@ -234,7 +234,9 @@ class HierarchicalExchange(P2PExchange):
         self.clock.lap(SEND)
 
     # ---- down ---------------------------------------------------------------------------------------------------
-    def broadcast(self, codec: Codec, v: Held, keys: Keys, round: int, into: Held, add: bool = False) -> None:
+    def broadcast(
+        self, codec: Codec, v: Vectors, keys: Keys, round: int, into: np.ndarray | None, add: bool = False
+    ) -> None:
         capacity, row = frame_capacity(codec), self._server_row
         self._settle(TAG_READ)
         self._complete()
@@ -290,12 +292,13 @@ class LocalSummingExchange(LocalExchange):
     name = "hierarchical:sum"
 
     def gather(
-        self, codec: Codec, V: Held, keys: Keys, round: int, total: Held, add_to: Held = None,
+        self, codec: Codec, V: Vectors, keys: Keys, round: int, total: np.ndarray | None, add_to: np.ndarray | None = None,
         scale: float = 1.0, active: np.ndarray | None = None, weights: np.ndarray | None = None, separate: bool = False,
     ) -> None:  # fmt: skip
         super().gather(codec, V, keys, round, total, add_to, scale, active, weights, separate)
         if separate:
             return
+        assert total is not None
         dense, row = dense_codec(codec.dim, self.n_clients, self.dtype), self._server_row
         buf = self.buffer(("sum",), frame_capacity(dense))
         nbytes = self.write_frame(dense, total, row.rows, row.clients, keys, round, buf)

@@ -12,7 +12,7 @@ from ..cluster.clock import SEND, WAIT, Clock
 from ..cluster.comm import Comm
 from ..compressors import Codec
 from ..kernels.random import Keys
-from .base import Fold, Group, Held, exchanges, frame_capacity
+from .base import Fold, Group, Vectors, exchanges, frame_capacity
 from .mpi import MPIExchange
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class P2PExchange(MPIExchange):
         return self.buffer(name, nbytes)
 
     def gather(
-        self, codec: Codec, V: Held, keys: Keys, round: int, total: Held, add_to: Held = None,
+        self, codec: Codec, V: Vectors, keys: Keys, round: int, total: np.ndarray | None, add_to: np.ndarray | None = None,
         scale: float = 1.0, active: np.ndarray | None = None, weights: np.ndarray | None = None, separate: bool = False,
     ) -> None:  # fmt: skip
         plan = self.plan(codec)
@@ -110,7 +110,9 @@ class P2PExchange(MPIExchange):
                 if g + SLOTS < len(own):
                     post(rank, g + SLOTS)
 
-    def broadcast(self, codec: Codec, v: Held, keys: Keys, round: int, into: Held, add: bool = False) -> None:
+    def broadcast(
+        self, codec: Codec, v: Vectors, keys: Keys, round: int, into: np.ndarray | None, add: bool = False
+    ) -> None:
         capacity, group = frame_capacity(codec), self._server_row
         if not self.is_server:
             own = self.own_frame(codec, into, group.rows) if not add else None
@@ -147,7 +149,7 @@ class P2PExchange(MPIExchange):
         self.clock.lap(SEND)
 
     def scatter(
-        self, codec: Codec, v: Held, keys: Keys, round: int, into: Held, mirror: Held = None,
+        self, codec: Codec, v: np.ndarray | None, keys: Keys, round: int, into: np.ndarray | None, mirror: np.ndarray | None = None,
         active: np.ndarray | None = None, add: bool = False,
     ) -> None:  # fmt: skip
         plan = self.plan(codec)

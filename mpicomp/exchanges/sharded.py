@@ -20,11 +20,11 @@ from ..cluster.ledger import DOWNLINK, IN_MEMORY, UPLINK, VALUE_BITS, Ledger
 from ..cluster.placement import slices
 from ..compressors import Codec, compressors
 from ..compressors.base import EXAMPLE_CLIENTS, EXAMPLE_DIM, example
-from ..compressors.codec import Difference
+from ..compressors.codec import Difference, Sum
 from ..errors import ConfigError
 from ..kernels.random import Keys
 from ..wire import HEADER_NBYTES, dtype_flag, write_header
-from .base import Exchange, ExchangeSetting, Group, Held, exchanges, frame_capacity
+from .base import Exchange, ExchangeSetting, Group, Vectors, exchanges, frame_capacity
 from .local import LocalExchange
 from .mpi import MPIExchange
 from .p2p import SLOTS, TAG_DOWN, TAG_UP
@@ -105,7 +105,7 @@ class Slicing(Exchange):
         return max(frame_capacity(reader, messages) for reader in readers if reader is not None)
 
     def write_parts(
-        self, codec: Codec, V: Held, group: Group, keys: Keys, round: int, name: tuple, capacity: int,
+        self, codec: Codec, V: Vectors, group: Group, keys: Keys, round: int, name: tuple, capacity: int,
     ) -> tuple[np.ndarray, int, list[np.ndarray]]:  # fmt: skip
         """Encode a group's messages and cut them.
 
@@ -187,7 +187,7 @@ class ShardedExchange(Slicing, MPIExchange):
 
     # ---- up -----------------------------------------------------------------------------------------------------
     def gather(
-        self, codec: Codec, V: Held, keys: Keys, round: int, total: Held, add_to: Held = None,
+        self, codec: Codec, V: Vectors, keys: Keys, round: int, total: np.ndarray | None, add_to: np.ndarray | None = None,
         scale: float = 1.0, active: np.ndarray | None = None, weights: np.ndarray | None = None, separate: bool = False,
     ) -> None:  # fmt: skip
         plan, reader = self.plan(codec), self.reader(codec, self.rank)
@@ -223,7 +223,7 @@ class ShardedExchange(Slicing, MPIExchange):
                     post(rank, g + SLOTS)
 
     def _send_up(
-        self, codec: Codec, V: Held, group: Group, keys: Keys, round: int, name: tuple, capacity: int,
+        self, codec: Codec, V: Vectors, group: Group, keys: Keys, round: int, name: tuple, capacity: int,
         add_to: np.ndarray | None, scale: float,
     ) -> np.ndarray:  # fmt: skip
         """A group's messages to all servers; returns the frame for this one. Nothing is waited for, so no two ranks wait for each other."""
@@ -244,7 +244,9 @@ class ShardedExchange(Slicing, MPIExchange):
         return self.comm.isend(frame, rank, tag)
 
     # ---- down ---------------------------------------------------------------------------------------------------
-    def broadcast(self, codec: Codec, v: Held, keys: Keys, round: int, into: Held, add: bool = False) -> None:
+    def broadcast(
+        self, codec: Codec, v: Vectors, keys: Keys, round: int, into: np.ndarray | None, add: bool = False
+    ) -> None:
         group = self._server_row
         if codec.whole:  # every rank has it
             buf = self.buffer(("broadcast",), frame_capacity(codec))
@@ -281,9 +283,10 @@ class ShardedExchange(Slicing, MPIExchange):
             self._complete(name)
 
     def scatter(
-        self, codec: Codec, v: Held, keys: Keys, round: int, into: Held, mirror: Held = None,
+        self, codec: Codec, v: np.ndarray | None, keys: Keys, round: int, into: np.ndarray | None, mirror: np.ndarray | None = None,
         active: np.ndarray | None = None, add: bool = False,
     ) -> None:  # fmt: skip
+        assert into is not None
         plan = self.plan(codec)
         readers = [self.reader(codec, s) for s in range(self.placement.size)]
         groups = [self.addressed(plan, rank, active) for rank in range(self.placement.size)]
@@ -347,7 +350,7 @@ class LocalShardedExchange(Slicing, LocalExchange):
         self.cut_at(slices(dim, servers, alignment))
 
     def gather(
-        self, codec: Codec, V: Held, keys: Keys, round: int, total: Held, add_to: Held = None,
+        self, codec: Codec, V: Vectors, keys: Keys, round: int, total: np.ndarray | None, add_to: np.ndarray | None = None,
         scale: float = 1.0, active: np.ndarray | None = None, weights: np.ndarray | None = None, separate: bool = False,
     ) -> None:  # fmt: skip
         plan = self.plan(codec)
@@ -358,15 +361,18 @@ class LocalShardedExchange(Slicing, LocalExchange):
             for s, part in enumerate(frames[:1] if codec.whole else frames):
                 reader = self.reader(codec, s)
                 if reader is not None:
-                    columns = total if codec.whole else total[:, self.slice_of(s)]
+                    columns = fold.total if codec.whole else fold.total[:, self.slice_of(s)]
                     self.accumulate(reader, part, len(part), group, keys, round, fold._replace(total=columns))
             if add_to is not None:
                 self.absorb(codec, frame, nbytes, group, keys, round, add_to, scale)
 
-    def broadcast(self, codec: Codec, v: Held, keys: Keys, round: int, into: Held, add: bool = False) -> None:
+    def broadcast(
+        self, codec: Codec, v: Vectors, keys: Keys, round: int, into: np.ndarray | None, add: bool = False
+    ) -> None:
         if codec.whole:
             super().broadcast(codec, v, keys, round, into, add)
             return
+        assert v is not None and into is not None
         group = self._server_row
         for s in range(len(self.bounds) - 1):
             reader = self.reader(codec, s)
@@ -378,9 +384,10 @@ class LocalShardedExchange(Slicing, LocalExchange):
                 self.deliver(reader, buf, nbytes, keys, round, target, add, False)
 
     def scatter(
-        self, codec: Codec, v: Held, keys: Keys, round: int, into: Held, mirror: Held = None,
+        self, codec: Codec, v: np.ndarray | None, keys: Keys, round: int, into: np.ndarray | None, mirror: np.ndarray | None = None,
         active: np.ndarray | None = None, add: bool = False,
     ) -> None:  # fmt: skip
+        assert v is not None and into is not None
         plan = self.plan(codec)
         for s in range(len(self.bounds) - 1):
             reader = self.reader(codec, s)
@@ -396,6 +403,9 @@ class LocalShardedExchange(Slicing, LocalExchange):
                 self.set_rows(reader, buf, nbytes, group, keys, round, into[:, columns], add)
 
 
-def _columns(v: Any, columns: slice) -> Any:
+def _columns(v: np.ndarray | Difference | Sum, columns: slice) -> np.ndarray | Difference:
     """A slice of a vector of shape (1, d), or of one that is not formed yet."""
-    return Difference(*(array[:, columns] for array in v)) if isinstance(v, Difference) else v[:, columns]
+    if isinstance(v, Difference):
+        return Difference(*(array[:, columns] for array in v))
+    assert isinstance(v, np.ndarray), "a slice of a sum cannot be encoded"
+    return v[:, columns]
