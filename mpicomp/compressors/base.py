@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import inspect
 import struct
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
@@ -28,6 +28,24 @@ _MAGIC, _VERSION = 0xC6, 1
 _HEAD = struct.Struct(
     "<BBBBIIQQQ"
 )  # of a message of `compress`: codec, whether float64, client, n, d, the message's two keys
+
+
+class Constants(Protocol):
+    """What a compressor may ask of a problem's smoothness constants (`problems.Smoothness`)."""
+
+    @property
+    def L(self) -> float: ...
+
+    @property
+    def L_plus(self) -> float: ...
+
+    @property
+    def L_pm(self) -> float: ...
+
+    @property
+    def L_max(self) -> float: ...
+
+
 compressors: Registry[Compressor] = Registry("compressor", "mpicomp.compressors")
 
 
@@ -82,11 +100,11 @@ class Compressor:
         A, B = self.ab(d, n)
         return max(A - B, 0.0)
 
-    def gradient_variance(self, d: int, n: int, constants: Any) -> float:
+    def gradient_variance(self, d: int, n: int, constants: Constants) -> float:
         """V of E‖mean C_i(a_i) − mean a_i‖² ≤ V‖x − y‖² for a_i = ∇f_i(x) − ∇f_i(y).
 
         V = (A−B) L₊² + B L±², or θL² where L± = 0: then all a_i are equal.
-        constants : the problem's smoothness, with attributes L, L_plus, L_pm, L_max.
+        constants : the problem's smoothness.
         """
         A, B = self.ab(d, n)
         V = max((A - B) * constants.L_plus**2 + B * constants.L_pm**2, 0.0)

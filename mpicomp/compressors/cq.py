@@ -17,7 +17,7 @@ from ..kernels.lattice import PERMUTATION, SIGNS, add_packed, add_points, round_
 from ..kernels.quantize import LANES
 from ..kernels.random import Keys, bits64, client_key, permutation
 from ..kernels.status import TRUNCATED
-from .base import Compressor, compressors
+from .base import Compressor, Constants, compressors
 from .codec import Codec, cut_by_fields
 from .cq_bits import decode_bits, encode_bits, radius_of
 from .identity import Identity
@@ -135,7 +135,7 @@ class CQ(Compressor):
         own = self.lattice.omega(self._size(d, n), self.length(d), self.use_max) / n
         return min(own, self.lattice.spacing**2 * self._size(d, n) / n**2)
 
-    def gradient_variance(self, d: int, n: int, constants: Any) -> float:
+    def gradient_variance(self, d: int, n: int, constants: Constants) -> float:
         """With a common radius R ≤ L_max‖x − y‖: L±² + 2δ²ρ²L_max²/n², or as for independent rounding δ²ρ²L_max²/n,
         where that is less.
         """

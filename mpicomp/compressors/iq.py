@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from .base import Compressor, compressors
+from .base import Compressor, Constants, compressors
 from .cq import CQ
 
 
@@ -38,7 +36,7 @@ class IQ(CQ):
             else super().theta(d, n)
         )
 
-    def gradient_variance(self, d: int, n: int, constants: Any) -> float:
+    def gradient_variance(self, d: int, n: int, constants: Constants) -> float:
         """With a common radius R ≤ L_max‖x − y‖: δ²ρ²L_max²/n."""
         if self.radius == "own" or n == 1 or self.clip:
             return Compressor.gradient_variance(self, d, n, constants)
