@@ -17,6 +17,7 @@ from typing import Any, Generic, TypeVar
 from .errors import ConfigError, unknown
 
 P = TypeVar("P")  # the base class of the parts
+C = TypeVar("C", bound=type)
 
 
 class Registry(Generic[P]):
@@ -36,16 +37,16 @@ class Registry(Generic[P]):
         self._loaded = False
         self._modules: set[str] = set()  # looked for by name
 
-    def register(self, name: str) -> Callable[[type[P]], type[P]]:
+    def register(self, name: str) -> Callable[[C], C]:
         """Class decorator: make the class known under `name` (also stored as its attribute `name`)."""
 
-        def add(cls: type[P]) -> type[P]:
+        def add(cls: C) -> C:
             other = self._classes.get(name)
             if other is not None and (other.__module__, other.__qualname__) != (cls.__module__, cls.__qualname__):
                 raise ConfigError(
                     f"{self.kind} {name!r} is already registered by {other.__module__}.{other.__qualname__}"
                 )
-            setattr(cls, "name", name)  # noqa: B010 - P need not declare it
+            cls.name = name  # type: ignore[attr-defined]
             self._classes[name] = cls
             return cls
 
