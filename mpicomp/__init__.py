@@ -12,9 +12,14 @@ from .version import __version__ as __version__
 
 if TYPE_CHECKING:
     from .api import compressor as compressor
+    from .api import hosted_clients as hosted_clients
     from .api import register_compressor as register_compressor
+    from .api import register_downlink as register_downlink
+    from .api import register_exchange as register_exchange
     from .api import register_method as register_method
+    from .api import register_optimizer as register_optimizer
     from .api import register_problem as register_problem
+    from .api import register_uplink as register_uplink
     from .compressors import Compressor as Compressor
     from .compressors import MessageKey as MessageKey
     from .errors import ConfigError as ConfigError
@@ -23,6 +28,7 @@ if TYPE_CHECKING:
     from .errors import TheoryError as TheoryError
     from .errors import UserError as UserError
     from .errors import WireError as WireError
+    from .exchanges.base import Exchange as Exchange
     from .mechanisms.base import Downlink as Downlink
     from .mechanisms.base import Uplink as Uplink
     from .methods import Method as Method
@@ -40,9 +46,20 @@ else:
     __getattr__, __dir__, __all__ = attach(
         __name__,
         {
-            "api": ("compressor", "register_compressor", "register_method", "register_problem"),
+            "api": (
+                "compressor",
+                "hosted_clients",
+                "register_compressor",
+                "register_downlink",
+                "register_exchange",
+                "register_method",
+                "register_optimizer",
+                "register_problem",
+                "register_uplink",
+            ),
             "compressors": ("Compressor", "MessageKey"),
             "errors": ("ConfigError", "DataError", "MpicompError", "TheoryError", "UserError", "WireError"),
+            "exchanges.base": ("Exchange",),
             "mechanisms.base": ("Downlink", "Uplink"),
             "methods": ("Method", "Parts", "Setting"),
             "optimizers": ("Optimizer",),

@@ -2,16 +2,78 @@
 
 All of them derive from `MpicompError`. A `UserError` is something the person who started the run can put right: the command
 line prints it as one message, without a traceback, once for all ranks.
+
+A message names the arguments of `mpicomp.run` as Python writes them, between marks: «rounds», «step=0.05», «exchange='p2p'». Python's
+users read them without the marks; within `option_wording`, where the command line runs, they read as its options.
 """
 
 from __future__ import annotations
 
+import ast
 import difflib
-from collections.abc import Iterable
+import re
+import shlex
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+_MARKED = re.compile(r"«([a-z_]+)(?:=(.*?))?»", re.DOTALL)
+_METHOD_FLAGS = ("uplink", "downlink")  # options of a method that the command line has under names of their own
+_speaks_options = False
+
+
+@contextmanager
+def option_wording() -> Iterator[None]:
+    """Within it, messages name options (`--step 0.05`) in place of arguments (`step=0.05`), in all threads of the process."""
+    global _speaks_options
+    outer, _speaks_options = _speaks_options, True
+    try:
+        yield
+    finally:
+        _speaks_options = outer
+
+
+def worded(text: str) -> str:
+    """The text with its marked arguments in the words of the one who reads it.
+
+    >>> text = "use «exchange='p2p'», «allow_unsafe=True» or «method_options={'p': 0.1, 'warm': False}», not «out=DIR»; see «rounds»"
+    >>> worded(text)
+    "use exchange='p2p', allow_unsafe=True or method_options={'p': 0.1, 'warm': False}, not out=DIR; see rounds"
+    >>> with option_wording():
+    ...     worded(text)
+    'use --exchange p2p, --allow-unsafe or --set method.p=0.1 --set method.warm=false, not --out DIR; see --rounds'
+    """
+    return _MARKED.sub(_option if _speaks_options else lambda found: found[0][1:-1], text)
+
+
+def _option(found: re.Match[str]) -> str:
+    """An argument, as the command line writes it."""
+    name, text = found[1], found[2]
+    flag = f"--{name.replace('_', '-')}"
+    if text is None:
+        return flag
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError):  # a placeholder, such as DIR
+        return f"{flag} {text}"
+    if value is True:
+        return flag
+    if isinstance(value, dict):
+        table = name.removesuffix("_options")
+        return " ".join(_setting(table, key, value[key]) for key in value)
+    return f"{flag} {shlex.quote(value) if isinstance(value, str) else text}"
+
+
+def _setting(table: str, key: str, value: Any) -> str:
+    text = str(value).lower() if isinstance(value, bool) else shlex.quote(str(value))
+    return f"--{key} {text}" if table == "method" and key in _METHOD_FLAGS else f"--set {table}.{key}={text}"
 
 
 class MpicompError(Exception):
-    """Base class of every error raised on purpose."""
+    """Base class of every error raised on purpose. Its text is `worded`."""
+
+    def __str__(self) -> str:
+        return worded(super().__str__())
 
 
 class UserError(MpicompError):
@@ -60,16 +122,19 @@ class TheoryError(UserError, ValueError):
 
 def full_text(error: BaseException) -> str:
     """The error's message and its notes, which say where it happened."""
-    return "\n  ".join([str(error), *getattr(error, "__notes__", [])])
+    return "\n  ".join([str(error), *map(worded, getattr(error, "__notes__", []))])
 
 
-def unknown(kind: str, name: str, known: Iterable[str]) -> ConfigError:
-    """The error for a name that is not registered: says what is known and the nearest name.
+def unknown(kind: str, name: str, known: Iterable[str], *, where: str = "", brief: bool = False) -> ConfigError:
+    """The error for a name that is not registered: says what is known and the nearest name; a brief one only that, where there is one.
 
     >>> str(unknown("compressor", "topkk", ["topk", "sign"]))
     "unknown compressor 'topkk'; known: sign, topk; did you mean 'topk'?"
+    >>> str(unknown("option", "rouns", ["seed", "rounds"], brief=True))
+    "unknown option 'rouns'; did you mean 'rounds'?"
     """
     names = sorted(known)
     near = difflib.get_close_matches(name, names, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
-    return ConfigError(f"unknown {kind} {name!r}; known: {', '.join(names)}{hint}")
+    listed = "" if brief and near else f"; known: {', '.join(names)}"
+    return ConfigError(f"unknown {kind} {name!r}{where}{listed}{hint}")

@@ -1,6 +1,6 @@
 """The layout of what travels: one frame per rank and exchange, a 16-byte header and then the clients' messages, back to back.
 
-Header, little-endian (`docs/wire.md` describes it, and every codec's message, byte by byte):
+Header, little-endian (`docs/reference/wire.md` describes it, and every codec's message, byte by byte):
 
 =====  ====  ==========================================================================================
 bytes  type  meaning

@@ -2,24 +2,65 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import IO
 
 import pytest
+from lanes import mark_lanes
 
 from mpicomp.cluster.launcher import OPEN_MPI, Launcher, find_launcher
 from mpicomp.errors import EnvironmentMismatch
 
 ROOT = Path(__file__).resolve().parent.parent
 _MARK = "MPICOMP_TEST_JOB"
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m and -k leave cases out
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    mark_lanes(items)
+
+
+def pytest_ignore_collect(collection_path: Path) -> bool | None:
+    """With --doctest-modules every module would be imported: here only tests are, not the programs that they start."""
+    beside = collection_path.suffix == ".py" and ROOT / "tests" in collection_path.parents
+    return True if beside and not collection_path.name.startswith("test_") else None
+
+
+@pytest.fixture(autouse=True)
+def _turn(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """With many processes of pytest-xdist, jobs of several ranks wait for their turn: two at once, or half as many as there are cores."""
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    turns = max(2, (os.cpu_count() or 1) // 2)
+    if workers <= turns or not request.node.get_closest_marker("process"):
+        yield
+        return
+    with ExitStack() as stack:
+        files = [
+            stack.enter_context(open(tmp_path_factory.getbasetemp().parent / f"turn{i}", "w")) for i in range(turns)
+        ]
+        while not any(_locked(file) for file in files):
+            time.sleep(0.05)
+        yield
+
+
+def _locked(file: IO[str]) -> bool:
+    """Whether this process now holds the file's lock, which closing it gives back."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 @dataclass(frozen=True)
@@ -180,7 +221,7 @@ def open_mpi() -> MpiHere:
     return _or_skip(_open_mpi())
 
 
-@pytest.fixture(params=["own", "openmpi"])
+@pytest.fixture(params=["own", pytest.param("openmpi", marks=pytest.mark.full(reason="a second MPI"))])
 def each_mpi(request) -> MpiHere:
     """The MPI of this Python, and Open MPI beside it."""
     own = _or_skip(_mpi_of(sys.executable))

@@ -18,7 +18,7 @@ from mpicomp.errors import WireError
 from mpicomp.kernels.random import uplink_keys
 
 sys.path.insert(0, str(Path(__file__).parent))
-from test_compressors import ROWS, compressors
+from compressor_table import ROWS, compressors
 
 LIBC = ctypes.CDLL(None, use_errno=True)
 KEPT: list = []  # the maps live as long as the process

@@ -9,6 +9,7 @@ import os
 import platform
 import re
 import time
+from pathlib import Path
 
 import pytest
 
@@ -16,7 +17,8 @@ pytestmark = pytest.mark.process
 SOON = 5.0  # seconds from the failure to the end of all ranks
 
 SCRIPT = """
-import ctypes, os, signal, sys, time
+import ctypes, os, re, signal, sys, time
+from pathlib import Path
 import numpy as np
 from mpi4py import MPI
 import mpicomp as mc
@@ -69,6 +71,14 @@ def progress(row):
         print(f"failing at {time.time()}", flush=True)
         raise ValueError("the callback's own mistake")
 
+if how.startswith("cli: "):  # the same run by the command line
+    how = how.removeprefix("cli: ")
+    print("mapped", *set(re.findall(r"/dev/shm/mpich\\S+", Path("/proc/self/maps").read_text())), flush=True)
+    mc.register_problem("failing")(Failing)
+    sys.argv = ["mpicomp", "run", "--problem", "failing", "--compressor", "topk:k=2", "--exchange", sys.argv[3], "--method", "ef21",
+                "--rounds", "100000", "--step", "0.1", "--quiet"]
+    from mpicomp.cli import main
+    main()
 mc.run(comm=comm, problem=problem, compressor="topk:k=2", progress=progress, exchange=sys.argv[3],
        **{"method": "ef21", "rounds": 100000, "step": 0.1, **options})
 print("the run is over", flush=True)
@@ -105,8 +115,8 @@ CASES = {
     "a user's error on one rank": ("user error", 2, "p2p", 2, "ConfigError: seen by one rank only"),
     "KeyboardInterrupt": ("interrupt", 3, "collective", None, "KeyboardInterrupt"),
     "SIGKILL": ("kill", 3, "p2p", None, ""),
-    "os._exit(0)": ("vanish", 2, "p2p", 1, "it called os._exit(0) in the middle of a run"),
-    "os._exit(0), collective": ("vanish", 1, "collective", 1, "it called os._exit(0) in the middle of a run"),
+    "os._exit(0)": ("cli: vanish", 2, "p2p", 1, "it called os._exit(0) in the middle of a run"),
+    "os._exit(0), collective": ("cli: vanish", 1, "collective", 1, "it called os._exit(0) in the middle of a run"),
 }
 
 
@@ -116,10 +126,17 @@ def check(mpi, directory, how, where, exchange, code, words):
     assert code is None or job.code == code
     if words:  # a rank that is killed says nothing, and the launcher ends the others
         assert f"mpicomp: rank {where} of 4 on {platform.node()} failed" in job.err and words in job.err
-        assert job.err.count("Traceback (most recent call last)") == (how not in ("user error", "vanish"))
+        assert job.err.count("Traceback (most recent call last)") == (how not in ("user error", "cli: vanish"))
 
 
-@pytest.mark.parametrize("case", CASES)
+# one for each way out: an exception of a worker and of the server, a kill, an exit behind Python's back
+QUICK = ("exception in a gradient, collective", "exception on the server", "SIGKILL", "os._exit(0)")
+OTHERS = [
+    pytest.param(case, marks=pytest.mark.full(reason="another word for it")) for case in CASES if case not in QUICK
+]
+
+
+@pytest.mark.parametrize("case", [*QUICK, *OTHERS])
 def test_one_rank_fails(mpi, tmp_path, case):
     check(mpi, tmp_path, *CASES[case])
 
@@ -127,6 +144,14 @@ def test_one_rank_fails(mpi, tmp_path, case):
 @pytest.mark.parametrize("case", ["exception in a gradient", "sys.exit(7)", "SIGKILL"])
 def test_one_rank_fails_under_open_mpi(open_mpi, tmp_path, case):
     check(open_mpi, tmp_path, *CASES[case])
+
+
+def test_a_killed_rank_of_the_command_line_leaves_no_shared_memory_behind(mpi, tmp_path):
+    job, seconds = fail(mpi, tmp_path, "cli: kill", 3)
+    assert seconds < SOON
+    mapped = set(re.findall(r"/dev/shm/mpich\S+", job.out))
+    assert mapped or mpi.is_open_mpi
+    assert not [name for name in mapped if Path(name).exists()]
 
 
 def test_a_rank_leaves_behind_pythons_back(each_mpi, tmp_path):

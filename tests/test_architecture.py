@@ -1,4 +1,4 @@
-"""The rooms of docs/architecture.md against the code: imports point down only, and only `cluster` moves bytes by MPI."""
+"""The rooms of docs/explanation/architecture.md against the code: imports point down only, and only `cluster` moves bytes by MPI."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ PACKAGE = ROOT / "mpicomp"
 # A module may import rooms of a smaller number, and its own.
 FLOORS = {
     "version": 0, "errors": 0, "_lazy": 0, "state": 0, "registry": 1, "kernels": 1, "wire": 2, "compressors": 3, "data": 3, "problems": 4,
-    "participation": 4, "mechanisms": 6, "oracles": 5, "optimizers": 5, "cluster": 6, "exchanges": 7, "methods": 8, "runtime": 9, "api": 9,
+    "participation": 4, "mechanisms": 6, "oracles": 5, "optimizers": 5, "cluster": 6, "exchanges": 7, "methods": 8, "runtime": 9,
+    "api": 10, "extend": 11,
     "console": 10, "experiments": 11, "cli": 12, "__main__": 13, "__init__": 13,
 }  # fmt: skip
 # The rooms of the experiments, likewise. They use the runtime through `experiments.runtime` alone.
@@ -98,6 +99,20 @@ def test_experiments_have_one_door_each_way(path):
         )
 
 
+@pytest.mark.parametrize(
+    "heading, floors", [("## The packages", FLOORS), ("`experiments`, whose own", EXPERIMENT_FLOORS)]
+)
+def test_the_page_shows_these_rooms_in_this_order(heading, floors):
+    """Every room stands in the picture of docs/explanation/architecture.md, none below one that it imports from."""
+    page = (ROOT / "docs/explanation/architecture.md").read_text()
+    picture = page[page.index(heading) :].split("```text\n")[1].split("```")[0]
+    shown = [name for line in picture.splitlines() for name in line[:25].split()]
+    hidden = {"runtime", "__init__"} if floors is EXPERIMENT_FLOORS else {"version", "_lazy", "__main__", "__init__"}
+    assert set(shown) | hidden == set(floors)
+    heights = [floors[name] for name in shown]
+    assert heights == sorted(heights, reverse=True), [f"{n} {floors[n]}" for n in shown]
+
+
 def test_no_modules_import_each_other():
     """Not even for types, and not inside functions."""
     names = {
@@ -121,7 +136,7 @@ def test_no_modules_import_each_other():
         visit(name, ())
 
 
-@pytest.mark.parametrize("module", ["mpicomp", "mpicomp.experiments.runtime"])
+@pytest.mark.parametrize("module", ["mpicomp", "mpicomp.extend", "mpicomp.experiments.runtime"])
 def test_names_loaded_when_first_used_are_those_that_type_checkers_see(module):
     loaded = importlib.import_module(module)
     block = next(n for n in ast.parse(Path(str(loaded.__file__)).read_text()).body if isinstance(n, ast.If))
@@ -141,7 +156,8 @@ def test_only_the_cluster_knows_mpi(path):
 
 def test_kernels_need_only_numpy_and_numba():
     allowed = {"numpy", "numba", "mpicomp", "__future__", "enum", "typing", "functools", "math", "collections"}
-    allowed |= {"os", "platform", "pathlib", "hashlib", "fcntl"}  # for the place of the cache
+    # for the cache and the choice of a form
+    allowed |= {"os", "platform", "pathlib", "hashlib", "fcntl", "warnings", "contextlib"}
     allowed |= {"llvmlite"}  # Numba's own, for instructions that Python has no word for
     for path in (PACKAGE / "kernels").glob("*.py"):
         assert {name.split(".")[0] for name in imports(path)} <= allowed, path

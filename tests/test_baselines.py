@@ -62,6 +62,7 @@ def rate(compressor: str, d: int, n: int) -> float:
 
 
 # ---- trajectories -------------------------------------------------------------------------------------------------------
+@pytest.mark.covering()
 @pytest.mark.parametrize("compressor", UNBIASED)
 @pytest.mark.parametrize(
     ("method", "trajectory"),
@@ -316,6 +317,7 @@ PROVED = [
 ]  # fmt: skip
 
 
+@pytest.mark.covering()
 @pytest.mark.parametrize("noise", [0.0, 0.5])
 @pytest.mark.parametrize(("method", "compressor", "options"), PROVED)
 def test_the_theorems_bound_holds(method, compressor, options, noise):

@@ -84,6 +84,7 @@ def test_the_bound_of_a_round_on_links():
 
 
 # ---- under an MPI launcher -----------------------------------------------------------------------------------------------
+@pytest.mark.full(reason="measures, and asserts little")
 @pytest.mark.process
 def test_bench_mpi(mpi):
     argv = ["-m", "mpicomp", "bench", "mpi", "--json", "--repeats", "4", "--size", "8", "--size", "5000"]
@@ -95,6 +96,7 @@ def test_bench_mpi(mpi):
         assert r["rate"] == pytest.approx(r["size"] / r["seconds"][0])
 
 
+@pytest.mark.full(reason="measures, and asserts little")
 @pytest.mark.process
 def test_bench_scaling_clients(mpi):
     argv = ["-m", "mpicomp", "bench", "scaling-clients", "--json", "--clients", "4", "--clients", "9"]
@@ -110,6 +112,7 @@ def test_bench_scaling_clients(mpi):
     assert many["each"] * 5 == pytest.approx(9 * many["beyond"] - 4 * few["beyond"]) and few["each"] == 0
 
 
+@pytest.mark.full(reason="three jobs for three messages")
 @pytest.mark.process
 def test_benchmarks_that_need_ranks_say_so(mpi):
     for name in ("mpi", "scaling-clients", "overhead"):
@@ -117,6 +120,7 @@ def test_benchmarks_that_need_ranks_say_so(mpi):
         assert job.code == 2 and f"bench {name} needs at least 2 ranks" in job.err and "Traceback" not in job.err
 
 
+@pytest.mark.full(reason="measures, and asserts little")
 @pytest.mark.process
 def test_bench_start(mpi):
     found = bench_start(Config(**SMALL), ranks=2, repeats=2)

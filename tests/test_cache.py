@@ -15,10 +15,11 @@ from conftest import ROOT
 from numba.core.errors import TypingError
 
 from mpicomp.compressors import compressors
+from mpicomp.compressors.base import example
 from mpicomp.kernels import cache as cache_module
 from mpicomp.kernels import njit
 from mpicomp.kernels.cache import cache_use
-from mpicomp.runtime.precompile import PRECISIONS, _example, _exercise
+from mpicomp.runtime.precompile import PRECISIONS, _exercise
 
 KERNELS = """
 import json, sys, time
@@ -87,9 +88,9 @@ def test_a_kernel_that_cannot_be_compiled_gives_the_lock_back():
 
 
 def test_every_compressor_can_be_warmed_up():
-    assert [_example(name).name for name in compressors] == list(compressors)
+    assert [example(name).name for name in compressors] == list(compressors)
     for dtype, wire in PRECISIONS:
-        _exercise(_example("sign"), dtype, wire)
+        _exercise(example("sign"), dtype, wire)
     called = {use.kernel for use in cache_use() if use.module == "mpicomp.compressors.sign"}
     assert {"_encode", "_encode_difference", "_encode_sum", "_decode"} <= called
 

@@ -8,10 +8,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from mpicomp.cli.show import experimental_notes
 from typer.testing import CliRunner
 
+import mpicomp as mc
 from mpicomp.cli import app
 from mpicomp.errors import ConfigError, DataError, UserError
+from mpicomp.methods import methods
 from mpicomp.version import __version__
 
 SMALL = [
@@ -168,3 +171,30 @@ def test_errors_that_all_ranks_see_are_printed_once(args, line):
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 2
     assert (done.stdout + done.stderr).count(line) == 1
+
+
+class TestExperimental:
+    """What stands on no theorem is marked in `list` and `theory`, and when a run takes the theory's step."""
+
+    def test_listed_with_the_reason(self):
+        text = invoke("list", "methods")
+        for name in ("ef14", "adaqs"):
+            assert f"{name} *" in text and f"* {name} is experimental: {methods[name].experimental}" in text
+        assert "ef21 *" not in text and "* ef21 " not in text
+        assert "experimental" not in invoke("list", "compressors")
+
+    def test_named_by_theory(self):
+        assert "'ef14' is experimental" in invoke("theory", *SMALL, "--method", "ef14", "--compressor", "topk:k=2")
+        assert "experimental" not in invoke("theory", *SMALL, "--method", "ef21", "--compressor", "topk:k=2")
+
+    @pytest.mark.parametrize(("step", "times"), [("theory*2", 1), ("0.01", 0)])
+    def test_said_once_when_a_run_takes_the_step(self, step, times):
+        options = ["--method", "ef14", "--compressor", "topk:k=2", "--step", step, "-q"]
+        result = CliRunner().invoke(app, ["run", *SMALL, *options], catch_exceptions=False)
+        assert result.exit_code == 0 and result.stderr.count("is experimental") == times
+
+    def test_a_compressor_may_be_experimental(self, monkeypatch):
+        monkeypatch.setattr(type(mc.compressor("topk:k=1")), "experimental", "no α is known", raising=False)
+        assert "* topk is experimental: no α is known" in invoke("list", "compressors")
+        notes = experimental_notes(mc.Config(method="ef21", compressor="topk:k=2"))
+        assert notes == ["compressor 'topk' is experimental: no α is known"]

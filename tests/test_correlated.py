@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import linalg
 
 import mpicomp as mc
 from mpicomp.compressors import Codec
-from mpicomp.compressors.lattice import Lattice
+from mpicomp.compressors.lattice import Lattice, largest_square
 from mpicomp.errors import ConfigError, TheoryError, WireError
 from mpicomp.experiments.study.estimation import mean_errors
 from mpicomp.kernels import hadamard
@@ -200,6 +201,7 @@ SPECS = [
 ]  # fmt: skip
 
 
+@pytest.mark.covering()
 @pytest.mark.parametrize("spec", SPECS)
 @pytest.mark.parametrize("similar", [True, False])
 def test_ab_inequality_and_theta(spec, similar):
@@ -354,6 +356,7 @@ def coded(data: np.ndarray, symbols: int) -> tuple[np.ndarray, int]:
     return buf, encode_symbols(data, scratch(symbols), buf, 5, len(buf))
 
 
+@pytest.mark.covering()
 @pytest.mark.parametrize("symbols", [2, 3, 16, 1000])
 @pytest.mark.parametrize("length", [1, 7, 4095, 70_000])
 def test_entropy_code(symbols, length):
@@ -378,7 +381,7 @@ def test_entropy_code(symbols, length):
 
 
 def ans_in_words(data: list[int], symbols: int) -> bytes:
-    """The layout of `docs/wire.md`, in Python's integers."""
+    """The layout of `docs/reference/wire.md`, in Python's integers."""
     N = len(data)
     L = min(N.bit_length(), 12)
     counts = [data.count(s) for s in range(symbols)]
@@ -550,6 +553,7 @@ def test_direct_needs_nothing_of_it():
     assert "agreed" not in DirectUplink.transmit.__code__.co_names
 
 
+@pytest.mark.covering()
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("strata", [1, 7, 100, 1 << 16])
 def test_two_levels_in_blocks_are_those_of_the_definition(dtype, strata):
@@ -568,6 +572,7 @@ def test_two_levels_in_blocks_are_those_of_the_definition(dtype, strata):
     assert np.array_equal(np.unpackbits(buf, bitorder="little"), expected) and 0.4 < expected.mean() < 0.6
 
 
+@pytest.mark.covering()
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("strata", [1, 7, 100, 1 << 16, 1 << 17])
 @pytest.mark.parametrize(
@@ -595,3 +600,23 @@ def test_many_levels_in_blocks_are_those_of_the_definition(lattice, strata, dtyp
         round_exactly(x, radius, levels, draws, element, expected)
         round_to_lattice(x, radius, levels, draws, element, codes, doubts)
         assert np.array_equal(codes, expected) and (size < count or len(set(expected)) >= min(lattice.symbols, 1000))
+
+
+# ---- the largest entry after a rotation -----------------------------------------------------------------------------
+@pytest.mark.parametrize(("vectors", "d"), [(1, 64), (1, 1024), (5, 256)])
+def test_the_bound_of_the_largest_entry(vectors, d):
+    """It is the least value over λ of the bound that it names, to the width of its grid, and rotated vectors stay below it."""
+    from scipy.optimize import minimize_scalar
+
+    def bound(rate):
+        return (np.log(vectors * d) - 0.5 * np.log(1 - 2 * rate)) / rate
+
+    found = largest_square(vectors, d)
+    assert 0 <= found - minimize_scalar(bound, bounds=(1e-3, 0.5 - 1e-6), method="bounded").fun < 0.02
+    x = RNG(0).standard_normal((vectors, d))
+    x[0] = 1.0  # and one whose rotation has a large entry more often than a Gaussian's
+    x /= np.linalg.norm(x, axis=1)[:, None]
+    matrix = linalg.hadamard(d) / np.sqrt(d)
+    signs = RNG(1).choice([-1.0, 1.0], (300, 1, d))
+    largest = d * (((signs * x) @ matrix.T) ** 2).max(axis=(1, 2))
+    assert largest.mean() < found

@@ -55,6 +55,7 @@ def random_bounds(codec: Codec, rng: np.random.Generator) -> np.ndarray:
     return np.concatenate([[0], inner, [codec.dim]])
 
 
+@pytest.mark.covering()
 @pytest.mark.parametrize("wire", ["float32", "float64"])
 @pytest.mark.parametrize("spec", CUT)
 def test_parts_decode_to_the_same_bits(spec, wire):
@@ -113,6 +114,7 @@ def _parts_of_one(codec: Codec, message: np.ndarray, client: int, bounds: np.nda
 
 
 # ---- slices -----------------------------------------------------------------------------------------------------------
+@pytest.mark.covering()
 @pytest.mark.parametrize("dim", [1, 39, 40, 41, 1000, 4096])
 @pytest.mark.parametrize("size", [1, 2, 5, 9])
 def test_slices(dim, size):
@@ -152,7 +154,7 @@ def test_every_method_by_slices(name):
     try:
         actual = iterate(name, LocalShardedExchange(6, 250, servers=4), {})
     except mc.ConfigError as refusal:
-        assert "--exchange p2p" in str(refusal)
+        assert "exchange='p2p'" in str(refusal)
         return
     assert actual == expected
 
@@ -173,7 +175,7 @@ def test_slices_fit_the_compressors_that_a_composition_names():
     exchange = warmup_exchange(ShardedExchange, config, QUADRATIC, composition, 3, np.arange(2))
     assert np.all(exchange.bounds == [0, 160, 240, 250])
     with pytest.raises(
-        mc.ConfigError, match=r"multiples of 80 coordinates, and the slices begin at \[0, 120, 200\].*--exchange p2p"
+        mc.ConfigError, match=r"multiples of 80 coordinates, and the slices begin at \[0, 120, 200\].*exchange='p2p'"
     ):
         Session(
             config, QUADRATIC, composition.parts(0.01), LocalShardedExchange(6, 250, servers=3, alignment=LEAST), 0.01
@@ -187,9 +189,9 @@ def test_a_difference_that_is_not_formed():
 
 
 @pytest.mark.parametrize(("options", "words"), [
-    ({"method": "diana", "compressor": "natural-dithering"}, "compressor 'natural-dithering'.*identity, cast, topk.*--exchange p2p"),
-    ({"method": "marina", "compressor": "cq:rotate=true"}, "cannot cut the messages of compressor 'cq:rotate=true'.*--exchange p2p"),
-    ({"method": "dcgd", "compressor": "qsgd:bits=4,entropy=true"}, "cannot cut the messages of compressor 'qsgd.*--exchange p2p"),
+    ({"method": "diana", "compressor": "natural-dithering"}, "compressor 'natural-dithering'.*identity, cast, topk.*exchange='p2p'"),
+    ({"method": "marina", "compressor": "cq:rotate=true"}, "cannot cut the messages of compressor 'cq:rotate=true'.*exchange='p2p'"),
+    ({"method": "dcgd", "compressor": "qsgd:bits=4,entropy=true"}, "cannot cut the messages of compressor 'qsgd.*exchange='p2p'"),
     ({"method": "ef21-p", "compressor": "topk:k=3"}, "the downlink compressor 'topk:k=3' looks at whole vectors"),
 ])  # fmt: skip
 def test_refusals(options, words):

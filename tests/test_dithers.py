@@ -80,6 +80,7 @@ def test_dithers_of_two_clients_are_independent():
 GRIDS = [(1, np.uint8), (7, np.uint8), (127, np.uint8), (7, np.uint16), (511, np.uint16), (32767, np.uint16)]
 
 
+@pytest.mark.covering(2)
 @pytest.mark.parametrize("levels, codes_dtype", GRIDS)
 @pytest.mark.parametrize("unit", [0.3, 1e-38, 1e-44, 3e34, 0.0])
 @pytest.mark.parametrize(
@@ -108,6 +109,19 @@ def test_grid(levels, codes_dtype, unit, dtype, wire, cut):
     assert np.abs(got).max() <= levels and (np.abs(got - q) <= doubtful).all() and doubtful.mean() < 0.05
     if unit > 0:
         assert got[3] == levels and got[4] == -levels
+
+
+@pytest.mark.parametrize("wire", ["float32", "float64"])
+@pytest.mark.parametrize("levels", [1, 3, 5, 127])
+def test_no_entry_is_above_the_last_level(levels, wire):
+    """The distance between levels is rounded up, so that the largest entry is at most `levels` of them."""
+    V = np.random.default_rng(levels).standard_normal((100, 40)).astype(wire)
+    codec, one = mc.compressor(f"qsgd:levels={levels},norm=max").bind(40, 1, np.dtype(wire)), np.zeros(1, np.int64)
+    buf = np.zeros(codec.max_nbytes, np.uint8)
+    for row, x in enumerate(V):
+        codec.encode(V, one + row, one, Keys(KEY, KEY), buf, 0, np.zeros(2, np.int64))
+        unit = float(buf[: np.dtype(wire).itemsize].view(wire)[0])
+        assert 0 <= unit * levels - float(np.abs(x).max()) <= 4 * levels * np.spacing(np.dtype(wire).type(unit))
 
 
 def test_the_grid_takes_a_nan_where_it_cuts():

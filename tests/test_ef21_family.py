@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -443,7 +444,8 @@ def test_clients_in_small_groups_give_the_same_bits(name, options, monkeypatch):
 def test_every_exchange_gives_the_same_bits(mpi, tmp_path):
     script = tmp_path / "family.py"
     script.write_text(SCRIPT)
-    job = mpi.run(3, [script], timeout=120, PYTHONPATH=str(Path(__file__).parent)).check()
+    path = f"{Path(__file__).parent}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
+    job = mpi.run(3, [script], timeout=120, PYTHONPATH=path).check()
     hashes = json.loads(job.out.splitlines()[-1])
     expected = {name: [mc.run(**everywhere(options)).summary["iterate_sha256"]] * 2 for name, options in EVERYWHERE}
     assert hashes == expected

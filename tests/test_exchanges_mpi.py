@@ -50,7 +50,16 @@ ONLY_HIERARCHICAL: list[dict[str, Any]] = [
 
 
 @pytest.mark.process
-@pytest.mark.parametrize(("ranks", "nodes", "which"), [(2, 1, "few"), (3, 1, "few"), (4, 4, "few"), (5, 2, "all")])
+@pytest.mark.parametrize(
+    ("ranks", "nodes", "which"),
+    [
+        (3, 1, "few"),
+        (4, 4, "few"),
+        (5, 2, "few"),
+        pytest.param(2, 1, "few", marks=pytest.mark.full(reason="another number of ranks")),
+        pytest.param(5, 2, "all", marks=pytest.mark.full(reason="every method in every exchange")),
+    ],
+)
 def test_the_same_bits(mpi, ranks, nodes, which):
     extra = ["-genv", "MPIR_CVAR_NUM_CLIQUES", str(nodes)] if nodes > 1 else []
     if extra and mpi.is_open_mpi:
@@ -86,6 +95,7 @@ def test_open_mpi_too(open_mpi):
     open_mpi.run(3, [__file__, "bits", "1", "few"], timeout=240).check()
 
 
+@pytest.mark.alone
 @pytest.mark.process
 def test_fewer_bytes_between_nodes(mpi):
     """Three nodes of two ranks: the interface of the server's node sends half of what it sends to every rank by itself."""
@@ -142,7 +152,7 @@ def refused(comm: Any, options: dict[str, Any]) -> None:
     try:
         mc.run(comm=comm, **options)
     except mc.ConfigError as error:
-        assert "--exchange sharded" in str(error) and "--exchange p2p" in str(error)
+        assert "exchange='sharded'" in str(error) and "exchange='p2p'" in str(error)
         return
     raise AssertionError(options)
 

@@ -139,7 +139,7 @@ def test_the_run_stops_in_the_round_of_the_first_nan(method, value, tmp_path):
     assert result.summary["diverged"]
     assert sum(1 for seen in rounds if seen) <= 1, "it went on after the round in which it diverged"
     assert result.history[-1]["round"] == result.summary["rounds"] < 40
-    assert "client 2 (rank 0" in result.summary["divergence"] and "--step" in result.summary["divergence"]
+    assert "client 2 (rank 0" in result.summary["divergence"] and "step='theory'" in result.summary["divergence"]
     (last, *_) = sorted(tmp_path.glob("checkpoints/round-*"), reverse=True)
     assert str(last) in result.summary["divergence"]
     with np.load(last / "rank-00000.npz") as shard:
@@ -188,7 +188,9 @@ def growing(**options):
 def test_a_loss_that_explodes_but_stays_finite(tmp_path):
     found = growing(out=str(tmp_path), checkpoint_every=7).summary
     assert found["diverged"] and found["rounds"] == 20 and np.isfinite(found["loss"])
-    assert "f has grown from 3 to" in found["divergence"] and "try a smaller --step" in found["divergence"]
+    assert (
+        "f has grown from 3 to" in found["divergence"] and "try a smaller step or step='theory'" in found["divergence"]
+    )
     assert found["divergence"].endswith(
         "round-000000007"
     )  # round 14's is later than the last good evaluation, of round 10

@@ -172,6 +172,7 @@ QUANTIZERS = (
 class TestPseudocode:
     T = 210
 
+    @pytest.mark.covering()
     @pytest.mark.parametrize("shape", SHAPES)
     @pytest.mark.parametrize("compressor", QUANTIZERS)
     def test_marina_with_quantizers(self, shape, compressor):
@@ -606,6 +607,7 @@ BOUNDED: list[dict[str, Any]] = [
 ]  # fmt: skip
 
 
+@pytest.mark.covering()
 @pytest.mark.parametrize("noise", [0.0, 1.0])
 @pytest.mark.parametrize("case", BOUNDED, ids=lambda case: " ".join(map(str, case.values())))
 def test_the_theorems_bound_holds(case, noise):

@@ -119,6 +119,7 @@ CONTRACTIVE = (
 )
 
 
+@pytest.mark.covering(2)
 @pytest.mark.parametrize("problem", list(PROBLEMS)[:3])
 @pytest.mark.parametrize("compressor", UNBIASED)
 @pytest.mark.parametrize("method", ["dcgd", "diana", "marina", "marina-p"])
@@ -127,6 +128,7 @@ def test_methods_for_unbiased_compressors(method, compressor, problem):
     compare(PROBLEMS[problem](), method, compressor, same_bits=compressor in EXACT, **options)
 
 
+@pytest.mark.covering(2)
 @pytest.mark.parametrize("problem", list(PROBLEMS)[:3])
 @pytest.mark.parametrize("compressor", CONTRACTIVE)
 @pytest.mark.parametrize("method", ["ef14", "ef21", "ef21-p"])

@@ -109,8 +109,16 @@ def from_server(comm: Any, compute: Callable[[], Any]) -> Any:
     return value
 
 
+# of each method one run or two, with shared, private and no randomness, both precisions, data and minibatches
+QUICK = {0, 3, 4, 6, 9, 11, 14, 16, 18, 21, 24}
+INDICES = [
+    index if index in QUICK else pytest.param(index, marks=pytest.mark.full(reason="a method that the quick lane has"))
+    for index in range(len(RUNS))
+]
+
+
 @pytest.mark.mpi(min_size=2)
-@pytest.mark.parametrize("index", range(len(RUNS)), ids=label)
+@pytest.mark.parametrize("index", INDICES, ids=label)
 def test_every_exchange_gives_the_same_bits(comm, index):
     options = options_of(index)
     alone = from_server(comm, lambda: observed(mc.run(**options)))
@@ -137,6 +145,7 @@ def test_message_bytes_follow_from_the_frames(comm, exchange):
         assert down["payload"] == 8 * rounds * d * workers and down["header"] == 16 * rounds * workers
         assert down["broadcast"] == rounds * (8 * d + 16)
         assert down["values_only"] == 8 * rounds * d * n
+        assert down["messages"] == rounds * workers and up["messages"] == rounds * n
 
 
 @pytest.mark.mpi(min_size=3)
@@ -285,9 +294,11 @@ class TestComm:
         assert handed(counted) == {"Isend": [1, 800]}
         if rank == 0:
             counted.send(np.zeros(7, np.uint8), 1, 2)
-            assert handed(counted) == {"Send": [1, 7]}
+            counted.send(np.zeros(5, np.uint8), 1, 2)
+            assert handed(counted) == {"Send": [2, 12]}
         elif rank == 1:
             assert counted.recv(np.zeros(9, np.uint8), 0, 2) == 7
+            assert counted.recv(np.zeros(9, np.uint8), 0, 2) == 5
             assert handed(counted) == {}
 
     def test_collectives(self, counted):
@@ -386,6 +397,7 @@ for index in range(len(RUNS)):
 """
 
 
+@pytest.mark.full(reason="twelve jobs; three ranks are in the quick lane")
 @pytest.mark.process
 def test_any_number_of_workers_gives_the_same_bits(mpi, tmp_path):
     """1, 2 and 4 workers, every method, against the run in this process; both exchanges with 2, one in turn with 1 and 4."""

@@ -174,6 +174,7 @@ def test_data_comes_from_the_directory_or_the_package(tmp_path):
         ExperimentRunner(tmp_path, ranks=1)
 
 
+@pytest.mark.full(reason="runs over MPI are compared with one process in test_mpi.py, too")
 @pytest.mark.process
 def test_runs_over_mpi_are_those_of_one_process(tmp_path, mpi):
     own = ExperimentRunner(tmp_path, ranks=3)

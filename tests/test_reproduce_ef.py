@@ -24,6 +24,7 @@ TINY = {
 }
 
 
+@pytest.mark.full(reason="whole experiments")
 @pytest.mark.process
 @pytest.mark.parametrize("name", TINY)
 def test_a_tiny_version_runs_to_its_verdicts_and_figures(name, tmp_path):

@@ -185,6 +185,7 @@ def test_configuration_of_the_lab() -> None:
     assert "PartitionName=lab Nodes=node[1-3] Default=YES MaxTime=60 State=UP OverSubscribe=NO" in lines
 
 
+@pytest.mark.full(reason="needs a SLURM of its own")
 @pytest.mark.process
 def test_a_slurm_for_one_command() -> None:
     """Its nodes are there, and its exit code is the command's."""

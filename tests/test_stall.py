@@ -74,6 +74,7 @@ def check(mpi, directory, how: str, *more: str):
     return job.err
 
 
+@pytest.mark.covering()
 @pytest.mark.parametrize("exchange", ["p2p", "collective"])
 def test_a_rank_that_sleeps(each_mpi, exchange, tmp_path):
     said = check(each_mpi, tmp_path, "sleep", exchange)
@@ -128,7 +129,10 @@ main()
 """
 
 
-@pytest.mark.parametrize("when", ["results", "finalize", "exit"])
+END = [pytest.param(when, marks=pytest.mark.full(reason="waits for the time limit")) for when in ("finalize", "exit")]
+
+
+@pytest.mark.parametrize("when", ["results", *END])
 def test_a_rank_that_is_stopped_at_the_end(each_mpi, when, tmp_path):
     (tmp_path / "ending.py").write_text(AT_THE_END)
     options = [
@@ -150,6 +154,7 @@ def test_a_rank_that_is_stopped_at_the_end(each_mpi, when, tmp_path):
     assert ("has been in the end, round 20" in job.err) == (when == "results")
 
 
+@pytest.mark.full(reason="waits for longer than the time limit")
 @pytest.mark.parametrize("how", ["compile", "checkpoint"])
 def test_what_is_slow_for_a_good_reason(mpi, how, tmp_path):
     assert "the run is over" in run(mpi, tmp_path, how).check().out

@@ -268,6 +268,7 @@ def test_count_and_dry_run_start_nothing(tmp_path):
         invoke("scale", str(tmp_path / "none.toml"))
 
 
+@pytest.mark.full(reason="a whole study, interrupted")
 @pytest.mark.process
 def test_a_study_runs_is_reported_and_survives_a_signal(tmp_path, mpi):
     text = FILE.replace("repetitions = 2", "repetitions = 1").replace('["topk:k=2", "natural"]', '"topk:k=2"')

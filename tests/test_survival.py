@@ -35,7 +35,7 @@ def test_the_last_option_of_a_command_line_counts():
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"on_failure": "restart"}, "--checkpoint-every R and --resume auto"),
+        ({"on_failure": "restart"}, "checkpoint_every=R and resume='auto' too"),
         ({"on_failure": "continue", "verify_bytes": True}, "a dead rank cannot tell"),
     ],
 )
@@ -50,7 +50,7 @@ def test_an_mpi_that_cannot_is_named_with_the_remedy():
     with pytest.raises(EnvironmentMismatch, match=r"mpirun --with-ft ulfm"):
         require(OPEN_MPI_SAYS, {})
     for library in (MPICH_SAYS, "Open MPI v4.1.4", "nobody knows"):
-        with pytest.raises(EnvironmentMismatch, match=r"Open MPI 5.*--on-failure restart"):
+        with pytest.raises(EnvironmentMismatch, match=r"Open MPI 5.*on_failure='restart'"):
             require(library, enabled)
     with pytest.raises(EnvironmentMismatch):
         check(None)

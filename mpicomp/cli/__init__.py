@@ -12,7 +12,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from ..errors import UserError, full_text
+from ..errors import UserError, full_text, option_wording
 from ..experiments.commands import attach
 from ..version import __version__
 from .doctor import doctor
@@ -57,23 +57,31 @@ def main() -> None:
     """Run the command line; errors that all ranks see are printed by one of them."""
     from ..cluster.environment import declared_rank
 
-    speaks = not declared_rank()
+    with option_wording():
+        code = _run(not declared_rank())
+    leave(code)
+
+
+def _run(speaks: bool) -> int:
+    """Run the command; its exit code. What all ranks see alike is printed where `speaks`."""
+    from ..cluster.process import own_process
+
     try:
-        code = app(standalone_mode=False) or 0
+        with own_process():
+            return app(standalone_mode=False) or 0
     except UserError as error:
         if speaks:
             print(f"mpicomp: {full_text(error)}", file=sys.stderr)
-        code = 2
+        return 2
     except typer.Abort:
-        code = 130
+        return 130
     except Exception as error:  # a usage error of the command line library has `show`; anything else is ours to see
         if not hasattr(error, "show"):
             _fall_loudly()
             raise
         if speaks:
             error.show()
-        code = getattr(error, "exit_code", 2)
-    leave(code)
+        return getattr(error, "exit_code", 2)
 
 
 def _fall_loudly() -> None:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-KINDS = ("methods", "compressors", "problems", "data")
+from ..console.options import Import
+
+KINDS = ("methods", "compressors", "uplinks", "downlinks", "optimizers", "exchanges", "problems", "data")
 
 
 def list_parts(
     kind: Annotated[
-        str | None, typer.Argument(help="methods, compressors, problems or data; all of them by default.")
+        str | None, typer.Argument(help=f"{', '.join(KINDS[:-1])} or data; all of them by default.")
     ] = None,
+    import_: Import = None,
 ) -> None:
-    """List methods, compressors (with their theory's constants and papers), problems and data sets."""
+    """List the parts that runs are made of: methods and compressors with their theory's constants and papers, and all others."""
     from ..errors import unknown
 
     if kind is not None and kind not in KINDS:
@@ -27,8 +30,9 @@ def _methods() -> None:
     from ..console.show import table
     from ..methods import methods
 
-    rows = [[n, m.summary, m.formulas, m.paper] for n in methods for m in [methods[n]]]
+    rows = [[_marked(n, m), m.summary, m.formulas, m.paper] for n in methods for m in [methods[n]]]
     table("Methods", ["name", "what it is", "theory", "paper"], rows, text=True)
+    _footnotes({n: methods[n] for n in methods})
 
 
 def _compressors() -> None:
@@ -39,8 +43,45 @@ def _compressors() -> None:
     for name in compressors:
         c = compressors[name]
         kind = "unbiased" if c.unbiased else "contractive" if c.contractive else "biased"
-        rows.append([_with_options(name, c), c.summary, kind, c.formulas, c.paper])
+        rows.append([_marked(_with_options(name, c), c), c.summary, kind, c.formulas, c.paper])
     table("Compressors", ["name", "what it is", "class", "theory", "paper"], rows, text=True)
+    _footnotes({name: compressors[name] for name in compressors})
+
+
+def _uplinks() -> None:
+    from ..mechanisms.base import uplinks
+
+    _parts("Uplinks, for --method custom --uplink", uplinks)
+
+
+def _downlinks() -> None:
+    from ..mechanisms.base import downlinks
+
+    _parts("Downlinks, for --method custom --downlink", downlinks)
+
+
+def _optimizers() -> None:
+    from ..optimizers import optimizers
+
+    _parts("Optimizers", optimizers)
+
+
+def _exchanges() -> None:
+    from ..console.show import table
+    from ..exchanges.base import exchanges
+
+    table("Exchanges", ["name", "what it is"], [[n, exchanges[n].summary] for n in exchanges], text=True)
+
+
+def _parts(title: str, registry: Any) -> None:
+    """Parts that have no summary of their own: the first line of their documentation is their formula."""
+    from ..console.show import table
+
+    rows = []
+    for name in registry:
+        lines = (registry[name].__doc__ or "").strip().splitlines()
+        rows.append([_with_options(name, registry[name]), lines[0] if lines else ""])
+    table(title, ["name", "what it is"], rows, text=True)
 
 
 def _problems() -> None:
@@ -68,6 +109,17 @@ def _data() -> None:
     )
 
 
+def _marked(text: str, part: Any) -> str:
+    """The text, with a mark where the part is experimental."""
+    return f"{text} *" if part.experimental else text
+
+
+def _footnotes(parts: dict[str, Any]) -> None:
+    for name, part in parts.items():
+        if part.experimental:
+            print(f"* {name} is experimental: {part.experimental}")
+
+
 def _with_options(name: str, cls: type) -> str:
     from ..registry import option_names
 
@@ -75,4 +127,7 @@ def _with_options(name: str, cls: type) -> str:
     return f"{name}:{','.join(o + '=' for o in options)}" if options else name
 
 
-_SHOW = {"methods": _methods, "compressors": _compressors, "problems": _problems, "data": _data}
+_SHOW = {
+    "methods": _methods, "compressors": _compressors, "uplinks": _uplinks, "downlinks": _downlinks, "optimizers": _optimizers,
+    "exchanges": _exchanges, "problems": _problems, "data": _data,
+}  # fmt: skip

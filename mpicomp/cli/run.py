@@ -20,7 +20,7 @@ def run(
 ) -> None:
     """Run one method on one problem; under mpirun or srun on all their ranks, else in this process."""
     from ..cluster.environment import declared_size
-    from ..console.show import Progress, show_byte_check, show_run
+    from ..console.show import Progress, experimental_notes, show_byte_check, show_run
     from ..runtime.control import EXIT_RESUME
     from ..runtime.loop import run as run_method
     from ..runtime.stall import limit_end
@@ -30,6 +30,9 @@ def run(
 
         require()
     comm = launched_world(config.exchange)
+    if config.step.startswith("theory") and (comm is None or comm.Get_rank() == 0):
+        for note in experimental_notes(config):
+            print(f"mpicomp: {note}", file=sys.stderr)
     progress = None if quiet else Progress(config)
     result = run_method(config, comm=comm, progress=progress)
     if progress is not None:

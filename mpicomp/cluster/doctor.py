@@ -73,10 +73,10 @@ def _mismatch(size: int) -> str | None:
 
 def examine_rank() -> dict[str, Any]:
     """This process: its host, the cores it may use, its settings of threads and its Numba cache."""
-    from .. import kernels  # noqa: F401  (sets the cache's place)
+    from ..kernels.cache import cache_directory
 
     cores = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
-    cache = Path(os.environ["NUMBA_CACHE_DIR"])
+    cache = cache_directory()
     return {
         "host": platform.node(),
         "binding": ranges(cores),

@@ -98,7 +98,7 @@ class Monitor:
         code = getattr(self._mpi, function)(*args)
         if code:
             raise EnvironmentMismatch(
-                f"--verify-bytes: {function} of this MPI answered {code}, so Open MPI's monitoring cannot be read (is its component "
+                f"«verify_bytes=True»: {function} of this MPI answered {code}, so Open MPI's monitoring cannot be read (is its component "
                 "excluded by an MCA option such as `--mca pml ob1`?); install a C compiler, for the PMPI library"
             )
 

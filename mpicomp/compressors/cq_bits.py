@@ -14,9 +14,9 @@ from ..kernels.status import BAD_PADDING, TRUNCATED
 
 
 @njit
-def radius_of(x: np.ndarray, use_max: bool, factor: float, lanes: np.ndarray, wire: np.ndarray) -> float:
+def radius_of(x: np.ndarray, use_max: bool, factor: float, partial_sums: np.ndarray, wire: np.ndarray) -> float:
     """The radius as a float64 that the wire dtype holds, rounded up; NaN where it is not finite."""
-    size = factor * (np.float64(abs(x[argmax_magnitude(x)])) if use_max else norm(x, 2, lanes))
+    size = factor * (np.float64(abs(x[argmax_magnitude(x)])) if use_max else norm(x, 2, partial_sums))
     r = wire.dtype.type(size)
     if np.float64(r) < size:
         r = wire.dtype.type(np.nextafter(r, wire.dtype.type(np.inf)))
@@ -26,7 +26,7 @@ def radius_of(x: np.ndarray, use_max: bool, factor: float, lanes: np.ndarray, wi
 @njit
 def encode_bits(
     V: np.ndarray, rows: np.ndarray, clients: np.ndarray, shared: np.uint64, private: np.uint64, buf: np.ndarray,
-    pos: int, tally: np.ndarray, wire: np.ndarray, use_max: bool, lanes: np.ndarray, common_radius: np.ndarray,
+    pos: int, tally: np.ndarray, wire: np.ndarray, use_max: bool, partial_sums: np.ndarray, common_radius: np.ndarray,
     order: np.ndarray, codes: np.ndarray, again: np.ndarray,
 ) -> int:  # fmt: skip
     """The encode kernel. `common_radius` holds the common radius, or nothing; `order` is scratch, shape (n,)."""
@@ -36,7 +36,7 @@ def encode_bits(
     for j in range(rows.shape[0]):
         x, key = V[rows[j]], client_key(private, clients[j])
         if head:
-            r = radius_of(x, use_max, 1.0, lanes, wire)
+            r = radius_of(x, use_max, 1.0, partial_sums, wire)
             buf[pos : pos + head].view(wire.dtype)[0] = r
         else:
             r = common_radius[0]
@@ -65,8 +65,8 @@ def _write_ends(
 @lean
 def decode_bits(
     buf: np.ndarray, pos: int, end: int, rows: np.ndarray, clients: np.ndarray, weights: np.ndarray, shared: np.uint64,
-    private: np.uint64, out: np.ndarray, wire: np.ndarray, use_max: bool, lanes: np.ndarray, common_radius: np.ndarray,
-    order: np.ndarray, codes: np.ndarray, again: np.ndarray,
+    private: np.uint64, out: np.ndarray, wire: np.ndarray, use_max: bool, partial_sums: np.ndarray,
+    common_radius: np.ndarray, order: np.ndarray, codes: np.ndarray, again: np.ndarray,
 ) -> int:  # fmt: skip
     """The decode kernel."""
     d, head = out.shape[1], 0 if common_radius.shape[0] else wire.itemsize

@@ -12,8 +12,8 @@ from ..errors import ConfigError
 from ..kernels import njit
 from ..kernels.bits import CHUNK, bit_length, pack, packed_nbytes, padding_is_zero, unpack
 from ..kernels.levels import unit_of
-from ..kernels.quantize import LANES
 from ..kernels.random import client_key, uniform32
+from ..kernels.sizes import PARTIAL_SUMS
 from ..kernels.status import BAD_PADDING, BAD_VALUE, TRUNCATED
 from .base import Compressor, compressors
 from .codec import Codec
@@ -60,7 +60,7 @@ class NaturalDithering(Compressor):
         max_nbytes = wire.itemsize + packed_nbytes(dim, width)
         if max_nbytes >= dim * wire.itemsize:
             return Identity().bind(dim, n_clients, wire)
-        scratch = np.empty(LANES), np.empty(CHUNK, np.uint16), np.empty(CHUNK, np.uint8)
+        scratch = np.empty(PARTIAL_SUMS), np.empty(CHUNK, np.uint16), np.empty(CHUNK, np.uint8)
         args = self.levels, width, self.norm == "max", *scratch
         return Codec(self, self.codec_id, dim, n_clients, wire, max_nbytes, _encode, _decode, args, fixed=True)
 
@@ -83,14 +83,14 @@ def round_to_powers(x: np.ndarray, norm: float, levels: int, key: np.uint64, fir
 @njit
 def _encode(
     V: np.ndarray, rows: np.ndarray, clients: np.ndarray, shared: np.uint64, private: np.uint64, buf: np.ndarray,
-    pos: int, tally: np.ndarray, wire: np.ndarray, levels: int, width: int, use_max: bool, lanes: np.ndarray,
+    pos: int, tally: np.ndarray, wire: np.ndarray, levels: int, width: int, use_max: bool, partial_sums: np.ndarray,
     codes: np.ndarray, top: np.ndarray,
 ) -> int:  # fmt: skip
     d = V.shape[1]
     nbytes = wire.itemsize + packed_nbytes(d, width)
     for j in range(rows.shape[0]):
         x, key = V[rows[j]], client_key(private, clients[j])
-        norm = unit_of(x, 1, use_max, lanes, wire)
+        norm = unit_of(x, 1, use_max, partial_sums, wire)
         buf[pos : pos + wire.itemsize].view(wire.dtype)[0] = norm
         for first in range(0, d, CHUNK):
             chunk = x[first : first + CHUNK]
@@ -108,8 +108,8 @@ def _encode(
 @njit
 def _decode(
     buf: np.ndarray, pos: int, end: int, rows: np.ndarray, clients: np.ndarray, weights: np.ndarray, shared: np.uint64,
-    private: np.uint64, out: np.ndarray, wire: np.ndarray, levels: Any, width: int, use_max: bool, lanes: np.ndarray,
-    codes: np.ndarray, top: np.ndarray,
+    private: np.uint64, out: np.ndarray, wire: np.ndarray, levels: Any, width: int, use_max: bool,
+    partial_sums: np.ndarray, codes: np.ndarray, top: np.ndarray,
 ) -> int:  # fmt: skip
     d = out.shape[1]
     for j in range(rows.shape[0]):

@@ -9,8 +9,8 @@ from ..errors import ConfigError
 from ..kernels import njit
 from ..kernels.bits import CHUNK, packed_nbytes
 from ..kernels.levels import add_levels, write_levels
-from ..kernels.quantize import LANES
 from ..kernels.random import client_key
+from ..kernels.sizes import PARTIAL_SUMS
 from ..kernels.status import BAD_VALUE, TRUNCATED
 from ..kernels.widths import LEAST, MOST, message_bits
 from .base import Compressor, compressors
@@ -63,7 +63,7 @@ class Dynamic(Compressor):
     codec_id = 32
     summary = "stochastic rounding, each message in a width of its own, 2 to 16 bits"
     formulas = "as qsgd with s = 2^(B−1) − 1"
-    paper = "Yan et al. 2021, DQ-SGD"
+    paper = "Yan, Huang, Lan and Song 2021, DQ-SGD"
     unbiased = True
 
     def __init__(self, bits: int = 4, norm: str = "max", bucket: int | None = None):
@@ -85,7 +85,7 @@ class Dynamic(Compressor):
         if max_nbytes >= dim * wire.itemsize:
             return Identity().bind(dim, n_clients, wire)
         widths = np.full(n_clients, self.bits, np.int64)
-        args = widths, bucket, use_max, np.empty(LANES), np.empty(CHUNK, np.uint16), np.empty(CHUNK, np.uint8)
+        args = widths, bucket, use_max, np.empty(PARTIAL_SUMS), np.empty(CHUNK, np.uint16), np.empty(CHUNK, np.uint8)
         codec = DynamicCodec(self, self.codec_id, dim, n_clients, wire, max_nbytes, _encode, _decode, args)
         codec.widths, codec.bucket, codec.use_max = widths, bucket, use_max
         return codec
@@ -114,15 +114,17 @@ def _overhead(d: int, bucket: int, itemsize: int) -> int:
 @njit
 def _encode(
     V: np.ndarray, rows: np.ndarray, clients: np.ndarray, shared: np.uint64, private: np.uint64, buf: np.ndarray,
-    pos: int, tally: np.ndarray, wire: np.ndarray, widths: np.ndarray, bucket: int, use_max: bool, lanes: np.ndarray,
-    codes: np.ndarray, top: np.ndarray,
+    pos: int, tally: np.ndarray, wire: np.ndarray, widths: np.ndarray, bucket: int, use_max: bool,
+    partial_sums: np.ndarray, codes: np.ndarray, top: np.ndarray,
 ) -> int:  # fmt: skip
     d, begin = V.shape[1], pos
     for j in range(rows.shape[0]):
         key, width = client_key(private, clients[j]), widths[clients[j] % widths.shape[0]]
         levels = (1 << (width - 1)) - 1
         buf[pos] = width
-        pos = write_levels(V[rows[j]], levels, width, bucket, use_max, key, buf, pos + 1, wire, lanes, codes, top)
+        pos = write_levels(
+            V[rows[j]], levels, width, bucket, use_max, key, buf, pos + 1, wire, partial_sums, codes, top
+        )
         tally[1] += d * width + 8 * _overhead(d, bucket, wire.itemsize)
     tally[0] += 8 * (pos - begin)
     return pos
@@ -132,7 +134,7 @@ def _encode(
 def _decode(
     buf: np.ndarray, pos: int, end: int, rows: np.ndarray, clients: np.ndarray, weights: np.ndarray, shared: np.uint64,
     private: np.uint64, out: np.ndarray, wire: np.ndarray, widths: np.ndarray, bucket: int, use_max: bool,
-    lanes: np.ndarray, codes: np.ndarray, top: np.ndarray,
+    partial_sums: np.ndarray, codes: np.ndarray, top: np.ndarray,
 ) -> int:  # fmt: skip
     for j in range(rows.shape[0]):
         if pos >= end:

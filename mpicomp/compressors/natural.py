@@ -7,9 +7,10 @@ from numpy.typing import DTypeLike
 
 from ..kernels import lean
 from ..kernels.bits import CHUNK, mantissa_of, pack_top, packed_nbytes, padding_is_zero, unpack_top
-from ..kernels.blocks import PAIR, powers_of_blocks, wide_powers_of_blocks
-from ..kernels.lanes import bits_of, float_of
+from ..kernels.blocks import powers_of_blocks, wide_powers_of_blocks
+from ..kernels.intrinsics import bits_of, float_of
 from ..kernels.random import client_key, dither32
+from ..kernels.sizes import PAIR
 from ..kernels.status import BAD_PADDING, TRUNCATED
 from .base import Compressor, compressors
 from .codec import Codec, cut_by_fields

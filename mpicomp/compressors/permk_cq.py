@@ -9,8 +9,8 @@ from ..errors import ConfigError
 from ..kernels import njit
 from ..kernels.bits import CHUNK, bit_length, packed_nbytes
 from ..kernels.lattice import PERMUTATION, SHIFTS, add_packed, write_rounded
-from ..kernels.quantize import LANES
 from ..kernels.random import below, bits64, client_key, permutation
+from ..kernels.sizes import PARTIAL_SUMS
 from ..kernels.status import TRUNCATED
 from .base import Compressor, compressors
 from .codec import Codec
@@ -26,14 +26,14 @@ _ROTATION = SHIFTS + 8
 class PermKCQ(Compressor):
     """C_i(x) = m Q(x restricted to the part of client i).
 
-    [d] is cut into m parts, each held by n/m clients with correlated thresholds. The combination is named in Panferov,
-    Demidovich, Rammal and Richtárik 2024; its definition there was not seen, this is the natural reading. Client i
-    holds part (σ(i) + r) mod m with a random permutation σ of the clients and a uniform rotation r; the h clients of a
-    part have thresholds in different strata of [0, 1), as in CQ. The radius is that of the client's part.
+    [d] is cut into m parts, each held by n/m clients with correlated thresholds. The combination is named in
+    Panferov, Demidovich, Rammal and Richtárik 2024; this definition of it is the project's own. Client i holds part
+    (σ(i) + r) mod m with a random permutation σ of the clients and a uniform rotation r; the h clients of a part have
+    thresholds in different strata of [0, 1), as in CQ. The radius is that of the client's part.
 
-    Constants [derived, tested], n = qm + s, b = ⌈d/m⌉, ω_b those of the quantizer for b coordinates: sparsification
-    alone is PermK's with m in place of min(d, n), κ = m(mq(q−1) + 2qs)/(n(n−1)): (A, B) = ((m−κ)/n + (m/n) ω_b, 1 −
-    κ), ω = m(1 + ω_b) − 1.
+    Constants derived here (docs/methods/correlated-quantization.md), n = qm + s, b = ⌈d/m⌉, ω_b those of the
+    quantizer for b coordinates: sparsification alone is PermK's with m in place of min(d, n), κ = m(mq(q−1) +
+    2qs)/(n(n−1)): (A, B) = ((m−κ)/n + (m/n) ω_b, 1 − κ), ω = m(1 + ω_b) − 1.
 
     Parameters
     ----------
@@ -48,8 +48,8 @@ class PermKCQ(Compressor):
 
     codec_id = 18
     summary = "PermK's partition, its values quantized with correlated thresholds"
-    formulas = "(A, B) = (1 + ω_b, 1), ω = n(1 + ω_b) − 1, ω_b = ⌈d/n⌉ − 1 for one bit"
-    paper = "named in Panferov, Demidovich, Rammal and Richtárik 2024"
+    formulas = "(A, B) = (1 + ω_b, 1), ω = n(1 + ω_b) − 1, ω_b = ⌈d/n⌉ − 1 for one bit [derived]"
+    paper = "the name: Panferov, Demidovich, Rammal and Richtárik 2024"
     unbiased = True
     shared_randomness = True
 
@@ -104,9 +104,9 @@ class PermKCQ(Compressor):
         if max_nbytes >= dim * wire.itemsize:
             return Identity().bind(dim, n_clients, wire)
         lattice = self.lattice.slope, *self.lattice.offset, self.lattice.symbols
-        lanes, order = np.empty(LANES), np.empty(n_clients, np.int64)
+        partial_sums, order = np.empty(PARTIAL_SUMS), np.empty(n_clients, np.int64)
         coding = width, np.empty(CHUNK, np.uint16), np.empty(CHUNK >> 3, np.uint8), np.empty(CHUNK, np.uint8)
-        args = m, self.norm == "max", lattice, lanes, order, coding
+        args = m, self.norm == "max", lattice, partial_sums, order, coding
         fixed = packed_nbytes(dim // m, width) == packed_nbytes(b, width)
         return Codec(self, self.codec_id, dim, n_clients, wire, max_nbytes, _encode, _decode, args, fixed=fixed)
 
@@ -124,7 +124,7 @@ def _place(client: int, m: int, d: int, rotation: int, order: np.ndarray) -> tup
 @njit
 def _encode(
     V: np.ndarray, rows: np.ndarray, clients: np.ndarray, shared: np.uint64, private: np.uint64, buf: np.ndarray,
-    pos: int, tally: np.ndarray, wire: np.ndarray, m: int, use_max: bool, lattice: tuple, lanes: np.ndarray,
+    pos: int, tally: np.ndarray, wire: np.ndarray, m: int, use_max: bool, lattice: tuple, partial_sums: np.ndarray,
     order: np.ndarray, coding: tuple,
 ) -> int:  # fmt: skip
     width, codes, doubts, top = coding
@@ -134,7 +134,7 @@ def _encode(
         begin = pos
         first, count, stratum, strata = _place(clients[j], m, V.shape[1], rotation, order)
         x, draws = V[rows[j], first : first + count], (shared, client_key(private, clients[j]), stratum, strata)
-        r = radius_of(x, use_max, 1.0, lanes, wire)
+        r = radius_of(x, use_max, 1.0, partial_sums, wire)
         buf[pos : pos + wire.itemsize].view(wire.dtype)[0] = r
         pos = write_rounded(x, r, lattice, draws, first, width, codes, doubts, top, buf, pos + wire.itemsize)
         tally[0] += 8 * (pos - begin)
@@ -145,8 +145,8 @@ def _encode(
 @njit
 def _decode(
     buf: np.ndarray, pos: int, end: int, rows: np.ndarray, clients: np.ndarray, weights: np.ndarray, shared: np.uint64,
-    private: np.uint64, out: np.ndarray, wire: np.ndarray, m: int, use_max: bool, lattice: tuple, lanes: np.ndarray,
-    order: np.ndarray, coding: tuple,
+    private: np.uint64, out: np.ndarray, wire: np.ndarray, m: int, use_max: bool, lattice: tuple,
+    partial_sums: np.ndarray, order: np.ndarray, coding: tuple,
 ) -> int:  # fmt: skip
     width, codes, _, top = coding
     permutation(bits64(shared, PERMUTATION), order)

@@ -12,8 +12,8 @@ from ..kernels import lean, njit
 from ..kernels.bits import CHUNK, bit_length, pack_all, packed_nbytes, unpack_all
 from ..kernels.entropy import MAX_SYMBOLS, read_fields, scratch, write_fields
 from ..kernels.levels import add_levels, write_levels
-from ..kernels.quantize import LANES
 from ..kernels.random import client_key
+from ..kernels.sizes import PARTIAL_SUMS
 from ..kernels.status import TRUNCATED
 from .base import Compressor, compressors
 from .codec import Codec, cut_by_fields
@@ -93,7 +93,7 @@ class QSGD(Compressor):
         max_nbytes = units + self.entropy + fields
         if max_nbytes >= dim * wire.itemsize:
             return Identity().bind(dim, n_clients, wire)
-        buffers = np.empty(LANES), np.empty(CHUNK, np.uint16), np.empty(CHUNK, np.uint8)
+        buffers = np.empty(PARTIAL_SUMS), np.empty(CHUNK, np.uint16), np.empty(CHUNK, np.uint8)
         args = self.s, width, bucket, self.norm == "max", *buffers
         if self.entropy:
             coding = np.empty(dim, np.uint16), np.empty(units + fields, np.uint8), scratch(2 * self.s + 1)
@@ -111,12 +111,12 @@ class QSGD(Compressor):
 def _encode(
     V: np.ndarray, rows: np.ndarray, clients: np.ndarray, shared: np.uint64, private: np.uint64, buf: np.ndarray,
     pos: int, tally: np.ndarray, wire: np.ndarray, levels: int, width: int, bucket: int, use_max: bool,
-    lanes: np.ndarray, codes: np.ndarray, top: np.ndarray,
+    partial_sums: np.ndarray, codes: np.ndarray, top: np.ndarray,
 ) -> int:  # fmt: skip
     d, begin = V.shape[1], pos
     for j in range(rows.shape[0]):
         key = client_key(private, clients[j])
-        pos = write_levels(V[rows[j]], levels, width, bucket, use_max, key, buf, pos, wire, lanes, codes, top)
+        pos = write_levels(V[rows[j]], levels, width, bucket, use_max, key, buf, pos, wire, partial_sums, codes, top)
     tally[0] += 8 * (pos - begin)
     tally[1] += (d * width + 8 * wire.itemsize * ((d + bucket - 1) // bucket)) * rows.shape[0]
     return pos
@@ -126,7 +126,7 @@ def _encode(
 def _decode(
     buf: np.ndarray, pos: int, end: int, rows: np.ndarray, clients: np.ndarray, weights: np.ndarray, shared: np.uint64,
     private: np.uint64, out: np.ndarray, wire: np.ndarray, levels: int, width: int, bucket: int, use_max: bool,
-    lanes: np.ndarray, codes: np.ndarray, top: np.ndarray,
+    partial_sums: np.ndarray, codes: np.ndarray, top: np.ndarray,
 ) -> int:  # fmt: skip
     for j in range(rows.shape[0]):
         pos = add_levels(buf, pos, end, out[rows[j]], weights[j], levels, width, bucket, wire, codes, top)
@@ -139,14 +139,14 @@ def _decode(
 def _encode_coded(
     V: np.ndarray, rows: np.ndarray, clients: np.ndarray, shared: np.uint64, private: np.uint64, buf: np.ndarray,
     pos: int, tally: np.ndarray, wire: np.ndarray, levels: int, width: int, bucket: int, use_max: bool,
-    lanes: np.ndarray, codes: np.ndarray, top: np.ndarray, coding: tuple,
+    partial_sums: np.ndarray, codes: np.ndarray, top: np.ndarray, coding: tuple,
 ) -> int:  # fmt: skip
     """As `_encode`, and then the packed fields are read back and coded."""
     (whole, plain, model), d, begin = coding, V.shape[1], pos
     units = plain.shape[0] - packed_nbytes(d, width)
     for j in range(rows.shape[0]):
         key = client_key(private, clients[j])
-        write_levels(V[rows[j]], levels, width, bucket, use_max, key, plain, 0, wire, lanes, codes, top)
+        write_levels(V[rows[j]], levels, width, bucket, use_max, key, plain, 0, wire, partial_sums, codes, top)
         unpack_all(plain, units, d, width, whole, top)
         buf[pos : pos + units] = plain[:units]
         pos = write_fields(whole, width, model, buf, pos + units, top)
@@ -159,7 +159,7 @@ def _encode_coded(
 def _decode_coded(
     buf: np.ndarray, pos: int, end: int, rows: np.ndarray, clients: np.ndarray, weights: np.ndarray, shared: np.uint64,
     private: np.uint64, out: np.ndarray, wire: np.ndarray, levels: int, width: int, bucket: int, use_max: bool,
-    lanes: np.ndarray, codes: np.ndarray, top: np.ndarray, coding: tuple,
+    partial_sums: np.ndarray, codes: np.ndarray, top: np.ndarray, coding: tuple,
 ) -> int:  # fmt: skip
     (whole, plain, model), d = coding, out.shape[1]
     units = plain.shape[0] - packed_nbytes(d, width)

@@ -8,7 +8,8 @@ from numpy.typing import DTypeLike
 from ..errors import ConfigError, TheoryError
 from ..kernels import lean
 from ..kernels.bits import CHUNK, packed_nbytes, padding_is_zero, unpack_top
-from ..kernels.quantize import LANES, write_signs
+from ..kernels.quantize import write_signs
+from ..kernels.sizes import PARTIAL_SUMS
 from ..kernels.status import BAD_PADDING, TRUNCATED
 from .base import Compressor, compressors
 from .codec import Codec, cut_by_fields
@@ -57,7 +58,7 @@ class Sign(Compressor):
         max_nbytes = head + packed_nbytes(dim, 1)
         if max_nbytes >= dim * wire.itemsize:
             return Identity().bind(dim, n_clients, wire)
-        args = _ORDERS[self.norm], np.empty(LANES), np.empty(CHUNK, np.uint8)
+        args = _ORDERS[self.norm], np.empty(PARTIAL_SUMS), np.empty(CHUNK, np.uint8)
         return Codec(
             self, self.codec_id, dim, n_clients, wire, max_nbytes, _encode, _decode, args, fixed=True,
             difference_kernel=_encode_difference, sum_kernel=_encode_sum, cutting=cut_by_fields(head, width=1, separable=head == 0),
@@ -72,47 +73,47 @@ def _scale_nbytes(order: int, itemsize: int) -> int:
 @lean
 def _encode(
     V: np.ndarray, rows: np.ndarray, clients: np.ndarray, shared: np.uint64, private: np.uint64, buf: np.ndarray,
-    pos: int, tally: np.ndarray, wire: np.ndarray, order: int, lanes: np.ndarray, negative: np.ndarray,
+    pos: int, tally: np.ndarray, wire: np.ndarray, order: int, partial_sums: np.ndarray, negative: np.ndarray,
 ) -> int:  # fmt: skip
     for j in range(rows.shape[0]):
-        pos = _write(V[rows[j]], None, None, buf, pos, tally, wire, order, lanes)
+        pos = _write(V[rows[j]], None, None, buf, pos, tally, wire, order, partial_sums)
     return pos
 
 
 @lean
 def _encode_difference(
     V: np.ndarray, state: np.ndarray, work: np.ndarray, rows: np.ndarray, clients: np.ndarray, shared: np.uint64,
-    private: np.uint64, buf: np.ndarray, pos: int, tally: np.ndarray, wire: np.ndarray, order: int, lanes: np.ndarray,
-    negative: np.ndarray,
+    private: np.uint64, buf: np.ndarray, pos: int, tally: np.ndarray, wire: np.ndarray, order: int,
+    partial_sums: np.ndarray, negative: np.ndarray,
 ) -> int:  # fmt: skip
     for j in range(rows.shape[0]):
-        pos = _write(V[rows[j]], state[rows[j]], None, buf, pos, tally, wire, order, lanes)
+        pos = _write(V[rows[j]], state[rows[j]], None, buf, pos, tally, wire, order, partial_sums)
     return pos
 
 
 @lean
 def _encode_sum(
     state: np.ndarray, V: np.ndarray, factor: float, rows: np.ndarray, clients: np.ndarray, shared: np.uint64,
-    private: np.uint64, buf: np.ndarray, pos: int, tally: np.ndarray, wire: np.ndarray, order: int, lanes: np.ndarray,
-    negative: np.ndarray,
+    private: np.uint64, buf: np.ndarray, pos: int, tally: np.ndarray, wire: np.ndarray, order: int,
+    partial_sums: np.ndarray, negative: np.ndarray,
 ) -> int:  # fmt: skip
     for j in range(rows.shape[0]):
-        pos = _write(state[rows[j]], V[rows[j]], state.dtype.type(factor), buf, pos, tally, wire, order, lanes)
+        pos = _write(state[rows[j]], V[rows[j]], state.dtype.type(factor), buf, pos, tally, wire, order, partial_sums)
     return pos
 
 
 @lean
 def _write(
     x: np.ndarray, other: np.ndarray | None, factor: float | None, buf: np.ndarray, pos: int, tally: np.ndarray,
-    wire: np.ndarray, order: int, lanes: np.ndarray,
+    wire: np.ndarray, order: int, partial_sums: np.ndarray,
 ) -> int:  # fmt: skip
     """The message of x, of x − other or of x + factor · other, which is left in x: see `write_signs`. Returns the position after it."""
     d, head = x.shape[0], _scale_nbytes(order, wire.itemsize)
     nbytes = head + packed_nbytes(d, 1)
-    lanes[:] = 0.0
-    write_signs(x, other, factor, order, lanes, buf, pos + head)
+    partial_sums[:] = 0.0
+    write_signs(x, other, factor, order, partial_sums, buf, pos + head)
     if order > 0:
-        scale = lanes.sum() / d
+        scale = partial_sums.sum() / d
         buf[pos : pos + head].view(wire.dtype)[0] = scale if order == 1 else np.sqrt(scale)
     tally[0] += 8 * nbytes
     tally[1] += 8 * head + d
@@ -122,7 +123,7 @@ def _write(
 @lean
 def _decode(
     buf: np.ndarray, pos: int, end: int, rows: np.ndarray, clients: np.ndarray, weights: np.ndarray, shared: np.uint64,
-    private: np.uint64, out: np.ndarray, wire: np.ndarray, order: int, lanes: np.ndarray, negative: np.ndarray,
+    private: np.uint64, out: np.ndarray, wire: np.ndarray, order: int, partial_sums: np.ndarray, negative: np.ndarray,
 ) -> int:  # fmt: skip
     d, head = out.shape[1], _scale_nbytes(order, wire.itemsize)
     for j in range(rows.shape[0]):

@@ -11,8 +11,9 @@ from ..errors import unknown
 from ..kernels import njit
 from ..kernels.bits import CHUNK
 from ..kernels.levels import TRITS, pack_trits, trits_nbytes, unit_of, unpack_trits
-from ..kernels.quantize import LANES, round_to_grid
+from ..kernels.quantize import round_to_grid
 from ..kernels.random import client_key
+from ..kernels.sizes import PARTIAL_SUMS
 from ..kernels.status import BAD_VALUE, TRUNCATED
 from .base import Compressor, compressors
 from .codec import Codec, cut_by_fields
@@ -60,7 +61,7 @@ class Ternary(Compressor):
         max_nbytes = wire.itemsize * own + trits_nbytes(dim)
         if max_nbytes >= dim * wire.itemsize:
             return Identity().bind(dim, n_clients, wire)
-        args = own, np.empty(LANES), np.empty(_CHUNK, np.uint8)
+        args = own, np.empty(PARTIAL_SUMS), np.empty(_CHUNK, np.uint8)
         return Codec(
             self, self.codec_id, dim, n_clients, wire, max_nbytes, _encode, _decode, args, fixed=True,
             cutting=cut_by_fields(wire.itemsize * own, 1, TRITS, alignment=8 * TRITS),
@@ -70,14 +71,14 @@ class Ternary(Compressor):
 @njit
 def _encode(
     V: np.ndarray, rows: np.ndarray, clients: np.ndarray, shared: np.uint64, private: np.uint64, buf: np.ndarray,
-    pos: int, tally: np.ndarray, wire: np.ndarray, own: bool, lanes: np.ndarray, codes: np.ndarray,
+    pos: int, tally: np.ndarray, wire: np.ndarray, own: bool, partial_sums: np.ndarray, codes: np.ndarray,
 ) -> int:  # fmt: skip
     d, begin = V.shape[1], pos
     for j in range(rows.shape[0]):
         x, key = V[rows[j]], client_key(private, clients[j])
         unit = wire.dtype.type(1)
         if own:
-            unit = unit_of(x, 1, True, lanes, wire)
+            unit = unit_of(x, 1, True, partial_sums, wire)
             buf[pos : pos + wire.itemsize].view(wire.dtype)[0] = unit
             pos += wire.itemsize
         for first in range(0, d, codes.shape[0]):
@@ -94,7 +95,7 @@ def _encode(
 @njit
 def _decode(
     buf: np.ndarray, pos: int, end: int, rows: np.ndarray, clients: np.ndarray, weights: np.ndarray, shared: np.uint64,
-    private: np.uint64, out: np.ndarray, wire: np.ndarray, own: bool, lanes: np.ndarray, codes: np.ndarray,
+    private: np.uint64, out: np.ndarray, wire: np.ndarray, own: bool, partial_sums: np.ndarray, codes: np.ndarray,
 ) -> int:  # fmt: skip
     d = out.shape[1]
     for j in range(rows.shape[0]):

@@ -18,7 +18,7 @@ from ..kernels.indices import (
     read_low_parts,
     write_indices,
 )
-from ..kernels.lanes import float_of
+from ..kernels.intrinsics import float_of
 from ..kernels.select import candidate_capacity, largest, largest_difference
 from ..kernels.status import BAD_COUNT, BAD_MODE, TRUNCATED
 from .base import Compressor, compressors, count_of

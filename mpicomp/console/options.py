@@ -6,11 +6,37 @@ import functools
 import inspect
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+if TYPE_CHECKING:
+    from mpi4py.MPI import Comm as MPIComm
+
 Option = typer.Option
+
+
+def _import(names: list[str] | None) -> list[str] | None:
+    """What `--import` does, in this process and in those that it starts."""
+    if not names:
+        return names
+    from ..runtime.imports import import_parts, pass_on, resolved
+
+    whole = [resolved(name) for name in names]
+    import_parts(whole)
+    pass_on(whole)
+    return whole
+
+
+Import = Annotated[
+    list[str] | None,
+    Option(
+        "--import",
+        metavar="FILE_OR_MODULE",
+        callback=_import,
+        help="Python file or module with parts of your own, imported first; may be given several times.",
+    ),
+]
 CUSTOM = ("uplink", "downlink", "smoothing")  # shorthands for --set method.uplink=... and so on
 
 
@@ -89,6 +115,7 @@ def _options(
     set_: Annotated[
         list[str] | None, Option("--set", metavar="KEY=VALUE", help="Any option, also problem.dim=100, method.p=0.1.")
     ] = None,
+    imports: Import = None,
 ) -> None:
     """The options of a run; `None` is what was not given."""
 
@@ -118,7 +145,7 @@ def with_run_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return wrapper
 
 
-def launched_world(exchange: str = "auto") -> Any:
+def launched_world(exchange: str = "auto") -> MPIComm | None:
     """The communicator of this job, checked against what the launcher declared; None in a process that nobody launched.
 
     Raises

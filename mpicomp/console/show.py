@@ -62,6 +62,19 @@ def table(title: str, header: list[str], rows: list[list[str]], text: bool = Fal
     console.print(f"[bold]{title}[/bold]", shown, sep="\n")
 
 
+def experimental_notes(config: Any) -> list[str]:
+    """A line for the configuration's method and each of its compressors whose theory is marked experimental."""
+    from ..compressors import compressors
+    from ..methods import methods
+
+    method = methods[config.method]
+    specs = [config.compressor or method.default_compressor, config.downlink_compressor]
+    reasons = {f"method {config.method!r}": method.experimental}
+    for name in (spec.partition(":")[0] for spec in specs if spec):
+        reasons[f"compressor {name!r}"] = compressors[name].experimental
+    return [f"{what} is experimental: {why}" for what, why in reasons.items() if why]
+
+
 _LEVELS = {"shared_memory": "in memory", "intra_node": "MPI, within nodes", "inter_node": "MPI, between nodes"}
 
 

@@ -12,9 +12,9 @@ from typing import NamedTuple
 import numpy as np
 
 from ..errors import ConfigError, unknown
+from ..kernels.dealing import deal_rows
 from ..kernels.random import Stream, derive, permutation
 from ..kernels.sparse import squared_norms
-from ..kernels.spread import spread
 from ..registry import parse_spec
 from .libsvm import SparseRows
 
@@ -108,7 +108,7 @@ def dirichlet(rows: SparseRows, clients: int, seed: int, beta: float = 0.5) -> P
 def heterogeneous(rows: SparseRows, clients: int, seed: int) -> Partition:
     """equal shares whose smoothness constants differ as much as a greedy search makes them
 
-    The split of Richtárik, Gasanov and Burlachenko 2024 (arXiv 2402.10774), as remembered; on phishing with n = 1000 it gives their L_var.
+    In the manner of Richtárik, Gasanov and Burlachenko 2024 (arXiv 2402.10774), whose L_var on phishing with n = 1000 it gives.
     The rows stand in increasing order of their own smoothness, which is proportional to ‖a‖²; client i = 1..n begins with row
     ⌊(i − ½)N/n⌋ of that order; every other row, in order, goes to the client with less than ⌊N/n⌋ rows for which the variance of the
     λ_max(A_iᵀA_i)/N_i, the L_i up to constants, becomes largest. What is left when all are full goes to the last client.
@@ -116,7 +116,7 @@ def heterogeneous(rows: SparseRows, clients: int, seed: int) -> Partition:
     order = np.argsort(squared_norms(rows.indptr, rows.values), kind="stable")
     owner = np.empty(len(order), np.int64)
     rank = int(np.clip(EIGENVECTORS_NBYTES // (8 * clients * rows.features), 1, EIGENVECTORS))
-    spread(rows.indptr, rows.indices, rows.values, order, clients, len(order) // clients, rows.features, rank, owner)
+    deal_rows(rows.indptr, rows.indices, rows.values, order, clients, len(order) // clients, rows.features, rank, owner)
     owner[owner < 0] = clients - 1
     return Partition(
         np.argsort(owner, kind="stable"), np.concatenate([[0], np.cumsum(np.bincount(owner, minlength=clients))])

@@ -95,12 +95,12 @@ class AllreduceExchange(MPIExchange):
         raise ConfigError(f"this method's server sends each client a message of its own, which {_REMEDY}")
 
 
-_REMEDY = "--exchange allreduce does not know; use p2p or collective"
+_REMEDY = "«exchange='allreduce'» does not know; use p2p or collective"
 
 
 def _only_dense(codec: Codec) -> None:
     if codec.codec_id != Identity.codec_id or codec.scale != 1.0:
         raise ConfigError(
-            f"--exchange allreduce sums dense vectors on the way, it cannot carry {codec.compressor.spec}; "
-            "use --method gd or --compressor identity, or another exchange"
+            f"«exchange='allreduce'» sums dense vectors on the way, it cannot carry {codec.compressor.spec}; "
+            "use «method='gd'» or «compressor='identity'», or another exchange"
         )

@@ -123,7 +123,7 @@ def frame_capacity(codec: Codec, messages: int = 1) -> int:
     if nbytes > MAX_FRAME_NBYTES:
         raise ConfigError(
             f"a frame of {messages} {codec.compressor.name} message(s) of dimension {codec.dim} may take {nbytes} bytes, more than "
-            f"MPI's limit of {MAX_FRAME_NBYTES}; use --wire-dtype float32, more workers, or --exchange p2p"
+            f"MPI's limit of {MAX_FRAME_NBYTES}; use «wire_dtype='float32'», more workers, or «exchange='p2p'»"
         )
     return nbytes
 

@@ -71,18 +71,18 @@ class Slicing(Exchange):
             inner = self.bounds[self.bounds < self.dim]
             if cutting is not None and not codec.whole and np.any(inner % cutting.alignment):
                 raise ConfigError(
-                    f"--exchange sharded: messages of {name!r} can be cut only at multiples of {cutting.alignment} coordinates, and "
-                    f"the slices begin at {inner.tolist()}; use another bucket, or --exchange p2p"
+                    f"«exchange='sharded'»: messages of {name!r} can be cut only at multiples of {cutting.alignment} coordinates, and "
+                    f"the slices begin at {inner.tolist()}; use another bucket, or «exchange='p2p'»"
                 )
             return
         if uplink:
             raise ConfigError(
-                f"--exchange sharded cannot cut the messages of compressor {name!r} into slices; it can with {_cut(False)}, "
-                "with most of their options; or use --exchange p2p"
+                f"«exchange='sharded'» cannot cut the messages of compressor {name!r} into slices; it can with {_cut(False)}, "
+                "with most of their options; or use «exchange='p2p'»"
             )
         raise ConfigError(
-            f"--exchange sharded: the downlink compressor {name!r} looks at whole vectors, of which each server has a slice; "
-            f"{_cut(True)} and sign:norm=unit go by slices; or use --exchange p2p"
+            f"«exchange='sharded'»: the downlink compressor {name!r} looks at whole vectors, of which each server has a slice; "
+            f"{_cut(True)} and sign:norm=unit go by slices; or use «exchange='p2p'»"
         )
 
     def slice_of(self, s: int) -> slice:
@@ -332,7 +332,7 @@ class ShardedExchange(Slicing, MPIExchange):
 class LocalShardedExchange(Slicing, LocalExchange):
     """One process that hosts everybody and serves every slice: it cuts and reads parts as `ShardedExchange` does, and sends nothing.
 
-    Rehearsals compile the kernels with it, and tests compare it with `LocalExchange` bit for bit.
+    The warm-up compiles the kernels with it, and tests compare it with `LocalExchange` bit for bit.
 
     Parameters
     ----------

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from ..compressors import compressors as compressors
     from ..compressors.codec import Difference as Difference
     from ..compressors.codec import Sum as Sum
+    from ..console.options import Import as Import
     from ..console.options import launched_world as launched_world
     from ..console.options import with_run_options as with_run_options
     from ..console.show import run_rows as run_rows
@@ -59,7 +60,6 @@ if TYPE_CHECKING:
     from ..kernels import lean as lean
     from ..kernels import njit as njit
     from ..kernels.bits import CHUNK as CHUNK
-    from ..kernels.blocks import PAIR as PAIR
     from ..kernels.blocks import ends_of_blocks as ends_of_blocks
     from ..kernels.blocks import powers_of_blocks as powers_of_blocks
     from ..kernels.cache import cache_use as cache_use
@@ -70,6 +70,7 @@ if TYPE_CHECKING:
     from ..kernels.quantize import round_to_grid as round_to_grid
     from ..kernels.random import uplink_keys as uplink_keys
     from ..kernels.select import max_magnitude as max_magnitude
+    from ..kernels.sizes import PAIR as PAIR
     from ..mechanisms.base import Link as Link
     from ..methods import methods as methods
     from ..methods.marina import cheapest_probability as cheapest_probability
@@ -110,20 +111,21 @@ else:
             "cluster.placement": ["Placement"],
             "compressors": ["Codec", "Compressor", "compressors"],
             "compressors.codec": ["Difference", "Sum"],
-            "console.options": ["launched_world", "with_run_options"],
+            "console.options": ["Import", "launched_world", "with_run_options"],
             "console.show": ["run_rows", "table"],
             "console.units": ["rate", "seconds", "size"],
             "data": ["DATA_SETS"],
             "errors": ["ConfigError", "DataError", "LabError", "MpicompError", "SlurmError", "UserError", "unknown"],
             "kernels": ["lean", "njit"],
             "kernels.bits": ["CHUNK"],
-            "kernels.blocks": ["PAIR", "ends_of_blocks", "powers_of_blocks"],
+            "kernels.blocks": ["ends_of_blocks", "powers_of_blocks"],
             "kernels.cache": ["cache_use"],
             "kernels.hadamard": ["transform"],
             "kernels.indices": ["choose_coding", "read_indices", "write_indices"],
             "kernels.quantize": ["round_to_grid"],
             "kernels.random": ["uplink_keys"],
             "kernels.select": ["max_magnitude"],
+            "kernels.sizes": ["PAIR"],
             "mechanisms.base": ["Link"],
             "methods": ["methods"],
             "methods.marina": ["cheapest_probability", "marina_step"],

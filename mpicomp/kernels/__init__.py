@@ -1,7 +1,8 @@
 """Numba kernels: pure functions of arrays and scalars. Nothing here knows of objects, MPI or compressors.
 
 Every kernel is compiled by `njit` below: cached on disk, without the GIL, without fast-math (sums keep their order, so that a
-run is the same bit for bit for any number of ranks), and with errors as NumPy has them.
+run is the same bit for bit for any number of ranks), and with errors as NumPy has them. The kernels of `intrinsics` and `blocks` have
+two forms: see `forms`.
 """
 
 from __future__ import annotations
@@ -9,31 +10,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
-from .cache import cache_directory, numba, shared
+import numba
 
-
-def _widen_vectors() -> None:
-    """Vectors of 512 bits where the processor has them and does not slow down for them (Intel since Ice Lake).
-
-    LLVM takes 256 bits for all of Intel's; the kernels are then up to 1.5 times slower. A user's own choice of features wins.
-    """
-    from numba.core.codegen import get_host_cpu_features  # Numba is to be imported after the cache's directory is named
-
-    config: Any = numba.config
-    if config.CPU_NAME is None and config.CPU_FEATURES is None:
-        features = get_host_cpu_features()
-        if "+avx512vbmi2" in features.split(","):
-            config.CPU_FEATURES = f"{features},-prefer-256-bit"
-
-
-_widen_vectors()
+from .cache import cache_directory, shared
+from .vectors import OPTIONS
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
 def njit(function: F) -> F:
     """Compile `function` when it is first called."""
-    return cast(F, shared(numba.njit(function, nogil=True, error_model="numpy")))
+    return cast(F, shared(numba.njit(function, nogil=True, error_model="numpy", **OPTIONS)))
 
 
 def lean(function: F) -> F:
@@ -43,7 +30,7 @@ def lean(function: F) -> F:
     numbers, where a bucket has five hundred. A lean kernel may call others and be called by them.
     """
     without: dict[str, Any] = {"_nrt": False}  # the option has no public name
-    return cast(F, shared(numba.njit(function, nogil=True, error_model="numpy", **without)))
+    return cast(F, shared(numba.njit(function, nogil=True, error_model="numpy", **without, **OPTIONS)))
 
 
 __all__ = ["cache_directory", "lean", "njit"]

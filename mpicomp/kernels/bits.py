@@ -15,7 +15,7 @@ from numba.extending import overload
 
 from . import lean
 from .blocks import nibbles_of_blocks
-from .lanes import load_word, nonzero_bytes, store_word
+from .intrinsics import load_word, nonzero_bytes, store_word
 
 CHUNK = 2048
 
@@ -123,7 +123,7 @@ def unpack(buf, pos, first, count, total, width, fields, top):
 def unpack_top(buf, pos, first, count, total, width, top):
     """Read back what `pack_top` wrote into `top`."""
     rest = width & 7
-    spread(buf, pos + (width >> 3) * total + ((first * rest) >> 3), packed_nbytes(count, rest), rest, top)
+    expand(buf, pos + (width >> 3) * total + ((first * rest) >> 3), packed_nbytes(count, rest), rest, top)
 
 
 @lean
@@ -197,7 +197,7 @@ def _squeeze_word(x, width):
 
 
 @lean
-def spread(buf, pos, nbytes, width, top):
+def expand(buf, pos, nbytes, width, top):
     """The inverse of `squeeze`."""
     packed = buf[pos : pos + nbytes]
     if width == 0:
@@ -226,11 +226,11 @@ def spread(buf, pos, nbytes, width, top):
         for i in range(whole * width, nbytes):
             top[8 * (i // width) + i % width] = packed[i]
         for g in range(groups):
-            store_word(top, 8 * g, _spread_word(load_word(top, 8 * g, np.uint64), np.uint64(width)))
+            store_word(top, 8 * g, _expand_word(load_word(top, 8 * g, np.uint64), np.uint64(width)))
 
 
 @lean
-def _spread_word(x, width):
+def _expand_word(x, width):
     one = np.uint64(1)
     halves = (one << (np.uint64(4) * width)) - one
     pairs = ((one << (width + width)) - one) * np.uint64(0x0000000100000001)

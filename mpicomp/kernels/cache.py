@@ -8,39 +8,52 @@ that misses a kernel waits for the lock, asleep, looks again, and finds what ano
 from __future__ import annotations
 
 import fcntl
+import functools
 import hashlib
 import os
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
+import numba
+from numba.core.caching import CompileResultCacheImpl, FunctionCache, NullCache, _CacheLocator
+from numba.core.compiler_lock import global_compiler_lock
+
+from . import forms
+
 
 def cache_directory() -> Path:
-    """Where compiled kernels are kept: a directory for each host and each state of the kernels' sources.
+    """Where compiled kernels are kept: NUMBA_CACHE_DIR where the user has set it, else a directory of ours.
 
-    Two hosts with different processors never write the same index. And Numba looks only at the file of the function that it loads:
-    where a kernel changes, those that call it in other files would go on with its old machine code. The nodes of a network lab have
-    host names of their own, but are one machine, which MPICOMP_CACHE_HOST names.
+    That is one for each host, each version of Numba, each form of the kernels (`forms`) and each state of their sources. Two hosts
+    with different processors never write the same index. And Numba looks only at the file of the function that it loads: where a kernel
+    changes, those that call it in other files would go on with its old machine code. The nodes of a network lab have host names of
+    their own, but are one machine, which MPICOMP_CACHE_HOST names.
     """
+    users = numba.config.CACHE_DIR  # type: ignore[attr-defined]
+    if users:
+        return Path(users)
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    checked = os.environ.get("NUMBA_BOUNDSCHECK", "")  # with array bounds checked it is other code
-    package, digest = Path(__file__).parent.parent, hashlib.sha256(checked.encode())
+    host = os.environ.get("MPICOMP_CACHE_HOST") or platform.node() or "host"
+    return base / "mpicomp" / "numba" / host / _digest(forms.form)
+
+
+@functools.cache
+def _digest(form: str) -> str:
+    """Of what a kernel's machine code depends on beside its own file and what Numba looks at."""
+    package, digest = Path(__file__).parent.parent, hashlib.sha256()
+    for part in (numba.__version__, form, str(_bounds_checked())):
+        digest.update(part.encode() + b"\0")
     for path in sorted([*package.glob("kernels/*.py"), *package.glob("compressors/*.py")]):
         digest.update(path.read_bytes())
-    host = os.environ.get("MPICOMP_CACHE_HOST") or platform.node() or "host"
-    return base / "mpicomp" / "numba" / host / digest.hexdigest()[:16]
+    return digest.hexdigest()[:16]
 
 
-# Numba reads the variable when it is first imported. A user's own setting wins.
-os.environ.setdefault("NUMBA_CACHE_DIR", str(cache_directory()))
-
-import numba  # noqa: E402
-from numba.core.caching import FunctionCache  # noqa: E402
-from numba.core.compiler_lock import global_compiler_lock  # noqa: E402
-
-if not numba.config.CACHE_DIR:  # type: ignore[attr-defined]
-    numba.config.CACHE_DIR = os.environ["NUMBA_CACHE_DIR"]  # type: ignore[attr-defined]
+def _bounds_checked() -> bool:
+    """NUMBA_BOUNDSCHECK: with array bounds checked it is other code, which Numba's own index does not tell apart."""
+    return bool(numba.config.BOUNDSCHECK)  # type: ignore[attr-defined]
 
 
 class _Lock:
@@ -56,7 +69,7 @@ class _Lock:
         if self.depth > 1:
             return
         try:
-            directory = Path(numba.config.CACHE_DIR)  # type: ignore[attr-defined]
+            directory = cache_directory()
             directory.mkdir(parents=True, exist_ok=True)
             self._file = open(directory / "compiling.lock", "w")  # noqa: SIM115 - closed in release
         except OSError:
@@ -72,11 +85,68 @@ class _Lock:
 
 
 _lock = _Lock()
+
+
+@contextmanager
+def compiling() -> Iterator[None]:
+    """Alone among the processes that use the cache."""
+    with global_compiler_lock:
+        depth = _lock.depth
+        _lock.acquire()
+        try:
+            yield
+        finally:
+            _lock.release_to(depth)
+
+
 _kernels: list[Any] = []
+
+
+class _Locator(_CacheLocator):
+    """A kernel's files in `cache_directory`. Numba's own locators would look at settings that are for everybody's kernels."""
+
+    def __init__(self, py_func: Any, py_file: str):
+        self._py_file, self._line = py_file, py_func.__code__.co_firstlineno
+        self._path = cache_directory() / self.get_suitable_cache_subpath(py_file)
+
+    @classmethod
+    def from_function(cls, py_func: Any, py_file: str) -> _Locator | None:
+        """None where the kernel has no source file, or the directory cannot be written."""
+        locator = cls(py_func, py_file)
+        return locator if os.path.exists(py_file) and _can_be_written(locator._path) else None
+
+    def get_cache_path(self) -> str:
+        return str(self._path)
+
+    def get_source_stamp(self) -> str:
+        return _stamp(self._py_file, os.stat(self._py_file).st_mtime_ns)
+
+    def get_disambiguator(self) -> str:
+        return str(self._line)
+
+
+@functools.cache
+def _can_be_written(directory: Path) -> bool:
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return False
+    return os.access(directory, os.W_OK | os.X_OK)
+
+
+@functools.cache
+def _stamp(path: str, changed: int) -> str:
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+class _Implementation(CompileResultCacheImpl):
+    _locator_classes = [_Locator]  # noqa: RUF012 - Numba's name for it
 
 
 class _SharedCache(FunctionCache):
     """Numba's cache, which takes the lock before it says that a kernel is not there. `shared` gives it back."""
+
+    _impl_class = _Implementation
 
     def load_overload(self, sig, target_context):
         found = super().load_overload(sig, target_context)
@@ -84,6 +154,16 @@ class _SharedCache(FunctionCache):
             _lock.acquire()
             found = super().load_overload(sig, target_context)
         return found
+
+    def _index_key(self, sig, codegen):  # for a directory of the user's, whose name says nothing of these
+        return (*super()._index_key(sig, codegen), forms.form, _bounds_checked())
+
+
+def _cache_of(py_func: Any) -> Any:
+    try:
+        return _SharedCache(py_func)
+    except RuntimeError:  # no place for it
+        return NullCache()
 
 
 def shared(kernel: Any) -> Any:
@@ -98,7 +178,7 @@ def shared(kernel: Any) -> Any:
             try:
                 if not cached:
                     cached = True
-                    kernel._cache = _SharedCache(kernel.py_func)
+                    kernel._cache = _cache_of(kernel.py_func)
                 return plain(sig)
             finally:
                 _lock.release_to(depth)

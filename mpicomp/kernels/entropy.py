@@ -5,7 +5,7 @@ variant with ranges), and Giesen 2014, "Interleaved entropy coders". A symbol of
 into 2^L ⌊x/f⌋ + x mod f + (the sum of the frequencies of smaller symbols), after 32 bits have left x where the result would be too large.
 Where much is to be said there are four states, which take turns, so that the processor works on several symbols at once.
 
-The code is the frequencies, the states, and the 32-bit words in the order in which the decoder takes them; `docs/wire.md` has the layout.
+The code is the frequencies, the states, and the 32-bit words in the order in which the decoder takes them: `docs/reference/wire.md`.
 The decoder needs no length: it reads the bytes that the encoder wrote, and ends with the states that the encoder began with.
 """
 
@@ -15,22 +15,22 @@ import numpy as np
 
 from . import lean
 from .bits import bit_length, pack_all, packed_nbytes, padding_is_zero, unpack_all
-from .lanes import load_word, store_word, trailing_zeros
+from .intrinsics import load_word, store_word, trailing_zeros
 from .levels import any_above
 from .status import BAD_MODE, BAD_PADDING, BAD_VALUE, TRUNCATED
 
 MAX_SYMBOLS = 1024
 _PACKED, _CODED = 0, 1  # what a byte before the fields of a message says of them
 _MAX_PRECISION = 12  # frequencies are out of 2 to this power at most
-_LANES = 4  # states, where there are many symbols, of which one that is not the most frequent one counts as _RARE
+_INTERLEAVED = 4  # states, where there are many symbols, of which one that is not the most frequent one counts as _RARE
 _LONG, _RARE = 1 << 16, 128
 _FIRST, _WORD = np.uint64(1 << 32), np.uint64(32)
 
 
 def scratch(symbols: int) -> tuple[np.ndarray, ...]:
     """What both coders work in, for so many different symbols: counts, (frequencies, first places), symbols of the places, states."""
-    counts, spans = np.empty((_LANES, symbols), np.int64), np.empty((2, symbols), np.uint64)
-    return counts, spans, np.empty(1 << _MAX_PRECISION, np.uint16), np.empty(_LANES, np.uint64)
+    counts, spans = np.empty((_INTERLEAVED, symbols), np.int64), np.empty((2, symbols), np.uint64)
+    return counts, spans, np.empty(1 << _MAX_PRECISION, np.uint16), np.empty(_INTERLEAVED, np.uint64)
 
 
 @lean
@@ -73,7 +73,7 @@ def _states(freq, length):
     total, most = 1 << _precision(length), np.uint64(0)
     for f in freq:
         most = max(most, f)
-    return _LANES if length * (total + _RARE * (total - np.int64(most))) >= total * _LONG else 1
+    return _INTERLEAVED if length * (total + _RARE * (total - np.int64(most))) >= total * _LONG else 1
 
 
 @lean
@@ -103,8 +103,8 @@ def encode_symbols(symbols, model, buf, pos, stop):
             x >>= _WORD
         share = x // f
         states[i & mask] = (share << precision) + (x - share * f) + begin[symbols[i]]
-    for lane in range(mask + 1):
-        store_word(buf, head + 8 * lane, states[lane])
+    for k in range(mask + 1):
+        store_word(buf, head + 8 * k, states[k])
     for at in range(0, stop - last, 4):
         store_word(buf, first + at, load_word(buf, last + at, np.uint32))
     return first + stop - last
@@ -121,10 +121,10 @@ def decode_symbols(buf, pos, end, model, symbols):
     mask = _states(spans[0], length) - 1
     if pos + 8 * (mask + 1) > end:
         return TRUNCATED
-    for lane in range(mask + 1):
-        states[lane] = load_word(buf, pos, np.uint64)
+    for k in range(mask + 1):
+        states[k] = load_word(buf, pos, np.uint64)
         pos += 8
-        if states[lane] < _FIRST:
+        if states[k] < _FIRST:
             return BAD_VALUE
     freq, begin, low = spans[0], spans[1], (np.uint64(1) << precision) - np.uint64(1)
     for symbol in range(freq.shape[0]):
@@ -141,8 +141,8 @@ def decode_symbols(buf, pos, end, model, symbols):
             x = (x << _WORD) | np.uint64(load_word(buf, pos, np.uint32))
             pos += 4
         states[i & mask] = x
-    for lane in range(mask + 1):
-        if states[lane] != _FIRST:
+    for k in range(mask + 1):
+        if states[k] != _FIRST:
             return BAD_VALUE
     return pos
 
@@ -152,8 +152,8 @@ def _count(symbols, counts):
     """counts[0, s]: how often s occurs. Neighbours are counted in different rows: a count that has just been written is slow to read."""
     counts[:] = 0
     for i in range(symbols.shape[0]):
-        counts[i & (_LANES - 1), symbols[i]] += 1
-    for row in range(1, _LANES):
+        counts[i & (_INTERLEAVED - 1), symbols[i]] += 1
+    for row in range(1, _INTERLEAVED):
         for s in range(counts.shape[1]):
             counts[0, s] += counts[row, s]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from . import lean
-from .lanes import add32, bits_of, float_of, sub32
+from .intrinsics import add32, bits_of, float_of, sub32
 
 _SIGN, _MAGNITUDE, _INFINITY = np.uint32(0x80000000), np.uint32(0x7FFFFFFF), np.uint32(255 << 23)
 _REBASE = np.uint32(112 << 23)  # between the exponents of float32 and half precision

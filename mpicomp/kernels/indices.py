@@ -15,7 +15,7 @@ import numpy as np
 
 from . import njit
 from .bits import bit_length, pack_all, packed_nbytes, padding_is_zero, unpack_all
-from .lanes import fetch_entry, load_word, ones, store_word, trailing_zeros
+from .intrinsics import fetch_entry, load_word, ones, store_word, trailing_zeros
 from .status import BAD_INDEX, BAD_PADDING, TRUNCATED
 
 FIXED = 32  # index coding "fixed width"; 0 to 31 are the low widths l of gaps

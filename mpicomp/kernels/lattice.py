@@ -13,10 +13,11 @@ import numpy as np
 
 from . import lean
 from .bits import CHUNK, pack, pack_top, packed_nbytes, padding_is_zero, unpack
-from .blocks import BLOCK, PAIR, ends_of_blocks, lattice_of_blocks
-from .lanes import load_word
+from .blocks import ends_of_blocks, lattice_of_blocks
+from .intrinsics import load_word
 from .levels import any_above
 from .random import bits32, bits64, dither32, fraction32
+from .sizes import BLOCK, PAIR
 from .status import BAD_PADDING, BAD_VALUE, TRUNCATED
 
 # What the keys are mixed with; part of the format.

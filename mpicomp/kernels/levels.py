@@ -6,7 +6,7 @@ import numpy as np
 
 from . import lean
 from .bits import CHUNK, pack, pack_top, packed_nbytes, padding_is_zero, unpack
-from .lanes import next_above
+from .intrinsics import next_above
 from .quantize import norm, round_to_grid
 from .select import max_magnitude
 from .status import BAD_PADDING, BAD_VALUE, TRUNCATED
@@ -15,9 +15,9 @@ TRITS = 5  # in a byte: 3⁵ = 243
 
 
 @lean
-def unit_of(x, levels, use_max, lanes, wire):
+def unit_of(x, levels, use_max, partial_sums, wire):
     """‖x‖/s, the distance between levels, in the wire dtype and rounded up, so that no entry is above level s; NaN if not finite."""
-    return _unit(np.float64(max_magnitude(x)) if use_max else norm(x, 2, lanes), levels, wire)
+    return _unit(np.float64(max_magnitude(x)) if use_max else norm(x, 2, partial_sums), levels, wire)
 
 
 @lean
@@ -34,17 +34,17 @@ def _largest_of(x, start, stop):  # the slice is taken here: one that is passed 
 
 
 @lean
-def _length_of(x, start, stop, lanes):
-    return norm(x[start:stop], 2, lanes)
+def _length_of(x, start, stop, partial_sums):
+    return norm(x[start:stop], 2, partial_sums)
 
 
 @lean
-def write_levels(x, levels, width, bucket, use_max, key, buf, pos, wire, lanes, codes, top):
+def write_levels(x, levels, width, bucket, use_max, key, buf, pos, wire, partial_sums, codes, top):
     """Write the units of all buckets of x, and its entries as fields of `width` bits; returns the position after them.
 
     Parameters
     ----------
-    lanes : scratch, float64, shape (LANES,); codes : scratch, uint16, shape (CHUNK,); top : scratch, uint8, shape (CHUNK,).
+    partial_sums : scratch, float64, shape (PARTIAL_SUMS,); codes : scratch, uint16, shape (CHUNK,); top : scratch, uint8, shape (CHUNK,).
     """
     d, cut = (
         x.shape[0],
@@ -60,7 +60,7 @@ def write_levels(x, levels, width, bucket, use_max, key, buf, pos, wire, lanes, 
             stop = min((b + 1) * bucket, last)
             if start == b * bucket:  # now, so that the bucket is still in the cache when it is rounded
                 end = min(start + bucket, d)
-                size = _largest_of(x, start, end) if use_max else _length_of(x, start, end, lanes)
+                size = _largest_of(x, start, end) if use_max else _length_of(x, start, end, partial_sums)
                 units[b] = _unit(size, levels, wire)
             if width == 8:
                 _write_codes(x, start, stop, units[b], levels, key, buf, pos + start, cut)

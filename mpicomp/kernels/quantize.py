@@ -6,43 +6,43 @@ import numpy as np
 
 from . import lean
 from .bits import bit_length, packed_nbytes
-from .blocks import PAIR, levels_of_blocks
-from .lanes import LANES, add_absolute_blocks, add_square_blocks, signs_of_blocks
+from .blocks import add_absolute_blocks, add_square_blocks, levels_of_blocks, signs_of_blocks
 from .random import dither32
+from .sizes import PAIR, PARTIAL_SUMS
 
 
 @lean
-def add_magnitudes(x, order, lanes):
-    """Add |x_j| (order 1) or x_j² (order 2) to partial sums: lane l takes j = l, l + LANES, ... (float64, (LANES,)).
+def add_magnitudes(x, order, partial_sums):
+    """Add |x_j| (order 1) or x_j² (order 2) to partial sums: number l takes j = l, l + PARTIAL_SUMS, ... (float64, (PARTIAL_SUMS,)).
 
     Many sums instead of one let the processor add several numbers at once, in an order that does not depend on which processor.
     """
-    blocks = x.shape[0] // LANES
-    whole = blocks * LANES
+    blocks = x.shape[0] // PARTIAL_SUMS
+    whole = blocks * PARTIAL_SUMS
     if order == 1:
-        add_absolute_blocks(x, None, None, blocks, lanes, None, 0)
+        add_absolute_blocks(x, None, None, blocks, partial_sums, None, 0)
     else:
-        add_square_blocks(x, None, None, blocks, lanes, None, 0)
+        add_square_blocks(x, None, None, blocks, partial_sums, None, 0)
     for j in range(whole, x.shape[0]):
         magnitude = np.float64(abs(x[j]))
-        lanes[j - whole] += magnitude if order == 1 else magnitude * magnitude
+        partial_sums[j - whole] += magnitude if order == 1 else magnitude * magnitude
 
 
 @lean
-def write_signs(x, other, factor, order, lanes, buf, pos):
+def write_signs(x, other, factor, order, partial_sums, buf, pos):
     """Whether x_j < 0, one bit each, in `buf` from byte `pos` on; and `add_magnitudes` in the same pass (nothing for order 0).
 
     Where `other` is an array and not None, x − other takes the place of x; where `factor` is a number of its dtype, too, x becomes
     x + factor · other, the product rounded before it is added.
     """
-    blocks = x.shape[0] // LANES
-    whole = blocks * LANES
+    blocks = x.shape[0] // PARTIAL_SUMS
+    whole = blocks * PARTIAL_SUMS
     if order == 0:
-        signs_of_blocks(x, other, factor, blocks, lanes, buf, pos)
+        signs_of_blocks(x, other, factor, blocks, partial_sums, buf, pos)
     elif order == 1:
-        add_absolute_blocks(x, other, factor, blocks, lanes, buf, pos)
+        add_absolute_blocks(x, other, factor, blocks, partial_sums, buf, pos)
     else:
-        add_square_blocks(x, other, factor, blocks, lanes, buf, pos)
+        add_square_blocks(x, other, factor, blocks, partial_sums, buf, pos)
     buf[pos + (whole >> 3) : pos + packed_nbytes(x.shape[0], 1)] = 0
     for j in range(whole, x.shape[0]):
         if factor is not None:
@@ -50,16 +50,16 @@ def write_signs(x, other, factor, order, lanes, buf, pos):
         value = x[j] if other is None or factor is not None else x[j] - other[j]
         magnitude = np.float64(abs(value))
         if order > 0:
-            lanes[j - whole] += magnitude if order == 1 else magnitude * magnitude
+            partial_sums[j - whole] += magnitude if order == 1 else magnitude * magnitude
         buf[pos + (j >> 3)] |= np.uint8(value < 0) << np.uint8(j & 7)
 
 
 @lean
-def norm(x, order, lanes):
+def norm(x, order, partial_sums):
     """‖x‖₁ (order 1) or ‖x‖₂ (order 2) as a float64; NaN or infinity where an entry is."""
-    lanes[:] = 0.0
-    add_magnitudes(x, order, lanes)
-    total = lanes.sum()
+    partial_sums[:] = 0.0
+    add_magnitudes(x, order, partial_sums)
+    total = partial_sums.sum()
     return total if order == 1 else np.sqrt(total)
 
 

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from . import njit
-from .lanes import add32, exchanged32, mul32, xorshift32
+from .intrinsics import add32, exchanged32, mul32, xorshift32
 
 _GAMMA = np.uint32(0x9E3779B9)  # 2**32 / golden ratio
 

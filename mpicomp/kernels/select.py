@@ -10,7 +10,8 @@ import numpy as np
 
 from . import lean, njit
 from .bits import bit_length, unsigned
-from .lanes import AHEAD, PIECE, bits_of, fetch, float_of, load_word, nonzero_bytes, store_word, trailing_zeros
+from .intrinsics import bits_of, fetch, float_of, load_word, nonzero_bytes, store_word, trailing_zeros
+from .sizes import AHEAD, PIECE
 
 _BLOCK = 64  # entries that `_collect` looks at together
 _PEAK = 512  # entries whose maximum is taken at once by `argmax_magnitude`

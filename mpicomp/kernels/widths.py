@@ -15,14 +15,14 @@ _BISECTIONS = 50
 
 
 @njit
-def row_norms(V, bucket, use_max, lanes, out):
+def row_norms(V, bucket, use_max, partial_sums, out):
     """out[j]: N with N² = (1/d) Σ_b d_b‖V[j, bucket b]‖_p², so that the noise of all buckets is d N²/(6s²); ‖V[j]‖_p for one bucket."""
     d = V.shape[1]
     for j in range(V.shape[0]):
         total = 0.0
         for start in range(0, d, bucket):
             x = V[j, start : start + bucket]
-            size = np.float64(abs(x[argmax_magnitude(x)])) if use_max else norm(x, 2, lanes)
+            size = np.float64(abs(x[argmax_magnitude(x)])) if use_max else norm(x, 2, partial_sums)
             total += x.shape[0] * size * size
         out[j] = np.sqrt(total / d)
 

@@ -30,17 +30,17 @@ class DirectUplink(Uplink):
 
 @downlinks.register("dense")
 class DenseDownlink(Downlink):
-    """The vector itself to everybody, in the wire dtype: w^{t+1} = x^{t+1}."""
+    """The vector itself, the model or the gradient estimate, to everybody, in the wire dtype: w^{t+1} = v^{t+1}."""
 
     def prepare(self) -> None:
         self.codec = self.link.codec(Identity())
 
-    def begin(self, x: np.ndarray, /) -> np.ndarray:
-        self.w = framed_zeros(x.shape, x.dtype)
-        self.w[:] = x
+    def begin(self, v: np.ndarray, /) -> np.ndarray:
+        self.w = framed_zeros(v.shape, v.dtype)
+        self.w[:] = v
         return self.w
 
-    def transmit(self, x: np.ndarray, round: int, /) -> np.ndarray:
+    def transmit(self, v: np.ndarray, round: int, /) -> np.ndarray:
         keeps = self.link.is_worker or self.mirrored
-        self.link.broadcast(self.codec, x, round, self.w if keeps else None)
+        self.link.broadcast(self.codec, v, round, self.w if keeps else None)
         return self.w

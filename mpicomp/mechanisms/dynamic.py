@@ -1,6 +1,6 @@
 """Dynamic quantization: every client chooses, each round, how many bits an entry of its message gets.
 
-Yan et al. 2021 (DQ-SGD: a total budget of bits, and its dual); Guo et al. 2020 (AdaQS).
+Yan, Huang, Lan and Song 2021 (DQ-SGD: a total budget of bits, and its dual); Guo et al. 2020 (AdaQS).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 
 from ..compressors.dynamic import Dynamic, DynamicCodec
 from ..errors import ConfigError
-from ..kernels.quantize import LANES
+from ..kernels.sizes import PARTIAL_SUMS
 from ..kernels.widths import LEAST, MOST, budget_widths, error_widths, ratio_widths, row_norms, solve_scale
 from ..oracles import Oracle
 from ..state import ClientState
@@ -34,7 +34,7 @@ class DynamicQuantizationUplink(Uplink):
         link = self.link
         self.codec: Any = link.codec(self.compressor)
         self.clients = link.exchange.clients
-        self.norms, self.lanes = np.zeros(link.hosted), np.zeros(LANES)
+        self.norms, self.partial_sums = np.zeros(link.hosted), np.zeros(PARTIAL_SUMS)
         self.chooses = isinstance(self.codec, DynamicCodec)  # else d is so small that the vector itself is sent
 
     def transmit(self, oracle: Oracle, round: int) -> np.ndarray:
@@ -52,7 +52,7 @@ class DynamicQuantizationUplink(Uplink):
 
     def measure(self, V: np.ndarray) -> np.ndarray:
         """The norms that the rules are about, shape (m,)."""
-        row_norms(V, self.codec.bucket, self.codec.use_max, self.lanes, self.norms)
+        row_norms(V, self.codec.bucket, self.codec.use_max, self.partial_sums, self.norms)
         return self.norms
 
 
@@ -118,7 +118,7 @@ class ErrorTargetUplink(DynamicQuantizationUplink):
 
 
 class MeanToStdUplink(DynamicQuantizationUplink):
-    """B grows as the entries' |mean|/std falls: B_n = B_0 + log2(r_0/r_n), r_n a running mean over ten rounds. After AdaQS.
+    """B grows as the entries' |mean|/std falls: B_n = B_0 + log2(r_0/r_n), r_n a running mean over ten rounds (adaqs).
 
     Parameters
     ----------

@@ -12,7 +12,7 @@ from .base import Downlink, downlinks
 
 
 def memory_rate(compressor: Compressor, d: int, n: int) -> float:
-    """The paper's rate of the downlink memory, 1/(8ω), and at most 1/(1+ω)."""
+    """The default rate of the downlink memory: 1/(8ω), and at most 1/(1+ω)."""
     omega = compressor.omega(d, n)
     return min(1.0 / (8.0 * omega), 1.0 / (1.0 + omega)) if omega > 0 else 1.0
 

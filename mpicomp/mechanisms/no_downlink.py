@@ -10,8 +10,8 @@ from .base import Downlink
 class NoDownlink(Downlink):
     """Every rank already has the estimate, the same bits everywhere; the optimizer is replicated."""
 
-    def begin(self, x: np.ndarray, /) -> np.ndarray:
-        return x
+    def begin(self, g: np.ndarray, /) -> np.ndarray:
+        return g
 
-    def transmit(self, x: np.ndarray, round: int, /) -> np.ndarray:
-        return x
+    def transmit(self, g: np.ndarray, round: int, /) -> np.ndarray:
+        return g

@@ -18,7 +18,7 @@ class AMSGradDense(AMSGradMethod):
     """AMSGrad on the server; gradients and models travel as they are. Reddi, Kale and Kumar 2018."""
 
     summary = "uncompressed AMSGrad"
-    formulas = "no computable step size; give --step"
+    formulas = "no computable step size; give a number"
     paper = "Reddi, Kale and Kumar 2018"
 
     def check(self, compressor: Compressor) -> None:
@@ -36,7 +36,7 @@ class AMSGradNaive(AMSGradMethod):
     """c_i = C(∇f_i(x)) up, C(mean c_i) down, AMSGrad on every worker. With a biased C it stalls: that is what memory is for."""
 
     summary = "AMSGrad from gradients compressed in both directions without memory; stalls"
-    formulas = "no computable step size; give --step"
+    formulas = "no computable step size; give a number"
     paper = _PAPER
     default_compressor = "sign"
     default_downlink_compressor = None
@@ -55,7 +55,7 @@ class EFAMSGrad(AMSGradMethod):
     """
 
     summary = "AMSGrad with the original error feedback in both directions"
-    formulas = "no computable step size; give --step"
+    formulas = "no computable step size; give a number"
     paper = _PAPER
     default_compressor = "sign"
     default_downlink_compressor = None

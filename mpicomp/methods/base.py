@@ -70,7 +70,7 @@ class Setting:
 
 def _no_constants() -> Smoothness:
     raise TheoryError(
-        "this problem's smoothness constants are unknown; give the step size as a number, for example --step 0.05"
+        "this problem's smoothness constants are unknown; give the step size as a number, for example «step=0.05»"
     )
 
 
@@ -108,6 +108,8 @@ class Method:
     own_optimizer : the optimizer is part of the method, --optimizer is refused.
     neighbourhood : with a fixed step the bound does not go to zero, so no number of rounds is promised.
     needs : "unbiased", "contractive" (an unbiased one enters as C/(1+ω)), or "any".
+    experimental : why the theory's step, or the algorithm itself, stands on neither a published theorem nor a derivation in docs;
+        empty where it does. Shown by `mpicomp list` and `mpicomp theory`, and when `mpicomp run` takes the theory's step.
     """
 
     name: ClassVar[str] = "user"
@@ -120,6 +122,7 @@ class Method:
     own_optimizer: ClassVar[bool] = False
     needs: ClassVar[str] = "any"
     neighbourhood: ClassVar[bool] = False
+    experimental: ClassVar[str] = ""
 
     def compose(self, setting: Setting, step_size: float) -> Parts:
         """The parts, for one run."""
@@ -133,7 +136,7 @@ class Method:
         TheoryError : no theorem covers the combination.
         """
         raise TheoryError(
-            f"method {self.name!r} brings no theory; give the step size as a number, for example --step 0.05"
+            f"method {self.name!r} brings no theory; give the step size as a number, for example «step=0.05»"
         )
 
     def gap_factor(self, setting: Setting) -> float:
@@ -159,13 +162,13 @@ class Method:
         if self.needs == "unbiased" and not compressor.unbiased:
             raise ConfigError(
                 f"method {self.name!r} needs an unbiased compressor, {compressor.spec!r} is biased; use for example randk, permk, "
-                "qsgd or natural, or method ef21; --allow-unsafe runs it all the same, with a step size of your own"
+                "qsgd or natural, or method ef21; «allow_unsafe=True» runs it all the same, with a step size of your own"
             )
 
     def refuse_minibatch(self, setting: Setting) -> None:
         """For step sizes whose theorem is about exact gradients."""
         if setting.batch:
             raise TheoryError(
-                f"the step size of method {self.name!r} is proved for exact gradients; with --batch {setting.batch} give a number, "
-                "for example --step 0.05"
+                f"the step size of method {self.name!r} is proved for exact gradients; with «batch={setting.batch}» give a number, "
+                "for example «step=0.05»"
             )

@@ -39,7 +39,7 @@ class AMSGradMethod(Method):
     def step_size(self, setting: Setting) -> float:
         raise TheoryError(
             f"no step size is known for method {self.name!r}: the theorems of AMSGrad assume bounded gradients and name no constant "
-            "that could be computed here; give a number, for example --step 0.01 (the steps of Adam are coordinates' lengths)"
+            "that could be computed here; give a number, for example «step=0.01» (the steps of Adam are coordinates' lengths)"
         )
 
 
@@ -52,7 +52,7 @@ class CDAdam(AMSGradMethod):
     """
 
     summary = "error feedback by differences in both directions, AMSGrad on every worker; nothing dense travels"
-    formulas = "no computable step size; give --step"
+    formulas = "no computable step size; give a number"
     paper = "Wang, Lin and Chen 2022, CD-Adam"
     default_compressor = "sign"
     default_downlink_compressor = None

@@ -13,8 +13,8 @@ from .base import Method, Parts, Setting, methods
 class CORE(Method):
     """CORE (Yue et al. 2023): m scalars ⟨∇f_i(x), ξ_j⟩ up, their m means down; all step by g = (1/m) Σ_j p_j ξ_j.
 
-    E g = ∇f(x) and E‖g‖² = (1 + (d+1)/m)‖∇f(x)‖², hence, for any L-smooth f (derived here; the paper gains where the Hessian's trace is
-    small, with steps of the order m/tr),
+    E g = ∇f(x) and E‖g‖² = (1 + (d+1)/m)‖∇f(x)‖², hence, for any L-smooth f (derived here, docs/methods/core.md; the
+    paper gains where the Hessian's trace is small, with steps of the order m/tr),
 
         γ = 1/(L (1 + (d+1)/m)),   E‖∇f(x̂^T)‖² ≤ 2δ⁰/(γT).
 
@@ -33,7 +33,7 @@ class CORE(Method):
     def check(self, compressor: Compressor) -> None:
         if compressor.name != "identity":
             raise ConfigError(
-                f"method 'core' is its own compression; drop --compressor {compressor.spec}, choose m by --set method.m=10"
+                f"method 'core' is its own compression; drop «compressor={compressor.spec!r}», choose m by «method_options={{'m': 10}}»"
             )
 
     def compose(self, setting: Setting, step_size: float) -> Parts:

@@ -33,7 +33,7 @@ class Custom(Method):
     """
 
     summary = "any uplink, downlink and optimizer together"
-    formulas = "no theorem: give --step a number"
+    formulas = "no theorem: give a number"
 
     def __init__(
         self,
@@ -53,8 +53,9 @@ class Custom(Method):
     def check(self, compressor: Compressor) -> None:
         if compressor.name != "identity":
             raise ConfigError(
-                f"method 'custom' names its compressors in --uplink and --downlink, for example --uplink ef21:{compressor.spec}; "
-                "drop --compressor"
+                "method 'custom' names its compressors in its options uplink and downlink, for example "
+                f"«method_options={{'uplink': 'ef21:{compressor.spec}'}}»; "
+                "drop «compressor»"
             )
 
     def compose(self, setting: Setting, step_size: float) -> Parts:

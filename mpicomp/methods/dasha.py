@@ -17,13 +17,12 @@ from .finite_sum import batch_size, mean_samples, minibatch, sample_constant
 class Dasha(Method):
     """DASHA (Tyurin and Richtárik 2023, Algorithm 1) with exact gradients.
 
-    Step size, derived here (docs/methods/dasha.md): with u_i = g_i − h_i the recursion is u_i⁺ = (1−a)u_i + noise, and
+    Step size, derived here (docs/derivations/dasha.md): with u_i = g_i − h_i the recursion is u_i⁺ = (1−a)u_i + noise, and
     θ = 2a − (1+2ω)a² > 0,
 
         γ = 1/(L + L₊ √(2A/θ)),   E‖∇f(x̂^T)‖² ≤ 2δ⁰/(γT)   from a dense start;
 
-    a = 1/(2ω+1), the paper's, is the best and gives θ = a: γ = 1/(L + L₊ √(2ω(2ω+1)/n)) for independent compressors (A = ω/n). The paper
-    has 16ω(2ω+1)/n (recalled), its authors' code ω(4ω+1)/n without a proof that we know of; ours is between them, 2ω(2ω+1) = ω(4ω+2).
+    a = 1/(2ω+1) is the best and gives θ = a: γ = 1/(L + L₊ √(2ω(2ω+1)/n)) for independent compressors (A = ω/n).
 
     Parameters
     ----------
@@ -81,7 +80,7 @@ class Dasha(Method):
 class DashaPage(Dasha):
     """DASHA-PAGE: h_i = ∇f_i(x^{t+1}) with probability p, one coin for all, else h_i + (1/B) Σ_j (∇f_ij(x^{t+1}) − ∇f_ij(x^t)).
 
-    Step size, derived here like DASHA's, K = 2A/θ:
+    Step size, derived here (docs/derivations/dasha.md), K = 2A/θ:
 
         γ = 1/(L + M),   M² = K [(√p L₊ + √((1−p)/B) 𝓛)² + (1−p)(L₊² + 𝓛²/B)] + (1−p)𝓛²/(pnB),   E‖∇f(x̂^T)‖² ≤ 2δ⁰/(γT).
 
@@ -127,7 +126,7 @@ class DashaPage(Dasha):
 class DashaMVR(Dasha):
     """DASHA-MVR: h_i = ∇f_i(x^{t+1}, ξ) + (1−b)(h_i − ∇f_i(x^t, ξ)), minibatches of B samples ξ; h_i⁰ = ∇f_i(x⁰).
 
-    Step size, derived here like DASHA's, K = 2A/θ, κ = (2+b)/(2−b):
+    Step size, derived here (docs/derivations/dasha.md), K = 2A/θ, κ = (2+b)/(2−b):
 
         γ = 1/(L + M),   M² = 2K L₊² + 2(1−b)² (𝓛²/B) [κK + 1/(nb(2−b))],
         E‖∇f(x̂^T)‖² ≤ 2δ⁰/(γT) + 2b² (σ²/B) [κK + 1/(nb(2−b))],   σ² the mean variance of one sample's gradient.

@@ -13,7 +13,7 @@ from .base import Method, Parts, Setting, methods
 class Diana(Method):
     """DIANA (Mishchenko, Gorbunov, Takáč and Richtárik 2019, Algorithm 1) with exact gradients, a = 1/(1+ω) by default.
 
-    Step size for nonconvex f, derived here (the published nonconvex constants are looser by a factor of 10): with
+    Step size for nonconvex f, derived here (docs/methods/artemis.md, with ω_down = 0): with
     H^t = (1/n) Σ‖∇f_i(x^t) − h_i^t‖², a ≤ 1/(1+ω) and Young's inequality give E H^{t+1} ≤ (1 − a/2) H^t + (2/a) L₊² E‖x^{t+1} − x^t‖², and
     E‖g^t − ∇f(x^t)‖² ≤ A H^t, where A = ω/n for independent compressors. The Lyapunov function f + (2Lγ²A/a) H then decreases for
 

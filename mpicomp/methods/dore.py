@@ -16,8 +16,8 @@ from .diana import Diana
 class DORE(Diana):
     """DORE (Liu, Li, Tang and Yan 2020, Algorithm 1, smooth case): DIANA up; q = −γĝ + ηe, x ← x + βC_down(q) on every rank.
 
-    The recursion is recalled from the paper, whose theorems are for strongly convex f. Step size for nonconvex f and exact gradients,
-    derived here (docs/methods/dore.md), D = 1 + ω_down:
+    Step size for nonconvex f and exact gradients, derived here (docs/methods/dore.md), D = 1 + ω_down; the paper's theorems are for
+    strongly convex f:
 
         η = 0:              γ = (1/β) min{ 1/(2LD), a/(L₊ √(8AD)) }    (this is Artemis with step βγ),
         0 < η² ≤ 1/(12ω_down): γ = (1/β) min{ 1/(16LD), a/(L₊ √(32AD)) },   E‖∇f(x̂^T)‖² ≤ 4(δ⁰ + (γβA/(2a)) H⁰)/(βγT).
@@ -59,7 +59,7 @@ class DORE(Diana):
         if eta is not None and eta > largest * (1 + 1e-12):
             raise TheoryError(
                 f"dore: no theorem here covers eta={eta} with {setting.downlink_compressor.spec!r}; up to eta={largest:.4g} there is one, "
-                "beyond it give the step as a number, for example --step 0.05"
+                "beyond it give the step as a number, for example «step=0.05»"
             )
         return damped_step(setting, a, 16.0, 32.0) / self.beta
 

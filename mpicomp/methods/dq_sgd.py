@@ -16,14 +16,16 @@ RULES = ("nonconvex", "strongly-convex", "dual")
 
 @methods.register("dq-sgd")
 class DQSGD(Method):
-    """DQ-SGD (Yan et al. 2021): x^{t+1} = x^t − γ (1/n) Σ Q_{s_i}(g_i), s_i = 2^(B_i−1) − 1, where B_i follows a rule for the least error.
+    """DQ-SGD (Yan, Huang, Lan and Song 2021): x^{t+1} = x^t − γ (1/n) Σ Q_{s_i}(g_i), with s_i = 2^(B_i−1) − 1.
+
+    B_i follows a rule for the least error.
 
     Rules for a total budget of bits (the paper's eqs. 18 and 20), ‖g_n‖ the norm of the client's current stochastic gradient:
 
         strongly-convex: B_n = log2(k a^{(N−n)/2} ‖g_n‖ + 1) + 1,     nonconvex: B_n = log2(k ‖g_n‖ + 1) + 1.
 
-    The dual (derived here from the paper's bounds; the constants of the journal version were not available): every message gets an
-    equal share of the error ε that quantization may add to the bound,
+    The dual (derived here, docs/methods/dq-sgd.md): every message gets an equal share of the error ε that quantization may add to the
+    bound,
 
         a known:  s_n = ‖g_n‖ √(L d γ² N a^{N−1−n} / (12 n ε)),      else  s_n = ‖g_n‖ √(L d γ / (6 n (2 − Lγ) ε)),   B = ⌈log2(s + 1)⌉ + 1.
 
@@ -41,7 +43,7 @@ class DQSGD(Method):
 
     summary = "bits of each message from the gradient's norm, the rounds left and the budget"
     formulas = "B_n = log2(k a^{(N−n)/2}‖g_n‖ + 1) + 1; γ = 1/L"
-    paper = "Yan, Tan, Zhou, Huang and Zhang 2021, DQ-SGD"
+    paper = "Yan, Huang, Lan and Song 2021, DQ-SGD"
     default_compressor = "dynamic"
 
     def __init__(
@@ -100,7 +102,7 @@ class DQSGD(Method):
         if a is None:
             raise TheoryError(
                 "dq-sgd: the strongly convex rule needs the rate of convergence, and μ of this problem is not known; give it, for "
-                "example --set method.a=0.99, or take rule=nonconvex"
+                "example «method_options={'a': 0.99}», or take rule=nonconvex"
             )
         return BudgetUplink(compressor, self.budget, setting.rounds, a, self.k)
 
@@ -122,16 +124,16 @@ class DQSGD(Method):
     def initial_term(self, setting: Setting, mean_squared_gradient: float) -> float:
         raise TheoryError(
             "the bound of dq-sgd has a floor, mean_n d‖g_n‖²/(6 n s_n²), that only a run can tell: no number of rounds is promised; "
-            "--step theory is 1/L all the same"
+            "«step='theory'» is 1/L all the same"
         )
 
 
 @methods.register("adaqs")
 class AdaQS(Method):
-    """After AdaQS (Guo et al. 2020): few bits at first, more as the mean-to-deviation ratio r of the gradient's entries falls.
+    """In the manner of AdaQS (Guo et al. 2020): few bits at first, more as the mean-to-deviation ratio r of the gradient's entries falls.
 
-    B_n = B_0 + log2(r_0/r_n). Only the idea is the paper's, whose formula was not available; this one keeps the noise of quantization in
-    proportion to r. No theorem, no budget: a control for dq-sgd.
+    B_n = B_0 + log2(r_0/r_n). Experimental: the idea is the paper's, the formula is this project's, which keeps the noise of quantization
+    in proportion to r. No theorem, no budget: a control for dq-sgd.
 
     Parameters
     ----------
@@ -140,7 +142,8 @@ class AdaQS(Method):
 
     summary = "bits from the mean-to-deviation ratio of the gradient's entries (control)"
     formulas = "B_n = B_0 + log2(r_0/r_n); γ = 1/L as for dq-sgd"
-    paper = "after Guo et al. 2020, AdaQS"
+    paper = "the idea: Guo et al. 2020, AdaQS"
+    experimental = "the formula for the bits is this project's, and no theorem covers it; γ = 1/L is dq-sgd's"
     default_compressor = "dynamic"
 
     def __init__(self, bits: int = 4):

@@ -15,11 +15,11 @@ class EF21BC(EF21):
     """EF21-BC (Fatkhullin, Sokolov, Gorbunov, Li and Richtárik 2021): EF21 from the clients, and EF21 on the estimate back to them.
 
     Clients send c_i = C_w(∇f_i(x^{t+1}) − g̃_i), the server broadcasts b = C_M(g̃ − g); all sides have g ← g + b and take the step
-    themselves, so that no dense vector travels. g⁰ = C_M(g̃⁰). With q = 8, or q = 2 where E‖C_w(v)‖² ≤ ‖v‖² (Top-k, sign, C/(1+ω)), derived:
+    themselves, so that no dense vector travels. g⁰ = C_M(g̃⁰). With q = 8, or q = 2 where E‖C_w(v)‖² ≤ ‖v‖² (Top-k, sign, C/(1+ω)),
 
         γ = 1/(L + L_QM √(2q ξ_M² + 2ξ_w²(1 + q ξ_M²))),   E‖∇f(x̂^T)‖² ≤ 2δ⁰/(γT) + 2(E⁰/θ_M + (1 + q ξ_M²) G⁰/θ_w)/T,
 
-    E⁰ = ‖g⁰ − g̃⁰‖², G⁰ = (1/n) Σ‖g̃_i⁰ − ∇f_i(x⁰)‖². The form with q = 8 is the paper's; its code steps by multiples of EF21's γ instead.
+    E⁰ = ‖g⁰ − g̃⁰‖², G⁰ = (1/n) Σ‖g̃_i⁰ − ∇f_i(x⁰)‖². Derived here (docs/methods/ef21-bc.md).
     An identity downlink makes it EF21, which then has its own step.
     """
 

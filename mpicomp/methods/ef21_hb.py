@@ -11,13 +11,14 @@ from .ef21 import EF21, xi
 class EF21HB(EF21):
     """EF21-HB (Fatkhullin, Sokolov, Gorbunov, Li and Richtárik 2021): x^{t+1} = x^t − γ v^t, v^t = η v^{t−1} + g^t, at the server alone.
 
-    Derived: with Γ = γ/(1−η) the points z^t = x^t − (ηΓ) v^{t−1} satisfy z^{t+1} = z^t − Γ g^t, and Σ‖v^t‖² ≤ Σ‖g^t‖²/(1−η)². The
-    descent lemma at z^t with ⟨∇f(x^t), g^t⟩, Cauchy–Schwarz for ∇f(z^t) − ∇f(x^t), and EF21's recursion for G^t give
+    Derived here (docs/methods/ef21-hb.md): with Γ = γ/(1−η) the points z^t = x^t − (ηΓ) v^{t−1} satisfy z^{t+1} = z^t
+    − Γ g^t, and Σ‖v^t‖² ≤ Σ‖g^t‖²/(1−η)². The descent lemma at z^t with ⟨∇f(x^t), g^t⟩, Cauchy–Schwarz for ∇f(z^t) −
+    ∇f(x^t), and EF21's recursion for G^t give
 
         γ = 1/(L (1+η)/(1−η)² + L_QM ξ(α)/(1−η)),   E‖∇f(x̂^T)‖² ≤ 2(1−η)δ⁰/(γT) + E G⁰/(θT),
 
-    that is, the paper's complexity (1/(1−η) + 1/α)/ε²; η = 0 is EF21. The paper's own constant, as remembered, is
-    [(1+η)L/(2(1−η)²) + (L_QM/(1−η)) √(2ξ²(1 + 2η²/(1−η)²))]⁻¹. (Its poster writes v^{t+1} = ηv^t + γg^{t+1}, which would apply γ twice.)
+    that is, the paper's complexity (1/(1−η) + 1/α)/ε²; η = 0 is EF21. (The paper's poster writes v^{t+1} = ηv^t + γg^{t+1}, which would
+    apply γ twice.)
 
     Parameters
     ----------

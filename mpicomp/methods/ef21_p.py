@@ -12,7 +12,8 @@ from .ef21 import xi
 class EF21P(Method):
     """EF21-P (Gruntkowska, Tyurin and Richtárik 2023, Algorithm 1) with a dense uplink: gradients are taken at w^t, which chases x^t.
 
-    Step size, derived here by the descent lemma with G^t = L²‖w^t − x^t‖², which satisfies E G^{t+1} ≤ (1−θ) G^t + βL²‖x^{t+1} − x^t‖²:
+    Step size, derived here (docs/methods/ef21-p.md) by the descent lemma with G^t = L²‖w^t − x^t‖², which satisfies E
+    G^{t+1} ≤ (1−θ) G^t + βL²‖x^{t+1} − x^t‖²:
 
         γ = 1/(L (1 + ξ(α))).
 

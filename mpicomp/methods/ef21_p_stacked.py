@@ -16,7 +16,7 @@ from .ef21 import EF21, expansion, xi
 class Stacked(Method):
     """The downlink is EF21-P with the compressor C_M of --downlink-compressor; the clients' gradients are those at w^t, which chases x^t.
 
-    What all step sizes below rest on, for W^t = ‖w^t − x^t‖² (0 at the start), with E‖C_M(v)‖² ≤ q‖v‖²:
+    What all step sizes below rest on, derived in docs/methods/ef21-p.md, for W^t = ‖w^t − x^t‖² (0 at the start), with E‖C_M(v)‖² ≤ q‖v‖²:
 
         Σ W^t ≤ ξ_M² Σ‖x^{t+1} − x^t‖²,   Σ‖w^{t+1} − w^t‖² ≤ q (1 + ξ_M)² Σ‖x^{t+1} − x^t‖².
     """

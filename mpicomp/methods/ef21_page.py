@@ -23,9 +23,10 @@ class EF21Page(EF21):
 
         γ = 1/(L + √(4ξ(α)² L_QM² + 2(3ξ(α)² + 1/p) 𝓛²)),   𝓛² = (1/n) Σ (1−p) 𝓛_i²/τ,   𝓛_i as in Problem.sample_smoothness,
 
-    derived: with V^t = (1/n) Σ‖v_i^t − ∇f_i(x^t)‖² and P^t = (1/n) Σ‖g_i^t − v_i^t‖², ‖g − ∇f‖² ≤ 2P + 2V, E V^{t+1} ≤ (1−p)V^t + 𝓛²R^t,
-    E P^{t+1} ≤ (1−θ)P^t + β(2pV^t + 2L_QM²R^t + 𝓛²R^t) with R^t = ‖x^{t+1} − x^t‖². Hence E‖∇f(x̂^T)‖² ≤ 2δ⁰/(γT) + 2E P⁰/(θT), V⁰ = 0.
-    For p = 1 it is EF21, with its step.
+    derived here (docs/methods/ef21-page.md): with V^t = (1/n) Σ‖v_i^t − ∇f_i(x^t)‖² and P^t = (1/n) Σ‖g_i^t −
+    v_i^t‖², ‖g − ∇f‖² ≤ 2P + 2V, E V^{t+1} ≤ (1−p)V^t + 𝓛²R^t, E P^{t+1} ≤ (1−θ)P^t + β(2pV^t + 2L_QM²R^t + 𝓛²R^t)
+    with R^t = ‖x^{t+1} − x^t‖². Hence E‖∇f(x̂^T)‖² ≤ 2δ⁰/(γT) + 2E P⁰/(θT), V⁰ = 0. For p = 1 it is EF21, with its
+    step.
 
     Parameters
     ----------

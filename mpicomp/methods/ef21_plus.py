@@ -25,6 +25,6 @@ class EF21Plus(EF21):
         if not setting.compressor.deterministic:
             raise TheoryError(
                 f"the theorem of ef21+ is about deterministic compressors, {setting.compressor.spec!r} is random; use topk or sign, "
-                "or give a number, for example --step 0.05 (method ef21 has a theorem for it)"
+                "or give a number, for example «step=0.05» (method ef21 has a theorem for it)"
             )
         return super().step_size(setting)

@@ -15,7 +15,8 @@ from .ef21_w import EF21W
 class EF21PP(EF21):
     """EF21-PP (Fatkhullin, Sokolov, Gorbunov, Li and Richtárik 2021): in a round only the clients of a random S_t speak.
 
-    Silence with probability 1 − p_i followed by C is a contractive compressor with p_i α in place of α, hence, derived,
+    Silence with probability 1 − p_i followed by C is a contractive compressor with p_i α in place of α, hence, derived here
+    (docs/methods/ef21-pp.md),
 
         γ = 1/(L + L_QM ξ(p_min α)),   E‖∇f(x̂^T)‖² ≤ 2δ⁰/(γT) + E G⁰/(θT),   θ = 1 − √(1 − p_min α).
 

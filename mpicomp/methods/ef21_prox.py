@@ -13,11 +13,11 @@ from .ef21 import EF21, xi
 class EF21Prox(EF21):
     """EF21-Prox (Fatkhullin, Sokolov, Gorbunov, Li and Richtárik 2021) for Φ = f + r, r convex: x^{t+1} = prox_{γr}(x^t − γ g^t).
 
-    Derived, with the gradient mapping 𝒢(x) = (x − prox_{γr}(x − γ∇f(x)))/γ:
+    Derived here (docs/methods/ef21-prox.md), with the gradient mapping 𝒢(x) = (x − prox_{γr}(x − γ∇f(x)))/γ:
 
         γ = 1/(2L + √3 L_QM ξ(α)),   (1/T) Σ E‖𝒢(x^t)‖² ≤ 8(Φ(x⁰) − inf Φ)/(γT) + 6 E G⁰/(θT).
 
-    (The paper's constant, as remembered, is √12 where √3 stands.) Loss and gradient norm in the results are those of f alone.
+    Loss and gradient norm in the results are those of f alone.
 
     Parameters
     ----------

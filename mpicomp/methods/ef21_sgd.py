@@ -12,7 +12,8 @@ from .ef21_w import EF21W
 def noisy_error_feedback(alpha: float) -> tuple[float, float, float]:
     """(θ̂, β̂, c) of E G^{t+1} ≤ (1−θ̂) G^t + β̂ L̂² ‖x^{t+1} − x^t‖² + c σ².
 
-    G^t measures g_i^t against the exact gradient, and σ² is the variance of the minibatch gradients. For any ρ, s > 0, derived:
+    G^t measures g_i^t against the exact gradient, and σ² is the variance of the minibatch gradients. For any ρ, s >
+    0, derived in docs/methods/ef21-sgd.md:
 
         θ̂ = 1 − (1−α)(1+ρ)(1+s),   β̂ = (1−α)(1+ρ)(1+1/s),   c = (1−α)(1+ρ) + 1 + 1/ρ;
 
@@ -27,7 +28,7 @@ def noisy_error_feedback(alpha: float) -> tuple[float, float, float]:
 class EF21SGD(EF21):
     """EF21-SGD (Fatkhullin, Sokolov, Gorbunov, Li and Richtárik 2021): EF21 with the gradients of --batch samples.
 
-    With E‖∇̂f_i(x) − ∇f_i(x)‖² ≤ σ_i²/τ (bounded variance; on data: logistic regression), derived:
+    With E‖∇̂f_i(x) − ∇f_i(x)‖² ≤ σ_i²/τ (bounded variance; on data: logistic regression), derived here (docs/methods/ef21-sgd.md):
 
         γ = 1/(L + L_QM √(β̂/θ̂)),   E‖∇f(x̂^T)‖² ≤ 2δ⁰/(γT) + E G⁰/(θ̂T) + (c/θ̂) (1/n) Σ σ_i²/τ,
 

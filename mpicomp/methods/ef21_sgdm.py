@@ -15,14 +15,14 @@ from .ef21_sgd import EF21SGD
 class EF21SGDM(EF21SGD):
     """EF21-SGDM (Fatkhullin, Tyurin and Richtárik 2023): c_i = C(v_i^{t+1} − g_i^t), v_i^{t+1} = (1−η) v_i^t + η ∇̂f_i(x^{t+1}).
 
-    It works with single samples, and n clients divide the noise by n, where EF21-SGD needs large batches. Derived, for noise of
-    variance σ²:
+    It works with single samples, and n clients divide the noise by n, where EF21-SGD needs large batches. Derived here
+    (docs/derivations/ef21-sgdm.md), for noise of variance σ²:
 
         γ = 1/(L + √(4ξ(α)² (η² + (1−η)²) L_QM² + 2((1−η)/η)² L²)),
         E‖∇f(x̂^T)‖² ≤ 2δ⁰/(γT) + (2/T)(V⁰/η + P⁰/θ + 2ηβṼ⁰/θ) + 2(η/n + 2βη³/θ + (1−α)η²/θ) σ²,
 
-    V = ‖v − ∇f‖² (v the mean), Ṽ = (1/n) Σ‖v_i − ∇f_i‖², P = (1/n) Σ‖g_i − v_i‖². The paper's min{α/(20 L_QM), η/(7L)}, as
-    remembered, has the same shape and is smaller. η = 1 is EF21-SGD, with its step. v_i⁰ is the first minibatch gradient.
+    V = ‖v − ∇f‖² (v the mean), Ṽ = (1/n) Σ‖v_i − ∇f_i‖², P = (1/n) Σ‖g_i − v_i‖². η = 1 is EF21-SGD, with its step.
+    v_i⁰ is the first minibatch gradient.
 
     Parameters
     ----------

@@ -28,8 +28,9 @@ def smoothness_weights(setting: Setting) -> np.ndarray:
 class EF21AM(EF21):
     """EF21 with the larger step γ = 1/(L + L_AM ξ(α)); the algorithm is that of EF21 (Richtárik, Gasanov and Burlachenko 2024).
 
-    Derived: G^t = (1/n) Σ (L_AM/L_i) ‖g_i^t − ∇f_i(x^t)‖² satisfies E G^{t+1} ≤ (1−θ) G^t + β L_AM² ‖x^{t+1} − x^t‖², since each term
-    contributes L_AM L_i, and ‖g − ∇f‖² ≤ G by Cauchy–Schwarz. Then E‖∇f(x̂^T)‖² ≤ 2δ⁰/(γT) + E G⁰/(θT).
+    Derived here (docs/methods/ef21.md): G^t = (1/n) Σ (L_AM/L_i) ‖g_i^t − ∇f_i(x^t)‖² satisfies E G^{t+1} ≤ (1−θ) G^t
+    + β L_AM² ‖x^{t+1} − x^t‖², since each term contributes L_AM L_i, and ‖g − ∇f‖² ≤ G by Cauchy–Schwarz. Then
+    E‖∇f(x̂^T)‖² ≤ 2δ⁰/(γT) + E G⁰/(θT).
     """
 
     summary = "EF21 with the larger step of the arithmetic mean of the L_i"
@@ -49,8 +50,9 @@ class EF21AM(EF21):
 class EF21W(EF21AM):
     """EF21-W: client i compresses ∇f_i(x)/(n w_i) − g_i, the server averages with weights w_i = L_i/ΣL, which both know.
 
-    γ = 1/(L + L_AM ξ(α)), E‖∇f(x̂^T)‖² ≤ 2δ⁰/(γT) + E G⁰/(θT), G^t = Σ w_i ‖g_i^t − ∇f_i(x^t)/(n w_i)‖² [derived: EF21's theorem for f̃_i].
-    For a positively homogeneous C (Top-k, sign) the iterates are those of EF21 with the same step: put g_i^W = g_i/(n w_i).
+    γ = 1/(L + L_AM ξ(α)), E‖∇f(x̂^T)‖² ≤ 2δ⁰/(γT) + E G⁰/(θT), G^t = Σ w_i ‖g_i^t − ∇f_i(x^t)/(n w_i)‖² [derived
+    here, docs/methods/ef21-w.md]. For a positively homogeneous C (Top-k, sign) the iterates are those of EF21 with
+    the same step: put g_i^W = g_i/(n w_i).
     """
 
     summary = "EF21 with weights L_i/ΣL: the arithmetic mean of the L_i in place of the quadratic one"

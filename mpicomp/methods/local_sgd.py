@@ -71,7 +71,7 @@ class LocalSGD(Method):
         if self.local_steps > 1 or self.taking_part(setting):
             raise TheoryError(
                 f"no step size is known for method {self.name!r} without a bound on how much the clients' gradients differ; "
-                f"a common choice is γ ≤ 1/(8 L_max √(1+ω/n)), here --step {self._common(setting):.3g}"
+                f"a common choice is γ ≤ 1/(8 L_max √(1+ω/n)), here «step={self._common(setting):.3g}»"
             )
         return DCGD().step_size(setting) if setting.compressor.unbiased else EF21Method().step_size(setting)
 

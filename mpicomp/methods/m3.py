@@ -21,8 +21,8 @@ class M3(Method):
     Momentum: z_i^{t+1} = (1−β) z_i^t + β w_i^{t+1}. Up, MARINA at the z_i: g^{t+1} = mean ∇f_i(z_i^{t+1}) with
     probability p_D, else g^t + mean C_i(∇f_i(z_i^{t+1}) − ∇f_i(z_i^t)).
 
-    The structure is recalled from the paper; the constants are derived here, conservative, and not the paper's (use
-    --step theory*8 and the like):
+    Step size derived here (docs/derivations/m3.md); the constants are this project's, not the paper's, and multiples such as
+    --step theory*4 often converge faster:
 
         γ = 1/(L + M),   E‖∇f(x̂^T)‖² ≤ 2δ⁰/(γT),
         M² = 4 (1−p_D)A/p_D · L_max² (1 + 2(1−p_P) ω_P (p_P + β)) + 4((L_A² ω_P + L_B² θ)(1−p_P)/p_P + L²(1−β)²/β²).
@@ -36,7 +36,7 @@ class M3(Method):
     """
 
     summary = "compressed both ways: MARINA up, MARINA-P down, momentum on the clients' models"
-    formulas = "β = min{1, (p_D/(Aω_P))^{1/3}}, γ = 1/(L + M) [derived], see docs/methods/m3.md"
+    formulas = "β = min{1, (p_D/(Aω_P))^{1/3}}, γ = 1/(L + M) [derived], see docs/derivations/m3.md"
     paper = "Gruntkowska, Tyurin and Richtárik 2024, M3"
     default_compressor = "permk"
     default_downlink_compressor = "permk"

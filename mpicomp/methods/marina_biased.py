@@ -30,7 +30,7 @@ def biased_factor(bias: float, variance: float, p: float) -> float:
 class MarinaBiased(Marina):
     """MARINA's recursion with compressors that may be biased: Top-k, sign, clipped correlated quantizers.
 
-    Derived here, not quoted: let mean C_i(a_i) − mean a_i have an expectation b with ‖b‖² ≤ β mean‖a_i‖² and a
+    Derived here (docs/methods/marina.md): let mean C_i(a_i) − mean a_i have an expectation b with ‖b‖² ≤ β mean‖a_i‖² and a
     variance ≤ A mean‖a_i‖² (`Compressor.bias_variance`; β = 1 − α, A = 0 for a contractive compressor, by Jensen; β =
     0 for an unbiased one). With e^t = g^t − ∇f(x^t), in a compressed round E‖e^{t+1}‖² = ‖e^t + b‖² + variance ≤
     (1+s)‖e^t‖² + ((1+1/s)β + A) L₊²‖x^{t+1} − x^t‖², in a dense one e^{t+1} = 0. Summed over t, as e⁰ = 0: Σ E‖e^t‖² ≤

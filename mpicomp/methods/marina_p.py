@@ -14,8 +14,7 @@ from .marina import Marina
 class MarinaP(Marina):
     """MARINA-P (Gruntkowska, Tyurin and Richtárik 2024) with a dense uplink; the clients' models w_i differ.
 
-    Step size (recalled from the paper and derived again from the functional (L_A, L_B) inequality; tested on
-    quadratics):
+    Step size derived here from the functional (L_A, L_B) inequality (docs/methods/marina-p.md):
 
         γ = 1/(L + √((L_A² ω + L_B² θ)(1/p − 1))),   and   E‖∇f(x̂^T)‖² ≤ 2δ⁰/(γT).
 
@@ -29,7 +28,7 @@ class MarinaP(Marina):
     """
 
     summary = "compressed model differences (downlink), correlated over the clients; dense uplink"
-    formulas = "p = ζ/d, γ = 1/(L + √((L_A²ω + L_B²θ)(1/p − 1)))"
+    formulas = "p = ζ/d, γ = 1/(L + √((L_A²ω + L_B²θ)(1/p − 1))) [derived]"
     paper = "Gruntkowska, Tyurin and Richtárik 2024, MARINA-P"
 
     def compose(self, setting: Setting, step_size: float) -> Parts:

@@ -25,10 +25,10 @@ class MarinaW(Marina):
         γ = 1/(L₋ + √((1−p)/p · V)),   V = (A−B) L₊,w² + B L±,w² + ω V_C,
 
     A, B, w of the sampling, L₊,w² and L±,w² the constants of (1/n) Σ ‖∇f_i(x) − ∇f_i(y)‖²/(n w_i), without and with
-    ‖∇f(x) − ∇f(y)‖² subtracted (`Problem.weighted_smoothness`; exact for quadratics). With the identity compressor, ω
-    = 0, this is the paper's. The term of the compression is derived: errors of different clients are uncorrelated or
-    negatively correlated, so that V_C is the constant of Σ E ξ_i² ‖∇f_i(x) − ∇f_i(y)‖²; compressors for which this is
-    not so (PermK, shared masks, common radii) are not covered. E‖∇f(x̂^T)‖² ≤ 2δ⁰/(γT).
+    ‖∇f(x) − ∇f(y)‖² subtracted (`Problem.weighted_smoothness`; exact for quadratics). Derived here
+    (docs/methods/pp-marina.md): errors of different clients are uncorrelated or negatively correlated, so that V_C is
+    the constant of Σ E ξ_i² ‖∇f_i(x) − ∇f_i(y)‖²; compressors for which this is not so (PermK, shared masks, common
+    radii) are not covered. E‖∇f(x̂^T)‖² ≤ 2δ⁰/(γT).
 
     A weighted mean alone, with all clients, changes nothing for independent unbiased compressors: Σ w_i C_i(a_i/(n
     w_i)) = mean C_i(a_i).
@@ -44,7 +44,7 @@ class MarinaW(Marina):
     """
 
     summary = "MARINA on sampled clients: importance sampling, weighted Hessian variance"
-    formulas = "p = ζτ/(dn), γ = 1/(L₋ + √((1−p)/p · ((A−B)L₊,w² + B L±,w² + ωV_C)))"
+    formulas = "p = ζτ/(dn), γ = 1/(L₋ + √((1−p)/p · ((A−B)L₊,w² + B L±,w² + ωV_C))) [derived]"
     paper = "Tyurin, Sun, Burlachenko and Richtárik 2023, Sharper rates and flexible framework (weighted AB)"
     default_compressor = "identity"
 

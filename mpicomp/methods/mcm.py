@@ -17,8 +17,8 @@ from .diana import Diana
 class MCM(Diana):
     """MCM (Philippenko and Dieuleveut 2021): DIANA up from gradients at w; down Ω = C_down(x − H), w = H + Ω, H ← H + rate·Ω.
 
-    Step size for nonconvex f and exact gradients, derived here (docs/methods/mcm.md); the paper's theorems are for convex f, or for clients
-    that are alike. With θ = 1 − √(1−rate), θ_a = 1 − √(1−a), P = ω_down/θ²:
+    Step size for nonconvex f and exact gradients, derived here (docs/derivations/mcm.md); the paper's theorems are
+    for convex f, or for clients that are alike. With θ = 1 − √(1−rate), θ_a = 1 − √(1−a), P = ω_down/θ²:
 
         γ = 1/(L + M),   M² = L²P + A L₊² (1 + 2√P)²/θ_a²,   E‖∇f(x̂^T)‖² ≤ 2δ⁰/(γT) + A H⁰/(θ_a T).
 
@@ -26,7 +26,7 @@ class MCM(Diana):
 
     Parameters
     ----------
-    shift_step : a in (0, 1/(1+ω)]. rate : of the downlink memory, in (0, 1/(1+ω_down)]; 1/(8ω_down), the paper's, by default.
+    shift_step : a in (0, 1/(1+ω)]. rate : of the downlink memory, in (0, 1/(1+ω_down)]; 1/(8ω_down), at most 1/(1+ω_down), by default.
     """
 
     summary = "DIANA uplink, compressed differences of the model to a memory down; the server keeps the exact model"
@@ -55,7 +55,7 @@ class MCM(Diana):
         if rate > (1.0 + 1e-12) / (1.0 + omega):
             raise TheoryError(
                 f"{self.name}: no theorem covers rate={rate} above 1/(1+ω_down) = {1 / (1 + omega):.6g}; take that, or give "
-                "the step as a number, for example --step 0.05"
+                "the step as a number, for example «step=0.05»"
             )
         return omega, 1.0 - sqrt(1.0 - rate)
 
@@ -81,8 +81,9 @@ class MCM(Diana):
 class RandMCM(MCM):
     """Rand-MCM: MCM with an independent downlink message and memory for each client. **The server holds n memories, O(nd).**
 
-    Step size as for MCM, with L_QM in place of L₊, and L²P replaced by the smaller of L_QM² P and (L_A² ω_down + L_B² A_down)/θ²
-    (functional inequality; the errors of independent messages average out: A_down = ω_down/n).
+    Step size derived there, too: as for MCM, with L_QM in place of L₊, and L²P replaced by the smaller of L_QM² P and
+    (L_A² ω_down + L_B² A_down)/θ² (functional inequality; the errors of independent messages average out: A_down =
+    ω_down/n).
     """
 
     summary = "MCM with a message of its own for each client; O(nd) on the server"

@@ -23,7 +23,7 @@ class OneBitAdam(Method):
     """
 
     summary = "Adam, then frozen variance and 1-bit momentum with error feedback in both directions"
-    formulas = "no computable step size; give --step"
+    formulas = "no computable step size; give a number"
     paper = "Tang et al. 2021, 1-bit Adam"
     default_compressor = "sign:norm=l2"
     default_downlink_compressor = None
@@ -65,5 +65,5 @@ class OneBitAdam(Method):
 
     def step_size(self, setting: Setting) -> float:
         raise TheoryError(
-            "the theorem of 1-bit Adam names no step size that could be computed here; give a number, for example --step 0.01"
+            "the theorem of 1-bit Adam names no step size that could be computed here; give a number, for example «step=0.01»"
         )

@@ -39,7 +39,8 @@ class PowerSGD(Method):
     def check(self, compressor: Compressor) -> None:
         if compressor.name != "identity":
             raise ConfigError(
-                f"method 'powersgd' is its own compression; drop --compressor {compressor.spec}, choose the rank by --set method.rank=2"
+                f"method 'powersgd' is its own compression; drop «compressor={compressor.spec!r}», "
+                "choose the rank by «method_options={'rank': 2}»"
             )
 
     def compose(self, setting: Setting, step_size: float) -> Parts:
@@ -49,8 +50,8 @@ class PowerSGD(Method):
         self.refuse_minibatch(setting)
         if self.warm_start:
             raise TheoryError(
-                "no bound is known for PowerSGD's warm start; give the step as a number, for example --step 0.05, or draw Q afresh in "
-                "every round, --set method.warm_start=false"
+                "no bound is known for PowerSGD's warm start; give the step as a number, for example «step=0.05», or draw Q afresh in "
+                "every round, «method_options={'warm_start': False}»"
             )
         rows, cols, r = matrix_shape(setting.dim, self.rows, self.rank)
         return 1.0 / (2.0 * setting.smoothness.L * (1.0 + xi(r / min(rows, cols))))

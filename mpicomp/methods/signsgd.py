@@ -18,7 +18,7 @@ class SignSGD(Method):
     """
 
     summary = "signs up, sign of the majority down: d bits each way"
-    formulas = "no computable step size; give --step"
+    formulas = "no computable step size; give a number"
     paper = "Bernstein, Wang, Azizzadenesheli and Anandkumar 2018, signSGD"
     default_compressor = "sign:norm=unit"
     default_downlink_compressor = None
@@ -34,6 +34,6 @@ class SignSGD(Method):
 
     def step_size(self, setting: Setting) -> float:
         raise TheoryError(
-            "signsgd has no step size from theory for clients that differ; give a number, for example --step 0.001: every coordinate "
+            "signsgd has no step size from theory for clients that differ; give a number, for example «step=0.001»: every coordinate "
             "moves by exactly that much in every round"
         )

@@ -23,7 +23,7 @@ class TernGrad(Method):
     """
 
     summary = "ternary gradients with a common scale, their sum sent back as integers"
-    formulas = "no computable step size; give --step"
+    formulas = "no computable step size; give a number"
     paper = "Wen, Xu, Yan, Wu, Wang, Chen and Li 2017, TernGrad"
 
     def __init__(self, clip: float = 2.5):
@@ -34,7 +34,7 @@ class TernGrad(Method):
     def check(self, compressor: Compressor) -> None:
         if compressor.name != "identity":
             raise ConfigError(
-                f"method 'terngrad' has its own coding; drop --compressor {compressor.spec}, or take method dcgd"
+                f"method 'terngrad' has its own coding; drop «compressor={compressor.spec!r}», or take method dcgd"
             )
 
     def compose(self, setting: Setting, step_size: float) -> Parts:
@@ -42,4 +42,4 @@ class TernGrad(Method):
         return Parts(uplink, TernGradDownlink(uplink), replicated=True)
 
     def step_size(self, setting: Setting) -> float:
-        raise TheoryError("terngrad has no step size from theory; give a number, for example --step 0.1")
+        raise TheoryError("terngrad has no step size from theory; give a number, for example «step=0.1»")

@@ -17,13 +17,13 @@ from .finite_sum import mean_samples, minibatch
 class VRDiana(Diana):
     """VR-DIANA (Horváth, Kovalev, Mishchenko, Richtárik and Stich 2023, the L-SVRG variant): DIANA on L-SVRG's estimates.
 
-    Step size, as published (Theorem 4 of arXiv 1904.05115, nonconvex; the constant is that of the public code of MARINA's authors):
+    Step size of the form of Theorem 4 of the paper (nonconvex f), its bound derived here (docs/derivations/vr-diana.md):
 
-        γ = 1/(10 L √(1 + ω/n) (m^{2/3} + ω + 1)),   a = 1/(1+ω).
+        γ = 1/(10 Λ √(1 + A) (m^{2/3} + ω + 1)),   a = 1/(1+ω),   E‖∇f(x̂^T)‖² ≤ 4δ⁰/(γT) + (4LγA/a) H⁰/T.
 
-    Here m = 1/p, because the number of samples enters the proof only through the reference point's age, and L is a bound of what the
-    proof wants of the samples: E_j‖∇f_ij(x) − ∇f_ij(y)‖² ≤ (𝓛_i² + L_i²)‖x − y‖². Larger minibatches are covered, having less
-    variance. Recalled, not re-read: E‖∇f(x̂^T)‖² ≤ 4δ⁰/(γT).
+    A = ω/n for independent compressors, and H⁰ = mean‖∇f_i(x⁰)‖². Here m = 1/p, because the number of samples enters the proof only
+    through the reference point's age, and Λ² = max_i (𝓛_i² + L_i²) bounds what the proof wants of the samples. Larger minibatches are
+    covered, having less variance.
 
     Where f_i is not a finite sum, or p = 1, this is DIANA (m = 1, with this step). Without --batch it draws one sample.
 
@@ -34,7 +34,7 @@ class VRDiana(Diana):
     """
 
     summary = "compressed differences to learned shifts, of variance-reduced minibatch gradients (L-SVRG)"
-    formulas = "p = 1/m, a = 1/(1+ω), γ = 1/(10 L √(1+ω/n) (m^{2/3} + ω + 1))"
+    formulas = "p = 1/m, a = 1/(1+ω), γ = 1/(10 Λ √(1+A) (m^{2/3} + ω + 1)) [bound derived]"
     paper = "Horváth, Kovalev, Mishchenko, Richtárik and Stich 2023, VR-DIANA"
 
     def __init__(self, p: float | None = None, shift_step: float | None = None):

@@ -22,11 +22,12 @@ class VRMarina(Marina):
         γ = 1/(L₋ + √((1−p)/p · (V + (A + 1/n) 𝓛²/b'))),   V = (A−B) L₊² + B L±²,
 
     which for independent compressors, A = ω/n, is the paper's with L₊, L₋ for its L: 1/(L + √((1−p)/(pn) (ωL² +
-    (1+ω)𝓛²/b'))). The term for dependent ones is derived: E‖mean C_i(v_i) − mean a_i‖² ≤ A E mean‖v_i‖² − B E‖mean
-    v_i‖² + (1/n) mean E‖v_i − a_i‖². 𝓛² is the mean of `Problem.sample_smoothness` squared. E‖∇f(x̂^T)‖² ≤ 2δ⁰/(γT).
+    (1+ω)𝓛²/b'))). For dependent ones it is derived here (docs/methods/vr-marina.md): E‖mean C_i(v_i) − mean a_i‖² ≤ A
+    E mean‖v_i‖² − B E‖mean v_i‖² + (1/n) mean E‖v_i − a_i‖². 𝓛² is the mean of `Problem.sample_smoothness` squared.
+    E‖∇f(x̂^T)‖² ≤ 2δ⁰/(γT).
 
     Online (sync=b): dense rounds, round 0 among them, take b fresh samples instead, p = min{ζ/d, b'/(b+b')}. The same
-    γ; converges to a neighbourhood of size σ²/(nb).
+    γ; the bound has (1 + 1/(pT)) σ²/(nb) more.
 
     Where f_i is not a finite sum this is MARINA.
 

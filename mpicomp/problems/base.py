@@ -82,7 +82,7 @@ class Smoothness:
         root = np.sqrt(2.0) if L_pm > 0 else 1.0
         return cls(L, L_i, L_plus, L_pm, float(root * L_pm), float(root * L), mu, exact=True)
 
-    def spread(self) -> dict[str, float]:
+    def heterogeneity(self) -> dict[str, float]:
         """How much the clients differ, for `Problem.describe`."""
         return {
             "L": self.L,
@@ -164,7 +164,7 @@ class Problem:
         """The smoothness constants. Raises TheoryError where they are unknown."""
         raise TheoryError(
             f"the smoothness constants of problem {self.name!r} are unknown, so there is no theoretical step size: "
-            "give a number (--step 0.05), or define smoothness() (Smoothness.bounds(L_i) needs only the L_i)"
+            "give a number («step=0.05»), or define smoothness() (Smoothness.bounds(L_i) needs only the L_i)"
         )
 
     def sample_smoothness(self) -> np.ndarray:
@@ -174,7 +174,7 @@ class Problem:
         """
         raise TheoryError(
             f"the smoothness of the single samples of problem {self.name!r} is unknown, so there is no theoretical step size for "
-            "this method: give a number (--step 0.05), or define sample_smoothness()"
+            "this method: give a number («step=0.05»), or define sample_smoothness()"
         )
 
     def weighted_smoothness(self, weights: np.ndarray) -> tuple[float, float]:
@@ -203,7 +203,7 @@ class Problem:
     def paper_start(self) -> np.ndarray:
         """x⁰ of the paper's experiments (`--init paper`), shape (d,). Raises ConfigError where there is none."""
         raise ConfigError(
-            f"problem {self.name!r} has no starting point of its own; use --init zero, ones or normal:SEED"
+            f"problem {self.name!r} has no starting point of its own; use «init='zero'», «init='ones'» or «init='normal:SEED'»"
         )
 
     def measure(self, x: np.ndarray) -> tuple[float, ...]:

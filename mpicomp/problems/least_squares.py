@@ -37,7 +37,7 @@ class LeastSquares(LinearModel):
         super().__init__(data, clients, partition, reg, regularizer, seed, features, bias)
 
     def smoothness(self) -> Smoothness:
-        """Exact, from the Hessians 2G_i + λI; with the nonconvex regularizer L₊, L_A are bounds (docs/problems.md)."""
+        """Exact, from the Hessians 2G_i + λI; with the nonconvex regularizer L₊, L_A are bounds (docs/explanation/smoothness.md)."""
         r = self.penalty_smoothness
         L_i = self.curvature * self.client_eigenvalues + r
         L = self.curvature * self.gram_eigenvalue(self.mean_weights()) + r

@@ -100,7 +100,7 @@ class LinearModel(BlockProblem):
             "rows_max": int(sizes.max()),
             "label_mean_min": float(label_means.min()),
             "label_mean_max": float(label_means.max()),
-            **self.smoothness().spread(),
+            **self.smoothness().heterogeneity(),
             "L_pooled": self.pooled_smoothness(),
         }
 

@@ -8,9 +8,10 @@ import sys
 import time
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, NoReturn
 
+from ..cluster.process import is_owned
 from ..errors import RankFailure, UserError, full_text
 
 if TYPE_CHECKING:
@@ -54,6 +55,9 @@ class Guarded:
 def guard(comm: MPIComm | None) -> Iterator[Guarded]:
     """Abort the job of `comm` (mpi4py) on any exception but a UserError that all ranks raise alike.
 
+    In the command line's own process `os._exit(0)` counts as one. In a program that calls the library `os._exit` is left alone: no code
+    runs when a rank leaves so, and what becomes of the others is the launcher's affair, or that of `stall_timeout`.
+
     Parameters
     ----------
     comm : an mpi4py communicator, or None for one process, where exceptions simply pass.
@@ -63,7 +67,7 @@ def guard(comm: MPIComm | None) -> Iterator[Guarded]:
         yield held
         return
     try:
-        with _no_silent_exit(held):
+        with _no_silent_exit(held) if is_owned() else nullcontext():
             yield held
     except UserError as error:
         if held.errors is None or not _all_arrive(held.errors):
@@ -84,8 +88,8 @@ def guard(comm: MPIComm | None) -> Iterator[Guarded]:
 
 @contextmanager
 def _no_silent_exit(held: Guarded) -> Iterator[None]:
-    """`os._exit(0)` in this process is a failure here. MPICH's launcher may take a rank that leaves so for a success: on a busy machine it
-    then ends the others and returns 0 itself, or leaves them waiting."""
+    """`os._exit(0)` in this process, the command line's own, is a failure here. MPICH's launcher may take a rank that leaves so for a
+    success: on a busy machine it then ends the others and returns 0 itself, or leaves them waiting."""
     leave, process = os._exit, os.getpid()
 
     def failing_exit(status: int) -> NoReturn:

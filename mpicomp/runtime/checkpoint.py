@@ -128,7 +128,7 @@ def save(session: Session, config: Config, t: int, record: dict[str, Any], comm:
         failed = comm.bcast_json(failed)
     if failed:
         raise CheckpointError(
-            f"cannot write a checkpoint ({failed}); free some space or choose another --out; older checkpoints are whole"
+            f"cannot write a checkpoint ({failed}); free some space or choose another «out»; older checkpoints are whole"
         )
 
 
@@ -226,7 +226,7 @@ class Checkpoint:
             if ours.get(key) != theirs.get(key):
                 raise CheckpointError(
                     f"{self.folder} was written with {key}={theirs.get(key)!r}, this run has {key}={ours.get(key)!r}; "
-                    "use the same options, or another --out"
+                    "use the same options, or another «out»"
                 )
 
     def restore(self, session: Session) -> None:
@@ -317,8 +317,8 @@ def resume(config: Config, session: Session, record: Any, comm: Comm | None) -> 
         ours, theirs = session.optimizer.step_size, checkpoint.manifest["step"]
         if ours != theirs:
             raise CheckpointError(
-                f"{checkpoint.folder} was written with step size {theirs!r}, this run has {ours!r} (a theory that depends on --rounds?); "
-                f"give --step {theirs!r} to go on"
+                f"{checkpoint.folder} was written with step size {theirs!r}, this run has {ours!r} (a theory that depends on «rounds»?); "
+                f"give «step={theirs!r}» to go on"
             )
         try:
             checkpoint.restore(session)
@@ -326,7 +326,7 @@ def resume(config: Config, session: Session, record: Any, comm: Comm | None) -> 
         except (ValueError, TypeError, LookupError, AttributeError, zipfile.BadZipFile, OSError) as error:
             raise CheckpointError(
                 f"{checkpoint.folder} does not hold the state of this run ({type(error).__name__}: {error}); was it written by another "
-                "build of mpicomp, or by hand? Remove it to go on from an older one, or choose another --out"
+                "build of mpicomp, or by hand? Remove it to go on from an older one, or choose another «out»"
             ) from error
 
 
@@ -342,7 +342,8 @@ def refuse_other_checkpoints(config: Config) -> None:
     last = newest(config)
     if last is not None and not (config.resume == "auto" or Path(str(config.resume)) in (last, Path(str(config.out)))):
         raise ConfigError(
-            f"{last} is a checkpoint of an earlier run: give --resume auto to go on from it, choose another --out, or remove {last.parent}"
+            f"{last} is a checkpoint of an earlier run: give «resume='auto'» to go on from it, "
+            f"choose another «out», or remove {last.parent}"
         )
 
 
@@ -381,4 +382,4 @@ def find(config: Config) -> tuple[Checkpoint | None, list[str]]:
         unfinished = [f"{folder} was never finished" for folder in folders]
         return None, [*unfinished, "no checkpoint yet, starting afresh"]
     reason = "; ".join(notes) if notes else f"no checkpoint in {base / FOLDER}"
-    raise CheckpointError(f"{reason}; remove the directory or drop --resume to start afresh")
+    raise CheckpointError(f"{reason}; remove the directory or drop «resume» to start afresh")

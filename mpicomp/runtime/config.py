@@ -39,7 +39,7 @@ class Config:
     init : x⁰: "zero", "ones", "normal:SEED", or "paper" for the problem's own.
     dtype, wire_dtype : of the computation, and of the values that travel (as dtype where None).
     exchange : "p2p", "collective", "sharded", "hierarchical", "hierarchical:sum", "allreduce" (dense sums, no server), "local", or "auto"
-        (p2p over several processes, local in one); docs/exchanges.md says which one when.
+        (p2p over several processes, local in one); docs/reference/exchanges.md says which one when.
     threads : of a rank, which encode and decode its clients' messages together; 0 for SLURM_CPUS_PER_TASK, or else its share of the
         processors. The results are the same for any number.
     seed : of everything random. eval_every : rounds between evaluations, 0 for about a hundred in all.
@@ -104,12 +104,12 @@ class Config:
         if path is not None:
             config._merge(_read_toml(Path(path)), str(path))
             config.imports = [resolved(name, Path(path).parent) for name in config.imports]
-        config._merge({k: v for k, v in (options or {}).items() if v is not None}, "command line")
+        config._merge({k: v for k, v in (options or {}).items() if v is not None}, "")
         import_parts([*inherited(), *config.imports])
         for setting in sets:
             key, equals, value = setting.partition("=")
             if not equals or not key.strip():
-                raise ConfigError(f"--set {setting!r} is not of the form key=value, for example --set problem.reg=0.1")
+                raise ConfigError(f"setting {setting!r} is not of the form key=value, for example problem.reg=0.1")
             config.set(key.strip(), parse_value(value.strip()))
         config.validate()
         return config
@@ -122,9 +122,10 @@ class Config:
                 raise unknown("option table", table, _TABLES)
             getattr(self, _TABLES[table])[name] = value
         else:
-            self._merge({key: value}, f"--set {key}={value}")
+            self._merge({key: value}, "")
 
     def _merge(self, values: dict[str, Any], source: str) -> None:
+        """Take values over; `source` is the file they are from, empty where they were given by hand."""
         fields = {f.name: f for f in dataclasses.fields(self)}
         for key, value in values.items():
             if key in _TABLES and isinstance(value, dict):
@@ -140,7 +141,7 @@ class Config:
                 setattr(self, key, _typed(fields[key], value, source))
             else:
                 known = [k for k in fields if not k.endswith("_options")]
-                raise unknown(f"option in {source}:", key, known)
+                raise unknown("option", key, known, where=f" in {source}" if source else "", brief=True)
 
     def validate(self) -> None:
         """Check ranges and choices; parts check their own options when they are built."""
@@ -158,7 +159,7 @@ class Config:
         if not self.tol >= 0:
             raise ConfigError(f"tol={self.tol} must be a number that is not negative; 0 means run all rounds")
         if self.out is None and (self.checkpoint_every or self.checkpoint_seconds or self.resume == "auto"):
-            raise ConfigError("checkpoints are written under the results: give --out DIR too")
+            raise ConfigError("checkpoints are written under the results: give «out=DIR» too")
         self._validate_on_failure()
         parse_step(self.step)
         if self.init != "paper":
@@ -168,16 +169,17 @@ class Config:
         plan = OnFailure.parse(self.on_failure)
         if plan.goes_on and self.exchange != "auto" and not exchanges[self.exchange].survives_deaths:
             raise ConfigError(
-                f"on_failure={self.on_failure} goes on without dead ranks, but with --exchange {self.exchange} others depend on them; "
-                "use --exchange p2p, or --on-failure stop or restart"
+                f"«on_failure={self.on_failure!r}» goes on without dead ranks, but with «exchange={self.exchange!r}» others depend "
+                "on them; use «exchange='p2p'», or «on_failure='stop'» or «on_failure='restart'»"
             )
         if plan.restarts and not (self.resume and (self.checkpoint_every or self.checkpoint_seconds)):
             raise ConfigError(
-                f"on_failure={self.on_failure} goes on from checkpoints: give --out DIR, --checkpoint-every R and --resume auto too"
+                f"«on_failure={self.on_failure!r}» goes on from checkpoints: "
+                "give «out=DIR», «checkpoint_every=R» and «resume='auto'» too"
             )
         if plan.goes_on and self.verify_bytes:
             raise ConfigError(
-                "verify_bytes compares all that MPI was handed, of which a dead rank cannot tell; give --on-failure stop"
+                "«verify_bytes=True» compares all that MPI was handed, of which a dead rank cannot tell; give «on_failure='stop'»"
             )
 
     # ---- writing ------------------------------------------------------------------------------------------------
@@ -272,7 +274,7 @@ def _typed(f: dataclasses.Field, value: Any, source: str) -> Any:
         return int(value)
     if kind == "bool" and isinstance(value, bool):
         return value
-    raise ConfigError(f"{f.name}={value!r} ({source}): expected {kind}")
+    raise ConfigError(f"{f.name}={value!r}{f' in {source}' if source else ''}: expected {kind}")
 
 
 def _choice(name: str, value: str, allowed: tuple[str, ...]) -> None:

@@ -35,7 +35,7 @@ def exchange_kind(name: str, ranks: int, own: type[Exchange] | None = None) -> t
         return LocalExchange if kind.over_mpi else kind
     if not kind.over_mpi:
         raise ConfigError(
-            f"--exchange {kind.name} runs in one process, but {ranks} were started; use p2p or collective, or start one"
+            f"«exchange={kind.name!r}» runs in one process, but {ranks} were started; use p2p or collective, or start one"
         )
     return kind
 

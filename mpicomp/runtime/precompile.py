@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numba
 import numpy as np
 
 from ..compressors import Compressor, compressors
 from ..compressors.base import EXAMPLE_CLIENTS, EXAMPLE_DIM, example
 from ..compressors.codec import Difference, Sum
-from ..kernels.cache import Use, cache_use
+from ..kernels.cache import Use, cache_directory, cache_use
 from ..kernels.random import downlink_keys, uplink_keys
 from .config import Config
 from .exchanges import exchange_kind
@@ -67,7 +66,7 @@ def precompile(config: Config, every_codec: bool = False) -> Precompiled:
         for name in compressors:
             for dtype, wire in PRECISIONS:
                 _exercise(example(name), dtype, wire)
-    directory = Path(numba.config.CACHE_DIR)  # type: ignore[attr-defined]
+    directory = cache_directory()
     return Precompiled(cache_use(), time.perf_counter() - start, directory)
 
 

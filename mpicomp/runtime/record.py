@@ -11,6 +11,7 @@ import numpy as np
 from ..cluster.clock import PHASES, median_interval
 from ..cluster.comm import Comm
 from ..cluster.ledger import Ledger, describe
+from ..errors import worded
 from ..exchanges.base import Exchange
 from ..problems import Problem
 from .checkpoint import newest
@@ -93,7 +94,7 @@ class Record:
             if not np.isfinite(loss + norm):
                 self.divergence = self._advice(t, "f or ‖∇f‖² is not finite")
             elif self.config.explosion and loss - first > self.config.explosion * max(abs(first), 1.0):
-                what = f"f has grown from {first:.6g} to {loss:.6g} (--explosion {self.config.explosion:g})"
+                what = f"f has grown from {first:.6g} to {loss:.6g} («explosion={self.config.explosion:g}»)"
                 self.divergence = self._advice(t, what, self._seen.round)
             self.diverged = self.divergence is not None
             if not self.diverged:
@@ -132,7 +133,8 @@ class Record:
         kept = f"; the last good checkpoint is {last}" if last is not None else ""
         step, compressor = self.session.optimizer.step_size, complete(self.config).compressor
         milder = f", or a compressor that loses less than {compressor}" if compressor != "identity" else ""
-        return f"diverged in round {t}: {what}; the step size is {step:.6g}: try a smaller --step or --step theory{milder}{kept}"
+        advice = f"try a smaller «step» or «step='theory'»{milder}{kept}"
+        return worded(f"diverged in round {t}: {what}; the step size is {step:.6g}: {advice}")
 
     def measure(self) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
         """(traffic summed over ranks, seconds by rank and phase, round totals by rank), on the server."""

@@ -60,7 +60,7 @@ class Result:
             _write_json(out / "summary.json", self.summary)
         except OSError as error:
             raise ConfigError(
-                f"cannot write the results to {out}: {error.strerror}; free some space or choose another --out"
+                f"cannot write the results to {out}: {error.strerror}; free some space or choose another «out»"
             ) from None
 
 
@@ -78,7 +78,7 @@ def check_directory(directory: str | Path) -> Path:
         probe.touch()
         probe.unlink()
     except OSError as error:
-        raise ConfigError(f"cannot write results to {out}: {error.strerror}; choose another --out") from None
+        raise ConfigError(f"cannot write results to {out}: {error.strerror}; choose another «out»") from None
     return out
 
 

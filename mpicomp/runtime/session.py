@@ -76,12 +76,10 @@ class Composition:
         self.compressor = compressor or compressors.create(config.compressor or self.method.default_compressor)
         if config.downlink_compressor and not self.method.takes_downlink_compressor:
             raise ConfigError(
-                f"method {self.method.name!r} has one compressor, chosen by --compressor; drop --downlink-compressor"
+                f"method {self.method.name!r} has one compressor, chosen by «compressor»; drop «downlink_compressor»"
             )
         if (config.optimizer or optimizer) and self.method.own_optimizer:
-            raise ConfigError(
-                f"method {self.method.name!r} brings its own optimizer; drop --optimizer {config.optimizer or optimizer}"
-            )
+            raise ConfigError(f"method {self.method.name!r} brings its own optimizer; drop «optimizer»")
         downlink = config.downlink_compressor or self.method.default_downlink_compressor
         self.downlink_compressor = compressors.create(downlink) if downlink else self.compressor
         if not config.allow_unsafe:

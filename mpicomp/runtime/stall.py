@@ -20,6 +20,7 @@ from types import CodeType, FrameType, FunctionType
 from typing import Any
 
 from ..cluster.comm import FINALIZE_SECONDS, Comm
+from ..errors import worded
 
 EXIT_STALLED = 4
 STDERR = 2
@@ -87,10 +88,8 @@ class StallWatch:
         waits = Path(frame.f_code.co_filename) == _WAITS
         doing = "waiting for another rank" if waits else f"busy in {_place(frame)}"
         stack = "".join(traceback.format_stack(frame))
-        text = (
-            f"\nmpicomp: {self._who} has been in {at[0]} {at[1]} for {age:.1f} s, {doing}; ending the job "
-            f"(--stall-timeout {self.seconds:g})\n{stack}"
-        )
+        limit = worded(f"«stall_timeout={self.seconds:g}»")
+        text = f"\nmpicomp: {self._who} has been in {at[0]} {at[1]} for {age:.1f} s, {doing}; ending the job ({limit})\n{stack}"
         os.write(STDERR, text.encode())
         time.sleep(GRACE if waits else GRACE / 2)
         os._exit(EXIT_STALLED)

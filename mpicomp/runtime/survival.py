@@ -97,7 +97,7 @@ def run_with_survivors(attempt: Attempt, config: Config, held: Guarded) -> Resul
         held.move(survivors.comm)
         if survivors.members[0].rank != 0:
             raise RankFailure(
-                f"{_named(lost)} died; the server was among them, and without its x nobody can go on: use --resume auto"
+                f"{_named(lost)} died; the server was among them, and without its x nobody can go on: use «resume='auto'»"
             )
         stage = _next(config, stage, seen, survivors, lost, size)
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ..runtime import launched_world, with_run_options
+from ..runtime import Import, launched_world, with_run_options
 
 bench = typer.Typer(
     no_args_is_help=True,
@@ -102,6 +102,7 @@ def bench_link(
     per_node: Annotated[int, typer.Option(help="Ranks on each.")] = 1,
     rounds: Annotated[int, typer.Option(help="Rounds that are timed.")] = 5,
     json: Annotated[bool, typer.Option("--json", help="Print all figures as JSON.")] = False,
+    import_: Import = None,
 ) -> None:
     """Rounds in the network lab (root, or user namespaces) against the bytes that the busiest interface moves, at the link's rate."""
     from ..bench.link import DIMS, EXCHANGES, RATES, SPECS, link_rounds
@@ -140,6 +141,7 @@ def bench_compressors(
     repeats: Annotated[int, typer.Option(help="How often each is timed.")] = 30,
     threads: Annotated[int, typer.Option(help="Vectors handled at once.")] = 1,
     json: Annotated[bool, typer.Option("--json", help="Print all figures, with intervals, as JSON.")] = False,
+    import_: Import = None,
 ) -> None:
     """Encode, and decode and add up, one vector: against copying it, against a dense sum, and against NumPy and torch."""
     from ..bench.compressors import DIMS, SPECS

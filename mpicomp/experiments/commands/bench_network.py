@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ..runtime import launched_world
+from ..runtime import Import, launched_world
 from .bench import Json, bench, print_json
 
 
@@ -68,6 +68,7 @@ def bench_scaling_clients(
     rounds: Annotated[int, typer.Option(help="Of each run.")] = 300,
     repeats: Annotated[int, typer.Option(help="Runs of each n.")] = 3,
     json: Json = False,
+    import_: Import = None,
 ) -> None:
     """Rounds by number of clients, and what a client costs beyond its kernels (under mpirun)."""
     from ..bench.scaling import CLIENTS, scaling_clients
@@ -120,6 +121,7 @@ def bench_breakeven(
         ),
     ] = False,
     json: Json = False,
+    import_: Import = None,
 ) -> None:
     """The link speed below which each compressor pays, from its measured times and bytes. Not under mpirun."""
     from ..bench import breakeven as measure

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from ..runtime import Import
 from .bench import Json, bench, print_json
 
 
@@ -18,6 +19,7 @@ def bench_target(
     target: Annotated[float, typer.Option(help="Part of the first ‖∇f‖² to come to.")] = 1e-3,
     step: Annotated[str, typer.Option(help="The step size of all.")] = "1.0",
     json: Json = False,
+    import_: Import = None,
 ) -> None:
     """Compressed methods against dense gradient descent, dense Allreduce and bfloat16, in the network lab. Not under mpirun."""
     from ..bench.target import bench_target as measure

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from ..runtime import Import
+
 Directory = Annotated[Path, typer.Argument(help="What `mpicomp scale` wrote.")]
 Option = typer.Option
 
@@ -48,6 +50,7 @@ def model_predict(
     clients: Annotated[int, Option(help="n; 0 as measured, or one for each rank where that are more.")] = 0,
     dim: Annotated[int, Option(help="d; 0 as measured.")] = 0,
     cores: Annotated[int, Option(help="Cores of a node, where ranks share them; 0 for enough.")] = 0,
+    import_: Import = None,
 ) -> None:
     """Extrapolate: time of a round, load of the server, best exchange, and the link below which each method beats dense."""
     from ..lab.links import Link
@@ -89,4 +92,4 @@ def model_predict(
             ]
             links = rate(wire.rate) if wire.rate else "links as measured"
             table(f"{count:,} nodes × {per_node}, {links}, {delay:g} ms, n = {n:,}", header, rows)
-    print("Extrapolated from the study's cells; docs/studies.md has the formulas and what they assume.")
+    print("Extrapolated from the study's cells; docs/explanation/cost-model.md has the formulas and what they assume.")

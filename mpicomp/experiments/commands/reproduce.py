@@ -8,6 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
+from ..runtime import Import
+
 
 def reproduce(
     name: Annotated[str | None, typer.Argument(help="Which study: see --list; or all.", show_default=False)] = None,
@@ -23,6 +25,7 @@ def reproduce(
     ranks: Annotated[int, typer.Option(help="Ranks of the runs over MPI, one of them the server.")] = 5,
     list_: Annotated[bool, typer.Option("--list", help="List the studies and stop.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only the verdicts.")] = False,
+    import_: Import = None,
 ) -> None:
     """Reproduce a paper: run its experiments, judge each claim, draw its figures. What is finished under --out is not run again."""
     from ..reproduce.evidence import Interrupted

@@ -9,11 +9,13 @@ from typing import Annotated
 
 import typer
 
+from ..runtime import Import
+
 Option = typer.Option
 
 
 def scale(
-    study: Annotated[Path, typer.Argument(help="The study's TOML file, docs/studies.md.")],
+    study: Annotated[Path, typer.Argument(help="The study's TOML file, docs/reference/studies.md.")],
     out: Annotated[Path | None, Option(help="Directory of the study; finished cells in it are kept.")] = None,
     count: Annotated[bool, Option("--count", help="Print the number of cells and stop.")] = False,
     dry_run: Annotated[bool, Option("--dry-run", help="List the cells in their order and stop.")] = False,
@@ -21,6 +23,7 @@ def scale(
     tasks: Annotated[int, Option(help="Number of shares, for job arrays.")] = 1,
     hosts: Annotated[str, Option(help="Hosts for [grid] nodes where no scheduler gives them, as a,b,c.")] = "",
     retry_failed: Annotated[bool, Option("--retry-failed", help="Run cells again that failed before.")] = False,
+    import_: Import = None,
 ) -> None:
     """Run a study: every combination of its grid, repeated, in random order; resumable, one directory for each cell."""
     from ..runtime import ConfigError

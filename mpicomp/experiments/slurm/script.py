@@ -44,7 +44,7 @@ KINDS = {
     ),
     "scale": Kind(
         "A scaling study: one job that walks over the cells of its grid.",
-        "sbatch --nodes=16 --ntasks-per-node=4 jobs/scaling.sbatch STUDY.toml --out studies/a",
+        "sbatch --nodes=16 --ntasks-per-node=4 jobs/scaling.sbatch study.toml --out studies/a",
         (
             "Ask for the nodes of the largest cell. Finished cells are kept: at the time limit the job goes back into the queue and",
             "begins the cell anew that was running. When all are finished: mpicomp report studies/a",
@@ -55,9 +55,9 @@ KINDS = {
     ),
     "array": Kind(
         "A scaling study as a job array: each task walks over its share of the cells.",
-        "sbatch --nodes=16 --ntasks-per-node=4 --array=0-7%4 jobs/array.sbatch STUDY.toml --out studies/a",
+        "sbatch --nodes=16 --ntasks-per-node=4 --array=0-7%4 jobs/array.sbatch study.toml --out studies/a",
         (
-            "Every task asks for the nodes of the largest cell. `mpicomp scale STUDY.toml --count` says how many cells there are; more",
+            "Every task asks for the nodes of the largest cell. `mpicomp scale study.toml --count` says how many cells there are; more",
             "tasks than cells are of no use. When all tasks are finished: mpicomp report studies/a",
         ),
         f"scale {{args}} {_SHARE}",

@@ -256,7 +256,7 @@ class Results:
         where = Path(directory)
         if not (where / "study.toml").exists():
             raise DataError(
-                f"{where} is not the directory of a study: no study.toml in it; `mpicomp scale STUDY.toml --out {where}` makes one"
+                f"{where} is not the directory of a study: no study.toml in it; `mpicomp scale study.toml --out {where}` makes one"
             )
         study = Study.load(where / "study.toml")
         groups: dict[str, Group] = {}

@@ -1,6 +1,6 @@
 """The cost model of a round.
 
-    T = c + w + α F + (λ + δ) H + β₁ B₁ + β₂ B₂ + η 8 B₂/r       (docs/studies.md has the terms and their assumptions)
+    T = c + w + α F + (λ + δ) H + β₁ B₁ + β₂ B₂ + η 8 B₂/r       (docs/explanation/cost-model.md has the terms and their assumptions)
 
 w is the work on the critical path (compute, encode, decode, step, each with a rate of its own), F the frames that pass the server one
 after another, H the steps that wait for one another, δ the links' one-way delay, B₁ and B₂ the bytes through the busiest rank within

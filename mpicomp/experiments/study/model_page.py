@@ -50,7 +50,7 @@ class Section:
         said = (
             "T = c + w + αF + (λ+δ)H + β₁B₁ + β₂B₂ + η8B₂/r: constant, work on the critical path, frames, steps in a "
             "row, bytes through the "
-            f"busiest rank within its node and over its link (docs/studies.md). Calibrated on {len(self.observations)} "
+            f"busiest rank within its node and over its link (docs/explanation/cost-model.md). Calibrated on {len(self.observations)} "
             "configurations, which it meets within "
             f"{100 * np.median(fitted):.1f} % (median)."
         )

@@ -303,7 +303,7 @@ class DQSGDReproduction(Reproduction):
     """Eight workers train small networks on words (for AG-News) and on images (for CIFAR); one step for all, signSGD's own is tuned."""
 
     summary = "bits chosen by DQ-SGD's rule against fixed widths, TernGrad, signSGD, AdaQS"
-    paper = "Yan, Tan, Zhou, Huang and Zhang 2021, DQ-SGD (arXiv 2107.14575)"
+    paper = "Yan, Huang, Lan and Song 2021, DQ-SGD (arXiv 2107.14575)"
     sizes: ClassVar = {
         "small": Size((TEXT, Task("images", "digits", "64+64+64+64", 2, 500, 0.2, (1e-3, 3e-4))), 10),
         "paper": Size((TEXT, Task("images", "mnist5k", "64+64+64", 2, 500, 0.05, (1e-3, 3e-4))), 10),

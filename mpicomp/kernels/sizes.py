@@ -1,0 +1,7 @@
+"""Sizes that kernels agree on."""
+
+PARTIAL_SUMS = 64  # that a norm is added up in
+BLOCK, PAIR = 16, 32  # entries that are rounded together
+AHEAD = 2048  # entries: what is that far away is on its way from memory while an array is passed through,
+PIECE = 256  # so many at a time
+CACHE_LINE = 64  # bytes

@@ -1,0 +1,98 @@
+"""Kernels with a twin: a plain form, which says what is computed, and LLVM's instructions, which do the same faster, bit for bit.
+
+The plain forms are in `intrinsics` and `blocks`, under `@twin`; their twins have the same names in `llvm_words` and `llvm_blocks`. `forms`
+says which one runs.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, TypeVar, cast
+
+import llvmlite
+import llvmlite.binding
+import numba
+
+from . import forms, lean
+from .cache import cache_directory, compiling
+
+F = TypeVar("F", bound=Callable[..., Any])
+plain: dict[str, Callable[..., Any]] = {}  # the plain forms by name, before they are compiled
+
+
+def twin(function: F) -> F:
+    """The kernel in the form that `forms` says; `function` is the plain one."""
+    plain[function.__name__] = function
+    return cast(F, fast[function.__name__] if fast else lean(function))
+
+
+def twin_of_types(chosen: Callable[..., Any]) -> Callable[[F], F]:
+    """`twin` for a function whose plain form Numba gives by the types of its arguments: `chosen`, as for `numba.extending.overload`."""
+
+    def decorate(function: F) -> F:
+        plain[function.__name__] = function
+        numba.extending.overload(function)(chosen)
+        return cast(F, fast[function.__name__] if fast else function)
+
+    return decorate
+
+
+def _fast_forms() -> dict[str, Any]:
+    """The fast forms by name; none where they are not wanted, or do not compile."""
+    if forms.form == "plain":
+        return {}
+    reason = _verdict()
+    if reason:
+        if forms.VARIABLE in os.environ:
+            raise RuntimeError(f"{forms.VARIABLE}=fast, but the kernels' fast forms do not compile: {reason}")
+        forms.fall_back()
+        warnings.warn(
+            f"the kernels' fast forms do not compile here ({reason}); the plain ones compute the same bits, several times as slowly. "
+            f"{forms.VARIABLE}=plain says so without this warning",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        return {}
+    from . import llvm_blocks, llvm_words
+
+    return {**vars(llvm_words), **vars(llvm_blocks)}
+
+
+def _verdict() -> str:
+    """Why the fast forms do not compile; empty where they do. Tried once for each state of the cache directory, which keeps the result."""
+    state = f"{numba.__version__} {llvmlite.__version__} {llvmlite.binding.get_host_cpu_name()}"
+    note = cache_directory() / "fast-forms.txt"
+    known = _read(note, state)
+    if known is not None:
+        return known
+    with compiling():  # of processes that start at once one tries
+        known = _read(note, state)
+        if known is None:
+            known = _tried()
+            with suppress(OSError):  # where the directory cannot be written, the next process tries again
+                note.write_text(f"{state}\n{known}\n")
+    return known
+
+
+def _read(note: Any, state: str) -> str | None:
+    try:
+        stated, reason = note.read_text().split("\n")[:2]
+    except (OSError, ValueError):
+        return None
+    return reason if stated == state else None
+
+
+def _tried() -> str:
+    try:
+        from . import probe
+
+        probe.compile_all()
+    except Exception as error:  # whatever another Numba, llvmlite or processor makes of it
+        return f"{type(error).__name__}: {error}".split("\n")[0][:200]
+    return ""
+
+
+fast = _fast_forms()
