@@ -5,16 +5,15 @@ from __future__ import annotations
 import numpy as np
 
 import mpicomp as mc
-from mpicomp.compressors.codec import Codec
-from mpicomp.exchanges.p2p import P2PExchange
-from mpicomp.oracles import Oracle
-from mpicomp.state import ServerState
+from mpicomp.extend import Codec, Oracle, P2PExchange, ServerState
 
 mc.run(rouns=3)  # error: call-arg
 mc.run(rounds="x")  # error: arg-type
 mc.run(step=None)  # error: arg-type
 mc.run(problem_options=[1])  # error: arg-type
 mc.run(method=mc.compressor("topk:k=1"))  # error: arg-type
+mc.run(comm="world")  # error: arg-type
+mc.compressor("topk", k=[1])  # error: arg-type
 mc.run(exchange=P2PExchange.create)  # error: arg-type
 mc.register_methods("mine")  # error: attr-defined
 mc.compressor("topk:k=1").compress("text", 1)  # error: arg-type

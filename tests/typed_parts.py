@@ -9,16 +9,10 @@ import numpy.typing as npt
 from mpi4py import MPI
 
 import mpicomp as mc
-from mpicomp.compressors.codec import Codec
-from mpicomp.exchanges.base import Vectors, exchanges
-from mpicomp.exchanges.p2p import P2PExchange
-from mpicomp.kernels.random import Keys
-from mpicomp.mechanisms.base import Link, downlinks, uplinks
+from mpicomp import extend
+from mpicomp.extend import ClientState, Codec, Link, ModelState, Oracle, ServerState
 from mpicomp.mechanisms.direct import DenseDownlink
 from mpicomp.mechanisms.ef21 import EF21PDownlink
-from mpicomp.optimizers import optimizers
-from mpicomp.oracles import Oracle
-from mpicomp.state import ClientState, ModelState, ServerState
 
 
 @mc.register_problem("distances")
@@ -64,7 +58,7 @@ class Half(mc.Compressor):
         out[:] = buf.view(np.float16)
 
 
-@uplinks.register("ef21-and-norms")
+@extend.register_uplink("ef21-and-norms")
 class EF21AndNorms(mc.Uplink):
     """EF21, and beside each message the norm of the gradient: two exchanges in a round."""
 
@@ -96,7 +90,7 @@ class EF21AndNorms(mc.Uplink):
         return self.g
 
 
-@downlinks.register("shifted")
+@extend.register_downlink("shifted")
 class Shifted(mc.Downlink):
     """EF21-P with the change scaled to entries of at most one: the scale travels before it."""
 
@@ -137,7 +131,7 @@ class Shifted(mc.Downlink):
         return self.w
 
 
-@optimizers.register("heavy")
+@extend.register_optimizer("heavy")
 class Heavy(mc.Optimizer):
     """m ← bm + g, x ← x − γm."""
 
@@ -175,15 +169,15 @@ class BothWays(mc.Method):
         return 0.5 * setting.alpha / setting.smoothness.L
 
 
-@exchanges.register("counting")
-class Counting(P2PExchange):
+@extend.register_exchange("counting")
+class Counting(extend.P2PExchange):
     """Point to point; counts the broadcasts of all exchanges of this process."""
 
     summary = "point to point, and counts"
     broadcasts = 0
 
     def broadcast(
-        self, codec: Codec, v: Vectors, keys: Keys, round: int, into: np.ndarray | None, add: bool = False
+        self, codec: Codec, v: extend.Vectors, keys: extend.Keys, round: int, into: np.ndarray | None, add: bool = False
     ) -> None:
         Counting.broadcasts += 1
         super().broadcast(codec, v, keys, round, into, add)
@@ -205,6 +199,8 @@ def main(directory: str) -> None:
     by_hand()
     rows: list[int] = []
     comm = MPI.COMM_WORLD if MPI.COMM_WORLD.Get_size() > 1 else None
+    hosted: range = mc.hosted_clients(8, comm)
+    assert len(hosted) <= 8
     problem = Distances(np.random.default_rng(0).normal(size=(8, 50)))
     try:
         result: mc.Result = mc.run(
