@@ -10,50 +10,83 @@ from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).parent.parent / "mpicomp"
-PARTS, MISTAKES = (Path(__file__).parent / f"typed_{name}.py" for name in ("parts", "mistakes"))
+ROOT = Path(__file__).parent.parent
+PACKAGE, EXAMPLE = ROOT / "mpicomp", ROOT / "examples" / "own_parts.py"
+PARTS, MISTAKES = (ROOT / "tests" / f"typed_{name}.py" for name in ("parts", "mistakes"))
+PAGES = [
+    page
+    for page in [
+        ROOT / "README.md",
+        *sorted((ROOT / "docs").glob("how-to/*.md")),
+        *sorted((ROOT / "docs").glob("tutorials/*.md")),
+    ]
+    if "```python" in page.read_text()
+]
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 
-def complaints(path: Path, directory: Path) -> dict[int, set[str]]:
-    """The codes of what `mypy --strict` finds in a copy of a file, by line."""
-    copy = directory / path.name
-    copy.write_text(path.read_text())
-    command = [
-        sys.executable,
-        "-m",
-        "mypy",
-        "--strict",
-        "--config-file=",
-        "--cache-dir",
-        directory / "cache",
-        copy.name,
-    ]
+Found = dict[tuple[str, int], set[str]]
+
+
+def complaints(directory: Path, *names: str) -> Found:
+    """The codes of what `mypy --strict` finds in files of a directory, by file and line."""
+    command = [sys.executable, "-m", "mypy", "--strict", "--config-file=", "--cache-dir", "../cache", *names]
     done = subprocess.run(command, cwd=directory, capture_output=True, text=True, timeout=240)
     assert done.returncode in (0, 1), done.stdout + done.stderr
-    found: dict[int, set[str]] = {}
+    found: Found = {}
     for file, line, code in re.findall(r"^(.*?):(\d+): error: .*\[([\w-]+)\]$", done.stdout, re.MULTILINE):
-        assert file == copy.name, done.stdout
-        found.setdefault(int(line), set()).add(code)
+        assert file in names, done.stdout
+        found.setdefault((file, int(line)), set()).add(code)
     assert bool(found) == bool(done.returncode), done.stdout
     return found
 
 
+def listings(page: Path, directory: Path) -> list[str]:
+    """Write a page's Python listings to files of a directory, under their titles where they have one; returns the names."""
+    names = []
+    for k, (title, text) in enumerate(
+        re.findall(r'^```python(?: title="([^"\n]*)")?\n(.*?)^```', page.read_text(), re.M | re.S)
+    ):
+        names.append(title or f"listing_{k}.py")
+        (directory / names[-1]).write_text(text)
+    return names
+
+
 @pytest.fixture(scope="module")
-def scratch(tmp_path_factory):
-    """A directory outside of the repository, with a cache for both checks."""
-    return tmp_path_factory.mktemp("typing")
+def beside(tmp_path_factory):
+    """A directory outside of the repository, beside the cache of all checks."""
+    scratch = tmp_path_factory.mktemp("typing") / "files"
+    scratch.mkdir()
+    return scratch
 
 
-def test_typed_parts_pass(scratch):
-    assert complaints(PARTS, scratch) == {}
+@pytest.fixture
+def directory(beside):
+    """The same, empty."""
+    for file in beside.iterdir():
+        file.unlink()
+    return beside
 
 
-def test_mistakes_are_found(scratch):
+@pytest.mark.parametrize("path", [PARTS, EXAMPLE], ids=lambda p: p.name)
+def test_typed_parts_pass(path, directory):
+    (directory / path.name).write_text(path.read_text())
+    assert complaints(directory, path.name) == {}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_listings_pass(page, directory):
+    assert complaints(directory, *listings(page, directory)) == {}
+
+
+def test_mistakes_are_found(directory):
+    (directory / MISTAKES.name).write_text(MISTAKES.read_text())
     lines = enumerate(MISTAKES.read_text().splitlines(), 1)
-    marked = {n: set(re.split(r", ", line.split("# error: ")[1])) for n, line in lines if "# error: " in line}
+    marked = {
+        (MISTAKES.name, n): set(line.split("# error: ")[1].split(", ")) for n, line in lines if "# error: " in line
+    }
     assert len(marked) > 20
-    assert complaints(MISTAKES, scratch) == marked
+    assert complaints(directory, MISTAKES.name) == marked
 
 
 @pytest.mark.process

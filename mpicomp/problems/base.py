@@ -7,7 +7,7 @@ override `block` to evaluate all clients of a rank in one jitted call.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from types import TracebackType
 from typing import Any, ClassVar, NamedTuple
@@ -68,12 +68,18 @@ class Smoothness:
         return self.L_QM**2 - self.L_AM**2
 
     @classmethod
-    def bounds(cls, L_i: Sequence[float] | np.ndarray, L: float | None = None, mu: float | None = None) -> Smoothness:
+    def bounds(cls, L_i: ArrayLike, L: float | None = None, mu: float | None = None) -> Smoothness:
         """What follows from the L_i alone: L ≤ L_AM, L± ≤ L₊ ≤ L_QM, L_A ≤ L_QM, L_B = 0 (Jensen, Cauchy–Schwarz)."""
-        L_i = np.asarray(L_i, dtype=np.float64)
-        quadratic_mean = float(np.sqrt(np.mean(L_i**2)))
+        each = np.asarray(L_i, dtype=np.float64)
+        quadratic_mean = float(np.sqrt(np.mean(each**2)))
         return cls(
-            float(np.mean(L_i)) if L is None else float(L), L_i, quadratic_mean, quadratic_mean, quadratic_mean, 0.0, mu
+            float(np.mean(each)) if L is None else float(L),
+            each,
+            quadratic_mean,
+            quadratic_mean,
+            quadratic_mean,
+            0.0,
+            mu,
         )
 
     @classmethod
