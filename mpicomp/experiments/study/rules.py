@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from ..runtime import seconds
 from .calibrate import Miss
-from .cells import ENOUGH, Group, Results
+from .cells import ENOUGH, Group, Measured, Results
 
 HOLDS, NOT_MET, NOT_APPLICABLE = "holds", "not met", "not applicable"
 
@@ -71,7 +70,7 @@ def _subset(e: Observations) -> tuple[str, str]:
     return HOLDS, facts
 
 
-def _ranks_on_machine(run: Any) -> int:
+def _ranks_on_machine(run: Measured) -> int:
     hosts = [rank["host"] for rank in run.ranks]
     return len(hosts) if run.record["runner"]["shared"] else max(hosts.count(host) for host in hosts)
 
