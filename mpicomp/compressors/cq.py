@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import log, sqrt
 from typing import Any
 
@@ -187,8 +188,8 @@ class CQ(Compressor):
             return radii
 
         if self._correlated() and self.lattice.symbols == 2 and not self.rotate and not self.entropy:
-            encode: Any = encode_bits
-            decode: Any = decode_bits
+            encode: Callable[..., int] = encode_bits
+            decode: Callable[..., int] = decode_bits
             args: tuple = (self.use_max, partial_sums, common_radius, order, top, np.empty(CHUNK, np.uint8))
         else:
             lattice = self.lattice.slope, *self.lattice.offset, self.lattice.symbols

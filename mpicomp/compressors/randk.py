@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -87,8 +87,8 @@ class RandK(Compressor):
         if self.sampling == "window":
             mask = self.shared_randomness, k, dim
             cutting = Cutting(_cut_window, (wire.itemsize, *mask), part_nbytes, offset=True, separable=True)
-            encode: Any = _encode_window
-            decode: Any = _decode_window
+            encode: Callable[..., int] = _encode_window
+            decode: Callable[..., int] = _decode_window
             args: tuple = (*mask, 0)
         else:
             bounds = np.arange(k + 1) * dim // k

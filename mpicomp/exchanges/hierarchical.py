@@ -13,7 +13,7 @@ The server leads the first node. Messages of no bytes say that something is ther
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -226,7 +226,8 @@ class HierarchicalExchange(P2PExchange):
         self._release(groups)
         if not spoken:
             return
-        sent: Any = self.own_frame(dense, total, row.rows)
+        sent = self.own_frame(dense, total, row.rows)
+        assert sent is not None
         self.flags_sent |= self.flags_seen & FLAG_REQUEST
         nbytes = self.write_frame(dense, total, row.rows, row.clients, keys, round, sent, True)
         self.ledger.frame(UPLINK, (8 * total.nbytes, 0), nbytes, 1, BETWEEN_NODES)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from ..errors import ConfigError
@@ -39,7 +37,7 @@ class Minibatch(Oracle):
                 f"problem {block.problem.name!r} has no samples to draw a minibatch from; use the full gradient"
             )
         self.samples = np.zeros((m, batch), np.int64)
-        self._before: Any = None
+        self._before: np.ndarray | None = None
         self._value = np.zeros((m, dim), block.dtype)
         self._previous = np.zeros((m, dim), block.dtype)
 
@@ -69,6 +67,7 @@ class Minibatch(Oracle):
 
     def difference(self) -> np.ndarray:
         """The minibatch gradients at the current points minus those of the same samples at the previous points."""
+        assert self._before is not None, "move comes first"
         self._draw()
         self.block.batch_gradients(self._before, self.samples, self._previous)
         self.block.batch_gradients(self.current, self.samples, self._value)

@@ -120,7 +120,7 @@ class Timed(Oracle):
 
     def __init__(self, oracle: Oracle, clock: Clock):
         self.oracle, self._clock = oracle, clock
-        self.latest: Any = None  # what the last evaluation returned
+        self.latest: np.ndarray | None = None  # what the last evaluation returned
 
     def move(self, points: np.ndarray, round: int) -> None:
         self.oracle.move(points, round)
@@ -201,7 +201,7 @@ class Session:
                 oracle = parts.oracle(oracle)
         self.oracle = Timed(oracle, self.clock)
         tracked = np.zeros_like(whole) if self.replicated else whole
-        self.points: Any = self.downlink.begin(tracked)
+        self.points: np.ndarray = self.downlink.begin(tracked)
         if self.replicated:
             self.points = self.x
 
