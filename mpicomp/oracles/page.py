@@ -68,7 +68,7 @@ class Page(Tracked):
 
 
 @njit
-def toss(key, shared, p, clients, heads):
+def toss(key: np.uint64, shared: bool, p: float, clients: np.ndarray, heads: np.ndarray) -> None:
     """heads[j] = the coin of clients[j], or of all, shows heads."""
     for j in range(heads.shape[0]):
         heads[j] = uniform64(key, 0 if shared else 1 + clients[j]) < p

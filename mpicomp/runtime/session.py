@@ -127,7 +127,7 @@ class Timed(Oracle):
 
     def __init__(self, oracle: Oracle, clock: Clock, copies: bool = False):
         self.oracle, self._clock, self._copies = oracle, clock, copies
-        self.latest: Any = None  # what the last evaluation returned
+        self.latest: np.ndarray | None = None  # what the last evaluation returned
 
     def move(self, points: np.ndarray, round: int) -> None:
         self.oracle.move(points, round)
@@ -207,7 +207,7 @@ class Session:
                 oracle = parts.oracle(oracle)
         self.oracle = Timed(oracle, self.clock, copies=not ours(self.uplink))
         tracked = np.zeros_like(whole) if self.replicated else whole
-        self.points: Any = self.downlink.begin(tracked)
+        self.points: np.ndarray = self.downlink.begin(tracked)
         if self.replicated:
             self.points = self.x
 
@@ -256,9 +256,13 @@ class Session:
         return int(self.exchange.clients[rows[0]]) if len(rows) else -1
 
     # ---- evaluation, off the clock ------------------------------------------------------------------------------
+    def assembled(self) -> np.ndarray:
+        """The model, shape (1, d), on the rank that leads."""
+        return self.exchange.assemble(self.x[:, self.exchange.served] if self.replicated else self.x)
+
     def evaluate(self) -> tuple[float, float]:
         """f(x) and ‖∇f(x)‖² at the server's model, the same bits for any placement; meaningful on the rank that leads."""
-        x = np.array(self.exchange.assemble(self.x))
+        x = np.array(self.assembled())
         self.exchange.broadcast_model(x)
         self.evaluated = x
         vector = np.zeros(1 + x.shape[1])
@@ -289,7 +293,7 @@ def _checked_weights(weights: np.ndarray, n: int) -> np.ndarray:
 
 
 @njit
-def finite(g, x):
+def finite(g: np.ndarray, x: np.ndarray) -> bool:
     """No entry of g or x, both of shape (1, d), is NaN or Inf."""
     bad = 0
     for array in (g, x):
@@ -300,7 +304,7 @@ def finite(g, x):
 
 
 @njit
-def add_rows(losses, gradients, vector):
+def add_rows(losses: np.ndarray, gradients: np.ndarray, vector: np.ndarray) -> None:
     """vector[0] += Σ losses, vector[1:] += Σ gradients, one client after the other."""
     for j in range(losses.shape[0]):
         vector[0] += losses[j]
