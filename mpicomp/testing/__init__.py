@@ -1,0 +1,6 @@
+"""Checks for parts of one's own: each runs what the built-in parts are tested with, and raises an AssertionError that says what is wrong.
+
+They need neither pytest nor MPI (but for `check_exchange`).
+"""
+
+from .compressors import check_compressor as check_compressor
