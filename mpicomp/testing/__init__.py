@@ -4,3 +4,5 @@ They need neither pytest nor MPI (but for `check_exchange`).
 """
 
 from .compressors import check_compressor as check_compressor
+from .gradient import check_gradient as check_gradient
+from .problems import check_problem as check_problem
