@@ -109,18 +109,18 @@ def _check_unbiased(messages: Messages, x: np.ndarray, Y: np.ndarray, name: str)
     """E C(x) = x along x and, but for heavy tails, in every coordinate; E‖C(x) − x‖² ≤ ω‖x‖²."""
     remedy = "Scale what is decoded, or set unbiased = False"
     norm, count = float(np.linalg.norm(x)), len(Y)
-    along = Y @ (x / norm)
-    if not abs(along.mean() - norm) <= _slack(along) + _tolerance(messages) * norm:
+    along, unseen = Y @ (x / norm), UNSEEN / count  # a value that is taken so seldom need not come among the draws
+    room = _slack(along) + unseen * np.max(np.abs(along)) + _tolerance(messages) * norm
+    if not abs(along.mean() - norm) <= room:
         messages.fail(
             f"unbiased is declared, but the mean of {count} draws of C(x) is {along.mean() / norm:.4g} x along x, expected 1 up to "
-            f"{_slack(along) / norm:.2g}",
+            f"{room / norm:.2g}",
             remedy,
             x=name,
         )
     if name != "heavy-tailed":
         away = np.abs(Y.mean(axis=0) - x)
-        unseen = UNSEEN / count * np.max(np.abs(Y))  # a value that is taken so seldom need not come among the draws
-        allowed = DEVIATIONS * Y.std(axis=0) / np.sqrt(count) + unseen + _tolerance(messages) * np.abs(x)
+        allowed = DEVIATIONS * Y.std(axis=0) / np.sqrt(count) + unseen * np.max(np.abs(Y)) + _tolerance(messages) * np.abs(x)
         worst = int(np.argmax(away - allowed))
         if not away[worst] <= allowed[worst]:
             messages.fail(
