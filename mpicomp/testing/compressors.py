@@ -55,7 +55,12 @@ def check_compressor(
     found = [_bound(compressor, d, n_clients, dtypes, seed) for d in dims]
     fitting = [bound for bound in found if isinstance(bound, list)]
     if not fitting:
-        fail(repr(compressor), {"dims": list(dims)}, f"its options fit none of the dimensions; {found[-1]}", "Give others as dims")
+        fail(
+            repr(compressor),
+            {"dims": list(dims)},
+            f"its options fit none of the dimensions; {found[-1]}",
+            "Give others as dims",
+        )
     used = [bound for bound in fitting if not any(messages.dense for messages in bound)]
     if not used:
         fail(
@@ -84,9 +89,7 @@ def check_compressor(
             check_ab(messages, max(8, draws // n_clients))
 
 
-def _bound(
-    compressor: Compressor, d: int, n: int, dtypes: Sequence[str], seed: int
-) -> list[Messages] | ConfigError:
+def _bound(compressor: Compressor, d: int, n: int, dtypes: Sequence[str], seed: int) -> list[Messages] | ConfigError:
     """Its messages in each dtype, or why its options do not fit d."""
     try:
         bound = [Messages(compressor, d, n, dtype, seed) for dtype in dtypes]
@@ -108,15 +111,20 @@ def _check_keys(messages: Messages) -> bool:
     encode, key = messages.encode, messages.key()
     first = encode(x, key)
     encode(y, messages.key(round=1))
-    again, fresh = encode(x, key), Messages(
-        copy.deepcopy(messages.compressor), messages.d, messages.n, messages.dtype.name, messages.seed
-    ).encode(x, key)
+    again, fresh = (
+        encode(x, key),
+        Messages(copy.deepcopy(messages.compressor), messages.d, messages.n, messages.dtype.name, messages.seed).encode(
+            x, key
+        ),
+    )
     if not first.tobytes() == again.tobytes() == fresh.tobytes():
         messages.fail(
             "the same vector and key gave two different messages",
             "A compressor has no state, and its randomness comes only from the key (key.uniform, key.normal, key.permutation)",
         )
-    others = [encode(x, messages.key(client, round)) for round in range(KEYS // messages.n) for client in messages.clients]
+    others = [
+        encode(x, messages.key(client, round)) for round in range(KEYS // messages.n) for client in messages.clients
+    ]
     differ = any(first.tobytes() != other.tobytes() for other in others)
     if differ and messages.compressor.deterministic:
         messages.fail(
@@ -124,7 +132,8 @@ def _check_keys(messages: Messages) -> bool:
             "Set deterministic = False, or draw no random numbers",
         )
     return differ or any(
-        messages.read(first, key).tobytes() != messages.read(other, messages.key(i % messages.n, i // messages.n)).tobytes()
+        messages.read(first, key).tobytes()
+        != messages.read(other, messages.key(i % messages.n, i // messages.n)).tobytes()
         for i, other in enumerate(others)
     )
 
@@ -136,14 +145,21 @@ def _check_one_message(messages: Messages) -> None:
         message = messages.encode(x, key)
         y = messages.read(message, key)
         if y.tobytes() != messages.decode(message, key, before=-3 * UNTOUCHED).tobytes():
-            messages.fail("decode leaves entries of out as they were", "Fill all of out, for instance by out[:] = 0 first")
+            messages.fail(
+                "decode leaves entries of out as they were", "Fill all of out, for instance by out[:] = 0 first"
+            )
         if not np.all(np.isfinite(y)):
-            messages.fail("a finite vector is decoded as one with NaN or Inf", "Check the formula for overflow and division by zero")
+            messages.fail(
+                "a finite vector is decoded as one with NaN or Inf",
+                "Check the formula for overflow and division by zero",
+            )
         _check_dtype_of_values(messages, x, y, message)
         by_bytes, applied = compressor.decompress(compressor.compress(x, key)), compressor.apply(x, key)
         for what, other in (("decompress(compress(x))", by_bytes), ("apply(x)", applied)):
             if other.dtype != x.dtype or other.tobytes() != y.tobytes():
-                messages.fail(f"{what} is not what decode gives for the message of encode", "Leave these methods as they are")
+                messages.fail(
+                    f"{what} is not what decode gives for the message of encode", "Leave these methods as they are"
+                )
 
 
 def _check_dtype_of_values(messages: Messages, x: np.ndarray, y: np.ndarray, message: np.ndarray) -> None:
@@ -223,5 +239,3 @@ def _check_not_finite(messages: Messages, bad: float) -> None:
                 f"a vector with {bad} in {'every entry' if share == 1 else 'half of its entries'} is decoded as a finite one",
                 "Let NaN and Inf arrive, so that a run that diverges is noticed (mind that NaN compares as smaller than nothing), or raise",
             )
-
-

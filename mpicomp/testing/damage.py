@@ -75,7 +75,9 @@ def check_cutting(messages: Messages) -> None:
             try:
                 reader.decode_add(part, 0, len(part), rows, messages.clients, weights, keys, joined[:, lo:hi])
             except WireError as error:
-                messages.fail(f"the part of coordinates [{lo}, {hi}) cannot be read: {error}", "See Cutting", bounds=bounds)
+                messages.fail(
+                    f"the part of coordinates [{lo}, {hi}) cannot be read: {error}", "See Cutting", bounds=bounds
+                )
         if joined.tobytes() != whole.tobytes():
             messages.fail(
                 "cutting the messages into slices and decoding the parts does not give the bits of the whole",
@@ -92,5 +94,7 @@ def _parts(messages: Messages, data: np.ndarray, bounds: np.ndarray) -> list[np.
     end = codec.cut(data, 0, messages.clients, messages.keys(0), bounds, out, places)
     inside = all(np.all(out[p:f + r + 16] == GUARD) for p, f, r in zip(places, first, rooms, strict=True))  # fmt: skip
     if end != len(data) or np.any(places - first > rooms) or not inside:
-        messages.fail("cutting reads or writes more bytes than it may", "See Cutting.part_nbytes", bounds=bounds.tolist())
+        messages.fail(
+            "cutting reads or writes more bytes than it may", "See Cutting.part_nbytes", bounds=bounds.tolist()
+        )
     return [out[a:b] for a, b in zip(first, places, strict=True)]

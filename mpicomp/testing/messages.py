@@ -71,7 +71,8 @@ class Messages:
             self._too_long(int(nbytes), capacity)
         if not (np.all(room[:16] == GUARD) and np.all(room[16 + capacity :] == GUARD)):
             self.fail(
-                "encode wrote outside of its buffer, beside the max_nbytes that it was given", "Write to out[:nbytes] only"
+                "encode wrote outside of its buffer, beside the max_nbytes that it was given",
+                "Write to out[:nbytes] only",
             )
         if given.tobytes() != x.tobytes():
             self._writes_to_input()
@@ -169,9 +170,7 @@ class Messages:
         out[1:-1] = 0
         weights = np.full(m, self.codec.scale, kind)
         try:
-            self.codec.decode_add(
-                buf, 16, 16 + len(data), np.arange(1, m + 1), clients, weights, self.keys(round), out
-            )
+            self.codec.decode_add(buf, 16, 16 + len(data), np.arange(1, m + 1), clients, weights, self.keys(round), out)
         finally:
             if not np.all(out[[0, -1]] == UNTOUCHED):
                 self.fail("decoding wrote outside of the rows that it was given", "Check indices before writing")
@@ -185,4 +184,6 @@ class Messages:
         except AssertionError:
             raise
         except Exception as error:
-            self.fail(f"decode raised {text_of(error)} for messages that encode wrote", "Let decode read what encode writes")
+            self.fail(
+                f"decode raised {text_of(error)} for messages that encode wrote", "Let decode read what encode writes"
+            )

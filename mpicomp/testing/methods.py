@@ -85,7 +85,12 @@ class _Suite:
     case: dict[str, Any] = field(default_factory=dict)
 
     def fail(self, fault: str, remedy: str = "") -> NoReturn:
-        fail(part_name(self.method), {**self.case, "problem": type(self.problem).__name__, "seed": self.seed}, fault, remedy)
+        fail(
+            part_name(self.method),
+            {**self.case, "problem": type(self.problem).__name__, "seed": self.seed},
+            fault,
+            remedy,
+        )
 
     def config(self, dtype: str = "float64", out: str | None = None) -> Config:
         return Config(
@@ -121,7 +126,10 @@ class _Suite:
             self.step = self._cautious_step()
             return
         if not 0 < step < np.inf:
-            self.fail(f"step_size(setting) is {step}", "Return a positive number, or raise mpicomp.TheoryError where no theorem covers the setting")
+            self.fail(
+                f"step_size(setting) is {step}",
+                "Return a positive number, or raise mpicomp.TheoryError where no theorem covers the setting",
+            )
         self.step = step
         try:
             session = self.session("float64", self.local("float64"))
@@ -195,7 +203,9 @@ class _Suite:
         self.rounds(session, SAVED_AT, ROUNDS)
         self.rounds(resumed, SAVED_AT, ROUNDS)
         if resumed.x.tobytes() != session.x.tobytes():
-            which = f"; after the checkpoint these attributes differ, undeclared: {', '.join(suspects)}" if suspects else ""
+            which = (
+                f"; after the checkpoint these attributes differ, undeclared: {', '.join(suspects)}" if suspects else ""
+            )
             self.fail(
                 f"a run that goes on from its checkpoint of round {SAVED_AT} has another x at round {ROUNDS} than the run that was not "
                 f"interrupted, so a state that outlives a round is not declared{which}",
@@ -231,7 +241,10 @@ class _Suite:
                     array = vars(part).get(state.name)
                     if array is None:
                         continue
-                    columns, expected = width if state.columns is None else state.columns, np.dtype(state.dtype or dtype)
+                    columns, expected = (
+                        width if state.columns is None else state.columns,
+                        np.dtype(state.dtype or dtype),
+                    )
                     name = f"{type(part).__name__}.{state.name}"
                     shape = np.shape(array)
                     if len(shape) != 2 or not rows_fit(shape[0]) or shape[1] != columns:
@@ -241,7 +254,9 @@ class _Suite:
                             "Assign in place (self.h[:] = ...), or declare its columns",
                         )
                     if array.dtype != expected:
-                        self.fail(f"{name} holds {array.dtype}, declared is {expected}", "Assign in place (self.h[:] = ...)")
+                        self.fail(
+                            f"{name} holds {array.dtype}, declared is {expected}", "Assign in place (self.h[:] = ...)"
+                        )
 
     def check_slices(self, dtype: str, expected: bytes) -> None:
         """With several servers of slices: the same bits, or a refusal in so many words."""
@@ -259,9 +274,13 @@ class _Suite:
         except ConfigError:
             return
         except Exception as error:
-            self.fail(f"with several servers, each with a slice of the coordinates, it raised {text_of(error)}", _SLICES)
+            self.fail(
+                f"with several servers, each with a slice of the coordinates, it raised {text_of(error)}", _SLICES
+            )
         if session.x.tobytes() != expected:
-            self.fail("with several servers, each with a slice of the coordinates, x has other bits than with one", _SLICES)
+            self.fail(
+                "with several servers, each with a slice of the coordinates, x has other bits than with one", _SLICES
+            )
 
 
 _SLICES = "What a server computes must be elementwise, in arrays of link.served_dim columns (v[:, link.served] of a vector with d)"
@@ -278,7 +297,9 @@ def _undeclared_differences(session: Session, resumed: Session) -> list[str]:
         known = {state.name for state in declared(ours)} | {"link", "mean"}
         for name in sorted(vars(ours).keys() | vars(theirs).keys()):
             a, b = vars(ours).get(name), vars(theirs).get(name)
-            plain = isinstance(a, np.ndarray | int | float | bool | None) and isinstance(b, np.ndarray | int | float | bool | None)
+            plain = isinstance(a, np.ndarray | int | float | bool | None) and isinstance(
+                b, np.ndarray | int | float | bool | None
+            )
             if name not in known and plain and not np.array_equal(np.asarray(a, object), np.asarray(b, object)):
                 names.append(f"{type(ours).__name__}.{name}")
     return names

@@ -8,7 +8,6 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-
 from ..problems import Problem, problems
 from .faults import fail, text_of
 from .gradient import relative_error, some_clients
@@ -57,7 +56,9 @@ def check_problem(
             suite.check_blocks(x.astype(dtype), np.dtype(dtype), name, rng)
         suite.check_measures(x)
     everybody = clients is None
-    check_smoothness(problem, np.arange(problem.n_clients) if everybody else np.array(suite.clients), everybody, points, seed)
+    check_smoothness(
+        problem, np.arange(problem.n_clients) if everybody else np.array(suite.clients), everybody, points, seed
+    )
     check_sample_smoothness(problem, suite.clients, seed)
 
 
@@ -76,11 +77,15 @@ class _Suite:
         for i in self.clients:
             count = self.problem.n_samples(i)
             if not isinstance(count, int | np.integer) or count < 0:
-                self.fail(f"n_samples({i}) is {count!r}", "Return the number of f_i's terms, 0 where it is not a finite sum")
+                self.fail(
+                    f"n_samples({i}) is {count!r}", "Return the number of f_i's terms, 0 where it is not a finite sum"
+                )
         try:
             json.dumps(self.problem.describe())
         except TypeError as error:
-            self.fail(f"describe() does not hold JSON types: {error}", "Convert arrays with tolist(), numbers with float()")
+            self.fail(
+                f"describe() does not hold JSON types: {error}", "Convert arrays with tolist(), numbers with float()"
+            )
 
     def gradient(self, i: int, x: np.ndarray, before: float, name: str) -> np.ndarray:
         """∇f_i(x) as `gradient` writes it into an array that held `before`, between guard entries."""
@@ -93,7 +98,9 @@ class _Suite:
         except Exception as error:
             self.fail(f"gradient raised {text_of(error)}", "It must take every vector x of shape (d,)", **case)
         if returned is not None and returned is not row:
-            self.fail("gradient returns its result", "Write it into out, as in out[:] = ...; or use FunctionProblem", **case)
+            self.fail(
+                "gradient returns its result", "Write it into out, as in out[:] = ...; or use FunctionProblem", **case
+            )
         if given.tobytes() != x.tobytes():
             self.fail("gradient writes to x", "Work on a copy: x is the model", **case)
         if not (np.all(out[:8] == 7.0) and np.all(out[-8:] == 7.0)):
@@ -117,13 +124,26 @@ class _Suite:
         if np.any(np.isnan(first)):
             bad = int(np.flatnonzero(np.isnan(first))[0])
             written = not np.isnan(self.gradient(i, x, 0.0, name)[bad])
-            fault = f"gradient leaves entry {bad} of out as it was, or adds to it" if written else f"entry {bad} of the gradient is NaN"
+            fault = (
+                f"gradient leaves entry {bad} of out as it was, or adds to it"
+                if written
+                else f"entry {bad} of the gradient is NaN"
+            )
             self.fail(fault, "Write all of out, whatever it held, as in out[:] = ..." if written else "", **case)
         if first.tobytes() != self.gradient(i, x, 7.0, name).tobytes():
-            self.fail("the gradient depends on what out held, or two calls give different bits", "Write all of out, and use no random numbers", **case)
+            self.fail(
+                "the gradient depends on what out held, or two calls give different bits",
+                "Write all of out, and use no random numbers",
+                **case,
+            )
         self.gradient(self.clients[-1], x + 1.0, 0.0, "another")
-        if first.tobytes() != self.gradient(i, x, 0.0, name).tobytes() or float(self.problem.loss(i, x.copy())) != number:
-            self.fail("the same call gives other bits after a call at another point", "Keep no state between calls", **case)
+        if (
+            first.tobytes() != self.gradient(i, x, 0.0, name).tobytes()
+            or float(self.problem.loss(i, x.copy())) != number
+        ):
+            self.fail(
+                "the same call gives other bits after a call at another point", "Keep no state between calls", **case
+            )
         single = self.gradient(i, x.astype(np.float32), 0.0, name)
         if not np.linalg.norm(single - first) <= 1e-2 * (np.linalg.norm(first) + 1e-3):
             self.fail("the gradient at a float32 x is another one", "Compute in x.dtype or in float64", **case)
@@ -166,14 +186,21 @@ class _Suite:
             try:
                 self.problem.batch_gradient(i, x.copy(), samples, out)
             except Exception as error:
-                self.fail(f"batch_gradient raised {text_of(error)}", "It takes samples of shape (b,), 0 ≤ j < n_samples(i)", **case)
+                self.fail(
+                    f"batch_gradient raised {text_of(error)}",
+                    "It takes samples of shape (b,), 0 ≤ j < n_samples(i)",
+                    **case,
+                )
             return out
 
         size = max(1, -(-count // PARTS))
         parts = [np.arange(first, min(first + size, count)) for first in range(0, count, size)]
         mean = sum(len(part) / count * batch(part) for part in parts)
         tolerance = 1e-8 * np.max(np.abs(full)) + 1e-10
-        for what, found in (("batch_gradient over all samples", batch(np.arange(count))), ("the mean of batch_gradient over parts of them", mean)):
+        for what, found in (
+            ("batch_gradient over all samples", batch(np.arange(count))),
+            ("the mean of batch_gradient over parts of them", mean),
+        ):
             if not np.max(np.abs(found - full)) <= tolerance:
                 self.fail(
                     f"{what} differs from the gradient by {np.max(np.abs(found - full)):.3g} in some entry",
@@ -197,9 +224,17 @@ class _Suite:
                 point = W[j if len(W) > 1 else 0]
                 case = {"client": i, "x": name, "dtype": dtype, "points": len(W)}
                 if gradients[j].tobytes() != self.gradient(i, point, 0.0, name).tobytes():
-                    self.fail("block(...).gradients and gradient(i, x, out) give different bits", "Let both use the same code, in the same order", **case)
+                    self.fail(
+                        "block(...).gradients and gradient(i, x, out) give different bits",
+                        "Let both use the same code, in the same order",
+                        **case,
+                    )
                 if losses[j] != float(problem.loss(i, point.copy())):
-                    self.fail("block(...).losses and loss(i, x) give different bits", "Let both use the same code, in the same order", **case)
+                    self.fail(
+                        "block(...).losses and loss(i, x) give different bits",
+                        "Let both use the same code, in the same order",
+                        **case,
+                    )
             if all(problem.n_samples(i) for i in self.clients):
                 samples = np.array([[0, problem.n_samples(i) - 1, problem.n_samples(i) // 2] for i in self.clients])
                 block.batch_gradients(W, samples, gradients)
@@ -207,7 +242,12 @@ class _Suite:
                     alone = np.zeros(problem.dim, dtype)
                     problem.batch_gradient(i, W[j if len(W) > 1 else 0].copy(), samples[j], alone)
                     if alone.tobytes() != gradients[j].tobytes():
-                        self.fail("block(...).batch_gradients and batch_gradient give different bits", "Let both use the same code", client=i, dtype=dtype)
+                        self.fail(
+                            "block(...).batch_gradients and batch_gradient give different bits",
+                            "Let both use the same code",
+                            client=i,
+                            dtype=dtype,
+                        )
 
     def check_measures(self, x: np.ndarray) -> None:
         values = self.problem.measure(x.copy())
@@ -220,5 +260,3 @@ def part_name(part: Any) -> str:
     """A problem or method in a message: its class, and the name that it is registered by."""
     registered = getattr(part, "name", "user")
     return type(part).__name__ if registered == "user" else f"{type(part).__name__} {registered!r}"
-
-

@@ -35,9 +35,11 @@ def check_promises(messages: Messages, draws: int, vectors: int) -> None:
             _check_deterministic(messages, Y, name)
         elif not compressor.shared_randomness:
             _check_independent(messages, Y, name)
-        if compressor.same_for_all and not np.all(Y == Y[:, :1]):
+        if compressor.same_for_all and not np.all(Y[:, :1] == Y):
             messages.fail(
-                "same_for_all is declared, but two clients decode different vectors for one x", "Draw from key.shared only", x=name
+                "same_for_all is declared, but two clients decode different vectors for one x",
+                "Draw from key.shared only",
+                x=name,
             )
         own = _one_a_client(Y) if compressor.shared_randomness else Y.reshape(-1, messages.d)
         if compressor.unbiased:
@@ -79,7 +81,7 @@ def _one_a_client(Y: np.ndarray) -> np.ndarray:
 
 
 def _check_deterministic(messages: Messages, Y: np.ndarray, name: str) -> None:
-    if not np.all(Y == Y[:1, :1]):
+    if not np.all(Y[:1, :1] == Y):
         messages.fail(
             "deterministic is declared, but C(x) depends on the key or the client",
             "Set deterministic = False, or draw no random numbers",
@@ -89,7 +91,7 @@ def _check_deterministic(messages: Messages, Y: np.ndarray, name: str) -> None:
 
 def _check_independent(messages: Messages, Y: np.ndarray, name: str) -> None:
     """The errors of two clients are uncorrelated, where the randomness is each client's own."""
-    if messages.n < 2 or np.all(Y == Y[:1, :1]):
+    if messages.n < 2 or np.all(Y[:1, :1] == Y):
         return
     remedy = "Draw from the key's private numbers (shared=False), or set shared_randomness = True"
     if np.all(Y[:, 0] == Y[:, 1]):
@@ -120,7 +122,9 @@ def _check_unbiased(messages: Messages, x: np.ndarray, Y: np.ndarray, name: str)
         )
     if name != "heavy-tailed":
         away = np.abs(Y.mean(axis=0) - x)
-        allowed = DEVIATIONS * Y.std(axis=0) / np.sqrt(count) + unseen * np.max(np.abs(Y)) + _tolerance(messages) * np.abs(x)
+        allowed = (
+            DEVIATIONS * Y.std(axis=0) / np.sqrt(count) + unseen * np.max(np.abs(Y)) + _tolerance(messages) * np.abs(x)
+        )
         worst = int(np.argmax(away - allowed))
         if not away[worst] <= allowed[worst]:
             messages.fail(
@@ -195,11 +199,16 @@ def check_constants(messages: Messages) -> None:
             try:
                 constant(d, n)
             except TheoryError as error:
-                messages.fail(f"{declared} is declared, but {constant.__name__}(d, n) raises TheoryError: {error}", f"Define {constant.__name__}")
+                messages.fail(
+                    f"{declared} is declared, but {constant.__name__}(d, n) raises TheoryError: {error}",
+                    f"Define {constant.__name__}",
+                )
     try:
         str(compressor.spec)
     except AttributeError as error:
-        messages.fail(f"spec cannot be written: {error}", "Store every option of the constructor as an attribute of the same name")
+        messages.fail(
+            f"spec cannot be written: {error}", "Store every option of the constructor as an attribute of the same name"
+        )
 
 
 def check_homogeneous(messages: Messages) -> None:

@@ -20,7 +20,13 @@ class _Pairs:
     """Differences of gradients at pairs of points, against the constants."""
 
     def __init__(self, problem: Problem, clients: np.ndarray, everybody: bool, constants: Smoothness, seed: int):
-        self.problem, self.clients, self.everybody, self.constants, self.seed = problem, clients, everybody, constants, seed
+        self.problem, self.clients, self.everybody, self.constants, self.seed = (
+            problem,
+            clients,
+            everybody,
+            constants,
+            seed,
+        )
         self.block: Block = problem.block(clients, np.float64)
 
     def gradients(self, W: np.ndarray) -> np.ndarray:
@@ -69,12 +75,24 @@ class _Pairs:
             mean = float(np.sum(steps.mean(axis=0) ** 2))
             right = np.sqrt(s.L_A**2 * float(np.mean(np.sum(steps**2, axis=1))) + s.L_B**2 * mean)
             if left > right * SLACK + noise:
-                self.fail("L_A", left / right * s.L_A if right else np.inf, s.L_A, f"so do L_A and L_B = {s.L_B:.6g} together, see Smoothness")
+                self.fail(
+                    "L_A",
+                    left / right * s.L_A if right else np.inf,
+                    s.L_A,
+                    f"so do L_A and L_B = {s.L_B:.6g} together, see Smoothness",
+                )
         return differences
 
     def _each(self, differences: np.ndarray, distances: np.ndarray, noise: float) -> None:
         for i, difference, distance in zip(self.clients.tolist(), differences, distances.tolist(), strict=True):
-            self.hold(f"L_i[{i}]", difference @ difference, float(self.constants.L_i[i]), distance, noise, "‖∇f_i(x) − ∇f_i(y)‖ ≤ L_i ‖x − y‖")
+            self.hold(
+                f"L_i[{i}]",
+                difference @ difference,
+                float(self.constants.L_i[i]),
+                distance,
+                noise,
+                "‖∇f_i(x) − ∇f_i(y)‖ ≤ L_i ‖x − y‖",
+            )
 
 
 def check_smoothness(problem: Problem, clients: np.ndarray, everybody: bool, points: int, seed: int) -> None:
@@ -120,7 +138,12 @@ def _towards_variance(pairs: _Pairs, x: np.ndarray, rng: np.random.Generator) ->
 def _check_numbers(problem: Problem, constants: Smoothness, seed: int) -> None:
     name = f"{type(problem).__name__} {problem.name!r}"
     if np.shape(constants.L_i) != (problem.n_clients,):
-        fail(name, {"seed": seed}, f"L_i has shape {np.shape(constants.L_i)}", f"Give one for each client, shape ({problem.n_clients},)")
+        fail(
+            name,
+            {"seed": seed},
+            f"L_i has shape {np.shape(constants.L_i)}",
+            f"Give one for each client, shape ({problem.n_clients},)",
+        )
     values: dict[str, Any] = {key: getattr(constants, key) for key in ("L", "L_plus", "L_pm", "L_A", "L_B", "L_max")}
     for key, value in values.items():
         if not 0 <= value < np.inf:
@@ -138,7 +161,12 @@ def check_sample_smoothness(problem: Problem, clients: list[int], seed: int) -> 
     rng, d = np.random.default_rng([seed, 2]), problem.dim
     name, case = f"{type(problem).__name__} {problem.name!r}", {"seed": seed}
     if np.shape(stated) != (problem.n_clients,):
-        fail(name, case, f"sample_smoothness() has shape {np.shape(stated)}", f"Give one for each client, shape ({problem.n_clients},)")
+        fail(
+            name,
+            case,
+            f"sample_smoothness() has shape {np.shape(stated)}",
+            f"Give one for each client, shape ({problem.n_clients},)",
+        )
     for i in (i for i in clients if 0 < problem.n_samples(i) <= SAMPLES):
         for distance in DISTANCES:
             x, u = rng.standard_normal(d), rng.standard_normal(d)

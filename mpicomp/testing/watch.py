@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-
 from ..compressors import Codec
 from ..exchanges.local import LocalExchange
 from ..kernels.random import Keys
@@ -75,5 +74,3 @@ def watched_link(draws: Draws) -> type[Link]:
             return super()._drawn(codec, round, draw, peek)
 
     return WatchedLink
-
-
