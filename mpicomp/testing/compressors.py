@@ -11,7 +11,7 @@ from ..compressors import Compressor, compressors
 from ..errors import ConfigError, MpicompError
 from .damage import check_cutting, check_damaged
 from .faults import fail
-from .messages import UNTOUCHED, Messages
+from .messages import UNTOUCHED, Messages, name_of
 from .promises import check_ab, check_constants, check_homogeneous, check_promises
 
 KEYS = 40  # among so many a random compressor writes two messages that differ
@@ -56,7 +56,7 @@ def check_compressor(
     fitting = [bound for bound in found if isinstance(bound, list)]
     if not fitting:
         fail(
-            repr(compressor),
+            name_of(compressor),
             {"dims": list(dims)},
             f"its options fit none of the dimensions; {found[-1]}",
             "Give others as dims",
@@ -64,10 +64,16 @@ def check_compressor(
     used = [bound for bound in fitting if not any(messages.dense for messages in bound)]
     if not used:
         fail(
-            repr(compressor), {"dims": list(dims)},
+            name_of(compressor), {"dims": list(dims)},
             "its messages are not shorter than the vectors in any of these dimensions, so that a run sends the vectors themselves",
             "Let max_nbytes(d, dtype) be smaller than d · dtype.itemsize − 4, or give larger dims",
         )  # fmt: skip
+    with np.errstate(all="ignore"):
+        _check_all(compressor, used, finite, draws)
+
+
+def _check_all(compressor: Compressor, used: list[list[Messages]], finite: bool, draws: int) -> None:
+    """All checks, for the dimensions in which a run sends messages."""
     random = False
     for bound in used:
         for messages in bound:
@@ -86,7 +92,7 @@ def check_compressor(
     for bound in drawn:
         for messages in bound:
             check_promises(messages, draws, VECTORS if messages is bound[-1] else 1)
-            check_ab(messages, max(8, draws // n_clients))
+            check_ab(messages, max(8, draws // messages.n))
 
 
 def _bound(compressor: Compressor, d: int, n: int, dtypes: Sequence[str], seed: int) -> list[Messages] | ConfigError:
@@ -209,12 +215,10 @@ def _check_odd_inputs(messages: Messages, finite: bool) -> None:
     for zero in (0.0, -0.0):
         if np.any(messages.sent(np.full((messages.n, messages.d), zero, messages.dtype)) != 0):
             messages.fail("the zero vector is not decoded as zero", "Mind the division by a norm of zero")
-    with np.errstate(all="ignore"):
-        for scale in (1e30, 1e-30, 1e-40):
-            V = kind(scale) * messages.vectors()
-            messages.sent(V)
-        for bad in () if finite else (np.nan, np.inf, -np.inf):
-            _check_not_finite(messages, bad)
+    for scale in (1e30, 1e-30, 1e-40):
+        messages.sent(kind(scale) * messages.vectors())
+    for bad in () if finite else (np.nan, np.inf, -np.inf):
+        _check_not_finite(messages, bad)
 
 
 def _check_not_finite(messages: Messages, bad: float) -> None:

@@ -11,12 +11,13 @@ from .faults import text_of
 from .messages import GUARD, Messages
 
 TRIES = 60
+_FIRST = np.zeros(1, np.int64)
 
 
 def check_damaged(messages: Messages) -> None:
     """A message that is truncated, too long or altered is refused by a WireError, or gives some vector; nothing else happens."""
-    key, rng = messages.key(), messages.rng
-    message = messages.encode(messages.vectors()[0], key)
+    rng, x = messages.rng, messages.vectors()[:1]
+    message = messages.encode(x[0], messages.key()) if messages.simple else messages.block(x, clients=_FIRST)[0]
     full = len(message)
     lengths = range(full) if full <= TRIES else np.unique(rng.integers(0, full, TRIES))
     for length in lengths:
@@ -33,10 +34,13 @@ def check_damaged(messages: Messages) -> None:
 
 def _attempt(messages: Messages, message: np.ndarray, what: str) -> None:
     """Decode it twice, with other bytes behind it: the same must come."""
-    outcomes = []
+    outcomes: list[bytes] = []
     for tail in (0x00, 0xFF):
         try:
-            outcomes.append(messages.decode(message, messages.key(), tail).tobytes())
+            if messages.simple:
+                outcomes.append(messages.decode(message, messages.key(), tail).tobytes())
+            else:  # in the middle of a frame, as the kernels see it
+                outcomes.append(messages.unblock(message, clients=_FIRST, tail=tail).tobytes())
         except WireError as error:
             outcomes.append(str(error).encode())
         except AssertionError as error:

@@ -16,6 +16,14 @@ GUARD, SLACK = 0xAB, 4096  # bytes of this value lie around what may be written
 UNTOUCHED = 7.0  # likewise for decoded values
 
 
+def name_of(compressor: Compressor) -> str:
+    """Its repr, where its options can be told."""
+    try:
+        return repr(compressor)
+    except AttributeError:
+        return type(compressor).__name__
+
+
 class Messages:
     """A compressor bound to a dimension, a number of clients and a wire dtype.
 
@@ -42,7 +50,7 @@ class Messages:
         self.clients = np.arange(n)
 
     def fail(self, fault: str, remedy: str = "", **case: Any) -> NoReturn:
-        fail(repr(self.compressor), {"d": self.d, "dtype": self.dtype, **case, "seed": self.seed}, fault, remedy)
+        fail(name_of(self.compressor), {"d": self.d, "dtype": self.dtype, **case, "seed": self.seed}, fault, remedy)
 
     # ---- randomness and inputs ------------------------------------------------------------------------------------
     def keys(self, round: int) -> Keys:
@@ -122,6 +130,11 @@ class Messages:
             self._writes_to_input()
         if nbytes > capacity:
             self._too_long(nbytes, capacity)
+        if nbytes >= 0:
+            self.fail(
+                f"encode wrote beyond the {capacity} bytes that max_nbytes declares, and returned {nbytes}",
+                "Write to out[:nbytes] only, and let max_nbytes(d, dtype) return the length of the longest message",
+            )
         self.fail(f"encode raised {text_of(error)}", "It must take every vector of this dimension and dtype")
 
     def _writes_to_input(self) -> NoReturn:

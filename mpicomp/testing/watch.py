@@ -16,12 +16,14 @@ class Draws:
     Attributes
     ----------
     shared_in_round : (round, one, other); shared_over_rounds : (round, other round, exchange). None where there are none.
+    wrong_round : (round, the round that a mechanism gave to its link); None where there is none.
     named : the next exchange names its draw (`draw=`), so sharing is what it asks for.
     """
 
     def __init__(self) -> None:
         self.shared_in_round: tuple[int, str, str] | None = None
         self.shared_over_rounds: tuple[int, int, str] | None = None
+        self.wrong_round: tuple[int, int] | None = None
         self.named = False
         self.round = 0  # of the run, counted by the first exchange of each
         self._seen: dict[int, tuple[int, str]] = {}
@@ -71,6 +73,8 @@ def watched_link(draws: Draws) -> type[Link]:
     class WatchedLink(Link):
         def _drawn(self, codec: Codec, round: int, draw: int | None, peek: bool = False) -> Keys:
             draws.named = draw is not None
+            if round != draws.round:
+                draws.wrong_round = draws.wrong_round or (draws.round, round)
             return super()._drawn(codec, round, draw, peek)
 
     return WatchedLink
