@@ -319,7 +319,7 @@ class Larger(InBlocks):
 
 
 COMPRESSOR_FAULTS = [
-    (Unscaled, "unbiased is declared, but the mean of 400 draws of C.x. is 0.25"),
+    (Unscaled, "unbiased is declared, but the mean of 400 draws of C.x. is 0.2"),
     (LastForgotten, "unbiased is declared, but in coordinate 7"),
     (SmallOmega, r"omega is 2\.4, but the mean"),
     (Doubles, "holds the entry .* as float64, where the wire's values are float32.*Write values in x.dtype"),
@@ -601,6 +601,7 @@ class Momentum(Optimizer):
         x -= self.step_size * self.m
 
 
+ONE_MOMENTUM = Momentum()
 METHOD_FAULTS = [
     (method_of(Undeclared), "a state that outlives a round is not declared; .*undeclared: .*Undeclared.h.*ServerState"),
     (method_of(SameDraws), r"in round 0 the exchanges 1 \(gather of randk:k=30\) and 2 .* have the same random draws"),
@@ -613,7 +614,7 @@ METHOD_FAULTS = [
     (method_of(Fails), "the first round raised KeyError: 'h'"),
     (method_of(Shifted, step=-1.0), r"step_size\(setting\) is -1.0"),
     (method_of(Shifted, parts={"optimizer": Momentum}), "is not declared; .*Momentum.m"),
-    (method_of(Shifted, parts={"optimizer": lambda once=Momentum(): once}), "compose returns the same optimizer twice"),
+    (method_of(Shifted, parts={"optimizer": lambda: ONE_MOMENTUM}), "compose returns the same optimizer twice"),
 ]  # fmt: skip
 
 

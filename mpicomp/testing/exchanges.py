@@ -36,8 +36,8 @@ def check_exchange(
 ) -> None:
     """Check, on all ranks alike, that an exchange gives the results of one process, that orders travel, and that evaluation works.
 
-    gather (weights, silent clients, own messages added, separate rows), broadcast and scatter (added or set, mirrored, silent clients), each
-    with every codec that the exchange does not refuse by a ConfigError.
+    gather (weights, silent clients, own messages added, separate rows), broadcast and scatter (added or set, mirrored, silent clients),
+    each with every codec that the exchange does not refuse by a ConfigError.
 
     Parameters
     ----------
@@ -49,8 +49,8 @@ def check_exchange(
 
     Raises
     ------
-    AssertionError : the first faults of any rank, the same message on all ranks. (An exchange whose ranks wait for each other hangs: start with a
-        time-out.)
+    AssertionError : the first faults of any rank, the same message on all ranks. An exchange whose ranks wait for each other hangs:
+        start it with a time-out.
     """
     ours = Comm(comm, by_node=kind.by_node) if comm is not None else None
     n = clients or (2 * ours.size + 1 if ours is not None else 5)
@@ -221,7 +221,8 @@ class _Suite:
         x = model.copy() if exchange.is_root else np.zeros_like(model)
         exchange.broadcast_model(x)
         self.compare("broadcast_model", x, model)
-        whole = exchange.assemble(self.served(model) if exchange.is_server else np.zeros((1, 0), self.dtype))
+        part = self.served(model)
+        whole = exchange.assemble(np.zeros((1, 0), self.dtype) if part is None else part)
         if exchange.is_root:
             self.compare("assemble", whole, model)
         values, vector = self.rng.standard_normal(self.n) * 10.0 ** np.arange(self.n), np.zeros(2)

@@ -19,7 +19,8 @@ def check_gradient(
 ) -> float:
     """The largest relative error between gradients and finite differences, for a quick look; below 1e-6 is fine.
 
-    Central differences of `loss` in float64 with one step of Richardson's extrapolation, along random unit directions u, against ⟨∇f_i(x), u⟩.
+    Central differences of `loss` in float64, with one step of Richardson's extrapolation, along random unit directions u, against
+    ⟨∇f_i(x), u⟩.
     Errors are relative to the larger of the two, or to ‖∇f_i(x)‖/√d, the size of such a product, where that is larger still.
 
     Parameters

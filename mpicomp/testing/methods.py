@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
@@ -15,15 +14,16 @@ from ..errors import ConfigError, UserError
 from ..exchanges.base import Exchange
 from ..exchanges.local import LocalExchange
 from ..exchanges.sharded import LocalShardedExchange, alignment_of
+from ..mechanisms.base import Link
 from ..methods import Method, methods
 from ..problems import Problem, problems
-from ..runtime.checkpoint import FOLDER, Checkpoint, oracles, save
+from ..runtime.checkpoint import FOLDER, Checkpoint, save
 from ..runtime.config import Config
 from ..runtime.session import Composition, Session
-from ..state import ClientState, ModelState, ServerClientState, ServerState, State, declared
 from .faults import fail, text_of
 from .problems import part_name
 from .small import SmallLeastSquares
+from .states import undeclared_differences, wrong_states
 from .watch import Draws, WatchedExchange, watched_link
 
 ROUNDS, SAVED_AT, SERVERS = 30, 10, 3
@@ -40,10 +40,14 @@ def check_method(
 ) -> None:
     """Check that a method keeps the contract: 30 rounds in this process, in float64 and float32.
 
-    Two runs have the same bits; a run that goes on from a checkpoint at round 10 has them, too, so that no state which outlives a round is
-    undeclared; so has one with three servers of slices, where the messages can be cut. The declared states keep their shapes and dtypes.
-    No two exchanges share random draws, unless `draw=` asks for it. The step size by theory is positive, or an error that says what to do; with it f
-    falls. Server and clients are one process here: what belongs under `if link.is_worker` shows under mpirun alone, so run it there once, too.
+    Two runs have the same bits.
+    A run that goes on from a checkpoint at round 10 has them, too, so that no state which outlives a round is undeclared.
+    So has one with three servers of slices, where the messages can be cut.
+    The declared states keep their shapes and dtypes.
+    No two exchanges share random draws, unless `draw=` asks for it.
+    The step size by theory is positive, or an error that says what to do; with it f falls.
+
+    Server and clients are one process here: what belongs under `if link.is_worker` shows under mpirun alone, so run it there once, too.
 
     Parameters
     ----------
@@ -60,13 +64,10 @@ def check_method(
     >>> from mpicomp.testing import check_method
     >>> check_method("ef21", compressor="topk:k=5")
     """
-    if isinstance(method, str):
-        method = methods.create(method)
-    if isinstance(problem, str):
-        problem = problems.create(problem)
-    if isinstance(compressor, str):
-        compressor = compressors.create(compressor)
-    suite = _Suite(method, problem or SmallLeastSquares(), compressor, seed)
+    chosen: Method = methods.create(method) if isinstance(method, str) else method
+    on: Problem = problems.create(problem) if isinstance(problem, str) else problem or SmallLeastSquares()
+    by: Compressor | None = compressors.create(compressor) if isinstance(compressor, str) else compressor
+    suite = _Suite(chosen, on, by, seed)
     suite.step = suite.cautious_step() if step is None else step
     suite.check_theory()
     if step is not None:
@@ -104,8 +105,8 @@ class _Suite:
 
     def session(self, dtype: str, exchange: Exchange, draws: Draws | None = None) -> Session:
         config = self.config(dtype)
-        link = {"link": watched_link(draws)} if draws else {}
-        return Session(config, self.problem, self.composition(config).parts(self.step), exchange, self.step, **link)
+        parts, link = self.composition(config).parts(self.step), watched_link(draws) if draws else Link
+        return Session(config, self.problem, parts, exchange, self.step, link=link)
 
     def local(self, dtype: str) -> LocalExchange:
         return LocalExchange(self.problem.n_clients, self.problem.dim, np.dtype(dtype))
@@ -177,7 +178,8 @@ class _Suite:
             self.check_draws(draws)
             save(session, self.config(dtype, folder), SAVED_AT, {}, None)
             self.check_resume(session, dtype, folder)
-        self.check_states(session, dtype)
+        for fault in wrong_states(session, np.dtype(dtype)):
+            self.fail(fault, "Assign in place (self.h[:] = ...), or declare columns and dtype")
         if not np.all(np.isfinite(session.x)):
             self.fail(f"x is not finite after {ROUNDS} rounds", "Give a smaller step, or look for a division by zero")
         expected = session.x.tobytes()
@@ -208,7 +210,7 @@ class _Suite:
                 f"the checkpoint of round {SAVED_AT} cannot be restored: {refusal}",
                 "A declared state is to have the declared shape, and to be assigned in place (self.g[:] = ...)",
             )
-        suspects = _undeclared_differences(session, resumed)
+        suspects = undeclared_differences(session, resumed)
         self.rounds(session, SAVED_AT, ROUNDS)
         self.rounds(resumed, SAVED_AT, ROUNDS)
         if resumed.x.tobytes() != session.x.tobytes():
@@ -240,38 +242,6 @@ class _Suite:
                 f"the exchange {what} has the same random draws in the rounds {t} and {u}",
                 "Take the keys of the round, self.link.keys(round)",
             )
-
-    def check_states(self, session: Session, dtype: str) -> None:
-        """Declared states that are there have the declared shapes and dtypes, after all rounds."""
-        n, d, served = self.problem.n_clients, session.exchange.dim, session.exchange.served_dim
-        shapes: list[tuple[type[State], Callable[[int], bool], int]] = [
-            (ClientState, lambda rows: rows in (1, n), d),
-            (ServerState, lambda rows: rows == 1, served),
-            (ServerClientState, lambda rows: rows == n, served),
-            (ModelState, lambda rows: rows == 1, session.x.shape[1]),
-        ]
-        for part in _parts(session):
-            for kind, rows_fit, width in shapes:
-                for state in declared(part, kind):
-                    array = vars(part).get(state.name)
-                    if array is None:
-                        continue
-                    columns, expected = (
-                        width if state.columns is None else state.columns,
-                        np.dtype(state.dtype or dtype),
-                    )
-                    name = f"{type(part).__name__}.{state.name}"
-                    shape = np.shape(array)
-                    if len(shape) != 2 or not rows_fit(shape[0]) or shape[1] != columns:
-                        self.fail(
-                            f"{name} is declared as {kind.__name__}, but has the shape {shape}; expected {columns} columns and a row for "
-                            f"{'each client, or one for all' if kind is ClientState else 'each client' if kind is ServerClientState else 'all'}",
-                            "Assign in place (self.h[:] = ...), or declare its columns",
-                        )
-                    if array.dtype != expected:
-                        self.fail(
-                            f"{name} holds {array.dtype}, declared is {expected}", "Assign in place (self.h[:] = ...)"
-                        )
 
     def check_slices(self, dtype: str, expected: bytes) -> None:
         """With several servers of slices: the same bits, or a refusal in so many words."""
@@ -308,24 +278,3 @@ def _restore(session: Session, folder: str) -> str:
     except Exception as error:
         return text_of(error)
     return ""
-
-
-def _parts(session: Session) -> list[Any]:
-    return [session.uplink, session.downlink, session.optimizer, *(oracle for _, oracle in oracles(session))]
-
-
-def _undeclared_differences(session: Session, resumed: Session) -> list[str]:
-    """Attributes of the parts, not declared, which differ between a session and one that has been restored from its checkpoint."""
-    names = []
-    for ours, theirs in zip(_parts(session), _parts(resumed), strict=True):
-        if type(ours).__module__.startswith("mpicomp."):
-            continue
-        known = {state.name for state in declared(ours)} | {"link", "mean"}
-        for name in sorted(vars(ours).keys() | vars(theirs).keys()):
-            a, b = vars(ours).get(name), vars(theirs).get(name)
-            plain = isinstance(a, np.ndarray | int | float | bool | None) and isinstance(
-                b, np.ndarray | int | float | bool | None
-            )
-            if name not in known and plain and not np.array_equal(np.asarray(a, object), np.asarray(b, object)):
-                names.append(f"{type(ours).__name__}.{name}")
-    return names

@@ -40,13 +40,12 @@ def check_problem(
     >>> from mpicomp.testing import check_problem
     >>> check_problem("quadratic:dim=20,clients=3,reg=0.1")
     """
-    if isinstance(problem, str):
-        problem = problems.create(problem)
-    suite = _Suite(problem, some_clients(problem) if clients is None else [int(i) for i in clients], seed)
+    chosen: Problem = problems.create(problem) if isinstance(problem, str) else problem
+    suite = _Suite(chosen, some_clients(chosen) if clients is None else [int(i) for i in clients], seed)
     suite.check_facts()
     rng = np.random.default_rng(seed)
     for number in range(points):
-        x = rng.standard_normal(problem.dim) if number else np.zeros(problem.dim)
+        x = rng.standard_normal(chosen.dim) if number else np.zeros(chosen.dim)
         name = "normal" if number else "zero"
         for i in suite.clients:
             suite.check_values(i, x, name)
@@ -57,9 +56,9 @@ def check_problem(
         suite.check_measures(x)
     everybody = clients is None
     check_smoothness(
-        problem, np.arange(problem.n_clients) if everybody else np.array(suite.clients), everybody, points, seed
+        chosen, np.arange(chosen.n_clients) if everybody else np.array(suite.clients), everybody, points, seed
     )
-    check_sample_smoothness(problem, suite.clients, seed)
+    check_sample_smoothness(chosen, suite.clients, seed)
 
 
 class _Suite:
