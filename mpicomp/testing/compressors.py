@@ -31,9 +31,9 @@ def check_compressor(
 ) -> None:
     """Check that a compressor keeps the contract and its own promises.
 
-    Sizes, round trips (by hand, as in a run, through `compress`), keys, dtypes of the wire, odd inputs, damaged messages, cutting, and by
-    draws the declared class with its constants ω, α, (A, B), θ. What is said by probability is checked to five standard errors, so a sound
-    compressor fails about once in a million checks.
+    Sizes, round trips (by hand, as in a run, through `compress`), keys, dtypes of the wire, odd inputs, damaged messages, cutting.
+    And by draws the declared class with its constants ω, α, (A, B), θ, each mean to five standard errors.
+    With the same arguments the verdict is the same.
 
     Parameters
     ----------

@@ -176,10 +176,10 @@ class _Suite:
         with tempfile.TemporaryDirectory() as folder:
             self.rounds(session, 0, SAVED_AT)
             self.check_draws(draws)
+            for fault in wrong_states(session, np.dtype(dtype)):
+                self.fail(fault, "Assign in place (self.h[:] = ...), or declare columns and dtype")
             save(session, self.config(dtype, folder), SAVED_AT, {}, None)
             self.check_resume(session, dtype, folder)
-        for fault in wrong_states(session, np.dtype(dtype)):
-            self.fail(fault, "Assign in place (self.h[:] = ...), or declare columns and dtype")
         if not np.all(np.isfinite(session.x)):
             self.fail(f"x is not finite after {ROUNDS} rounds", "Give a smaller step, or look for a division by zero")
         expected = session.x.tobytes()
