@@ -234,11 +234,12 @@ class TooContractive(Largest):
 
 
 class Expanding(Largest):
-    contractive = False
+    def alpha(self, d, n=1):
+        return 0.75 / d
 
     def decode(self, buf, out, key):
         super().decode(buf, out, key)
-        out *= 2
+        out *= 1.5
 
 
 class DropsNaN(Largest):

@@ -47,7 +47,7 @@ def check_promises(messages: Messages, draws: int, vectors: int) -> None:
             _check_mean_of_clients(messages, x64, Y, name)
         if compressor.contractive:
             _check_contractive(messages, x64, own, name)
-        if compressor.nonexpansive:
+        if compressor.contractive and compressor.nonexpansive:
             square = np.sum(own**2, axis=1)
             limit = x64 @ x64 * (1 + _tolerance(messages))
             if not square.mean() <= limit + _slack(square):
