@@ -11,7 +11,15 @@ from ..compressors.vectors import vector_of
 from ..errors import ConfigError
 from ..problems import Problem
 
-STEPS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)  # the best of them counts: which it is depends on the loss's scale and on kinks
+STEPS = (
+    1e-2,
+    1e-3,
+    1e-1,
+    1e-4,
+    1e-5,
+    1e-6,
+)  # the best of them counts: which it is depends on the loss's scale and on kinks
+ENOUGH = 1e-9  # no need to try further steps
 
 
 def check_gradient(
@@ -72,4 +80,6 @@ def relative_error(problem: Problem, i: int, x: np.ndarray, gradient: np.ndarray
         scale = max(scale, 1e-6 * max(map(abs, values)))  # below that the loss's own rounding decides
         if np.isfinite(scale):
             best = min(best, abs(slope - product) / scale if scale else 0.0)
+        if best < ENOUGH:
+            break
     return best
