@@ -33,7 +33,9 @@ FLAG_FLOAT64 = 1
 FLAG_STOP = 2
 FLAG_CHECKPOINT = 4
 FLAG_REQUEST = 8  # a worker asks the server to stop; bits 1 and 2 are the server's orders, for the end of this round
-FLAG_DIVERGED = 16  # goes with FLAG_STOP: the server met a number that is not finite
+FLAG_DIVERGED = (
+    16  # a number is not finite: said by a worker whose message would not show it, and with FLAG_STOP by the server
+)
 CONTROL_FLAGS = FLAG_STOP | FLAG_CHECKPOINT | FLAG_REQUEST | FLAG_DIVERGED
 _KNOWN_FLAGS = FLAG_FLOAT64 | CONTROL_FLAGS
 

@@ -285,3 +285,111 @@ def test_the_name_of_a_built_in_part_is_refused(name):
         @mc.register_compressor(name)
         class Mine(mc.Compressor):
             pass
+
+
+# ---- a NaN that vanishes -----------------------------------------------------------------------------------------------
+SPECS = [
+    "identity", "cast", "cast:to=bfloat16", "cq", "cq:levels=4", "cq:radius=common", "cq:norm=max", "cq:rotate=true", "iq:levels=3",
+    "drive", "eden", "eden:bits=2", "natural", "natural-dithering", "permk", "permk-cq", "qsgd:bits=4", "qsgd:bits=4,norm=max",
+    "qsgd:bits=4,bucket=64,norm=max,entropy=true", "randk:fraction=0.1", "sign", "sign:norm=l2", "ternary", "topk:fraction=0.1",
+    "topk:k=300", "dynamic",
+]  # fmt: skip
+HIDING = ["sign:norm=unit", "ternary:scale=unit", "integers"]
+VALUES = pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+PLACES = pytest.mark.parametrize("place", [0, 250, -1], ids=["first", "middle", "last"])
+BOTH = pytest.mark.parametrize("dtype", ["float32", "float64"])
+
+
+def test_every_compressor_says_whether_it_carries_a_nan():
+    from mpicomp.compressors.base import compressors
+
+    named = {spec.partition(":")[0] for spec in [*SPECS, *HIDING]}
+    assert {name for name in compressors if compressors[name].__module__.startswith("mpicomp.")} <= named
+    assert not any(mc.compressor(spec).carries_nan for spec in HIDING)
+
+
+@VALUES
+@PLACES
+@BOTH
+@pytest.mark.parametrize("spec", SPECS)
+def test_messages_carry_what_is_not_finite(spec, dtype, place, value):
+    x = np.random.default_rng(0).standard_normal(512).astype(dtype)
+    x[place] = value
+    compressor = mc.compressor(spec)
+    assert compressor.carries_nan
+    with np.errstate(all="ignore"):
+        decoded = compressor.apply(x, mc.MessageKey.seeded(1))
+    drawn = spec.startswith("randk") and decoded[place] == 0  # an entry that is not drawn plays no part
+    assert drawn or not np.isfinite(decoded).all()
+
+
+def spoiled(value, place, n=4, d=600, at=8):
+    """A problem of which one client's gradient has one entry that is not finite, the `at`-th time that it is asked."""
+    targets, calls = np.random.default_rng(0).normal(size=(n, d)), {}
+
+    def gradient(i, x):
+        calls[i] = calls.get(i, 0) + 1
+        g = x - targets[i]
+        if i == 2 and calls[i] == at + 3:  # three times in the warm-up and one evaluation, at x⁰, come before
+            g[place] = value
+        return g
+
+    return mc.FunctionProblem(
+        lambda i, x: 0.5 * float(np.sum((x - targets[i]) ** 2)), gradient, dim=d, n_clients=n,
+        constants=mc.Smoothness.bounds(np.ones(n)),
+    )  # fmt: skip
+
+
+def methods_of_full_gradients():
+    from mpicomp.methods import methods
+
+    sampled = {"vr-marina", "vr-diana", "ef21-page", "dasha-page", "dasha-mvr", "custom", "pp-marina", "core"}
+    return sorted(set(methods) - sampled)
+
+
+def ends_or_ignores(method, compressor, value, place, **options):
+    """The run ends as diverged in the round of the NaN or soon after, or the entry was not drawn and nothing has changed."""
+    common = {
+        "method": method,
+        "compressor": compressor,
+        "rounds": 40,
+        "step": 0.01,
+        "eval_every": 1000,
+        "allow_unsafe": True,
+        **options,
+    }
+    with np.errstate(all="ignore"):
+        result = mc.run(problem=spoiled(value, place), **common)
+        if not result.summary["diverged"]:
+            clean = mc.run(problem=spoiled(0.0, place, at=10**6), **common)
+            assert result.summary["iterate_sha256"] == clean.summary["iterate_sha256"], "a NaN has vanished"
+
+
+@pytest.mark.parametrize("method", methods_of_full_gradients())
+def test_a_nan_of_one_client_ends_the_run_with_every_method(method):
+    ends_or_ignores(method, None, np.nan, 17)
+
+
+@PLACES
+@BOTH
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize(
+    "method, compressor, options",
+    [
+        ("terngrad", None, {}),
+        ("terngrad", None, {"method_options": {"clip": 0}}),
+        ("signsgd", None, {}),
+        ("dcgd", "ternary", {}),
+        ("cd-adam", "sign", {}),
+        ("ef21", "topk:k=20", {}),
+        ("dq-sgd", None, {"method_options": {"bits": 6}}),
+    ],
+)
+def test_a_nan_anywhere_ends_the_run(method, compressor, options, place, dtype, threads):
+    for value in (np.nan, np.inf):
+        ends_or_ignores(method, compressor, value, place, dtype=dtype, threads=threads, **options)
+
+
+def test_the_first_client_with_a_nan_is_named():
+    result = mc.run(problem=spoiled(np.nan, 3), method="signsgd", rounds=40, step=0.01, eval_every=1000)
+    assert result.summary["diverged"] and "client 2" in result.summary["divergence"]

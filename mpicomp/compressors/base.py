@@ -59,6 +59,8 @@ class Compressor:
     deterministic : the message depends on the vector alone.
     homogeneous : C(tx) = tC(x) for t > 0, given the same random draw.
     nonexpansive : a contractive compressor with E‖C(x)‖² ≤ ‖x‖². (C/(1+ω) of an unbiased C always is.)
+    carries_nan : a NaN or Inf that plays a part makes the decoded vector not finite. Otherwise vectors are looked at before they are sent,
+        and a run stops where one is not finite.
     shared_randomness : the messages of different clients are correlated through the shared key.
     paper : where it comes from.
     experimental : why its constants stand on neither a published theorem nor a derivation in docs; empty where they do.
@@ -74,6 +76,7 @@ class Compressor:
     contractive: bool = False
     deterministic: bool = False
     homogeneous: bool = False
+    carries_nan: bool = False
     shared_randomness: bool = False
     nonexpansive: bool = False
 

@@ -33,6 +33,7 @@ class Cast(Compressor):
     """
 
     codec_id = 51
+    carries_nan = True
     summary = "every entry as a float16 or bfloat16"
     formulas = "bfloat16: α = 1 − 2⁻¹⁷ in float32's normal range"
     paper = "Micikevicius et al. 2018, Mixed precision training; IEEE 754"

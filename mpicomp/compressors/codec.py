@@ -36,6 +36,9 @@ class Described(Protocol):
     @property
     def deterministic(self) -> bool: ...
 
+    @property
+    def carries_nan(self) -> bool: ...
+
 
 class MessageKey(NamedTuple):
     """The randomness of one message, for compressors written to the simple contract.

@@ -39,6 +39,7 @@ class NaturalDithering(Compressor):
     """
 
     codec_id = 48
+    carries_nan = True
     homogeneous = True
     summary = "stochastic rounding to s levels that are powers of two, times the norm"
     formulas = "ω = 1/8 + √d 2^{1−s} min{1, √d 2^{1−s}}"

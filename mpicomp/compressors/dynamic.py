@@ -61,6 +61,7 @@ class Dynamic(Compressor):
     """
 
     codec_id = 32
+    carries_nan = True
     homogeneous = True
     summary = "stochastic rounding, each message in a width of its own, 2 to 16 bits"
     formulas = "as qsgd with s = 2^(B−1) − 1"

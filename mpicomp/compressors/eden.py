@@ -53,6 +53,7 @@ class EDEN(Compressor):
     """
 
     codec_id = 49
+    carries_nan = True
     homogeneous = True
     summary = "random Hadamard rotation, then 1 to 4 bits an entry and a scale"
     formulas = (

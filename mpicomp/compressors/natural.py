@@ -30,6 +30,7 @@ class Natural(Compressor):
     """
 
     codec_id = 6
+    carries_nan = True
     summary = "sign and exponent, rounded at random to a power of two"
     formulas = "ω = 1/8"
     paper = "Horváth, Ho, Horváth, Sahu, Canini and Richtárik 2022, Natural compression"

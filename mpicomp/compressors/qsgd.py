@@ -45,6 +45,7 @@ class QSGD(Compressor):
     """
 
     codec_id = 5
+    carries_nan = True
     homogeneous = True
     summary = "stochastic rounding to s levels of the norm, in 2 to 16 bits"
     formulas = "ω = min(d/s², √d/s); norm=max: ω = (√(1 + (d−1)/s²) − 1)/2"

@@ -45,7 +45,7 @@ class Sign(Compressor):
             raise ConfigError(f"sign: norm={norm!r} is unknown; known: {', '.join(_ORDERS)}")
         self.norm = norm
         self.contractive = norm == "l1"
-        self.homogeneous = self.nonexpansive = norm != "unit"
+        self.homogeneous = self.nonexpansive = self.carries_nan = norm != "unit"
 
     def alpha(self, d: int, n: int = 1) -> float:
         if not self.contractive:

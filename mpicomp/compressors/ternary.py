@@ -48,7 +48,7 @@ class Ternary(Compressor):
         if scale not in _SCALES:
             raise unknown("scale", scale, _SCALES)
         self.scale = scale
-        self.unbiased = self.homogeneous = scale == "max"
+        self.unbiased = self.homogeneous = self.carries_nan = scale == "max"
 
     def omega(self, d: int, n: int = 1) -> float:
         if not self.unbiased:

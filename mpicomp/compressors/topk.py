@@ -45,6 +45,7 @@ class TopK(Compressor):
     """
 
     codec_id = 1
+    carries_nan = True
     homogeneous = True
     summary = "the k entries of largest magnitude, with their indices"
     formulas = "α = k/d"

@@ -25,7 +25,7 @@ from ..cluster.window import Window
 from ..compressors import Codec
 from ..compressors.identity import Identity
 from ..kernels.random import Keys
-from ..wire import FLAG_REQUEST, HEADER_NBYTES, framed_zeros
+from ..wire import FLAG_DIVERGED, FLAG_REQUEST, HEADER_NBYTES, framed_zeros
 from .base import Exchange, ExchangeSetting, Fold, Group, Vectors, exchanges, frame_capacity
 from .collective import declared_length
 from .local import LocalExchange
@@ -228,7 +228,7 @@ class HierarchicalExchange(P2PExchange):
             return
         sent = self.own_frame(dense, total, row.rows)
         assert sent is not None
-        self.flags_sent |= self.flags_seen & FLAG_REQUEST
+        self.flags_sent |= self.flags_seen & (FLAG_REQUEST | FLAG_DIVERGED)
         nbytes = self.write_frame(dense, total, row.rows, row.clients, keys, round, sent, True)
         self.ledger.frame(UPLINK, (8 * total.nbytes, 0), nbytes, 1, BETWEEN_NODES)
         self.comm.wait(self.comm.isend(sent[:nbytes], 0, TAG_UP))

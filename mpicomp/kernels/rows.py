@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from . import lean, njit
 
 
@@ -20,6 +22,17 @@ def add_scaled(state, V, factor):
         acc, v, scale = state[j], V[j], state.dtype.type(factor)
         for c in range(acc.shape[0]):
             acc[c] += scale * v[c]
+
+
+@njit
+def finite_rows(V, rows):
+    """No entry of V[rows[j]], for any j, is NaN or Inf."""
+    bad = 0
+    for j in range(rows.shape[0]):
+        v = V[rows[j]]
+        for c in range(v.shape[0]):
+            bad |= not abs(v[c]) < np.inf
+    return bad == 0
 
 
 @lean

@@ -22,12 +22,12 @@ from ..compressors.codec import Difference, Sum
 from ..compressors.identity import Identity
 from ..errors import ConfigError
 from ..kernels.random import Keys, Stream, derive, downlink_keys, numbered_keys, uniform64, uplink_keys
-from ..kernels.rows import add_scaled
+from ..kernels.rows import add_scaled, finite_rows
 from ..oracles.base import Oracle
 from ..participation import Participation
 from ..registry import Registry
 from ..state import ClientState, CommonState, ServerClientState, ServerState, declared, held
-from ..wire import framed_zeros
+from ..wire import FLAG_DIVERGED, framed_zeros
 
 if TYPE_CHECKING:
     from ..exchanges.base import Exchange
@@ -184,6 +184,8 @@ class Link:
         draw : number of the random draw; None for one that no other exchange of the round has.
         """
         keys = self._drawn(codec, round, draw)
+        if not codec.compressor.carries_nan and self.is_worker:
+            self._look_at(V, active)
         if codec.round_maximum is not None:
             self._maximum_of_clients(codec, V, keys, round, active)
         self.exchange.gather(codec, V, keys, round, total, add_to, scale, active, weights, separate)
@@ -223,6 +225,13 @@ class Link:
         if codec.round_maximum is not None:
             self._maximum_of_server(codec, v, np.arange(self.n_clients), keys, round)
         self.exchange.scatter(codec, v, keys, round, into, mirror, active, add)
+
+    def _look_at(self, V: np.ndarray | Difference | Sum | None, active: np.ndarray | None) -> None:
+        """Have this rank's frames say that a vector is not finite, where its message would not show it."""
+        vectors = V.V if isinstance(V, Difference | Sum) else V
+        rows = self._hosted_rows if active is None else np.flatnonzero(active[self.exchange.clients])
+        if vectors is not None and not finite_rows(vectors, rows):
+            self.exchange.flags_sent |= FLAG_DIVERGED
 
     # The number that some codecs need on all ends beforehand: an exchange of its own, one value each way.
     def _maximum_of_clients(self, codec: Codec, V: Any, keys: Keys, round: int, active: np.ndarray | None) -> None:

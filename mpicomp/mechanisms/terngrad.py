@@ -89,6 +89,6 @@ def _clip(V: np.ndarray, clip: float, sizes: np.ndarray) -> None:
                     x[c] = bound if x[c] > 0 else -bound
         size = np.float64(0.0)
         for c in range(d):
-            if not abs(x[c]) <= size:  # a NaN stays
+            if not abs(x[c]) <= size and size == size:  # a NaN stays
                 size = np.float64(abs(x[c]))
         sizes[j, 0] = size

@@ -230,6 +230,8 @@ class Session:
         if self.exchange.is_worker:
             self.oracle.move(self.points, t)
         g = self.uplink.transmit(self.oracle, t)
+        if self.exchange.is_server and self.exchange.flags_seen & FLAG_DIVERGED:
+            self.order_stop()
         if self.replicated:
             if self.exchange.is_server and not finite(g, self.x):
                 self.order_stop()
