@@ -38,8 +38,8 @@ from mpicomp.errors import ConfigError, TheoryError, WireError
 from mpicomp.exchanges import base as exchange_module
 from mpicomp.kernels.random import Keys, Stream, derive
 from mpicomp.methods import Setting, methods
-from mpicomp.oracles.page import toss
 from mpicomp.optimizers.prox import Prox
+from mpicomp.oracles.page import toss
 from mpicomp.problems import problems
 
 ROWS: list[tuple[str, dict[str, Any], Callable[..., Iterator[np.ndarray]], dict[str, Any], tuple[str, ...]]] = [
