@@ -10,8 +10,9 @@ import numpy as np
 import mpicomp as mc
 from mpicomp.extend import (
     ClientState,
+    Codec,
     Compressor,
-    Held,
+    Keys,
     MessageKey,
     Method,
     Oracle,
@@ -20,6 +21,7 @@ from mpicomp.extend import (
     ServerState,
     Setting,
     Uplink,
+    Vectors,
     register_compressor,
     register_exchange,
     register_method,
@@ -102,13 +104,15 @@ class Induced(Method):
 
 @register_exchange("delayed")
 class Delayed(P2PExchange):
-    """Point to point, every uplink a millisecond late."""
+    """Point to point, every broadcast a millisecond late."""
 
     summary = "p2p with a millisecond of latency"
 
-    def gather(self, *args: Held, **options: Held) -> None:
+    def broadcast(
+        self, codec: Codec, v: Vectors, keys: Keys, round: int, into: np.ndarray | None, add: bool = False
+    ) -> None:
         time.sleep(1e-3)
-        super().gather(*args, **options)
+        super().broadcast(codec, v, keys, round, into, add)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from .compressors import Compressor, compressors
 from .exchanges.base import Exchange, exchanges
@@ -11,6 +11,9 @@ from .methods import methods
 from .optimizers import optimizers
 from .problems import problems
 from .runtime.exchanges import exchange_kind
+
+if TYPE_CHECKING:
+    from mpi4py.MPI import Comm as MPIComm
 
 register_compressor = compressors.register
 register_downlink = downlinks.register
@@ -21,18 +24,17 @@ register_problem = problems.register
 register_uplink = uplinks.register
 
 
-def compressor(text: str, **options: Any) -> Compressor:
+def compressor(text: str, **options: float | str | None) -> Compressor:
     """A compressor from its text, for instance `compressor("topk:k=10")` or `compressor("topk", k=10)`.
 
     Raises
     ------
     ConfigError : an unknown name or option, or a value that the option cannot have.
     """
-    made: Compressor = compressors.create(text, **options)
-    return made
+    return compressors.create(text, **options)
 
 
-def hosted_clients(n_clients: int, comm: Any = None, exchange: type[Exchange] | str = "auto") -> range:
+def hosted_clients(n_clients: int, comm: MPIComm | None = None, exchange: type[Exchange] | str = "auto") -> range:
     """The clients that this rank hosts in a run with `comm` and `exchange`. A problem is asked for these alone.
 
     Parameters

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from .compressors.identity import Identity as Identity
     from .exchanges.base import Exchange as Exchange
     from .exchanges.base import ExchangeSetting as ExchangeSetting
-    from .exchanges.base import Held as Held
+    from .exchanges.base import Vectors as Vectors
     from .exchanges.local import LocalExchange as LocalExchange
     from .exchanges.mpi import MPIExchange as MPIExchange
     from .exchanges.p2p import P2PExchange as P2PExchange
@@ -78,7 +78,7 @@ else:
             "compressors.bit_mask": ("BitMask",),
             "compressors.codec": ("Codec", "Cutting", "Difference", "MessageKey", "Sum", "cut_by_fields"),
             "compressors.identity": ("Identity",),
-            "exchanges.base": ("Exchange", "ExchangeSetting", "Held"),
+            "exchanges.base": ("Exchange", "ExchangeSetting", "Vectors"),
             "exchanges.local": ("LocalExchange",),
             "exchanges.mpi": ("MPIExchange",),
             "exchanges.p2p": ("P2PExchange",),

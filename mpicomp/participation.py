@@ -41,11 +41,11 @@ class Bernoulli(Participation):
             raise ConfigError(f"participation: probabilities must lie in (0, 1], got {p}")
         self.seed, self._active = seed, np.zeros(n_clients, bool)
 
-    def active(self, round):
+    def active(self, round: int) -> np.ndarray:
         _bernoulli(derive(self.seed, Stream.PARTICIPATION, round), self.p, self._active)
         return self._active
 
-    def probabilities(self):
+    def probabilities(self) -> np.ndarray:
         return self.p
 
 
@@ -66,11 +66,11 @@ class Nice(Participation):
             raise ConfigError(f"participation: s={s} must lie between 1 and the number of clients, {n_clients}")
         self.s, self.seed, self._active = s, seed, np.zeros(n_clients, bool)
 
-    def active(self, round):
+    def active(self, round: int) -> np.ndarray:
         _nice(derive(self.seed, Stream.PARTICIPATION, round), self.s, self._active)
         return self._active
 
-    def probabilities(self):
+    def probabilities(self) -> np.ndarray:
         return np.full(len(self._active), self.s / len(self._active))
 
 
@@ -151,13 +151,13 @@ class Sampling:
 
 
 @njit
-def _bernoulli(key, p, active):
+def _bernoulli(key: np.uint64, p: np.ndarray, active: np.ndarray) -> None:
     for i in range(p.shape[0]):
         active[i] = uniform64(key, i) < p[i]
 
 
 @njit
-def _nice(key, s, active):
+def _nice(key: np.uint64, s: int, active: np.ndarray) -> None:
     """Floyd's algorithm: a uniform subset of size s."""
     n = active.shape[0]
     active[:] = False
@@ -167,7 +167,7 @@ def _nice(key, s, active):
 
 
 @njit
-def _with_replacement(key, tau, cumulative, counts):
+def _with_replacement(key: np.uint64, tau: int, cumulative: np.ndarray, counts: np.ndarray) -> None:
     """counts[i] = how often client i is drawn in τ draws."""
     counts[:] = 0.0
     n = counts.shape[0]

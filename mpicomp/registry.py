@@ -16,11 +16,12 @@ from typing import Any, Generic, TypeVar
 
 from .errors import ConfigError, unknown
 
-T = TypeVar("T", bound=type)
+P = TypeVar("P")  # the base class of the parts
+C = TypeVar("C", bound=type)
 
 
-class Registry(Generic[T]):
-    """Maps a name to a class.
+class Registry(Generic[P]):
+    """Maps a name to a class of parts: P and its subclasses.
 
     Parameters
     ----------
@@ -32,14 +33,14 @@ class Registry(Generic[T]):
     def __init__(self, kind: str, package: str):
         self.kind = kind
         self._package = package
-        self._classes: dict[str, T] = {}
+        self._classes: dict[str, type[P]] = {}
         self._loaded = False
         self._modules: set[str] = set()  # looked for by name
 
-    def register(self, name: str) -> Callable[[T], T]:
+    def register(self, name: str) -> Callable[[C], C]:
         """Class decorator: make the class known under `name` (also stored as its attribute `name`)."""
 
-        def add(cls: T) -> T:
+        def add(cls: C) -> C:
             other = self._classes.get(name)
             if other is not None and (other.__module__, other.__qualname__) != (cls.__module__, cls.__qualname__):
                 raise ConfigError(
@@ -79,12 +80,12 @@ class Registry(Generic[T]):
     def __contains__(self, name: object) -> bool:
         return isinstance(name, str) and self._find(name)
 
-    def __getitem__(self, name: str) -> T:
+    def __getitem__(self, name: str) -> type[P]:
         if not self._find(name):
             raise unknown(self.kind, name, self._classes)
         return self._classes[name]
 
-    def create(self, text: str, /, **extra: Any) -> Any:
+    def create(self, text: str, /, **extra: object) -> P:
         """Build the part that `text` describes.
 
         >>> from mpicomp.compressors import compressors
@@ -98,7 +99,7 @@ class Registry(Generic[T]):
         name, options = parse_spec(text)
         return self.build(name, {**options, **extra})
 
-    def build(self, name: str, options: dict[str, Any]) -> Any:
+    def build(self, name: str, options: dict[str, Any]) -> P:
         """Build the part `name` with keyword `options`; unknown options are refused with the known ones named."""
         cls = self[name]
         known = option_names(cls)

@@ -12,9 +12,10 @@ A checkpoint saves what is declared, and nothing else.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import TYPE_CHECKING, TypeVar, overload
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 S = TypeVar("S", bound="State")
 
@@ -29,7 +30,7 @@ class State:
     allocate : False where the part makes the array itself, in `prepare` or `begin`, for instance because its size follows from an option.
     """
 
-    def __init__(self, columns: int | None = None, dtype: Any = None, allocate: bool = True):
+    def __init__(self, columns: int | None = None, dtype: DTypeLike | None = None, allocate: bool = True):
         self.columns, self.dtype, self.allocate, self.name = columns, dtype, allocate, ""
 
     def __set_name__(self, owner: type, name: str) -> None:

@@ -119,9 +119,13 @@ class Random:
         """RandK of every row, independently."""
         return V * self.masks[self.rng.integers(len(self.masks), size=V.shape[:-1])]
 
-    def coin(self, S: int, p: float) -> Array:
-        """Shape (S, 1)."""
-        return self.rng.random((S, 1)) < p
+    def contract(self, V: Array) -> Array:
+        """RandK as a contractive compressor, C/(1+ω): E‖C(v) − v‖² = (1 − k/d)‖v‖²."""
+        return self.compress(V) / self.masks.max()
+
+    def coin(self, S: int, p: float, n: int = 1) -> Array:
+        """Shape (S, n)."""
+        return self.rng.random((S, n)) < p
 
     def samples(self, S: int, problem: Small) -> Array:
         return self.rng.integers(problem.m, size=(S, problem.n_clients))
@@ -235,6 +239,27 @@ def marina(P: Small, r: Random, x: Array, p: float, kind: str, weights=None, k: 
         sent = topk(v, k) if kind == "marina-biased" else r.compress(v)
         xi = np.full(v.shape[:2], 1 / P.n_clients) if weights is None else weights(r.rng, len(x))
         g = np.where(r.coin(len(x), p), P.full(x), g + np.sum(xi[..., None] * sent, axis=1))
+
+
+def ef21(P: Small, r: Random, x: Array, kind: str, down: Random, p: float = 1.0, eta: float = 1.0) -> Recursion:
+    """The EF21 family with contractive RandK, from g_i = ∇f_i(x⁰)."""
+    g_i = v = u = P.each(x)
+    w, g = x, g_i.mean(axis=1)
+    while True:
+        before, x = x, (yield g)
+        w = w + down.contract(x - w) if kind in ("ef21-p", "ef21-p+ef21") else x
+        if kind == "ef21-page":
+            j = r.samples(len(x), P)
+            tails = v + P.each(x) - P.each(before) + P.noise(x, j) - P.noise(before, j)
+            v = np.where(r.coin(len(x), p, P.n_clients)[..., None], P.each(x), tails)
+        else:
+            v = (1 - eta) * v + eta * P.each(w)
+        u = (1 - eta) * u + eta * v if kind == "ef21-sgd2m" else v
+        sent = u - g_i if kind == "ef21-p" else r.contract(u - g_i)
+        if kind == "ef21-pp":
+            sent = np.where(r.coin(len(x), p, P.n_clients)[..., None], sent, 0)
+        g_i = g_i + sent
+        g = g + down.contract(g_i.mean(axis=1) - g) if kind == "ef21-bc" else g_i.mean(axis=1)
 
 
 def core(P: Small, rng: np.random.Generator, x: Array, m: int) -> Recursion:

@@ -199,3 +199,7 @@ class TestExperimental:
         assert "* topk is experimental: no α is known" in invoke("list", "compressors")
         notes = experimental_notes(mc.Config(method="ef21", compressor="topk:k=2"))
         assert notes == ["compressor 'topk' is experimental: no α is known"]
+
+    def test_unknown_names_are_left_to_the_run(self):
+        assert experimental_notes(mc.Config(method="ef12")) == []
+        assert experimental_notes(mc.Config(method="ef21", compressor="topkk:k=2")) == []

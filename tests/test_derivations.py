@@ -19,6 +19,7 @@ from derivation_oracles import (
     dasha,
     diana,
     dore,
+    ef21,
     m3,
     marina,
     marina_p,
@@ -388,6 +389,8 @@ def recursion(
         return m3(P, up, x, down, object_.momentum(setting), p_up, p_down)
     if method == "core":
         return core(P, np.random.default_rng(1), x, options["m"])
+    if method.startswith("ef21"):
+        return ef21(P, up, x, method, down, options.get("p", 1.0), options.get("eta", 1.0))
     weights = None
     if method in ("pp-marina", "marina-w"):
         tau, L_i = 2, P.smoothness().L_i
@@ -430,18 +433,21 @@ def test_sums_of_errors_and_promises(method, kind, options, seed):
 DRIVEN = [
     ("dasha", {}, 0.3), ("dasha-page", {"p": 0.3}, 0.25), ("marina-p", {}, 0.4), ("marina-p", {"p": 0.05}, 0.4), ("m3", {}, 0.1),
     ("pp-marina", {"r": 2}, 0.9), ("pp-marina", {"r": 2, "replacement": True}, 0.9), ("marina-w", {"tau": 2}, 0.9),
-    ("vr-marina", {"p": 0.2}, 0.7), ("mcm", {"rate": 0.25}, 0.005), ("rand-mcm", {"rate": 0.25}, 0.003),
+    ("vr-marina", {"p": 0.2}, 0.7), ("ef21", {}, 0.25), ("ef21-pp", {"p": 0.4}, 0.25), ("ef21-page", {"p": 0.3}, 0.05),
+    ("ef21-sgdm", {"eta": 0.2}, 0.3), ("ef21-sgd2m", {"eta": 0.2}, 0.2), ("ef21-bc", {}, 0.005), ("ef21-p", {}, 0.4),
+    ("ef21-p+ef21", {}, 0.01), ("mcm", {"rate": 0.25}, 0.005), ("rand-mcm", {"rate": 0.25}, 0.003),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("method", "options", "power"), DRIVEN, ids=lambda value: str(value))
 def test_the_sum_of_errors_along_a_straight_line(method, options, power):
     """The lemmas ask nothing of the x^t, so the points may go where the errors are largest: M² of the package's step is neither too small
-    nor, up to `power`, larger than needed. (For mcm and m3 Minkowski's and Young's inequalities cost what `power` says.)"""
+    nor, up to `power`, larger than needed. (Where two compressors meet, Minkowski's and Young's inequalities cost what `power` says.)"""
     P, rounds = Small(1, spread=0.0, noise=3.0 if method == "vr-marina" else 0.3), 300
-    object_, setting, step = built(P, method, **options)
+    own = {"start": "dense"} if method.startswith("ef21") and method != "ef21-p" else {}
+    object_, setting, step = built(P, method, batch=method == "ef21-page", **options, **own)
     M = 1 / step - P.smoothness().L
-    first = object_.initial_term(setting, float(mean_sq(P.b)))
+    first = 0.0 if own else object_.initial_term(setting, float(mean_sq(P.b)))
     squares = np.mean(P.A @ P.A, axis=0)
     worst = 0.0
     for matrix in (squares, P.mean, np.mean(P.N @ P.N, axis=(0, 1))):
@@ -457,3 +463,37 @@ def test_the_sum_of_errors_along_a_straight_line(method, options, power):
         assert errors.mean() - slack <= M**2 * rounds * sq(v) + first
         worst = max(worst, errors.mean() / (M**2 * rounds * sq(v)))
     assert worst >= power
+
+
+def test_the_algebra_of_the_step_sizes():
+    """The last steps of ef21-hb, ef21-prox, ef21-p+diana, ef21-p+dcgd, powersgd and vr-diana, on random constants."""
+    rng = np.random.default_rng(0)
+    (L, xi, M), eta = (
+        10 ** rng.uniform(-3, 3, (3, 10_000)),
+        rng.uniform(0, 0.99, 10_000),
+    )  # M stands for L_QM ξ and the like
+
+    def holds(left: np.ndarray, bound: float, power: float) -> None:
+        within(left, np.full_like(left, bound), power)
+
+    step = 1 / (L * (1 + eta) / (1 - eta) + M)
+    holds(L * step + 2 * L * step * eta / (1 - eta) + M**2 * step**2, 1, 0.99)  # hb
+    step = 1 / (2 * L + np.sqrt(3) * M)
+    q, w = step * L, step * M
+    holds((1 + w**2) / (1 - q - w**2), 2, 0.99)  # prox
+    step = np.minimum(1 / (L * (2 + np.sqrt(2) * xi)), 1 / (np.sqrt(2) * M))  # M: 2√(Aq)(1 + ξ)L₊/a
+    holds(step * L + step**2 * (M**2 + L**2 * xi**2), 1, 0.95)  # p+diana
+    m = 1 + np.sqrt(2) * xi
+    holds((1 + 2 * xi**2 / m) / m, 1, 0.95)  # p+dcgd
+    K = 1 + xi
+    holds(1 / (2 * K) + xi**2 / (4 * K**2), 0.5, 0.99)  # powersgd
+    m, omega = 10 ** rng.uniform(0, 8, (2, 10_000))
+    omega -= 1
+    for A in (np.zeros_like(m), omega / 10, omega):
+        N = m ** (2 / 3) + omega + 1
+        squared = 1 / (100 * N**2 * (1 + A))  # γ²Λ², 𝓛 = L₊ = Λ and n = 1
+        share = 6 * squared * A * (1 + omega) ** 2 + 2 * m * squared * (4 * A + 1)
+        Q = 0.5 / (1 - share)
+        b, step = 2 * m * Q * squared * (4 * A + 1), np.sqrt(squared)
+        holds(Q * step + 2 * b * step * m, 0.04, 0.3)
+        holds(Q, 0.547, 0.9)

@@ -7,6 +7,8 @@ A page is the unit: its blocks run in order in one scratch directory, so that a 
 * `<!-- executed in the full lane -->` before a block: it takes more than a few seconds.
 * `<!-- not executed: REASON -->` before a block: it cannot run here. The reasons are those of REASONS; the commands' options are still
   checked against the command line.
+
+The pages of docs/methods, with a run each, are all in the full lane.
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ REASONS = {
     "needs the network lab",
     "needs Open MPI 5",
     "needs PyTorch",
+    "needs a file of your own",
     "needs root",
     "downloads data",
     "sets up an environment",
@@ -75,7 +78,8 @@ def blocks(page: Path) -> list[Block]:
             mark = re.fullmatch(r"<!-- ((?:not )?executed.*) -->", above.strip())
             text = textwrap.dedent("\n".join(lines[number + 1 : end]) + "\n")
             name = str(page.relative_to(ROOT))
-            found.append(Block(name, number + 1, fence[2], fence[3], text, mark[1] if mark else ""))
+            usual = FULL if name.startswith("docs/methods/") and fence[2] else ""  # a run for each method
+            found.append(Block(name, number + 1, fence[2], fence[3], text, mark[1] if mark else usual))
             number = end
         elif lines[number].lstrip().startswith("```"):
             raise ValueError(f"{page}:{number + 1}: a fence that this test does not understand: {lines[number]}")
@@ -160,7 +164,7 @@ def test_blocks_of(page, clone):
             run_block(block, clone)
 
 
-@pytest.mark.full
+@pytest.mark.full(reason="takes more than a few seconds")
 @pytest.mark.process
 @pytest.mark.timeout(2400)
 @pytest.mark.parametrize("page", [name for name, own in BLOCKS.items() if any(b.mark == FULL for b in own)])

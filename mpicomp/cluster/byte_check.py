@@ -15,7 +15,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import EnvironmentMismatch
 from . import monitoring
@@ -23,6 +23,9 @@ from .comm import Comm
 from .environment import declared_rank
 from .launcher import OPEN_MPI, loaded_mpi
 from .native import cached, compile_first
+
+if TYPE_CHECKING:
+    from mpi4py.MPI import Comm as MPIComm
 
 SOURCES = Path(__file__).parent / "pmpi"
 NETWORKS = Path("/sys/class/net")
@@ -115,7 +118,7 @@ class VerifiedComm(Comm):
         str, ...
     ] = ()  # what is counted on another rank than the ledger's: only the sums over the ranks can be compared
 
-    def __init__(self, comm: Any, by_node: bool = False):
+    def __init__(self, comm: MPIComm, by_node: bool = False):
         super().__init__(comm, by_node=by_node)
         self._interfaces = interfaces()
 
@@ -149,7 +152,7 @@ class VerifiedComm(Comm):
         return {**answer, "equal": bool(self.bcast_json(answer["equal"]))}
 
 
-def verified_comm(comm: Any, by_node: bool = False) -> VerifiedComm:
+def verified_comm(comm: MPIComm, by_node: bool = False) -> VerifiedComm:
     """A communicator over the byte check that is below this process.
 
     Raises
@@ -169,7 +172,7 @@ def verified_comm(comm: Any, by_node: bool = False) -> VerifiedComm:
 class PreloadedComm(VerifiedComm):
     """Tells the PMPI library the purpose of what follows."""
 
-    def __init__(self, comm: Any, by_node: bool = False):
+    def __init__(self, comm: MPIComm, by_node: bool = False):
         library = _library()
         for function in (library.pmpicount_calls, library.pmpicount_bytes):
             function.restype = ctypes.c_longlong
@@ -205,7 +208,7 @@ class MonitoredComm(VerifiedComm):
 
     SUMMED = (monitoring.ALL_TO_ONE,)
 
-    def __init__(self, comm: Any, by_node: bool = False):
+    def __init__(self, comm: MPIComm, by_node: bool = False):
         self._monitor: monitoring.Monitor | None = None
         self._purpose = "setup"
         super().__init__(comm, by_node)

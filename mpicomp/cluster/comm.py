@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -26,13 +26,17 @@ from ..errors import ConfigError, RankFailure
 from .ledger import Ledger
 from .process import is_owned
 
+if TYPE_CHECKING:
+    from mpi4py.MPI import Comm as MPIComm
+    from mpi4py.MPI import Intracomm, Request
+
 START_SECONDS, FINALIZE_SECONDS = 60.0, 5.0
 _MPICH_FILE = re.compile(
     r" ([0-9a-f]+:[0-9a-f]+) (\d+) +(/dev/shm/mpich_shm_[0-9a-f]+_\d+)$"
 )  # of a line of /proc/self/maps
 
 
-def world() -> Any:
+def world() -> MPIComm:
     """MPI.COMM_WORLD; the first call initialises MPI.
 
     There all ranks wait for each other, for ever where one ended before it came so far. After MPICOMP_START_SECONDS (60) the process ends
@@ -110,7 +114,7 @@ class Comm:
     by_node : number the ranks anew, so that those of a node are consecutive; rank 0 stays rank 0.
     """
 
-    def __init__(self, comm: Any, ledger: Ledger | None = None, by_node: bool = False):
+    def __init__(self, comm: MPIComm, ledger: Ledger | None = None, by_node: bool = False):
         from mpi4py import MPI
 
         self._mpi = MPI
@@ -128,16 +132,16 @@ class Comm:
             take_names_away()
 
     # ---- point to point -----------------------------------------------------------------------------------------
-    def isend(self, buf: np.ndarray, dest: int, tag: int = 0) -> Any:
+    def isend(self, buf: np.ndarray, dest: int, tag: int = 0) -> Request:
         """Start sending a contiguous array; returns the request."""
         self.ledger.handed(self.purpose, "Isend", buf.nbytes)
         return self._comm.Isend([buf, buf.nbytes, self._mpi.BYTE], dest, tag)
 
-    def irecv(self, buf: np.ndarray, source: int, tag: int = 0) -> Any:
+    def irecv(self, buf: np.ndarray, source: int, tag: int = 0) -> Request:
         """Start receiving at most buf.nbytes bytes; returns the request."""
         return self._comm.Irecv([buf, buf.nbytes, self._mpi.BYTE], source, tag)
 
-    def wait(self, request: Any) -> int:
+    def wait(self, request: Request) -> int:
         """Wait for a request, asleep between looks where MPICOMP_NAP says so; returns the number of bytes received (for a receive)."""
         if self._nap:
             while not request.Test(self._status):
@@ -146,7 +150,7 @@ class Comm:
             request.Wait(self._status)
         return self._status.Get_count(self._mpi.BYTE)
 
-    def cancel(self, request: Any) -> None:
+    def cancel(self, request: Request) -> None:
         """Give up a receive for which nothing comes any more."""
         request.Cancel()
         request.Wait()
@@ -241,9 +245,11 @@ class Comm:
         self.bcast(nodes)
         return nodes
 
-    def node(self) -> Any:
+    def node(self) -> Intracomm:
         """The mpi4py communicator of the ranks that share this rank's memory."""
-        return self._comm.Split_type(self._mpi.COMM_TYPE_SHARED)
+        node = self._comm.Split_type(self._mpi.COMM_TYPE_SHARED)
+        assert isinstance(node, self._mpi.Intracomm)
+        return node
 
     @contextmanager
     def failures(self) -> Iterator[None]:
@@ -280,7 +286,7 @@ def _nap_seconds() -> float:
     return microseconds * 1e-6
 
 
-def _lowest(comm: Any) -> int:
+def _lowest(comm: MPIComm) -> int:
     """The lowest rank of a communicator that shares this one's memory."""
     from mpi4py import MPI
 

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,6 +18,9 @@ from .comm import Comm
 from .environment import check_world, declared_size
 from .launcher import find_launcher
 
+if TYPE_CHECKING:
+    from mpi4py.MPI import Comm as MPIComm
+
 THREADS = ("SLURM_CPUS_PER_TASK", "OMP_NUM_THREADS", "NUMBA_NUM_THREADS")
 LATENCY_BYTES = 8
 BANDWIDTH_BYTES = (2**20, 2**24)
@@ -25,7 +28,7 @@ MANY_RANKS = 9
 """With more ranks than this only the links of rank 0 to the first and the last one are measured."""
 
 
-def doctor(comm: Any) -> dict[str, Any]:
+def doctor(comm: MPIComm) -> dict[str, Any]:
     """Examine the job of a communicator.
 
     Parameters
@@ -112,7 +115,7 @@ def software() -> dict[str, str]:
     }
 
 
-def measure_links(comm: Any) -> list[dict[str, float]]:
+def measure_links(comm: MPIComm) -> list[dict[str, float]]:
     """Ping-pong between rank 0 and the others, one after another; the numbers are rank 0's, others get no list."""
     counted = Comm(comm)
     others = range(1, counted.size)

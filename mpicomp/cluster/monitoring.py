@@ -11,10 +11,13 @@ from __future__ import annotations
 import ctypes
 import os
 from collections import defaultdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import EnvironmentMismatch
 from .comm import library
+
+if TYPE_CHECKING:
+    from mpi4py.MPI import Comm as MPIComm
 
 ENABLE, APART = (
     "OMPI_MCA_pml_monitoring_enable",
@@ -54,7 +57,7 @@ class Monitor:
     EnvironmentMismatch : this MPI has no such counters.
     """
 
-    def __init__(self, comm: Any):
+    def __init__(self, comm: MPIComm):
         from mpi4py import MPI
 
         self._mpi, self._comm = library(MPI), comm  # the handles below hold the communicator's address

@@ -12,11 +12,14 @@ import os
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from ..errors import ConfigError, EnvironmentMismatch, RankFailure
 from .comm import Comm, finalize
 from .launcher import OPEN_MPI, Mpi, identify
+
+if TYPE_CHECKING:
+    from mpi4py.MPI import Comm as MPIComm
 
 T = TypeVar("T")
 LAUNCHER_OPTIONS = ("--with-ft", "ulfm")
@@ -121,7 +124,7 @@ class Survivors:
     EnvironmentMismatch : MPI cannot go on without a dead rank.
     """
 
-    def __init__(self, comm: Any):
+    def __init__(self, comm: MPIComm):
         from mpi4py import MPI
 
         require(MPI.Get_library_version())

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import numpy as np
 
 from ..compressors import Codec
+from ..compressors.codec import Difference, Sum
 from ..kernels.random import Keys
 
 _LEAST = 1 << 18  # numbers in a block below which waking a thread costs more than it saves
@@ -48,7 +48,8 @@ class CodecThreads:
         self._twins: dict[Codec, list[Codec | None]] = {}
 
     def encode(
-        self, codec: Codec, V: Any, rows: np.ndarray, clients: np.ndarray, keys: Keys, buf: np.ndarray, pos: int, tally: np.ndarray
+        self, codec: Codec, V: np.ndarray | Difference | Sum, rows: np.ndarray, clients: np.ndarray, keys: Keys,
+        buf: np.ndarray, pos: int, tally: np.ndarray,
     ) -> int:  # fmt: skip
         """`codec.encode`; `buf` has room for max_nbytes a message."""
         codecs = self._codecs(codec, len(rows))

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from mpi4py.MPI import Intracomm
 
 
 class Window:
@@ -21,7 +24,7 @@ class Window:
     parts : uint8 arrays, one for each rank of `node`.
     """
 
-    def __init__(self, node: Any, nbytes: int):
+    def __init__(self, node: Intracomm, nbytes: int):
         from mpi4py import MPI
 
         self.nbytes = nbytes

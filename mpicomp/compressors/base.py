@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import inspect
 import struct
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
+from numpy.typing import ArrayLike, DTypeLike
 
 from ..errors import ConfigError, TheoryError, WireError
 from ..registry import Registry, format_spec
@@ -27,7 +28,25 @@ _MAGIC, _VERSION = 0xC6, 1
 _HEAD = struct.Struct(
     "<BBBBIIQQQ"
 )  # of a message of `compress`: codec, whether float64, client, n, d, the message's two keys
-compressors: Registry[type[Compressor]] = Registry("compressor", "mpicomp.compressors")
+
+
+class Constants(Protocol):
+    """What a compressor may ask of a problem's smoothness constants (`problems.Smoothness`)."""
+
+    @property
+    def L(self) -> float: ...
+
+    @property
+    def L_plus(self) -> float: ...
+
+    @property
+    def L_pm(self) -> float: ...
+
+    @property
+    def L_max(self) -> float: ...
+
+
+compressors: Registry[Compressor] = Registry("compressor", "mpicomp.compressors")
 
 
 class Compressor:
@@ -83,11 +102,11 @@ class Compressor:
         A, B = self.ab(d, n)
         return max(A - B, 0.0)
 
-    def gradient_variance(self, d: int, n: int, constants: Any) -> float:
+    def gradient_variance(self, d: int, n: int, constants: Constants) -> float:
         """V of E‖mean C_i(a_i) − mean a_i‖² ≤ V‖x − y‖² for a_i = ∇f_i(x) − ∇f_i(y).
 
         V = (A−B) L₊² + B L±², or θL² where L± = 0: then all a_i are equal.
-        constants : the problem's smoothness, with attributes L, L_plus, L_pm, L_max.
+        constants : the problem's smoothness.
         """
         A, B = self.ab(d, n)
         V = max((A - B) * constants.L_plus**2 + B * constants.L_pm**2, 0.0)
@@ -127,13 +146,13 @@ class Compressor:
         """
         single.decode(self._bound(out.size, key.n_clients, out.dtype), buf, out, key)
 
-    def _bound(self, d: int, n_clients: int, dtype: Any) -> Codec:
+    def _bound(self, d: int, n_clients: int, dtype: DTypeLike) -> Codec:
         if type(self).bind is Compressor.bind:
             raise NotImplementedError(f"{type(self).__name__} must define max_nbytes, encode and decode, or bind")
         return self.bind(d, n_clients, dtype)
 
     # ---- the block contract -------------------------------------------------------------------------------------
-    def bind(self, dim: int, n_clients: int, wire_dtype: Any = np.float64) -> Codec:
+    def bind(self, dim: int, n_clients: int, wire_dtype: DTypeLike = np.float64) -> Codec:
         """The codec for vectors of dimension `dim` from `n_clients` clients, values travelling as `wire_dtype` (float32 or float64).
 
         Raises
@@ -147,7 +166,7 @@ class Compressor:
         return looped(self, dim, n_clients, wire, capacity)
 
     # ---- by hand ------------------------------------------------------------------------------------------------
-    def apply(self, x: Any, key: MessageKey | None = None, wire_dtype: Any = None) -> np.ndarray:
+    def apply(self, x: ArrayLike, key: MessageKey | None = None, wire_dtype: DTypeLike | None = None) -> np.ndarray:
         """C(x): encode x and decode it again.
 
         Parameters
@@ -169,7 +188,7 @@ class Compressor:
         single.decode(codec, buf[: single.encode(codec, x, buf, key)], out, key)
         return out
 
-    def compress(self, x: Any, key: MessageKey | None = None) -> bytes:
+    def compress(self, x: ArrayLike, key: MessageKey | None = None) -> bytes:
         """A message that says all that `decompress` needs: for files, sockets and tests. A run sends the same bytes without this head.
 
         Parameters
@@ -261,7 +280,7 @@ def example(name: str) -> Compressor:
     """A compressor of this name, with options where it needs some, that can be bound to EXAMPLE_DIM and EXAMPLE_CLIENTS."""
     for options in _EXAMPLES:
         try:
-            compressor: Compressor = compressors.create(name + options)
+            compressor = compressors.create(name + options)
             compressor.bind(EXAMPLE_DIM, EXAMPLE_CLIENTS)
         except ConfigError:
             continue

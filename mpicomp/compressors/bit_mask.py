@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
+from numpy.typing import DTypeLike
 
 from ..kernels import njit
 from ..kernels.status import BAD_PADDING, TRUNCATED
@@ -24,14 +23,17 @@ class BitMask(Compressor):
     deterministic = True
     homogeneous = False
 
-    def bind(self, dim: int, n_clients: int, wire_dtype: Any = np.float64) -> Codec:
+    def bind(self, dim: int, n_clients: int, wire_dtype: DTypeLike = np.float64) -> Codec:
         return Codec(
             self, self.codec_id, dim, n_clients, np.dtype(wire_dtype), -(-dim // 8), _encode, _decode, fixed=True
         )
 
 
 @njit
-def _encode(V, rows, clients, shared, private, buf, pos, tally, wire):
+def _encode(
+    V: np.ndarray, rows: np.ndarray, clients: np.ndarray, shared: np.uint64, private: np.uint64, buf: np.ndarray,
+    pos: int, tally: np.ndarray, wire: np.ndarray,
+) -> int:  # fmt: skip
     d = V.shape[1]
     for j in range(rows.shape[0]):
         x = V[rows[j]]
@@ -48,7 +50,10 @@ def _encode(V, rows, clients, shared, private, buf, pos, tally, wire):
 
 
 @njit
-def _decode(buf, pos, end, rows, clients, weights, shared, private, out, wire):
+def _decode(
+    buf: np.ndarray, pos: int, end: int, rows: np.ndarray, clients: np.ndarray, weights: np.ndarray, shared: np.uint64,
+    private: np.uint64, out: np.ndarray, wire: np.ndarray,
+) -> int:  # fmt: skip
     d = out.shape[1]
     for j in range(rows.shape[0]):
         acc = out[rows[j]]

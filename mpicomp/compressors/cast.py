@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from ..errors import ConfigError, TheoryError
 from ..kernels import lean
@@ -49,7 +50,7 @@ class Cast(Compressor):
             raise TheoryError(f"{self!r} has no α: numbers below 2^−25 vanish; cast:to=bfloat16 has one")
         return 1.0 - 2.0**-17
 
-    def bind(self, dim, n_clients, wire_dtype=np.float64):
+    def bind(self, dim: int, n_clients: int, wire_dtype: DTypeLike = np.float64) -> Codec:
         return Codec(
             self, self.codec_id, dim, n_clients, np.dtype(wire_dtype), 2 * dim, _encode, _decode, (self.to == "float16",), fixed=True,
             cutting=cut_by_fields(unit=2, separable=True),
@@ -57,7 +58,10 @@ class Cast(Compressor):
 
 
 @lean
-def _encode(V, rows, clients, shared, private, buf, pos, tally, wire, half):
+def _encode(
+    V: np.ndarray, rows: np.ndarray, clients: np.ndarray, shared: np.uint64, private: np.uint64, buf: np.ndarray,
+    pos: int, tally: np.ndarray, wire: np.ndarray, half: bool,
+) -> int:  # fmt: skip
     d = V.shape[1]
     for j in range(rows.shape[0]):
         x, halves = V[rows[j]], buf[pos : pos + 2 * d].view(np.uint16)
@@ -74,7 +78,10 @@ def _encode(V, rows, clients, shared, private, buf, pos, tally, wire, half):
 
 
 @lean
-def _decode(buf, pos, end, rows, clients, weights, shared, private, out, wire, half):
+def _decode(
+    buf: np.ndarray, pos: int, end: int, rows: np.ndarray, clients: np.ndarray, weights: np.ndarray, shared: np.uint64,
+    private: np.uint64, out: np.ndarray, wire: np.ndarray, half: bool,
+) -> int:  # fmt: skip
     d = out.shape[1]
     for j in range(rows.shape[0]):
         if pos + 2 * d > end:

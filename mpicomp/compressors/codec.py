@@ -151,6 +151,9 @@ class Codec:
     sum_kernel : jitted `f(state, V, factor, rows, …)`, likewise for state += factor · V, which it adds to the rows that it encodes.
     measure : f(V, rows, clients, keys) -> float64 array, a number that the wire dtype holds for each message that `encode` would write.
     cutting : how messages are cut into slices; None where they cannot be.
+
+    Attributes
+    ----------
     whole : its vectors (of another dimension than the model) are not cut: every server has all of them. `Link` sets it.
     """
 

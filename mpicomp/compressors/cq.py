@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import log, sqrt
 from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from ..errors import ConfigError, TheoryError
 from ..kernels import njit
@@ -13,7 +15,7 @@ from ..kernels.bits import CHUNK, bit_length, packed_nbytes
 from ..kernels.entropy import MAX_SYMBOLS, read_fields, scratch, write_fields
 from ..kernels.hadamard import rotate, rotate_back
 from ..kernels.lattice import PERMUTATION, SIGNS, add_packed, add_points, round_to_lattice, write_rounded
-from ..kernels.random import bits64, client_key, permutation
+from ..kernels.random import Keys, bits64, client_key, permutation
 from ..kernels.sizes import PARTIAL_SUMS
 from ..kernels.status import TRUNCATED
 from .base import Compressor, compressors
@@ -134,7 +136,7 @@ class CQ(Compressor):
         own = self.lattice.omega(self._size(d, n), self.length(d), self.use_max) / n
         return min(own, self.lattice.spacing**2 * self._size(d, n) / n**2)
 
-    def gradient_variance(self, d: int, n: int, constants) -> float:
+    def gradient_variance(self, d: int, n: int, constants: Any) -> float:
         """With a common radius R ≤ L_max‖x − y‖: L±² + 2δ²ρ²L_max²/n², or as for independent rounding δ²ρ²L_max²/n,
         where that is less.
         """
@@ -164,7 +166,7 @@ class CQ(Compressor):
     def _correlated(self) -> bool:
         return True
 
-    def bind(self, dim, n_clients, wire_dtype=np.float64):
+    def bind(self, dim: int, n_clients: int, wire_dtype: DTypeLike = np.float64) -> Codec:
         wire, length, width = np.dtype(wire_dtype), self.length(dim), self.bits_per_entry()
         own = self.radius == "own"
         max_nbytes = own * wire.itemsize + self.entropy + packed_nbytes(length, width)
@@ -180,14 +182,14 @@ class CQ(Compressor):
         )
         sizing = self.rotate, self.use_max, factor, work, partial_sums
 
-        def measure(V, rows, clients, keys):
+        def measure(V: np.ndarray, rows: np.ndarray, clients: np.ndarray, keys: Keys) -> np.ndarray:
             radii = np.empty(len(rows))
             _radii(V, rows, clients, keys.shared, keys.private, radii, np.empty(0, wire), sizing, order)
             return radii
 
         if self._correlated() and self.lattice.symbols == 2 and not self.rotate and not self.entropy:
-            encode: Any = encode_bits
-            decode: Any = decode_bits
+            encode: Callable[..., int] = encode_bits
+            decode: Callable[..., int] = decode_bits
             args: tuple = (self.use_max, partial_sums, common_radius, order, top, np.empty(CHUNK, np.uint8))
         else:
             lattice = self.lattice.slope, *self.lattice.offset, self.lattice.symbols
@@ -204,7 +206,7 @@ class CQ(Compressor):
 
 
 @njit
-def _turn(x, key, sizing):
+def _turn(x: np.ndarray, key: np.uint64, sizing: tuple) -> None:
     """work ← H D x/√N in float64, x padded with zeros."""
     work = sizing[3]
     work[: x.shape[0]] = x
@@ -213,19 +215,22 @@ def _turn(x, key, sizing):
 
 
 @njit
-def _common_key(shared, key, order):
+def _common_key(shared: np.uint64, key: np.uint64, order: np.ndarray) -> np.uint64:
     """Offsets and signs: from the shared key, or for independent quantizers from the client's own."""
     return shared if order.shape[0] else key
 
 
 @njit
-def _radius(x, sizing, wire):
+def _radius(x: np.ndarray, sizing: tuple, wire: np.ndarray) -> float:
     _, use_max, factor, _, partial_sums = sizing
     return radius_of(x, use_max, factor, partial_sums, wire)
 
 
 @njit
-def _radii(V, rows, clients, shared, private, radii, wire, sizing, order):
+def _radii(
+    V: np.ndarray, rows: np.ndarray, clients: np.ndarray, shared: np.uint64, private: np.uint64, radii: np.ndarray,
+    wire: np.ndarray, sizing: tuple, order: np.ndarray,
+) -> None:  # fmt: skip
     for j in range(rows.shape[0]):
         if sizing[0]:
             _turn(V[rows[j]], _common_key(shared, client_key(private, clients[j]), order), sizing)
@@ -235,15 +240,17 @@ def _radii(V, rows, clients, shared, private, radii, wire, sizing, order):
 
 
 @njit
-def _coded(model):
+def _coded(model: tuple) -> bool:
     """With entropy=true."""
     return model[0].shape[1] > 0
 
 
 @njit
 def _encode(
-    V, rows, clients, shared, private, buf, pos, tally, wire, sizing, lattice, common_radius, order, coding, first
-):
+    V: np.ndarray, rows: np.ndarray, clients: np.ndarray, shared: np.uint64, private: np.uint64, buf: np.ndarray,
+    pos: int, tally: np.ndarray, wire: np.ndarray, sizing: tuple, lattice: tuple, common_radius: np.ndarray,
+    order: np.ndarray, coding: tuple, first: int,
+) -> int:  # fmt: skip
     strata = max(order.shape[0], 1)
     permutation(bits64(shared, PERMUTATION), order)
     for j in range(rows.shape[0]):
@@ -260,7 +267,10 @@ def _encode(
 
 
 @njit
-def _write(x, buf, pos, tally, wire, sizing, lattice, draws, common_radius, coding):
+def _write(
+    x: np.ndarray, buf: np.ndarray, pos: int, tally: np.ndarray, wire: np.ndarray, sizing: tuple, lattice: tuple,
+    draws: tuple, common_radius: np.ndarray, coding: tuple,
+) -> int:  # fmt: skip
     width, codes, doubts, top, model = coding
     begin = pos
     if common_radius.shape[0]:
@@ -284,23 +294,10 @@ def _write(x, buf, pos, tally, wire, sizing, lattice, draws, common_radius, codi
 
 @njit
 def _decode(
-    buf,
-    pos,
-    end,
-    rows,
-    clients,
-    weights,
-    shared,
-    private,
-    out,
-    wire,
-    sizing,
-    lattice,
-    common_radius,
-    order,
-    coding,
-    first,
-):
+    buf: np.ndarray, pos: int, end: int, rows: np.ndarray, clients: np.ndarray, weights: np.ndarray, shared: np.uint64,
+    private: np.uint64, out: np.ndarray, wire: np.ndarray, sizing: tuple, lattice: tuple, common_radius: np.ndarray,
+    order: np.ndarray, coding: tuple, first: int,
+) -> int:  # fmt: skip
     turn, work, one = sizing[0], sizing[3], 1.0
     for j in range(rows.shape[0]):
         acc, weight = out[rows[j]], weights[j]
@@ -320,7 +317,10 @@ def _decode(
 
 
 @njit
-def _read(buf, pos, end, wire, lattice, common, common_radius, coding, first, weight, out):
+def _read(
+    buf: np.ndarray, pos: int, end: int, wire: np.ndarray, lattice: tuple, common: np.uint64, common_radius: np.ndarray,
+    coding: tuple, first: int, weight: float, out: np.ndarray,
+) -> int:  # fmt: skip
     """out += weight · (the points of the message at `pos`); returns the position after it, or a negative code."""
     width, codes, _, top, model = coding
     if common_radius.shape[0]:

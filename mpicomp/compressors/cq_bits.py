@@ -14,7 +14,7 @@ from ..kernels.status import BAD_PADDING, TRUNCATED
 
 
 @njit
-def radius_of(x, use_max, factor, partial_sums, wire):
+def radius_of(x: np.ndarray, use_max: bool, factor: float, partial_sums: np.ndarray, wire: np.ndarray) -> float:
     """The radius as a float64 that the wire dtype holds, rounded up; NaN where it is not finite."""
     size = factor * (np.float64(abs(x[argmax_magnitude(x)])) if use_max else norm(x, 2, partial_sums))
     r = wire.dtype.type(size)
@@ -25,8 +25,10 @@ def radius_of(x, use_max, factor, partial_sums, wire):
 
 @njit
 def encode_bits(
-    V, rows, clients, shared, private, buf, pos, tally, wire, use_max, partial_sums, common_radius, order, codes, again
-):
+    V: np.ndarray, rows: np.ndarray, clients: np.ndarray, shared: np.uint64, private: np.uint64, buf: np.ndarray,
+    pos: int, tally: np.ndarray, wire: np.ndarray, use_max: bool, partial_sums: np.ndarray, common_radius: np.ndarray,
+    order: np.ndarray, codes: np.ndarray, again: np.ndarray,
+) -> int:  # fmt: skip
     """The encode kernel. `common_radius` holds the common radius, or nothing; `order` is scratch, shape (n,)."""
     d, head = V.shape[1], 0 if common_radius.shape[0] else wire.itemsize
     nbytes, strata = head + packed_nbytes(d, 1), order.shape[0]
@@ -47,7 +49,10 @@ def encode_bits(
 
 
 @lean
-def _write_ends(x, r, shared, key, stratum, strata, buf, pos, codes, again):
+def _write_ends(
+    x: np.ndarray, r: float, shared: np.uint64, key: np.uint64, stratum: int, strata: int, buf: np.ndarray, pos: int,
+    codes: np.ndarray, again: np.ndarray,
+) -> None:  # fmt: skip
     d = x.shape[0]
     if not np.isfinite(r):
         buf[pos : pos + packed_nbytes(d, 1)] = 0
@@ -59,23 +64,10 @@ def _write_ends(x, r, shared, key, stratum, strata, buf, pos, codes, again):
 
 @lean
 def decode_bits(
-    buf,
-    pos,
-    end,
-    rows,
-    clients,
-    weights,
-    shared,
-    private,
-    out,
-    wire,
-    use_max,
-    partial_sums,
-    common_radius,
-    order,
-    codes,
-    again,
-):
+    buf: np.ndarray, pos: int, end: int, rows: np.ndarray, clients: np.ndarray, weights: np.ndarray, shared: np.uint64,
+    private: np.uint64, out: np.ndarray, wire: np.ndarray, use_max: bool, partial_sums: np.ndarray,
+    common_radius: np.ndarray, order: np.ndarray, codes: np.ndarray, again: np.ndarray,
+) -> int:  # fmt: skip
     """The decode kernel."""
     d, head = out.shape[1], 0 if common_radius.shape[0] else wire.itemsize
     for j in range(rows.shape[0]):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from ..errors import ConfigError
 from ..kernels import njit
@@ -53,7 +55,7 @@ class NaturalDithering(Compressor):
         lowest = math.sqrt(d) * 2.0 ** (1 - self.levels)
         return 1 / 8 + lowest * min(1.0, lowest)
 
-    def bind(self, dim, n_clients, wire_dtype=np.float64):
+    def bind(self, dim: int, n_clients: int, wire_dtype: DTypeLike = np.float64) -> Codec:
         wire, width = np.dtype(wire_dtype), bit_length(2 * self.levels)
         max_nbytes = wire.itemsize + packed_nbytes(dim, width)
         if max_nbytes >= dim * wire.itemsize:
@@ -64,7 +66,7 @@ class NaturalDithering(Compressor):
 
 
 @njit
-def round_to_powers(x, norm, levels, key, first, codes):
+def round_to_powers(x: np.ndarray, norm: float, levels: int, key: np.uint64, first: int, codes: np.ndarray) -> None:
     """codes[j] = q + levels, where |q| = l > 0 stands for 2^(l − levels) of the norm and has the sign of x_j; norm finite, > 0."""
     lowest = math.ldexp(1.0, 1 - levels)
     for j in range(x.shape[0]):
@@ -79,7 +81,11 @@ def round_to_powers(x, norm, levels, key, first, codes):
 
 
 @njit
-def _encode(V, rows, clients, shared, private, buf, pos, tally, wire, levels, width, use_max, partial_sums, codes, top):
+def _encode(
+    V: np.ndarray, rows: np.ndarray, clients: np.ndarray, shared: np.uint64, private: np.uint64, buf: np.ndarray,
+    pos: int, tally: np.ndarray, wire: np.ndarray, levels: int, width: int, use_max: bool, partial_sums: np.ndarray,
+    codes: np.ndarray, top: np.ndarray,
+) -> int:  # fmt: skip
     d = V.shape[1]
     nbytes = wire.itemsize + packed_nbytes(d, width)
     for j in range(rows.shape[0]):
@@ -101,8 +107,10 @@ def _encode(V, rows, clients, shared, private, buf, pos, tally, wire, levels, wi
 
 @njit
 def _decode(
-    buf, pos, end, rows, clients, weights, shared, private, out, wire, levels, width, use_max, partial_sums, codes, top
-):
+    buf: np.ndarray, pos: int, end: int, rows: np.ndarray, clients: np.ndarray, weights: np.ndarray, shared: np.uint64,
+    private: np.uint64, out: np.ndarray, wire: np.ndarray, levels: Any, width: int, use_max: bool,
+    partial_sums: np.ndarray, codes: np.ndarray, top: np.ndarray,
+) -> int:  # fmt: skip
     d = out.shape[1]
     for j in range(rows.shape[0]):
         packed = pos + wire.itemsize

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from ..errors import ConfigError
 from ..kernels import njit
@@ -77,7 +78,7 @@ class Dynamic(Compressor):
     def omega(self, d: int, n: int = 1) -> float:
         return self._fixed.omega(d, n)
 
-    def bind(self, dim, n_clients, wire_dtype=np.float64):
+    def bind(self, dim: int, n_clients: int, wire_dtype: DTypeLike = np.float64) -> Codec:
         wire = np.dtype(wire_dtype)
         bucket, use_max = min(self.bucket or dim, dim), self.norm == "max"
         max_nbytes = _overhead(dim, bucket, wire.itemsize) + packed_nbytes(dim, MOST)
@@ -106,14 +107,16 @@ def dynamic(compressor: Compressor, method: str) -> Dynamic:
 
 
 @njit
-def _overhead(d, bucket, itemsize):
+def _overhead(d: int, bucket: int, itemsize: int) -> int:
     return 1 + (d + bucket - 1) // bucket * itemsize
 
 
 @njit
 def _encode(
-    V, rows, clients, shared, private, buf, pos, tally, wire, widths, bucket, use_max, partial_sums, codes, top
-):
+    V: np.ndarray, rows: np.ndarray, clients: np.ndarray, shared: np.uint64, private: np.uint64, buf: np.ndarray,
+    pos: int, tally: np.ndarray, wire: np.ndarray, widths: np.ndarray, bucket: int, use_max: bool,
+    partial_sums: np.ndarray, codes: np.ndarray, top: np.ndarray,
+) -> int:  # fmt: skip
     d, begin = V.shape[1], pos
     for j in range(rows.shape[0]):
         key, width = client_key(private, clients[j]), widths[clients[j] % widths.shape[0]]
@@ -129,8 +132,10 @@ def _encode(
 
 @njit
 def _decode(
-    buf, pos, end, rows, clients, weights, shared, private, out, wire, widths, bucket, use_max, partial_sums, codes, top
-):  # fmt: skip
+    buf: np.ndarray, pos: int, end: int, rows: np.ndarray, clients: np.ndarray, weights: np.ndarray, shared: np.uint64,
+    private: np.uint64, out: np.ndarray, wire: np.ndarray, widths: np.ndarray, bucket: int, use_max: bool,
+    partial_sums: np.ndarray, codes: np.ndarray, top: np.ndarray,
+) -> int:  # fmt: skip
     for j in range(rows.shape[0]):
         if pos >= end:
             return TRUNCATED

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from ..errors import ConfigError, TheoryError
 from ..kernels import njit
@@ -86,7 +87,7 @@ class EDEN(Compressor):
             )
         return ALPHA[self.bits]
 
-    def bind(self, dim, n_clients, wire_dtype=np.float64):
+    def bind(self, dim: int, n_clients: int, wire_dtype: DTypeLike = np.float64) -> Codec:
         wire, padded = np.dtype(wire_dtype), 1 << (dim - 1).bit_length()
         max_nbytes = wire.itemsize + packed_nbytes(padded, self.bits)
         if max_nbytes >= dim * wire.itemsize:
@@ -121,7 +122,9 @@ class DRIVE(EDEN):
 
 
 @njit
-def quantize(work, norm, nearest, centroids, bounds, codes):
+def quantize(
+    work: np.ndarray, norm: float, nearest: bool, centroids: np.ndarray, bounds: np.ndarray, codes: np.ndarray,
+) -> float:  # fmt: skip
     """Fill `codes` with the centroids nearest to the rotated vector's entries times √N/norm; returns the scale."""
     n = work.shape[0]
     factor = np.sqrt(np.float64(n)) / norm
@@ -138,8 +141,10 @@ def quantize(work, norm, nearest, centroids, bounds, codes):
 
 @njit
 def _encode(
-    V, rows, clients, shared, private, buf, pos, tally, wire, bits, same, nearest, centroids, bounds, work, codes, top
-):  # fmt: skip
+    V: np.ndarray, rows: np.ndarray, clients: np.ndarray, shared: np.uint64, private: np.uint64, buf: np.ndarray,
+    pos: int, tally: np.ndarray, wire: np.ndarray, bits: int, same: bool, nearest: bool, centroids: np.ndarray,
+    bounds: np.ndarray, work: np.ndarray, codes: np.ndarray, top: np.ndarray,
+) -> int:  # fmt: skip
     d, padded = V.shape[1], work.shape[0]
     nbytes = wire.itemsize + packed_nbytes(padded, bits)
     for j in range(rows.shape[0]):
@@ -164,8 +169,10 @@ def _encode(
 
 @njit
 def _decode(
-    buf, pos, end, rows, clients, weights, shared, private, out, wire, bits, same, nearest, centroids, bounds, work, codes, top
-):  # fmt: skip
+    buf: np.ndarray, pos: int, end: int, rows: np.ndarray, clients: np.ndarray, weights: np.ndarray, shared: np.uint64,
+    private: np.uint64, out: np.ndarray, wire: np.ndarray, bits: int, same: bool, nearest: bool, centroids: np.ndarray,
+    bounds: np.ndarray, work: np.ndarray, codes: np.ndarray, top: np.ndarray,
+) -> int:  # fmt: skip
     d, padded = out.shape[1], work.shape[0]
     for j in range(rows.shape[0]):
         packed = pos + wire.itemsize

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
+from numpy.typing import DTypeLike
 
 from ..kernels import njit
 from ..kernels.status import TRUNCATED
@@ -31,7 +30,7 @@ class Identity(Compressor):
     def alpha(self, d: int, n: int = 1) -> float:
         return 1.0
 
-    def bind(self, dim: int, n_clients: int, wire_dtype: Any = np.float64) -> Codec:
+    def bind(self, dim: int, n_clients: int, wire_dtype: DTypeLike = np.float64) -> Codec:
         wire = np.dtype(wire_dtype)
         cutting = cut_by_fields(unit=wire.itemsize, separable=True)
         return Codec(
@@ -49,7 +48,10 @@ class Identity(Compressor):
 
 
 @njit
-def _encode(V, rows, clients, shared, private, buf, pos, tally, wire):
+def _encode(
+    V: np.ndarray, rows: np.ndarray, clients: np.ndarray, shared: np.uint64, private: np.uint64, buf: np.ndarray,
+    pos: int, tally: np.ndarray, wire: np.ndarray,
+) -> int:  # fmt: skip
     d = V.shape[1]
     nbytes = d * wire.itemsize
     for j in range(rows.shape[0]):
@@ -63,7 +65,10 @@ def _encode(V, rows, clients, shared, private, buf, pos, tally, wire):
 
 
 @njit
-def _decode(buf, pos, end, rows, clients, weights, shared, private, out, wire):
+def _decode(
+    buf: np.ndarray, pos: int, end: int, rows: np.ndarray, clients: np.ndarray, weights: np.ndarray, shared: np.uint64,
+    private: np.uint64, out: np.ndarray, wire: np.ndarray,
+) -> int:  # fmt: skip
     d = out.shape[1]
     nbytes = d * wire.itemsize
     for j in range(rows.shape[0]):

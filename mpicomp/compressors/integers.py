@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from ..errors import ConfigError
 from ..kernels import njit
@@ -35,7 +36,7 @@ class Integers(Compressor):
             raise ConfigError(f"integers: levels={levels} must be an integer from 1 to 32767")
         self.levels = levels
 
-    def bind(self, dim, n_clients, wire_dtype=np.float64):
+    def bind(self, dim: int, n_clients: int, wire_dtype: DTypeLike = np.float64) -> Codec:
         wire = np.dtype(wire_dtype)
         width = bit_length(2 * self.levels)
         nbytes = packed_nbytes(dim, width)
@@ -49,7 +50,10 @@ class Integers(Compressor):
 
 
 @njit
-def _encode(V, rows, clients, shared, private, buf, pos, tally, wire, levels, width, codes, top):
+def _encode(
+    V: np.ndarray, rows: np.ndarray, clients: np.ndarray, shared: np.uint64, private: np.uint64, buf: np.ndarray,
+    pos: int, tally: np.ndarray, wire: np.ndarray, levels: int, width: int, codes: np.ndarray, top: np.ndarray,
+) -> int:  # fmt: skip
     d = V.shape[1]
     for j in range(rows.shape[0]):
         x, key = V[rows[j]], client_key(private, clients[j])
@@ -64,7 +68,10 @@ def _encode(V, rows, clients, shared, private, buf, pos, tally, wire, levels, wi
 
 
 @njit
-def _decode(buf, pos, end, rows, clients, weights, shared, private, out, wire, levels, width, codes, top):
+def _decode(
+    buf: np.ndarray, pos: int, end: int, rows: np.ndarray, clients: np.ndarray, weights: np.ndarray, shared: np.uint64,
+    private: np.uint64, out: np.ndarray, wire: np.ndarray, levels: int, width: int, codes: np.ndarray, top: np.ndarray,
+) -> int:  # fmt: skip
     d = out.shape[1]
     for j in range(rows.shape[0]):
         stop, weight = pos + packed_nbytes(d, width), weights[j]

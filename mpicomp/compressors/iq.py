@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .base import Compressor, compressors
+from .base import Compressor, Constants, compressors
 from .cq import CQ
 
 
@@ -36,7 +36,7 @@ class IQ(CQ):
             else super().theta(d, n)
         )
 
-    def gradient_variance(self, d: int, n: int, constants) -> float:
+    def gradient_variance(self, d: int, n: int, constants: Constants) -> float:
         """With a common radius R ≤ L_max‖x − y‖: δ²ρ²L_max²/n."""
         if self.radius == "own" or n == 1 or self.clip:
             return Compressor.gradient_variance(self, d, n, constants)

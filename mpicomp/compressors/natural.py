@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from ..kernels import lean
 from ..kernels.bits import CHUNK, mantissa_of, pack_top, packed_nbytes, padding_is_zero, unpack_top
@@ -38,7 +39,7 @@ class Natural(Compressor):
     def omega(self, d: int, n: int = 1) -> float:
         return 1 / 8
 
-    def bind(self, dim, n_clients, wire_dtype=np.float64):
+    def bind(self, dim: int, n_clients: int, wire_dtype: DTypeLike = np.float64) -> Codec:
         wire = np.dtype(wire_dtype)
         mantissa = np.finfo(wire).nmant
         width = 8 * wire.itemsize - mantissa
@@ -51,7 +52,10 @@ class Natural(Compressor):
 
 
 @lean
-def _encode(V, rows, clients, shared, private, buf, pos, tally, wire, words, top):
+def _encode(
+    V: np.ndarray, rows: np.ndarray, clients: np.ndarray, shared: np.uint64, private: np.uint64, buf: np.ndarray,
+    pos: int, tally: np.ndarray, wire: np.ndarray, words: np.ndarray, top: np.ndarray,
+) -> int:  # fmt: skip
     d, mantissa = V.shape[1], mantissa_of(wire)
     width = 8 * wire.itemsize - mantissa
     for j in range(rows.shape[0]):
@@ -74,7 +78,10 @@ def _encode(V, rows, clients, shared, private, buf, pos, tally, wire, words, top
 
 
 @lean
-def _round(x, first, stop, key, buf, pos, wire, words, top):
+def _round(
+    x: np.ndarray, first: int, stop: int, key: np.uint64, buf: np.ndarray, pos: int, wire: np.ndarray,
+    words: np.ndarray, top: np.ndarray,
+) -> None:  # fmt: skip
     """x[first:stop] as fields, whose low bytes go to their place in the packed array at `pos`, and the bits above to `top`."""
     word, mantissa = words.dtype.type, mantissa_of(wire)
     width = 8 * wire.itemsize - mantissa
@@ -91,7 +98,10 @@ def _round(x, first, stop, key, buf, pos, wire, words, top):
 
 
 @lean
-def _decode(buf, pos, end, rows, clients, weights, shared, private, out, wire, words, top):
+def _decode(
+    buf: np.ndarray, pos: int, end: int, rows: np.ndarray, clients: np.ndarray, weights: np.ndarray, shared: np.uint64,
+    private: np.uint64, out: np.ndarray, wire: np.ndarray, words: np.ndarray, top: np.ndarray,
+) -> int:  # fmt: skip
     d, word, mantissa = out.shape[1], words.dtype.type, mantissa_of(wire)
     width = 8 * wire.itemsize - mantissa
     infinity = word(((1 << (width - 1)) - 1) << mantissa)

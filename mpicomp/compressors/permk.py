@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from ..errors import ConfigError
 from ..kernels import njit
@@ -63,7 +64,7 @@ class PermK(Compressor):
     def density(self, d: int, n: int = 1) -> float:
         return max(1.0, d / n)
 
-    def bind(self, dim, n_clients, wire_dtype=np.float64):
+    def bind(self, dim: int, n_clients: int, wire_dtype: DTypeLike = np.float64) -> Codec:
         wire = np.dtype(wire_dtype)
         if n_clients == 1 or dim == 1:
             return Identity().bind(dim, n_clients, wire)
@@ -83,7 +84,7 @@ class PermK(Compressor):
 
 
 @njit
-def _shuffle(shared, parts, coordinates):
+def _shuffle(shared: np.uint64, parts: np.ndarray, coordinates: np.ndarray) -> np.uint64:
     """Draw the round's permutations, of the clients and of the coordinates, where the layout has them; returns the rotation's key."""
     permutation(bits64(shared, 1), parts)
     permutation(bits64(shared, 2), coordinates)
@@ -91,7 +92,7 @@ def _shuffle(shared, parts, coordinates):
 
 
 @njit
-def _part(client, n, d, rotation, parts):
+def _part(client: int, n: int, d: int, rotation: np.uint64, parts: np.ndarray) -> tuple[int, int]:
     """The coordinates of a client: (first, count), positions in the round's order of the coordinates."""
     if d >= n:
         part = parts[client] if parts.shape[0] else (client + below(rotation, 0, n)) % n
@@ -101,14 +102,14 @@ def _part(client, n, d, rotation, parts):
 
 
 @njit
-def _stretch(first, count, lo, hi):
+def _stretch(first: int, count: int, lo: int, hi: int) -> tuple[int, int]:
     """[first, first + count) ∩ [lo, hi), as (first, count)."""
     begin = min(max(first, lo), hi)
     return begin, max(min(first + count, hi) - begin, 0)
 
 
 @njit
-def _within(coordinates, first, count, lo, hi):
+def _within(coordinates: np.ndarray, first: int, count: int, lo: int, hi: int) -> int:
     """How many of coordinates[first : first + count] are in [lo, hi)."""
     inside = 0
     for c in coordinates[first : first + count]:
@@ -117,7 +118,11 @@ def _within(coordinates, first, count, lo, hi):
 
 
 @njit
-def _encode(V, rows, clients, shared, private, buf, pos, tally, wire, n, uniform, parts, coordinates, d, lo):
+def _encode(
+    V: np.ndarray, rows: np.ndarray, clients: np.ndarray, shared: np.uint64, private: np.uint64, buf: np.ndarray,
+    pos: int, tally: np.ndarray, wire: np.ndarray, n: int, uniform: bool, parts: np.ndarray, coordinates: np.ndarray,
+    d: int, lo: int,
+) -> int:  # fmt: skip
     begin, hi = pos, lo + V.shape[1]
     rotation = _shuffle(shared, parts, coordinates)
     for j in range(rows.shape[0]):
@@ -140,7 +145,11 @@ def _encode(V, rows, clients, shared, private, buf, pos, tally, wire, n, uniform
 
 
 @njit
-def _decode(buf, pos, end, rows, clients, weights, shared, private, out, wire, n, uniform, parts, coordinates, d, lo):
+def _decode(
+    buf: np.ndarray, pos: int, end: int, rows: np.ndarray, clients: np.ndarray, weights: np.ndarray, shared: np.uint64,
+    private: np.uint64, out: np.ndarray, wire: np.ndarray, n: int, uniform: bool, parts: np.ndarray,
+    coordinates: np.ndarray, d: int, lo: int,
+) -> int:  # fmt: skip
     hi = lo + out.shape[1]
     rotation = _shuffle(shared, parts, coordinates)
     for j in range(rows.shape[0]):
@@ -168,7 +177,11 @@ def _decode(buf, pos, end, rows, clients, weights, shared, private, out, wire, n
 
 
 @njit
-def _cut(buf, pos, clients, shared, private, bounds, out, places, size, n, uniform, parts, coordinates, d):
+def _cut(
+    buf: np.ndarray, pos: int, clients: np.ndarray, shared: np.uint64, private: np.uint64, bounds: np.ndarray,
+    out: np.ndarray, places: np.ndarray, size: int, n: int, uniform: bool, parts: np.ndarray, coordinates: np.ndarray,
+    d: int,
+) -> int:  # fmt: skip
     """A client's block goes to one or two slices, a coordinate of the uniform layout to its own."""
     rotation = _shuffle(shared, parts, coordinates)
     for j in range(clients.shape[0]):

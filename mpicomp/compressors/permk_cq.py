@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from ..errors import ConfigError
 from ..kernels import njit
@@ -93,7 +94,7 @@ class PermKCQ(Compressor):
     def density(self, d: int, n: int = 1) -> float:
         return d / self._cut(d, n)[0]
 
-    def bind(self, dim, n_clients, wire_dtype=np.float64):
+    def bind(self, dim: int, n_clients: int, wire_dtype: DTypeLike = np.float64) -> Codec:
         wire = np.dtype(wire_dtype)
         m, b = self._cut(dim, n_clients)
         if b == 1:
@@ -111,7 +112,7 @@ class PermKCQ(Compressor):
 
 
 @njit
-def _place(client, m, d, rotation, order):
+def _place(client: int, m: int, d: int, rotation: int, order: np.ndarray) -> tuple[int, int, int, int]:
     """(first coordinate, their number, stratum, strata) of a client."""
     n = order.shape[0]
     place = order[client % n]
@@ -121,7 +122,11 @@ def _place(client, m, d, rotation, order):
 
 
 @njit
-def _encode(V, rows, clients, shared, private, buf, pos, tally, wire, m, use_max, lattice, partial_sums, order, coding):
+def _encode(
+    V: np.ndarray, rows: np.ndarray, clients: np.ndarray, shared: np.uint64, private: np.uint64, buf: np.ndarray,
+    pos: int, tally: np.ndarray, wire: np.ndarray, m: int, use_max: bool, lattice: tuple, partial_sums: np.ndarray,
+    order: np.ndarray, coding: tuple,
+) -> int:  # fmt: skip
     width, codes, doubts, top = coding
     permutation(bits64(shared, PERMUTATION), order)
     rotation = below(bits64(shared, _ROTATION), 0, m)
@@ -139,8 +144,10 @@ def _encode(V, rows, clients, shared, private, buf, pos, tally, wire, m, use_max
 
 @njit
 def _decode(
-    buf, pos, end, rows, clients, weights, shared, private, out, wire, m, use_max, lattice, partial_sums, order, coding
-):
+    buf: np.ndarray, pos: int, end: int, rows: np.ndarray, clients: np.ndarray, weights: np.ndarray, shared: np.uint64,
+    private: np.uint64, out: np.ndarray, wire: np.ndarray, m: int, use_max: bool, lattice: tuple,
+    partial_sums: np.ndarray, order: np.ndarray, coding: tuple,
+) -> int:  # fmt: skip
     width, codes, _, top = coding
     permutation(bits64(shared, PERMUTATION), order)
     rotation = below(bits64(shared, _ROTATION), 0, m)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from ..errors import ConfigError
 from ..kernels import lean, njit
@@ -84,7 +85,7 @@ class QSGD(Compressor):
             return (math.sqrt(1 + (b - 1) / s**2) - 1) / 2
         return min(b / s**2, math.sqrt(b) / s)
 
-    def bind(self, dim, n_clients, wire_dtype=np.float64):
+    def bind(self, dim: int, n_clients: int, wire_dtype: DTypeLike = np.float64) -> Codec:
         wire = np.dtype(wire_dtype)
         bucket = min(self.bucket or dim, dim)
         width = bit_length(2 * self.s)
@@ -108,8 +109,10 @@ class QSGD(Compressor):
 
 @lean
 def _encode(
-    V, rows, clients, shared, private, buf, pos, tally, wire, levels, width, bucket, use_max, partial_sums, codes, top
-):  # fmt: skip
+    V: np.ndarray, rows: np.ndarray, clients: np.ndarray, shared: np.uint64, private: np.uint64, buf: np.ndarray,
+    pos: int, tally: np.ndarray, wire: np.ndarray, levels: int, width: int, bucket: int, use_max: bool,
+    partial_sums: np.ndarray, codes: np.ndarray, top: np.ndarray,
+) -> int:  # fmt: skip
     d, begin = V.shape[1], pos
     for j in range(rows.shape[0]):
         key = client_key(private, clients[j])
@@ -121,8 +124,10 @@ def _encode(
 
 @lean
 def _decode(
-    buf, pos, end, rows, clients, weights, shared, private, out, wire, levels, width, bucket, use_max, partial_sums, codes, top
-):  # fmt: skip
+    buf: np.ndarray, pos: int, end: int, rows: np.ndarray, clients: np.ndarray, weights: np.ndarray, shared: np.uint64,
+    private: np.uint64, out: np.ndarray, wire: np.ndarray, levels: int, width: int, bucket: int, use_max: bool,
+    partial_sums: np.ndarray, codes: np.ndarray, top: np.ndarray,
+) -> int:  # fmt: skip
     for j in range(rows.shape[0]):
         pos = add_levels(buf, pos, end, out[rows[j]], weights[j], levels, width, bucket, wire, codes, top)
         if pos < 0:
@@ -132,8 +137,10 @@ def _decode(
 
 @njit
 def _encode_coded(
-    V, rows, clients, shared, private, buf, pos, tally, wire, levels, width, bucket, use_max, partial_sums, codes, top, coding
-):  # fmt: skip
+    V: np.ndarray, rows: np.ndarray, clients: np.ndarray, shared: np.uint64, private: np.uint64, buf: np.ndarray,
+    pos: int, tally: np.ndarray, wire: np.ndarray, levels: int, width: int, bucket: int, use_max: bool,
+    partial_sums: np.ndarray, codes: np.ndarray, top: np.ndarray, coding: tuple,
+) -> int:  # fmt: skip
     """As `_encode`, and then the packed fields are read back and coded."""
     (whole, plain, model), d, begin = coding, V.shape[1], pos
     units = plain.shape[0] - packed_nbytes(d, width)
@@ -150,8 +157,10 @@ def _encode_coded(
 
 @njit
 def _decode_coded(
-    buf, pos, end, rows, clients, weights, shared, private, out, wire, levels, width, bucket, use_max, partial_sums, codes, top, coding
-):  # fmt: skip
+    buf: np.ndarray, pos: int, end: int, rows: np.ndarray, clients: np.ndarray, weights: np.ndarray, shared: np.uint64,
+    private: np.uint64, out: np.ndarray, wire: np.ndarray, levels: int, width: int, bucket: int, use_max: bool,
+    partial_sums: np.ndarray, codes: np.ndarray, top: np.ndarray, coding: tuple,
+) -> int:  # fmt: skip
     (whole, plain, model), d = coding, out.shape[1]
     units = plain.shape[0] - packed_nbytes(d, width)
     for j in range(rows.shape[0]):

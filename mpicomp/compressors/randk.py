@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from ..errors import ConfigError
 from ..kernels import njit
@@ -74,7 +75,7 @@ class RandK(Compressor):
     def density(self, d: int, n: int = 1) -> float:
         return float(self.count(d))
 
-    def bind(self, dim, n_clients, wire_dtype=np.float64):
+    def bind(self, dim: int, n_clients: int, wire_dtype: DTypeLike = np.float64) -> Codec:
         wire, k = np.dtype(wire_dtype), self.count(dim)
         if k == dim:
             return Identity().bind(dim, n_clients, wire)
@@ -86,8 +87,8 @@ class RandK(Compressor):
         if self.sampling == "window":
             mask = self.shared_randomness, k, dim
             cutting = Cutting(_cut_window, (wire.itemsize, *mask), part_nbytes, offset=True, separable=True)
-            encode: Any = _encode_window
-            decode: Any = _decode_window
+            encode: Callable[..., int] = _encode_window
+            decode: Callable[..., int] = _decode_window
             args: tuple = (*mask, 0)
         else:
             bounds = np.arange(k + 1) * dim // k
@@ -104,13 +105,13 @@ class RandK(Compressor):
 
 
 @njit
-def _message_key(same, shared, private, client):
+def _message_key(same: bool, shared: np.uint64, private: np.uint64, client: int) -> np.uint64:
     """The key of the mask: the same for all clients, or the client's own."""
     return shared if same else client_key(private, client)
 
 
 @njit
-def _window(key, k, d, lo, hi):
+def _window(key: np.uint64, k: int, d: int, lo: int, hi: int) -> tuple[int, int, int, int]:
     """The window's intersection with [lo, hi): its first stretch, from `start` on, and the one after the turn, as (first, count) each."""
     start = below(key, 0, d)
     first, second = max(start, lo), min(start + k - d, hi)
@@ -118,7 +119,10 @@ def _window(key, k, d, lo, hi):
 
 
 @njit
-def _encode_window(V, rows, clients, shared, private, buf, pos, tally, wire, same, k, d, lo):
+def _encode_window(
+    V: np.ndarray, rows: np.ndarray, clients: np.ndarray, shared: np.uint64, private: np.uint64, buf: np.ndarray,
+    pos: int, tally: np.ndarray, wire: np.ndarray, same: bool, k: int, d: int, lo: int,
+) -> int:  # fmt: skip
     begin = pos
     for j in range(rows.shape[0]):
         key = _message_key(same, shared, private, clients[j])
@@ -134,7 +138,10 @@ def _encode_window(V, rows, clients, shared, private, buf, pos, tally, wire, sam
 
 
 @njit
-def _decode_window(buf, pos, end, rows, clients, weights, shared, private, out, wire, same, k, d, lo):
+def _decode_window(
+    buf: np.ndarray, pos: int, end: int, rows: np.ndarray, clients: np.ndarray, weights: np.ndarray, shared: np.uint64,
+    private: np.uint64, out: np.ndarray, wire: np.ndarray, same: bool, k: int, d: int, lo: int,
+) -> int:  # fmt: skip
     for j in range(rows.shape[0]):
         key = _message_key(same, shared, private, clients[j])
         _, start, head, tail = _window(key, k, d, lo, lo + out.shape[1])
@@ -153,7 +160,10 @@ def _decode_window(buf, pos, end, rows, clients, weights, shared, private, out, 
 
 
 @njit
-def _cut_window(buf, pos, clients, shared, private, bounds, out, places, size, same, k, d):
+def _cut_window(
+    buf: np.ndarray, pos: int, clients: np.ndarray, shared: np.uint64, private: np.uint64, bounds: np.ndarray,
+    out: np.ndarray, places: np.ndarray, size: int, same: bool, k: int, d: int,
+) -> int:  # fmt: skip
     for j in range(clients.shape[0]):
         key = _message_key(same, shared, private, clients[j])
         for s in range(places.shape[0]):
@@ -170,7 +180,7 @@ def _cut_window(buf, pos, clients, shared, private, bounds, out, places, size, s
 
 
 @njit
-def _pick(key, stratified, bounds, marks, picks):
+def _pick(key: np.uint64, stratified: bool, bounds: np.ndarray, marks: np.ndarray, picks: np.ndarray) -> None:
     """Fill `picks` with the kept coordinates: one of each stratum, or a uniform subset (Floyd's algorithm, marks for membership)."""
     k = picks.shape[0]
     if stratified:
@@ -191,8 +201,10 @@ def _pick(key, stratified, bounds, marks, picks):
 
 @njit
 def _encode_picks(
-    V, rows, clients, shared, private, buf, pos, tally, wire, same, stratified, bounds, marks, picks, scales, lo
-):
+    V: np.ndarray, rows: np.ndarray, clients: np.ndarray, shared: np.uint64, private: np.uint64, buf: np.ndarray,
+    pos: int, tally: np.ndarray, wire: np.ndarray, same: bool, stratified: bool, bounds: np.ndarray, marks: np.ndarray,
+    picks: np.ndarray, scales: np.ndarray, lo: int,
+) -> int:  # fmt: skip
     begin, hi = pos, lo + V.shape[1]
     for j in range(rows.shape[0]):
         if j == 0 or not same:
@@ -210,8 +222,10 @@ def _encode_picks(
 
 @njit
 def _decode_picks(
-    buf, pos, end, rows, clients, weights, shared, private, out, wire, same, stratified, bounds, marks, picks, scales, lo
-):  # fmt: skip
+    buf: np.ndarray, pos: int, end: int, rows: np.ndarray, clients: np.ndarray, weights: np.ndarray, shared: np.uint64,
+    private: np.uint64, out: np.ndarray, wire: np.ndarray, same: bool, stratified: bool, bounds: np.ndarray,
+    marks: np.ndarray, picks: np.ndarray, scales: np.ndarray, lo: int,
+) -> int:  # fmt: skip
     hi = lo + out.shape[1]
     for j in range(rows.shape[0]):
         if j == 0 or not same:
@@ -232,7 +246,11 @@ def _decode_picks(
 
 
 @njit
-def _cut_picks(buf, pos, clients, shared, private, bounds, out, places, size, same, stratified, strata, marks, picks):
+def _cut_picks(
+    buf: np.ndarray, pos: int, clients: np.ndarray, shared: np.uint64, private: np.uint64, bounds: np.ndarray,
+    out: np.ndarray, places: np.ndarray, size: int, same: bool, stratified: bool, strata: np.ndarray, marks: np.ndarray,
+    picks: np.ndarray,
+) -> int:  # fmt: skip
     for j in range(clients.shape[0]):
         if j == 0 or not same:
             _pick(_message_key(same, shared, private, clients[j]), stratified, strata, marks, picks)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from ..errors import ConfigError, TheoryError
 from ..kernels import lean
@@ -51,7 +52,7 @@ class Sign(Compressor):
             raise TheoryError(f"{self!r} is not contractive; sign:norm=l1 is, with α = 1/d")
         return 1 / d
 
-    def bind(self, dim, n_clients, wire_dtype=np.float64):
+    def bind(self, dim: int, n_clients: int, wire_dtype: DTypeLike = np.float64) -> Codec:
         wire = np.dtype(wire_dtype)
         head = _scale_nbytes(_ORDERS[self.norm], wire.itemsize)
         max_nbytes = head + packed_nbytes(dim, 1)
@@ -65,12 +66,15 @@ class Sign(Compressor):
 
 
 @lean
-def _scale_nbytes(order, itemsize):
+def _scale_nbytes(order: int, itemsize: int) -> int:
     return itemsize if order > 0 else 0
 
 
 @lean
-def _encode(V, rows, clients, shared, private, buf, pos, tally, wire, order, partial_sums, negative):
+def _encode(
+    V: np.ndarray, rows: np.ndarray, clients: np.ndarray, shared: np.uint64, private: np.uint64, buf: np.ndarray,
+    pos: int, tally: np.ndarray, wire: np.ndarray, order: int, partial_sums: np.ndarray, negative: np.ndarray,
+) -> int:  # fmt: skip
     for j in range(rows.shape[0]):
         pos = _write(V[rows[j]], None, None, buf, pos, tally, wire, order, partial_sums)
     return pos
@@ -78,22 +82,31 @@ def _encode(V, rows, clients, shared, private, buf, pos, tally, wire, order, par
 
 @lean
 def _encode_difference(
-    V, state, work, rows, clients, shared, private, buf, pos, tally, wire, order, partial_sums, negative
-):
+    V: np.ndarray, state: np.ndarray, work: np.ndarray, rows: np.ndarray, clients: np.ndarray, shared: np.uint64,
+    private: np.uint64, buf: np.ndarray, pos: int, tally: np.ndarray, wire: np.ndarray, order: int,
+    partial_sums: np.ndarray, negative: np.ndarray,
+) -> int:  # fmt: skip
     for j in range(rows.shape[0]):
         pos = _write(V[rows[j]], state[rows[j]], None, buf, pos, tally, wire, order, partial_sums)
     return pos
 
 
 @lean
-def _encode_sum(state, V, factor, rows, clients, shared, private, buf, pos, tally, wire, order, partial_sums, negative):
+def _encode_sum(
+    state: np.ndarray, V: np.ndarray, factor: float, rows: np.ndarray, clients: np.ndarray, shared: np.uint64,
+    private: np.uint64, buf: np.ndarray, pos: int, tally: np.ndarray, wire: np.ndarray, order: int,
+    partial_sums: np.ndarray, negative: np.ndarray,
+) -> int:  # fmt: skip
     for j in range(rows.shape[0]):
         pos = _write(state[rows[j]], V[rows[j]], state.dtype.type(factor), buf, pos, tally, wire, order, partial_sums)
     return pos
 
 
 @lean
-def _write(x, other, factor, buf, pos, tally, wire, order, partial_sums):
+def _write(
+    x: np.ndarray, other: np.ndarray | None, factor: float | None, buf: np.ndarray, pos: int, tally: np.ndarray,
+    wire: np.ndarray, order: int, partial_sums: np.ndarray,
+) -> int:  # fmt: skip
     """The message of x, of x − other or of x + factor · other, which is left in x: see `write_signs`. Returns the position after it."""
     d, head = x.shape[0], _scale_nbytes(order, wire.itemsize)
     nbytes = head + packed_nbytes(d, 1)
@@ -108,7 +121,10 @@ def _write(x, other, factor, buf, pos, tally, wire, order, partial_sums):
 
 
 @lean
-def _decode(buf, pos, end, rows, clients, weights, shared, private, out, wire, order, partial_sums, negative):
+def _decode(
+    buf: np.ndarray, pos: int, end: int, rows: np.ndarray, clients: np.ndarray, weights: np.ndarray, shared: np.uint64,
+    private: np.uint64, out: np.ndarray, wire: np.ndarray, order: int, partial_sums: np.ndarray, negative: np.ndarray,
+) -> int:  # fmt: skip
     d, head = out.shape[1], _scale_nbytes(order, wire.itemsize)
     for j in range(rows.shape[0]):
         bits = pos + head

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from ..errors import unknown
 from ..kernels import njit
@@ -54,7 +55,7 @@ class Ternary(Compressor):
             return super().omega(d, n)
         return (math.sqrt(d) - 1) / 2
 
-    def bind(self, dim, n_clients, wire_dtype=np.float64):
+    def bind(self, dim: int, n_clients: int, wire_dtype: DTypeLike = np.float64) -> Codec:
         wire = np.dtype(wire_dtype)
         own = self.scale == "max"
         max_nbytes = wire.itemsize * own + trits_nbytes(dim)
@@ -68,7 +69,10 @@ class Ternary(Compressor):
 
 
 @njit
-def _encode(V, rows, clients, shared, private, buf, pos, tally, wire, own, partial_sums, codes):
+def _encode(
+    V: np.ndarray, rows: np.ndarray, clients: np.ndarray, shared: np.uint64, private: np.uint64, buf: np.ndarray,
+    pos: int, tally: np.ndarray, wire: np.ndarray, own: bool, partial_sums: np.ndarray, codes: np.ndarray,
+) -> int:  # fmt: skip
     d, begin = V.shape[1], pos
     for j in range(rows.shape[0]):
         x, key = V[rows[j]], client_key(private, clients[j])
@@ -89,7 +93,10 @@ def _encode(V, rows, clients, shared, private, buf, pos, tally, wire, own, parti
 
 
 @njit
-def _decode(buf, pos, end, rows, clients, weights, shared, private, out, wire, own, partial_sums, codes):
+def _decode(
+    buf: np.ndarray, pos: int, end: int, rows: np.ndarray, clients: np.ndarray, weights: np.ndarray, shared: np.uint64,
+    private: np.uint64, out: np.ndarray, wire: np.ndarray, own: bool, partial_sums: np.ndarray, codes: np.ndarray,
+) -> int:  # fmt: skip
     d = out.shape[1]
     for j in range(rows.shape[0]):
         start = pos + (wire.itemsize if own else 0)

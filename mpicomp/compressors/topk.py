@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import DTypeLike
 
 from ..kernels import lean, njit
 from ..kernels.bits import CHUNK, bit_length, packed_nbytes, unsigned
@@ -60,7 +63,7 @@ class TopK(Compressor):
     def density(self, d: int, n: int = 1) -> float:
         return float(self.count(d))
 
-    def bind(self, dim, n_clients, wire_dtype=np.float64):
+    def bind(self, dim: int, n_clients: int, wire_dtype: DTypeLike = np.float64) -> Codec:
         wire, k = np.dtype(wire_dtype), self.count(dim)
         index_bits = min(k * bit_length(dim - 1), dim)  # fixed width, or a bitmap
         max_nbytes = 1 + packed_nbytes(index_bits, 1) + k * wire.itemsize
@@ -89,7 +92,11 @@ class TopK(Compressor):
 
 
 @njit
-def _encode(V, rows, clients, shared, private, buf, pos, tally, wire, k, indices, keys, fields, bins, top):
+def _encode(
+    V: np.ndarray, rows: np.ndarray, clients: np.ndarray, shared: np.uint64, private: np.uint64, buf: np.ndarray,
+    pos: int, tally: np.ndarray, wire: np.ndarray, k: int, indices: np.ndarray, keys: np.ndarray, fields: np.ndarray,
+    bins: np.ndarray, top: np.ndarray,
+) -> int:  # fmt: skip
     for j in range(rows.shape[0]):
         count = largest(V[rows[j]], k, indices, keys, bins, top)
         pos = _write(V[rows[j]], count, buf, pos, tally, wire, k, indices, keys, fields, top)
@@ -98,8 +105,10 @@ def _encode(V, rows, clients, shared, private, buf, pos, tally, wire, k, indices
 
 @njit
 def _encode_difference(
-    V, state, work, rows, clients, shared, private, buf, pos, tally, wire, k, indices, keys, fields, bins, top
-):  # fmt: skip
+    V: np.ndarray, state: np.ndarray, work: np.ndarray, rows: np.ndarray, clients: np.ndarray, shared: np.uint64,
+    private: np.uint64, buf: np.ndarray, pos: int, tally: np.ndarray, wire: np.ndarray, k: int, indices: np.ndarray,
+    keys: np.ndarray, fields: np.ndarray, bins: np.ndarray, top: np.ndarray,
+) -> int:  # fmt: skip
     for j in range(rows.shape[0]):
         count = largest_difference(V[rows[j]], state[rows[j]], work[rows[j]], k, indices, keys, bins, top)
         pos = _write(V[rows[j]], count, buf, pos, tally, wire, k, indices, keys, fields, top)
@@ -107,7 +116,10 @@ def _encode_difference(
 
 
 @njit
-def _write(x, count, buf, pos, tally, wire, k, indices, keys, fields, top):
+def _write(
+    x: np.ndarray, count: int, buf: np.ndarray, pos: int, tally: np.ndarray, wire: np.ndarray, k: int,
+    indices: np.ndarray, keys: np.ndarray, fields: np.ndarray, top: np.ndarray,
+) -> int:  # fmt: skip
     """The message of `count` entries, in x's dtype, of which `indices` and `keys` hold the places and the bits."""
     d, start, coding = x.shape[0], pos, choose_coding(indices, count, x.shape[0])
     pos = _write_head(coding, count, k, buf, pos)
@@ -124,7 +136,7 @@ def _write(x, count, buf, pos, tally, wire, k, indices, keys, fields, top):
 
 
 @njit
-def _write_head(coding, count, k, buf, pos):
+def _write_head(coding: int, count: int, k: int, buf: np.ndarray, pos: int) -> int:
     """The first byte, and the number of entries where it is not k."""
     buf[pos] = coding | (_PARTIAL if count < k else 0)
     pos += 1
@@ -136,7 +148,7 @@ def _write_head(coding, count, k, buf, pos):
 
 
 @njit
-def _read_head(buf, pos, end, k):
+def _read_head(buf: np.ndarray, pos: int, end: int, k: Any) -> tuple[int, Any, int]:
     """What `_write_head` wrote: the position after it, or a negative status; the coding; the number of entries."""
     if pos >= end:
         return TRUNCATED, 0, 0
@@ -159,8 +171,10 @@ def _read_head(buf, pos, end, k):
 
 @njit
 def _decode(
-    buf, pos, end, rows, clients, weights, shared, private, out, wire, k, indices, keys, fields, bins, top
-):  # fmt: skip
+    buf: np.ndarray, pos: int, end: int, rows: np.ndarray, clients: np.ndarray, weights: np.ndarray, shared: np.uint64,
+    private: np.uint64, out: np.ndarray, wire: np.ndarray, k: int, indices: np.ndarray, keys: np.ndarray,
+    fields: np.ndarray, bins: np.ndarray, top: np.ndarray,
+) -> int:  # fmt: skip
     d = out.shape[1]
     for j in range(rows.shape[0]):
         acc, weight = out[rows[j]], weights[j]
@@ -194,13 +208,17 @@ def _decode(
 
 
 @lean
-def _add_values(indices, values, first, stop, weight, acc):
+def _add_values(indices: np.ndarray, values: np.ndarray, first: int, stop: int, weight: float, acc: np.ndarray) -> None:
     for i in range(first, stop):
         acc[np.uint64(indices[i])] += weight * values[i]  # unsigned: no check for a negative index
 
 
 @njit
-def _cut(buf, pos, clients, shared, private, bounds, out, places, wire, k, indices, keys, fields, bins, top):
+def _cut(
+    buf: np.ndarray, pos: int, clients: np.ndarray, shared: np.uint64, private: np.uint64, bounds: np.ndarray,
+    out: np.ndarray, places: np.ndarray, wire: np.ndarray, k: int, indices: np.ndarray, keys: np.ndarray,
+    fields: np.ndarray, bins: np.ndarray, top: np.ndarray,
+) -> int:  # fmt: skip
     """The part for a slice is a message of the entries that lie in it."""
     size = wire.itemsize
     for _ in range(clients.shape[0]):

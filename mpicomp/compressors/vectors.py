@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ..errors import ConfigError
 
 _EXACT = 2**53  # integers up to here are float64 numbers
 
 
-def vector_of(x: Any, name: str = "x") -> np.ndarray:
+def vector_of(x: ArrayLike, name: str = "x") -> np.ndarray:
     """x as a contiguous vector of float32 or float64, shape (d,), d ≥ 1; converted only where that loses nothing.
 
     float32 and float64 stay what they are, float16 becomes float32, and booleans, integers and lists of numbers become float64.

@@ -6,9 +6,12 @@ import functools
 import inspect
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from mpi4py.MPI import Comm as MPIComm
 
 Option = typer.Option
 
@@ -142,7 +145,7 @@ def with_run_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return wrapper
 
 
-def launched_world(exchange: str = "auto") -> Any:
+def launched_world(exchange: str = "auto") -> MPIComm | None:
     """The communicator of this job, checked against what the launcher declared; None in a process that nobody launched.
 
     Raises

@@ -63,15 +63,21 @@ def table(title: str, header: list[str], rows: list[list[str]], text: bool = Fal
 
 
 def experimental_notes(config: Any) -> list[str]:
-    """A line for the configuration's method and each of its compressors whose theory is marked experimental."""
+    """A line for the configuration's method and each of its compressors whose theory is marked experimental.
+
+    Unknown names are passed over: the run itself refuses them, on all ranks at once.
+    """
     from ..compressors import compressors
     from ..methods import methods
 
+    if config.method not in methods:
+        return []
     method = methods[config.method]
     specs = [config.compressor or method.default_compressor, config.downlink_compressor]
     reasons = {f"method {config.method!r}": method.experimental}
-    for name in (spec.partition(":")[0] for spec in specs if spec):
-        reasons[f"compressor {name!r}"] = compressors[name].experimental
+    for spec in filter(None, specs):
+        if (name := spec.partition(":")[0]) in compressors:
+            reasons[f"compressor {name!r}"] = compressors[name].experimental
     return [f"{what} is experimental: {why}" for what, why in reasons.items() if why]
 
 

@@ -135,12 +135,12 @@ def _convert_inexact(
 
 
 @njit
-def _is_space(byte):
+def _is_space(byte: int) -> bool:
     return byte == 32 or byte == 9 or byte == 13 or byte == 11 or byte == 12
 
 
 @njit
-def _number(data, start, stop):
+def _number(data: np.ndarray, start: int, stop: int) -> tuple[float, bool]:
     """(number, whether it is exact) of the decimal text data[start:stop]."""
     pos = start
     negative = pos < stop and data[pos] == 45
@@ -168,7 +168,10 @@ def _number(data, start, stop):
 
 
 @njit
-def _scan(data, limit, indptr, indices, values, labels, inexact):
+def _scan(
+    data: np.ndarray, limit: int, indptr: np.ndarray, indices: np.ndarray, values: np.ndarray, labels: np.ndarray,
+    inexact: np.ndarray,
+) -> tuple[int, int, int, int]:  # fmt: skip
     """One pass over the bytes. Returns (code, where it went wrong, rows, numbers left in `inexact`)."""
     size = data.shape[0]
     pos = row = entry = left = 0

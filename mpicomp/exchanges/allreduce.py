@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
+from numpy.typing import DTypeLike
 
-from ..cluster.clock import DECODE, WAIT
+from ..cluster.clock import DECODE, WAIT, Clock
+from ..cluster.comm import Comm
 from ..cluster.ledger import BETWEEN_NODES, IN_NODE, UPLINK
 from ..compressors import Codec
 from ..compressors.identity import Identity
 from ..errors import ConfigError
 from ..kernels.random import Keys
 from ..wire import CONTROL_FLAGS
-from .base import Held, exchanges
+from .base import Vectors, exchanges
 from .mpi import MPIExchange
 
 _FLAGS = np.array([flag for flag in (1 << b for b in range(8)) if flag & CONTROL_FLAGS])
@@ -35,8 +35,8 @@ class AllreduceExchange(MPIExchange):
     serves_everywhere = True
     one_frame = True
 
-    def __init__(self, *args: Any):
-        super().__init__(*args)
+    def __init__(self, comm: Comm, n_clients: int, dim: int, dtype: DTypeLike, weights: np.ndarray, clock: Clock):
+        super().__init__(comm, n_clients, dim, dtype, weights, clock)
         self._sums: dict[tuple, np.ndarray] = {}
         self._level = IN_NODE if np.all(self.nodes == self.nodes[0]) else BETWEEN_NODES
 
@@ -45,7 +45,7 @@ class AllreduceExchange(MPIExchange):
         return True
 
     def gather(
-        self, codec: Codec, V: Held, keys: Keys, round: int, total: Held, add_to: Held = None,
+        self, codec: Codec, V: Vectors, keys: Keys, round: int, total: np.ndarray | None, add_to: np.ndarray | None = None,
         scale: float = 1.0, active: np.ndarray | None = None, weights: np.ndarray | None = None, separate: bool = False,
     ) -> None:  # fmt: skip
         _only_dense(codec)
@@ -60,9 +60,9 @@ class AllreduceExchange(MPIExchange):
             self.accumulate(codec, buf, nbytes, group, keys, round, fold)
             if add_to is not None:
                 self.absorb(codec, buf, nbytes, group, keys, round, add_to, scale)
-        self._sum(codec, total, sum(len(group.rows) for group in hosted))
+        self._sum(codec, fold.total, sum(len(group.rows) for group in hosted))
 
-    def _sum(self, codec, total: np.ndarray, speaking: int) -> None:
+    def _sum(self, codec: Codec, total: np.ndarray, speaking: int) -> None:
         """The sum of all ranks' `total` replaces it, in the wire dtype; the ranks' control flags become everybody's."""
         key = (codec.dim, codec.wire_dtype)
         if key not in self._sums:
@@ -79,14 +79,17 @@ class AllreduceExchange(MPIExchange):
         self.flags_seen |= int(_FLAGS[values[codec.dim :] > 0].sum())
         self.clock.lap(DECODE)
 
-    def broadcast(self, codec: Codec, v: Held, keys: Keys, round: int, into: Held, add: bool = False) -> None:
+    def broadcast(
+        self, codec: Codec, v: Vectors, keys: Keys, round: int, into: np.ndarray | None, add: bool = False
+    ) -> None:
         _only_dense(codec)
         if into is not None:
+            assert isinstance(v, np.ndarray)
             into[:] = into + v if add else v
         self.clock.lap(DECODE)
 
     def scatter(
-        self, codec: Codec, v: Held, keys: Keys, round: int, into: Held, mirror: Held = None,
+        self, codec: Codec, v: np.ndarray | None, keys: Keys, round: int, into: np.ndarray | None, mirror: np.ndarray | None = None,
         active: np.ndarray | None = None, add: bool = False,
     ) -> None:  # fmt: skip
         raise ConfigError(f"this method's server sends each client a message of its own, which {_REMEDY}")
@@ -95,7 +98,7 @@ class AllreduceExchange(MPIExchange):
 _REMEDY = "«exchange='allreduce'» does not know; use p2p or collective"
 
 
-def _only_dense(codec: Any) -> None:
+def _only_dense(codec: Codec) -> None:
     if codec.codec_id != Identity.codec_id or codec.scale != 1.0:
         raise ConfigError(
             f"«exchange='allreduce'» sums dense vectors on the way, it cannot carry {codec.compressor.spec}; "

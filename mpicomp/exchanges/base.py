@@ -14,15 +14,17 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, TypeAlias
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from ..cluster.clock import DECODE, ENCODE, Clock
 from ..cluster.ledger import BETWEEN_NODES, DOWNLINK, IN_MEMORY, IN_NODE, UPLINK, Ledger
 from ..cluster.placement import Placement
 from ..cluster.threads import CodecThreads
 from ..compressors import Codec
+from ..compressors.codec import Difference, Sum
 from ..compressors.identity import Identity
 from ..errors import ConfigError
 from ..kernels.random import Keys
@@ -41,11 +43,13 @@ from ..wire import (
 if TYPE_CHECKING:
     from ..cluster.comm import Comm
 
-Held: TypeAlias = Any  # an array (also vectors to be formed as they are encoded), None on a rank that does not hold it
+# What a codec is to encode: an array, or vectors that are formed as they are encoded; None on a rank that holds none.
+Vectors: TypeAlias = np.ndarray | Difference | Sum | None
+
 GROUP_NBYTES = 1 << 22  # a frame holds as many clients as fit in 4 MiB, and at least one
 
 
-exchanges: Registry[type[Exchange]] = Registry("exchange", "mpicomp.exchanges")
+exchanges: Registry[Exchange] = Registry("exchange", "mpicomp.exchanges")
 
 
 class Group(NamedTuple):
@@ -175,12 +179,13 @@ class Exchange(ABC):
         placement: Placement,
         rank: int,
         dim: int,
-        dtype: np.dtype,
+        dtype: DTypeLike,
         weights: np.ndarray,
         ledger: Ledger,
         clock: Clock,
     ):
-        self.placement, self.rank, self.dim, self.dtype = placement, rank, dim, np.dtype(dtype)
+        self.placement, self.rank, self.dim = placement, rank, dim
+        self.dtype: np.dtype = np.dtype(dtype)
         self.weights, self.ledger, self.clock = np.asarray(weights, np.float64), ledger, clock
         self.n_clients = placement.n_clients
         self.clients = placement.clients(rank)
@@ -191,9 +196,7 @@ class Exchange(ABC):
         self._scaled: dict[tuple, np.ndarray] = {}
         self._tally = np.zeros(2, np.int64)
         self.threads = CodecThreads()  # a run gives it more threads
-        self.flags_sent = self.flags_seen = (
-            0  # control flags that this rank's frames carry, and those of the frames that it read
-        )
+        self.flags_sent = self.flags_seen = 0  # control flags: of this rank's frames, and of those that it read
         self._server_row = Group(np.zeros(1, np.int64), np.zeros(1, np.int64), np.zeros(1, np.int64))
 
     # ---- making one ---------------------------------------------------------------------------------------------
@@ -254,7 +257,7 @@ class Exchange(ABC):
 
     @abstractmethod
     def gather(
-        self, codec: Codec, V: Held, keys: Keys, round: int, total: Held, add_to: Held = None,
+        self, codec: Codec, V: Vectors, keys: Keys, round: int, total: np.ndarray | None, add_to: np.ndarray | None = None,
         scale: float = 1.0, active: np.ndarray | None = None, weights: np.ndarray | None = None, separate: bool = False,
     ) -> None:  # fmt: skip
         """Uplink. Each client i sends C(V_i); on the server total = Σ w_i C(V_i), on the workers add_to_i += scale · C(V_i).
@@ -270,7 +273,9 @@ class Exchange(ABC):
         """
 
     @abstractmethod
-    def broadcast(self, codec: Codec, v: Held, keys: Keys, round: int, into: Held, add: bool = False) -> None:
+    def broadcast(
+        self, codec: Codec, v: Vectors, keys: Keys, round: int, into: np.ndarray | None, add: bool = False
+    ) -> None:
         """Downlink, one message for all: into = C(v), on the workers and (where `into` is given) on the server.
 
         Parameters
@@ -281,7 +286,7 @@ class Exchange(ABC):
 
     @abstractmethod
     def scatter(
-        self, codec: Codec, v: Held, keys: Keys, round: int, into: Held, mirror: Held = None,
+        self, codec: Codec, v: np.ndarray | None, keys: Keys, round: int, into: np.ndarray | None, mirror: np.ndarray | None = None,
         active: np.ndarray | None = None, add: bool = False,
     ) -> None:  # fmt: skip
         """Downlink, one message for each client: on the workers into_i = C_i(v), or C_i(v_i).
@@ -300,7 +305,10 @@ class Exchange(ABC):
         """Evaluation only: the `x` of the rank that leads overwrites everybody's."""
 
     def assemble(self, x: np.ndarray) -> np.ndarray:
-        """Evaluation only: the model, shape (1, d), on the rank that leads; from all who serve a slice of it."""
+        """Evaluation only: the model, shape (1, d), on the rank that leads; put together from what each rank serves of it.
+
+        x : this rank's part of the model, shape (1, served_dim).
+        """
         return x
 
     @abstractmethod
@@ -347,7 +355,7 @@ class Exchange(ABC):
     def write_frame(
         self,
         codec: Codec,
-        V: Any,
+        V: Vectors,
         rows: np.ndarray,
         clients: np.ndarray,
         keys: Keys,
@@ -360,8 +368,10 @@ class Exchange(ABC):
         The tally of its bits is left in `self._tally`.
         """
         if encoded:
+            assert isinstance(V, np.ndarray)
             self._tally[:], end = 8 * V.nbytes, HEADER_NBYTES + V.nbytes
         else:
+            assert V is not None
             self._tally[:] = 0
             end = self.threads.encode(codec, V, rows, clients, keys, buf, HEADER_NBYTES, self._tally)
         write_header(
@@ -382,10 +392,10 @@ class Exchange(ABC):
         self.clock.lap(DECODE)
 
     @staticmethod
-    def own_frame(codec: Codec, array: np.ndarray | None, rows: np.ndarray) -> np.ndarray | None:
+    def own_frame(codec: Codec, array: Vectors, rows: np.ndarray) -> np.ndarray | None:
         """The frame around an array that needs no encoding: dense messages of all its rows in its own dtype; None otherwise."""
         if (
-            array is None
+            not isinstance(array, np.ndarray)
             or codec.codec_id != Identity.codec_id
             or codec.wire_dtype != array.dtype
             or len(rows) != len(array)
@@ -400,11 +410,12 @@ class Exchange(ABC):
         nbytes: int,
         keys: Keys,
         round: int,
-        into: np.ndarray,
+        into: np.ndarray | None,
         add: bool,
         there: bool,
     ) -> None:
         """A broadcast has arrived in `buf`, which (`there`) may be the frame around `into` itself."""
+        assert into is not None
         if not add and codec.codec_id == Identity.codec_id:
             header = read_header(buf, nbytes)
             check_header(header, codec=codec.codec_id, wire_dtype=codec.wire_dtype, round=round, messages=1)
@@ -428,8 +439,9 @@ class Exchange(ABC):
         groups = self.speaking(plan, rank, active)
         return groups if groups or active is None else [group.only(active) for group in plan.groups[rank][:1]]
 
-    def fold(self, codec: Codec, total: np.ndarray, weights: np.ndarray | None, separate: bool) -> Fold:
+    def fold(self, codec: Codec, total: np.ndarray | None, weights: np.ndarray | None, separate: bool) -> Fold:
         """Server: clear `total` and say how messages are added to it."""
+        assert total is not None
         total[:] = 0
         if separate:
             scaled = self.factors(self.n_clients, codec.scale)
@@ -473,10 +485,11 @@ class Exchange(ABC):
         group: Group,
         keys: Keys,
         round: int,
-        into: np.ndarray,
+        into: np.ndarray | None,
         add: bool,
     ) -> None:
         """Worker: into_i = C(V_i) for the clients of a frame, or with `add` into_i += C(V_i)."""
+        assert into is not None
         if not add:
             into[group.rows] = 0
         self.absorb(codec, buf, nbytes, group, keys, round, into)
@@ -484,7 +497,7 @@ class Exchange(ABC):
     def write_scattered(
         self,
         codec: Codec,
-        v: np.ndarray,
+        v: np.ndarray | None,
         group: Group,
         keys: Keys,
         round: int,
@@ -493,6 +506,7 @@ class Exchange(ABC):
         add: bool,
     ) -> int:
         """Server: the frame with a message for each client of a group; returns its length."""
+        assert v is not None
         rows = group.zeros if len(v) == 1 else group.clients
         nbytes = self.write_frame(codec, v, rows, group.clients, keys, round, buf)
         if mirror is not None:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
+from numpy.typing import DTypeLike
 
-from ..cluster.clock import SEND, WAIT
+from ..cluster.clock import SEND, WAIT, Clock
+from ..cluster.comm import Comm
 from ..compressors import Codec
 from ..kernels.random import Keys
 from ..wire import HEADER_NBYTES, read_header
-from .base import Held, exchanges, frame_capacity
+from .base import Group, Plan, Vectors, exchanges, frame_capacity
 from .mpi import MPIExchange
 
 _LENGTH_NBYTES = 8
@@ -24,13 +24,13 @@ class CollectiveExchange(MPIExchange):
     summary = "Gatherv up, Bcast or Scatterv down: the MPI library chooses how the bytes travel"
     one_frame = True
 
-    def __init__(self, *args: Any):
-        super().__init__(*args)
+    def __init__(self, comm: Comm, n_clients: int, dim: int, dtype: DTypeLike, weights: np.ndarray, clock: Clock):
+        super().__init__(comm, n_clients, dim, dtype, weights, clock)
         self._length = np.zeros(1, np.int64)
         self._lengths = np.zeros(self.placement.size, np.int64)
 
     def gather(
-        self, codec: Codec, V: Held, keys: Keys, round: int, total: Held, add_to: Held = None,
+        self, codec: Codec, V: Vectors, keys: Keys, round: int, total: np.ndarray | None, add_to: np.ndarray | None = None,
         scale: float = 1.0, active: np.ndarray | None = None, weights: np.ndarray | None = None, separate: bool = False,
     ) -> None:  # fmt: skip
         plan = self.plan(codec)
@@ -58,7 +58,7 @@ class CollectiveExchange(MPIExchange):
         if add_to is not None and group is not None:
             self.absorb(codec, frame, nbytes, group, keys, round, add_to, scale)
 
-    def _uplink_lengths(self, codec, plan, groups, nbytes: int) -> np.ndarray:
+    def _uplink_lengths(self, codec: Codec, plan: Plan, groups: list[list[Group]], nbytes: int) -> np.ndarray:
         """The length of every rank's frame: known where the codec's messages are of fixed length, gathered otherwise."""
         if codec.fixed:
             everybody = all(own is whole for own, whole in zip(groups, plan.groups, strict=True))
@@ -67,7 +67,9 @@ class CollectiveExchange(MPIExchange):
         self.comm.gather(self._length, self._lengths if self.is_server else None)
         return self._lengths
 
-    def broadcast(self, codec: Codec, v: Held, keys: Keys, round: int, into: Held, add: bool = False) -> None:
+    def broadcast(
+        self, codec: Codec, v: Vectors, keys: Keys, round: int, into: np.ndarray | None, add: bool = False
+    ) -> None:
         capacity, group = frame_capacity(codec), self._server_row
         source = v if self.is_server else into if not add else None
         own = self.own_frame(codec, source, group.rows)
@@ -88,7 +90,7 @@ class CollectiveExchange(MPIExchange):
             self.deliver(codec, buf, nbytes, keys, round, into, add, there)
 
     def scatter(
-        self, codec: Codec, v: Held, keys: Keys, round: int, into: Held, mirror: Held = None,
+        self, codec: Codec, v: np.ndarray | None, keys: Keys, round: int, into: np.ndarray | None, mirror: np.ndarray | None = None,
         active: np.ndarray | None = None, add: bool = False,
     ) -> None:  # fmt: skip
         plan = self.plan(codec)

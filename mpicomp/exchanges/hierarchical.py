@@ -12,18 +12,21 @@ The server leads the first node. Messages of no bytes say that something is ther
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from collections.abc import Iterator
+from typing import ClassVar
 
 import numpy as np
+from numpy.typing import DTypeLike
 
-from ..cluster.clock import SEND, WAIT
+from ..cluster.clock import SEND, WAIT, Clock
+from ..cluster.comm import Comm
 from ..cluster.ledger import BETWEEN_NODES, DOWNLINK, IN_MEMORY, UPLINK
 from ..cluster.window import Window
 from ..compressors import Codec
 from ..compressors.identity import Identity
 from ..kernels.random import Keys
 from ..wire import FLAG_REQUEST, HEADER_NBYTES, framed_zeros
-from .base import Exchange, ExchangeSetting, Fold, Group, Held, exchanges, frame_capacity
+from .base import Exchange, ExchangeSetting, Fold, Group, Vectors, exchanges, frame_capacity
 from .collective import declared_length
 from .local import LocalExchange
 from .p2p import TAG_DOWN, TAG_UP, P2PExchange
@@ -51,8 +54,8 @@ class HierarchicalExchange(P2PExchange):
     by_node, survives_deaths = True, False
     summed: ClassVar[bool] = False  # leaders may send sums
 
-    def __init__(self, *args: Any):
-        super().__init__(*args)
+    def __init__(self, comm: Comm, n_clients: int, dim: int, dtype: DTypeLike, weights: np.ndarray, clock: Clock):
+        super().__init__(comm, n_clients, dim, dtype, weights, clock)
         self.leader = int(self.nodes[self.rank])
         self.mates = [rank for rank in np.flatnonzero(self.nodes == self.leader).tolist() if rank != self.leader]
         self.leaders = [rank for rank in np.unique(self.nodes).tolist() if rank != 0]
@@ -94,7 +97,7 @@ class HierarchicalExchange(P2PExchange):
         return window.parts[rank - self.leader]
 
     # ---- up -----------------------------------------------------------------------------------------------------
-    def _uplink_capacity(self, codec):
+    def _uplink_capacity(self, codec: Codec) -> int:
         return max(self._stride(codec), frame_capacity(self._dense(codec.dim)) if self.summed else 0)
 
     def _stride(self, codec: Codec) -> int:
@@ -102,7 +105,7 @@ class HierarchicalExchange(P2PExchange):
         return -(-self.plan(codec).frame_nbytes // _LINE) * _LINE
 
     def gather(
-        self, codec: Codec, V: Held, keys: Keys, round: int, total: Held, add_to: Held = None,
+        self, codec: Codec, V: Vectors, keys: Keys, round: int, total: np.ndarray | None, add_to: np.ndarray | None = None,
         scale: float = 1.0, active: np.ndarray | None = None, weights: np.ndarray | None = None, separate: bool = False,
     ) -> None:  # fmt: skip
         plan = self.plan(codec)
@@ -121,7 +124,10 @@ class HierarchicalExchange(P2PExchange):
             else:
                 self._send_on(groups, window, stride)
 
-    def _write_up(self, codec, V, keys, round, groups, window, stride, add_to, scale) -> None:
+    def _write_up(
+        self, codec: Codec, V: Vectors, keys: Keys, round: int, groups: list[Group], window: Window,
+        stride: int, add_to: np.ndarray | None, scale: float,
+    ) -> None:  # fmt: skip
         """Encode this rank's frames into its part of the window."""
         part = self._part(window, self.rank)
         for g, group in enumerate(groups):
@@ -139,7 +145,9 @@ class HierarchicalExchange(P2PExchange):
         if groups and not self.leads_node:
             self._owed[self.leader, TAG_TAKEN] = 1
 
-    def _frames(self, groups, window, stride):
+    def _frames(
+        self, groups: list[list[Group]], window: Window, stride: int
+    ) -> Iterator[tuple[int, Group, np.ndarray]]:
         """The frames of this node in client order, once they are written: (rank, group, frame)."""
         for rank in [self.leader, *self.mates]:
             part = self._part(window, rank)
@@ -150,14 +158,14 @@ class HierarchicalExchange(P2PExchange):
                 buf = part[g * stride : (g + 1) * stride]
                 yield rank, group, buf[: HEADER_NBYTES + declared_length(buf, stride)]
 
-    def _release(self, groups) -> None:
+    def _release(self, groups: list[list[Group]]) -> None:
         """The node's ranks may write again."""
         for rank in self.mates:
             if groups[rank]:
                 self._tell(rank, TAG_TAKEN)
         self.clock.lap(SEND)
 
-    def _send_on(self, groups, window, stride) -> None:
+    def _send_on(self, groups: list[list[Group]], window: Window, stride: int) -> None:
         """Leader: the node's frames to the server, as they are."""
         requests = []
         for rank, group, frame in self._frames(groups, window, stride):
@@ -170,7 +178,10 @@ class HierarchicalExchange(P2PExchange):
             self.comm.wait(request)
         self._release(groups)
 
-    def _receive_up(self, codec, keys, round, total, weights, separate, groups, window, stride, summed) -> None:
+    def _receive_up(
+        self, codec: Codec, keys: Keys, round: int, total: np.ndarray | None, weights: np.ndarray | None, separate: bool,
+        groups: list[list[Group]], window: Window, stride: int, summed: bool,
+    ) -> None:  # fmt: skip
         """Server: its own node's frames, which come first in client order, and then those of the other leaders."""
 
         def begin() -> Fold:
@@ -191,7 +202,7 @@ class HierarchicalExchange(P2PExchange):
     def _dense(self, dim: int) -> Codec:
         return dense_codec(dim, self.n_clients, self.dtype)
 
-    def _sum_pays(self, codec: Codec, groups) -> bool:
+    def _sum_pays(self, codec: Codec, groups: list[list[Group]]) -> bool:
         """Whether the other nodes' sums take fewer bytes than their messages may."""
         messages = sums = 0
         for leader in self.leaders:
@@ -200,7 +211,10 @@ class HierarchicalExchange(P2PExchange):
             sums += frame_capacity(self._dense(codec.dim)) if of_node else 0
         return sums < messages
 
-    def _send_sum(self, codec, keys, round, weights, groups, window, stride) -> None:
+    def _send_sum(
+        self, codec: Codec, keys: Keys, round: int, weights: np.ndarray | None, groups: list[list[Group]],
+        window: Window, stride: int,
+    ) -> None:  # fmt: skip
         """Leader: Σ w_i C(V_i) over the node's clients to the server."""
         if codec.dim not in self._sums:
             self._sums[codec.dim] = framed_zeros((1, codec.dim), self.dtype)
@@ -212,7 +226,8 @@ class HierarchicalExchange(P2PExchange):
         self._release(groups)
         if not spoken:
             return
-        sent: Any = self.own_frame(dense, total, row.rows)
+        sent = self.own_frame(dense, total, row.rows)
+        assert sent is not None
         self.flags_sent |= self.flags_seen & FLAG_REQUEST
         nbytes = self.write_frame(dense, total, row.rows, row.clients, keys, round, sent, True)
         self.ledger.frame(UPLINK, (8 * total.nbytes, 0), nbytes, 1, BETWEEN_NODES)
@@ -220,7 +235,9 @@ class HierarchicalExchange(P2PExchange):
         self.clock.lap(SEND)
 
     # ---- down ---------------------------------------------------------------------------------------------------
-    def broadcast(self, codec: Codec, v: Held, keys: Keys, round: int, into: Held, add: bool = False) -> None:
+    def broadcast(
+        self, codec: Codec, v: Vectors, keys: Keys, round: int, into: np.ndarray | None, add: bool = False
+    ) -> None:
         capacity, row = frame_capacity(codec), self._server_row
         self._settle(TAG_READ)
         self._complete()
@@ -248,7 +265,7 @@ class HierarchicalExchange(P2PExchange):
         if not self.leads_node:
             self._tell(self.leader, TAG_READ)
 
-    def finish(self):
+    def finish(self) -> None:
         super().finish()
         self._settle(TAG_TAKEN)
         self._settle(TAG_READ)
@@ -276,12 +293,13 @@ class LocalSummingExchange(LocalExchange):
     name = "hierarchical:sum"
 
     def gather(
-        self, codec: Codec, V: Held, keys: Keys, round: int, total: Held, add_to: Held = None,
+        self, codec: Codec, V: Vectors, keys: Keys, round: int, total: np.ndarray | None, add_to: np.ndarray | None = None,
         scale: float = 1.0, active: np.ndarray | None = None, weights: np.ndarray | None = None, separate: bool = False,
     ) -> None:  # fmt: skip
         super().gather(codec, V, keys, round, total, add_to, scale, active, weights, separate)
         if separate:
             return
+        assert total is not None
         dense, row = dense_codec(codec.dim, self.n_clients, self.dtype), self._server_row
         buf = self.buffer(("sum",), frame_capacity(dense))
         nbytes = self.write_frame(dense, total, row.rows, row.clients, keys, round, buf)

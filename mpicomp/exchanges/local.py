@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from ..cluster.clock import Clock
 from ..cluster.ledger import IN_MEMORY, Ledger
 from ..cluster.placement import Placement
 from ..compressors import Codec
 from ..kernels.random import Keys
-from .base import Exchange, ExchangeSetting, Held, exchanges, frame_capacity
+from .base import Exchange, ExchangeSetting, Vectors, exchanges, frame_capacity
 
 
 @exchanges.register("local")
@@ -32,7 +33,7 @@ class LocalExchange(Exchange):
         self,
         n_clients: int,
         dim: int,
-        dtype: Any = np.float64,
+        dtype: DTypeLike = np.float64,
         weights: np.ndarray | None = None,
         ledger: Ledger | None = None,
         clock: Clock | None = None,
@@ -49,7 +50,7 @@ class LocalExchange(Exchange):
         return cls(setting.n_clients, setting.dim, setting.dtype, setting.weights, Ledger(), setting.clock)
 
     def gather(
-        self, codec: Codec, V: Held, keys: Keys, round: int, total: Held, add_to: Held = None,
+        self, codec: Codec, V: Vectors, keys: Keys, round: int, total: np.ndarray | None, add_to: np.ndarray | None = None,
         scale: float = 1.0, active: np.ndarray | None = None, weights: np.ndarray | None = None, separate: bool = False,
     ) -> None:  # fmt: skip
         plan = self.plan(codec)
@@ -62,7 +63,9 @@ class LocalExchange(Exchange):
             if add_to is not None:
                 self.absorb(codec, buf, nbytes, group, keys, round, add_to, scale)
 
-    def broadcast(self, codec: Codec, v: Held, keys: Keys, round: int, into: Held, add: bool = False) -> None:
+    def broadcast(
+        self, codec: Codec, v: Vectors, keys: Keys, round: int, into: np.ndarray | None, add: bool = False
+    ) -> None:
         buf = self.buffer(("frame",), frame_capacity(codec))
         group = self._server_row
         nbytes = self.write_frame(codec, v, group.rows, group.clients, keys, round, buf)
@@ -70,7 +73,7 @@ class LocalExchange(Exchange):
         self.deliver(codec, buf, nbytes, keys, round, into, add, False)
 
     def scatter(
-        self, codec: Codec, v: Held, keys: Keys, round: int, into: Held, mirror: Held = None,
+        self, codec: Codec, v: np.ndarray | None, keys: Keys, round: int, into: np.ndarray | None, mirror: np.ndarray | None = None,
         active: np.ndarray | None = None, add: bool = False,
     ) -> None:  # fmt: skip
         plan = self.plan(codec)
@@ -80,11 +83,11 @@ class LocalExchange(Exchange):
             self.record_downlink(nbytes, len(group.rows), IN_MEMORY)
             self.set_rows(codec, buf, nbytes, group, keys, round, into, add)
 
-    def broadcast_model(self, x):
+    def broadcast_model(self, x: np.ndarray) -> None:
         pass
 
-    def chain(self, vector, add):
+    def chain(self, vector: np.ndarray, add: Callable[[np.ndarray], None]) -> None:
         add(vector)
 
-    def gather_rows(self, row):
+    def gather_rows(self, row: np.ndarray) -> np.ndarray:
         return row[None].copy()

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import pairwise
-from typing import Any
+from typing import Self
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from ..cluster.clock import Clock
 from ..cluster.comm import Comm
@@ -18,12 +19,12 @@ TAG_EVALUATION = 3
 class MPIExchange(Exchange):
     """What the exchanges over MPI share: evaluation, which is off the clock and entered in the ledger apart from the rounds."""
 
-    def __init__(self, comm: Comm, n_clients: int, dim: int, dtype: Any, weights: np.ndarray, clock: Clock):
+    def __init__(self, comm: Comm, n_clients: int, dim: int, dtype: DTypeLike, weights: np.ndarray, clock: Clock):
         super().__init__(self.place(n_clients, comm.size), comm.rank, dim, dtype, weights, comm.ledger, clock)
         self.comm, self.nodes = comm, comm.nodes
 
     @classmethod
-    def create(cls, setting: ExchangeSetting) -> MPIExchange:
+    def create(cls, setting: ExchangeSetting) -> Self:
         assert setting.comm is not None
         return cls(setting.comm, setting.n_clients, setting.dim, setting.dtype, setting.weights, setting.clock)
 

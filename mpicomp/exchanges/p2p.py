@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import DTypeLike
 
-from ..cluster.clock import SEND, WAIT
+from ..cluster.clock import SEND, WAIT, Clock
+from ..cluster.comm import Comm
 from ..compressors import Codec
 from ..kernels.random import Keys
-from .base import Held, exchanges, frame_capacity
+from .base import Fold, Group, Vectors, exchanges, frame_capacity
 from .mpi import MPIExchange
+
+if TYPE_CHECKING:
+    from mpi4py.MPI import Request
 
 SLOTS = 2  # frames under way at once, for each pair of ranks
 TAG_UP, TAG_DOWN = 1, 2
@@ -28,14 +34,14 @@ class P2PExchange(MPIExchange):
 
     summary = "a star of point-to-point messages, two frames under way for each worker, decoded while the next travels"
 
-    def __init__(self, *args: Any):
-        super().__init__(*args)
-        self._pending: dict[tuple, Any] = {}
-        self._ahead: dict[int, tuple[Any, np.ndarray]] = {}  # by rank: a receive, posted before its uplink began
+    def __init__(self, comm: Comm, n_clients: int, dim: int, dtype: DTypeLike, weights: np.ndarray, clock: Clock):
+        super().__init__(comm, n_clients, dim, dtype, weights, clock)
+        self._pending: dict[tuple, Request] = {}
+        self._ahead: dict[int, tuple[Request, np.ndarray]] = {}  # by rank: a receive, posted before its uplink began
         self._most = 0  # bytes of the longest uplink frame that may come
         self._away = frozenset(np.flatnonzero(self.nodes != self.nodes[self.rank]).tolist())
 
-    def check(self, codec, uplink):
+    def check(self, codec: Codec, uplink: bool) -> None:
         if uplink:
             self._most = max(self._most, self._uplink_capacity(codec))
 
@@ -52,7 +58,7 @@ class P2PExchange(MPIExchange):
         return self.buffer(name, nbytes)
 
     def gather(
-        self, codec: Codec, V: Held, keys: Keys, round: int, total: Held, add_to: Held = None,
+        self, codec: Codec, V: Vectors, keys: Keys, round: int, total: np.ndarray | None, add_to: np.ndarray | None = None,
         scale: float = 1.0, active: np.ndarray | None = None, weights: np.ndarray | None = None, separate: bool = False,
     ) -> None:  # fmt: skip
         plan = self.plan(codec)
@@ -77,11 +83,14 @@ class P2PExchange(MPIExchange):
                 self.comm.wait(request)
                 self.clock.lap(SEND)
 
-    def _receive_all(self, codec, keys, round, frame_nbytes, groups, begin):
+    def _receive_all(
+        self, codec: Codec, keys: Keys, round: int, frame_nbytes: int, groups: dict[int, list[Group]],
+        begin: Callable[[], Fold],
+    ) -> None:  # fmt: skip
         comm = self.comm
-        requests: dict[tuple, Any] = {}
+        requests: dict[tuple, tuple[Request, np.ndarray]] = {}
 
-        def post(rank, g):
+        def post(rank: int, g: int) -> None:
             if g == 0 and rank in self._ahead:
                 requests[rank, g] = self._ahead.pop(rank)
                 return
@@ -101,7 +110,9 @@ class P2PExchange(MPIExchange):
                 if g + SLOTS < len(own):
                     post(rank, g + SLOTS)
 
-    def broadcast(self, codec: Codec, v: Held, keys: Keys, round: int, into: Held, add: bool = False) -> None:
+    def broadcast(
+        self, codec: Codec, v: Vectors, keys: Keys, round: int, into: np.ndarray | None, add: bool = False
+    ) -> None:
         capacity, group = frame_capacity(codec), self._server_row
         if not self.is_server:
             own = self.own_frame(codec, into, group.rows) if not add else None
@@ -138,7 +149,7 @@ class P2PExchange(MPIExchange):
         self.clock.lap(SEND)
 
     def scatter(
-        self, codec: Codec, v: Held, keys: Keys, round: int, into: Held, mirror: Held = None,
+        self, codec: Codec, v: np.ndarray | None, keys: Keys, round: int, into: np.ndarray | None, mirror: np.ndarray | None = None,
         active: np.ndarray | None = None, add: bool = False,
     ) -> None:  # fmt: skip
         plan = self.plan(codec)
@@ -160,7 +171,7 @@ class P2PExchange(MPIExchange):
                     self._pending[name] = self.comm.isend(buf[:nbytes], rank, TAG_DOWN)
                     self.clock.lap(SEND)
 
-    def finish(self):
+    def finish(self) -> None:
         self._complete()
         for request, _ in self._ahead.values():
             self.comm.cancel(request)

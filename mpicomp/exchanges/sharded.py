@@ -9,24 +9,28 @@ of them know the same sum and nothing is left to send down.
 from __future__ import annotations
 
 from math import lcm
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from ..cluster.clock import ENCODE, SEND, WAIT, Clock
 from ..cluster.comm import Comm
-from ..cluster.ledger import DOWNLINK, IN_MEMORY, UPLINK, VALUE_BITS
+from ..cluster.ledger import DOWNLINK, IN_MEMORY, UPLINK, VALUE_BITS, Ledger
 from ..cluster.placement import slices
 from ..compressors import Codec, compressors
 from ..compressors.base import EXAMPLE_CLIENTS, EXAMPLE_DIM, example
-from ..compressors.codec import Difference
+from ..compressors.codec import Difference, Sum
 from ..errors import ConfigError
 from ..kernels.random import Keys
 from ..wire import HEADER_NBYTES, dtype_flag, write_header
-from .base import Exchange, ExchangeSetting, Held, exchanges, frame_capacity
+from .base import Exchange, ExchangeSetting, Group, Vectors, exchanges, frame_capacity
 from .local import LocalExchange
 from .mpi import MPIExchange
 from .p2p import SLOTS, TAG_DOWN, TAG_UP
+
+if TYPE_CHECKING:
+    from mpi4py.MPI import Request
 
 LEAST = 40  # slices begin at multiples of so many coordinates, at least: whole bytes of bits, and of trits at five to a byte
 
@@ -55,8 +59,13 @@ class Slicing(Exchange):
     """
 
     bounds: np.ndarray
+    _readers: dict[tuple[Codec, int], Codec | None]
 
-    def check(self, codec, uplink):
+    def cut_at(self, bounds: np.ndarray) -> None:
+        """Say where the slices are; once, while the exchange is made."""
+        self.bounds, self._readers = bounds, {}
+
+    def check(self, codec: Codec, uplink: bool) -> None:
         cutting, name = codec.cutting, codec.compressor.spec
         if codec.whole or (cutting is not None and (uplink or cutting.separable)):
             inner = self.bounds[self.bounds < self.dim]
@@ -80,7 +89,7 @@ class Slicing(Exchange):
         """The coordinates of slice s."""
         return slice(int(self.bounds[s]), int(self.bounds[s + 1]))
 
-    def reader(self, codec: Codec, s: int) -> Any:
+    def reader(self, codec: Codec, s: int) -> Codec | None:
         """The codec of what the server of slice s gets: parts, or whole messages; None where it gets nothing."""
         if codec.whole:
             return codec
@@ -90,16 +99,14 @@ class Slicing(Exchange):
             self._readers[key] = codec.part(lo, hi) if lo < hi else None
         return self._readers[key]
 
-    def __init__(self, *args: Any, **options: Any):
-        super().__init__(*args, **options)
-        self._readers: dict[tuple, Codec | None] = {}
-
     def part_capacity(self, codec: Codec, messages: int) -> int:
         """Bytes that a frame of so many parts may take."""
         readers = [self.reader(codec, s) for s in range(len(self.bounds) - 1)]
         return max(frame_capacity(reader, messages) for reader in readers if reader is not None)
 
-    def write_parts(self, codec, V, group, keys, round, name, capacity) -> tuple[np.ndarray, int, list[np.ndarray]]:
+    def write_parts(
+        self, codec: Codec, V: Vectors, group: Group, keys: Keys, round: int, name: tuple, capacity: int,
+    ) -> tuple[np.ndarray, int, list[np.ndarray]]:  # fmt: skip
         """Encode a group's messages and cut them.
 
         Returns the whole frame, its length, and a frame for each slice's server, without bytes where the slice is empty.
@@ -157,16 +164,16 @@ class ShardedExchange(Slicing, MPIExchange):
         comm: Comm,
         n_clients: int,
         dim: int,
-        dtype: Any,
+        dtype: DTypeLike,
         weights: np.ndarray,
         clock: Clock,
         alignment: int = LEAST,
     ):
         super().__init__(comm, n_clients, dim, dtype, weights, clock)
-        self.bounds = slices(dim, comm.size, alignment)
+        self.cut_at(slices(dim, comm.size, alignment))
         self.served = self.slice_of(self.rank)
         self.others = [(self.rank + k) % comm.size for k in range(1, comm.size)]  # not all to the same one at once
-        self._pending: dict[tuple, list[Any]] = {}
+        self._pending: dict[tuple, list[Request]] = {}
 
     @property
     def is_server(self) -> bool:
@@ -180,7 +187,7 @@ class ShardedExchange(Slicing, MPIExchange):
 
     # ---- up -----------------------------------------------------------------------------------------------------
     def gather(
-        self, codec: Codec, V: Held, keys: Keys, round: int, total: Held, add_to: Held = None,
+        self, codec: Codec, V: Vectors, keys: Keys, round: int, total: np.ndarray | None, add_to: np.ndarray | None = None,
         scale: float = 1.0, active: np.ndarray | None = None, weights: np.ndarray | None = None, separate: bool = False,
     ) -> None:  # fmt: skip
         plan, reader = self.plan(codec), self.reader(codec, self.rank)
@@ -188,7 +195,7 @@ class ShardedExchange(Slicing, MPIExchange):
         capacity = self.part_capacity(codec, plan.largest)
         requests: dict[tuple, Any] = {}
 
-        def post(rank, g):
+        def post(rank: int, g: int) -> None:
             buf = self.buffer(("from", rank, g % SLOTS), capacity)
             requests[rank, g] = self.comm.irecv(buf[:capacity], rank, TAG_UP), buf
 
@@ -215,7 +222,10 @@ class ShardedExchange(Slicing, MPIExchange):
                 if rank != self.rank and g + SLOTS < len(speaking):
                     post(rank, g + SLOTS)
 
-    def _send_up(self, codec, V, group, keys, round, name, capacity, add_to, scale) -> np.ndarray:
+    def _send_up(
+        self, codec: Codec, V: Vectors, group: Group, keys: Keys, round: int, name: tuple, capacity: int,
+        add_to: np.ndarray | None, scale: float,
+    ) -> np.ndarray:  # fmt: skip
         """A group's messages to all servers; returns the frame for this one. Nothing is waited for, so no two ranks wait for each other."""
         self._complete(name)
         frame, nbytes, frames = self.write_parts(codec, V, group, keys, round, name, capacity)
@@ -227,14 +237,16 @@ class ShardedExchange(Slicing, MPIExchange):
             self.absorb(codec, frame, nbytes, group, keys, round, add_to, scale)
         return frames[self.rank]
 
-    def _send(self, frame: np.ndarray, rank: int, tag: int, messages: int) -> Any:
+    def _send(self, frame: np.ndarray, rank: int, tag: int, messages: int) -> Request:
         """Send a frame, entering all of its bytes but what the papers count."""
         direction = UPLINK if tag == TAG_UP else DOWNLINK
         self.ledger.frame(direction, (8 * (len(frame) - HEADER_NBYTES), 0), len(frame), messages, self.level(rank))
         return self.comm.isend(frame, rank, tag)
 
     # ---- down ---------------------------------------------------------------------------------------------------
-    def broadcast(self, codec: Codec, v: Held, keys: Keys, round: int, into: Held, add: bool = False) -> None:
+    def broadcast(
+        self, codec: Codec, v: Vectors, keys: Keys, round: int, into: np.ndarray | None, add: bool = False
+    ) -> None:
         group = self._server_row
         if codec.whole:  # every rank has it
             buf = self.buffer(("broadcast",), frame_capacity(codec))
@@ -244,12 +256,13 @@ class ShardedExchange(Slicing, MPIExchange):
             self.deliver(codec, buf, nbytes, keys, round, into, add, False)
             return
         readers = [self.reader(codec, s) for s in range(self.placement.size)]
-        arriving = {}
+        arriving = []
         for rank in self.others:
-            if readers[rank] is not None:
-                capacity = frame_capacity(readers[rank])
+            reader = readers[rank]
+            if reader is not None:
+                capacity = frame_capacity(reader)
                 buf = self.buffer(("slice", rank), capacity)
-                arriving[rank] = self.comm.irecv(buf[:capacity], rank, TAG_DOWN), buf
+                arriving.append((rank, reader, self.comm.irecv(buf[:capacity], rank, TAG_DOWN), buf))
         name, own, mine = ("broadcast",), None, readers[self.rank]
         if mine is not None:
             self._complete(name)
@@ -261,18 +274,19 @@ class ShardedExchange(Slicing, MPIExchange):
             self.clock.lap(SEND)
             if into is not None:
                 self.deliver(mine, buf, nbytes, keys, round, into[:, self.served], add, False)
-        for rank, (request, buf) in arriving.items():
+        for rank, reader, request, buf in arriving:
             nbytes = self.comm.wait(request)
             self.clock.lap(WAIT)
             if into is not None:
-                self.deliver(readers[rank], buf, nbytes, keys, round, into[:, self.slice_of(rank)], add, False)
+                self.deliver(reader, buf, nbytes, keys, round, into[:, self.slice_of(rank)], add, False)
         if own is not None:
             self._complete(name)
 
     def scatter(
-        self, codec: Codec, v: Held, keys: Keys, round: int, into: Held, mirror: Held = None,
+        self, codec: Codec, v: np.ndarray | None, keys: Keys, round: int, into: np.ndarray | None, mirror: np.ndarray | None = None,
         active: np.ndarray | None = None, add: bool = False,
     ) -> None:  # fmt: skip
+        assert into is not None
         plan = self.plan(codec)
         readers = [self.reader(codec, s) for s in range(self.placement.size)]
         groups = [self.addressed(plan, rank, active) for rank in range(self.placement.size)]
@@ -292,18 +306,17 @@ class ShardedExchange(Slicing, MPIExchange):
                     elif len(group.rows):
                         self.set_rows(mine, buf, nbytes, group, keys, round, into[:, self.served], add)
         for rank in self.others:
-            if readers[rank] is None:
+            reader = readers[rank]
+            if reader is None:
                 continue
-            buf = self.buffer(("from", rank, 0), frame_capacity(readers[rank], plan.largest))
+            buf = self.buffer(("from", rank, 0), frame_capacity(reader, plan.largest))
             for group in groups[self.rank]:
                 nbytes = self.comm.recv(buf, rank, TAG_DOWN)
                 self.clock.lap(WAIT)
-                self.set_rows(readers[rank], buf, nbytes, group, keys, round, into[:, self.slice_of(rank)], add)
+                self.set_rows(reader, buf, nbytes, group, keys, round, into[:, self.slice_of(rank)], add)
 
     # ---- evaluation and the end -------------------------------------------------------------------------------------
-    def assemble(self, x):
-        if x.shape[1] == self.dim:  # the optimizer is replicated, or rank 0 serves everything
-            x = x[:, self.served]
+    def assemble(self, x: np.ndarray) -> np.ndarray:
         size = x.dtype.itemsize
         whole = np.zeros((1, self.dim), x.dtype) if self.is_root else None
         part = np.ascontiguousarray(x).view(np.uint8).ravel()
@@ -311,7 +324,7 @@ class ShardedExchange(Slicing, MPIExchange):
         self.comm.gatherv(part, target, np.diff(self.bounds) * size, self.bounds[:-1] * size)
         return np.zeros((1, self.dim), x.dtype) if whole is None else whole
 
-    def finish(self):
+    def finish(self) -> None:
         for name in list(self._pending):
             self._complete(name)
 
@@ -328,12 +341,16 @@ class LocalShardedExchange(Slicing, LocalExchange):
 
     name = "sharded"
 
-    def __init__(self, *args: Any, servers: int = 2, alignment: int = LEAST, **options: Any):
-        super().__init__(*args, **options)
-        self.bounds = slices(self.dim, servers, alignment)
+    def __init__(
+        self, n_clients: int, dim: int, dtype: DTypeLike = np.float64, weights: np.ndarray | None = None,
+        ledger: Ledger | None = None, clock: Clock | None = None, clients: np.ndarray | None = None, servers: int = 2,
+        alignment: int = LEAST,
+    ):  # fmt: skip
+        super().__init__(n_clients, dim, dtype, weights, ledger, clock, clients)
+        self.cut_at(slices(dim, servers, alignment))
 
     def gather(
-        self, codec: Codec, V: Held, keys: Keys, round: int, total: Held, add_to: Held = None,
+        self, codec: Codec, V: Vectors, keys: Keys, round: int, total: np.ndarray | None, add_to: np.ndarray | None = None,
         scale: float = 1.0, active: np.ndarray | None = None, weights: np.ndarray | None = None, separate: bool = False,
     ) -> None:  # fmt: skip
         plan = self.plan(codec)
@@ -344,15 +361,18 @@ class LocalShardedExchange(Slicing, LocalExchange):
             for s, part in enumerate(frames[:1] if codec.whole else frames):
                 reader = self.reader(codec, s)
                 if reader is not None:
-                    columns = total if codec.whole else total[:, self.slice_of(s)]
+                    columns = fold.total if codec.whole else fold.total[:, self.slice_of(s)]
                     self.accumulate(reader, part, len(part), group, keys, round, fold._replace(total=columns))
             if add_to is not None:
                 self.absorb(codec, frame, nbytes, group, keys, round, add_to, scale)
 
-    def broadcast(self, codec: Codec, v: Held, keys: Keys, round: int, into: Held, add: bool = False) -> None:
+    def broadcast(
+        self, codec: Codec, v: Vectors, keys: Keys, round: int, into: np.ndarray | None, add: bool = False
+    ) -> None:
         if codec.whole:
             super().broadcast(codec, v, keys, round, into, add)
             return
+        assert v is not None and into is not None
         group = self._server_row
         for s in range(len(self.bounds) - 1):
             reader = self.reader(codec, s)
@@ -364,9 +384,10 @@ class LocalShardedExchange(Slicing, LocalExchange):
                 self.deliver(reader, buf, nbytes, keys, round, target, add, False)
 
     def scatter(
-        self, codec: Codec, v: Held, keys: Keys, round: int, into: Held, mirror: Held = None,
+        self, codec: Codec, v: np.ndarray | None, keys: Keys, round: int, into: np.ndarray | None, mirror: np.ndarray | None = None,
         active: np.ndarray | None = None, add: bool = False,
     ) -> None:  # fmt: skip
+        assert v is not None and into is not None
         plan = self.plan(codec)
         for s in range(len(self.bounds) - 1):
             reader = self.reader(codec, s)
@@ -382,6 +403,9 @@ class LocalShardedExchange(Slicing, LocalExchange):
                 self.set_rows(reader, buf, nbytes, group, keys, round, into[:, columns], add)
 
 
-def _columns(v: Any, columns: slice) -> Any:
+def _columns(v: np.ndarray | Difference | Sum, columns: slice) -> np.ndarray | Difference:
     """A slice of a vector of shape (1, d), or of one that is not formed yet."""
-    return Difference(*(array[:, columns] for array in v)) if isinstance(v, Difference) else v[:, columns]
+    if isinstance(v, Difference):
+        return Difference(*(array[:, columns] for array in v))
+    assert isinstance(v, np.ndarray), "a slice of a sum cannot be encoded"
+    return v[:, columns]

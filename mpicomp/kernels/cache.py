@@ -37,18 +37,22 @@ def cache_directory() -> Path:
         return Path(users)
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     host = os.environ.get("MPICOMP_CACHE_HOST") or platform.node() or "host"
-    return base / "mpicomp" / "numba" / host / _digest(forms.form)
+    return base / "mpicomp" / "numba" / host / digest()
+
+
+def digest() -> str:
+    """Of what a kernel's machine code depends on beside its own file and what Numba looks at."""
+    return _digest(forms.form, _bounds_checked())
 
 
 @functools.cache
-def _digest(form: str) -> str:
-    """Of what a kernel's machine code depends on beside its own file and what Numba looks at."""
-    package, digest = Path(__file__).parent.parent, hashlib.sha256()
-    for part in (numba.__version__, form, str(_bounds_checked())):
-        digest.update(part.encode() + b"\0")
+def _digest(form: str, checked: bool) -> str:
+    package, code = Path(__file__).parent.parent, hashlib.sha256()
+    for part in (numba.__version__, form, str(checked)):
+        code.update(part.encode() + b"\0")
     for path in sorted([*package.glob("kernels/*.py"), *package.glob("compressors/*.py")]):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:16]
+        code.update(path.read_bytes())
+    return code.hexdigest()[:16]
 
 
 def _bounds_checked() -> bool:
@@ -156,7 +160,7 @@ class _SharedCache(FunctionCache):
         return found
 
     def _index_key(self, sig, codegen):  # for a directory of the user's, whose name says nothing of these
-        return (*super()._index_key(sig, codegen), forms.form, _bounds_checked())
+        return (*super()._index_key(sig, codegen), digest())
 
 
 def _cache_of(py_func: Any) -> Any:

@@ -17,7 +17,7 @@ import llvmlite.binding
 import numba
 
 from . import forms, lean
-from .cache import cache_directory, compiling
+from .cache import cache_directory, compiling, digest
 
 F = TypeVar("F", bound=Callable[..., Any])
 plain: dict[str, Callable[..., Any]] = {}  # the plain forms by name, before they are compiled
@@ -63,7 +63,7 @@ def _fast_forms() -> dict[str, Any]:
 
 def _verdict() -> str:
     """Why the fast forms do not compile; empty where they do. Tried once for each state of the cache directory, which keeps the result."""
-    state = f"{numba.__version__} {llvmlite.__version__} {llvmlite.binding.get_host_cpu_name()}"
+    state = f"{digest()} {llvmlite.__version__} {llvmlite.binding.get_host_cpu_name()}"
     note = cache_directory() / "fast-forms.txt"
     known = _read(note, state)
     if known is not None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from ..compressors import Codec, Compressor
 from ..compressors.bit_mask import BitMask
@@ -48,10 +49,16 @@ class Link:
     """
 
     def __init__(
-        self, exchange: Exchange, seed: int, wire_dtype: Any, uplink: bool, participation: Participation | None = None
+        self,
+        exchange: Exchange,
+        seed: int,
+        wire_dtype: DTypeLike,
+        uplink: bool,
+        participation: Participation | None = None,
     ):
         self.participation = participation
-        self.exchange, self.seed, self.wire_dtype = exchange, seed, np.dtype(wire_dtype)
+        self.exchange, self.seed = exchange, seed
+        self.wire_dtype: np.dtype = np.dtype(wire_dtype)
         self.dim, self.dtype, self.n_clients = exchange.dim, exchange.dtype, exchange.n_clients
         self.is_server, self.is_worker = exchange.is_server, exchange.is_worker
         self.served, self.served_dim = exchange.served, exchange.served_dim
@@ -322,8 +329,8 @@ class Downlink(Mechanism):
         raise NotImplementedError(f"{type(self).__name__} must define transmit(v, round)")
 
 
-uplinks: Registry[type[Uplink]] = Registry("uplink", "mpicomp.mechanisms")
-downlinks: Registry[type[Downlink]] = Registry("downlink", "mpicomp.mechanisms")
+uplinks: Registry[Uplink] = Registry("uplink", "mpicomp.mechanisms")
+downlinks: Registry[Downlink] = Registry("downlink", "mpicomp.mechanisms")
 
 
 def probability(p: float, what: str) -> float:

@@ -73,7 +73,10 @@ class EF21PlusUplink(Uplink):
 
 
 @njit
-def choose(gradient, g_i, change, fresh, vector, replaced):
+def choose(
+    gradient: np.ndarray, g_i: np.ndarray, change: np.ndarray, fresh: np.ndarray, vector: np.ndarray,
+    replaced: np.ndarray,
+) -> None:  # fmt: skip
     """Where C(∇f_i) is nearer to ∇f_i than g_i + C(∇f_i − g_i): replaced_i = 1, g_i = 0 and the vector to send is ∇f_i."""
     for j in range(g_i.shape[0]):
         of_change, of_fresh = 0.0, 0.0
@@ -87,7 +90,7 @@ def choose(gradient, g_i, change, fresh, vector, replaced):
 
 
 @njit
-def clear(flags, rows):
+def clear(flags: np.ndarray, rows: np.ndarray) -> None:
     """rows[i] = 0 where the flag is set."""
     for i in range(rows.shape[0]):
         if flags[i, 0] != 0:
@@ -95,7 +98,7 @@ def clear(flags, rows):
 
 
 @njit
-def weighted_sum(weights, rows, total):
+def weighted_sum(weights: np.ndarray, rows: np.ndarray, total: np.ndarray) -> None:
     """total[0] = Σ weights[i] rows[i], in the order of the rows."""
     total[:] = 0
     for i in range(rows.shape[0]):

@@ -5,7 +5,7 @@ Tang et al. 2021, Algorithm 1.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,6 +16,9 @@ from ..state import ClientState
 from .base import Uplink
 from .direct import DenseDownlink
 from .error_feedback import EF14Downlink
+
+if TYPE_CHECKING:
+    from ..optimizers.adam import OneBitAdam
 
 
 class MomentumUplink(Uplink):
@@ -28,7 +31,7 @@ class MomentumUplink(Uplink):
 
     e_i = ClientState()
 
-    def __init__(self, compressor: Compressor, optimizer: Any):
+    def __init__(self, compressor: Compressor, optimizer: OneBitAdam):
         self.compressor, self.optimizer = compressor, optimizer
 
     def prepare(self) -> None:

@@ -90,7 +90,7 @@ class CatchUpDownlink(Downlink):
         return self.w_i
 
 
-class TwoPoints:
+class TwoPoints(Oracle):
     """Another oracle, its differences taken between the points of a `CatchUp` downlink.
 
     Clients that were silent did not evaluate the older one.
@@ -101,6 +101,8 @@ class TwoPoints:
     ----------
     oracle : the oracle. downlink : where the points are.
     """
+
+    oracle: Oracle
 
     def __init__(self, oracle: Oracle, downlink: CatchUpDownlink):
         self.oracle, self.downlink, self.block, self.dim = oracle, downlink, oracle.block, oracle.dim

@@ -31,7 +31,7 @@ class TernGradUplink(Uplink):
     def prepare(self) -> None:
         link = self.link
         self.number, self.codec = link.codec(Identity(), dim=1), link.codec(Ternary(scale="unit"))
-        self.sizes = np.zeros((link.hosted, 1), link.dtype) if link.is_worker else None
+        self.sizes: Any = np.zeros((link.hosted, 1), link.dtype) if link.is_worker else None
         self.all_sizes: Any = np.zeros((link.n_clients, 1), link.dtype) if link.is_server else None
         self.largest, self.scale = np.zeros((1, 1), link.dtype), np.zeros((1, 1), link.dtype)
         self.votes = np.ones(link.n_clients)
@@ -73,7 +73,7 @@ class TernGradDownlink(Downlink):
 
 
 @njit
-def _clip(V, clip, sizes):
+def _clip(V: np.ndarray, clip: float, sizes: np.ndarray) -> None:
     """Cut V's entries off at ±clip·σ, σ of their row; sizes[j] = the row's largest magnitude afterwards."""
     d = V.shape[1]
     for j in range(V.shape[0]):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from ..compressors import Compressor
 from ..errors import ConfigError
 from ..mechanisms.direct import DirectUplink
 from ..mechanisms.ef14 import EF14Uplink
 from ..mechanisms.error_feedback import DirectDownlink, EF14Downlink
-from .base import Parts, methods
+from .base import Parts, Setting, methods
 from .cd_adam import AMSGradMethod
 
 _PAPER = "control in Wang, Lin and Chen 2022, CD-Adam"
@@ -20,13 +21,13 @@ class AMSGradDense(AMSGradMethod):
     formulas = "no computable step size; give a number"
     paper = "Reddi, Kale and Kumar 2018"
 
-    def check(self, compressor):
+    def check(self, compressor: Compressor) -> None:
         if compressor.name != "identity":
             raise ConfigError(
                 f"method 'amsgrad' sends dense vectors; with compressor {compressor.spec!r} take cd-adam, ef-amsgrad or amsgrad-naive"
             )
 
-    def compose(self, setting, step_size):
+    def compose(self, setting: Setting, step_size: float) -> Parts:
         return Parts(DirectUplink(), optimizer=self.amsgrad(setting))
 
 
@@ -41,7 +42,7 @@ class AMSGradNaive(AMSGradMethod):
     default_downlink_compressor = None
     takes_downlink_compressor = True
 
-    def compose(self, setting, step_size):
+    def compose(self, setting: Setting, step_size: float) -> Parts:
         downlink = DirectDownlink(setting.downlink_compressor)
         return Parts(DirectUplink(setting.compressor), downlink, self.amsgrad(setting), replicated=True)
 
@@ -61,6 +62,6 @@ class EFAMSGrad(AMSGradMethod):
     takes_downlink_compressor = True
     needs = "contractive"
 
-    def compose(self, setting, step_size):
+    def compose(self, setting: Setting, step_size: float) -> Parts:
         uplink, downlink = EF14Uplink(setting.compressor, 1.0), EF14Downlink(setting.downlink_compressor)
         return Parts(uplink, downlink, self.amsgrad(setting), replicated=True)

@@ -38,15 +38,15 @@ class Artemis(Diana):
     default_downlink_compressor = None
     takes_downlink_compressor = True
 
-    def compose(self, setting, step_size):
+    def compose(self, setting: Setting, step_size: float) -> Parts:
         uplink = DianaUplink(setting.compressor, self.shift(setting))
         return Parts(uplink, DirectDownlink(setting.downlink_compressor), replicated=True)
 
-    def step_size(self, setting):
+    def step_size(self, setting: Setting) -> float:
         self.refuse_minibatch(setting)
         return damped_step(setting, self.shift(setting), 2.0, 8.0)
 
-    def initial_term(self, setting, mean_squared_gradient):
+    def initial_term(self, setting: Setting, mean_squared_gradient: float) -> float:
         d, n = setting.dim, setting.n_clients
         A, D = setting.compressor.ab(d, n)[0], 1.0 + setting.downlink_compressor.omega(d, n)
         return (

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
@@ -18,11 +18,12 @@ from ..errors import ConfigError, TheoryError
 from ..mechanisms.base import Downlink, Uplink
 from ..mechanisms.direct import DenseDownlink
 from ..optimizers import GradientDescent, Optimizer
+from ..oracles import Oracle
 from ..participation import Participation
 from ..problems import Problem, Smoothness
 from ..registry import Registry
 
-methods: Registry[type[Method]] = Registry("method", "mpicomp.methods")
+methods: Registry[Method] = Registry("method", "mpicomp.methods")
 
 
 @dataclass
@@ -90,7 +91,7 @@ class Parts:
     uplink: Uplink
     downlink: Downlink = field(default_factory=DenseDownlink)
     optimizer: Optimizer = field(default_factory=GradientDescent)
-    oracle: Callable[[Any], Any] | None = None
+    oracle: Callable[[Oracle], Oracle] | None = None
     weights: np.ndarray | None = None
     participation: Participation | None = None
     replicated: bool = False

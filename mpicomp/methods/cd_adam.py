@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..errors import TheoryError
 from ..mechanisms.ef21 import EF21PDownlink, EF21Uplink
 from ..optimizers.adam import AMSGrad
-from .base import Method, Parts, methods
+from .base import Method, Parts, Setting, methods
 
 
 class AMSGradMethod(Method):
@@ -30,13 +30,13 @@ class AMSGradMethod(Method):
         self.b1, self.b2, self.nu, self.variant, self.eps = b1, b2, nu, variant, eps
         self.weight_decay, self.schedule = weight_decay, schedule
 
-    def amsgrad(self, setting) -> AMSGrad:
+    def amsgrad(self, setting: Setting) -> AMSGrad:
         """The optimizer."""
         return AMSGrad(
             self.b1, self.b2, self.nu, self.variant, self.eps, self.weight_decay, self.schedule, max(setting.rounds, 1)
         )
 
-    def step_size(self, setting):
+    def step_size(self, setting: Setting) -> float:
         raise TheoryError(
             f"no step size is known for method {self.name!r}: the theorems of AMSGrad assume bounded gradients and name no constant "
             "that could be computed here; give a number, for example «step=0.01» (the steps of Adam are coordinates' lengths)"
@@ -59,6 +59,6 @@ class CDAdam(AMSGradMethod):
     takes_downlink_compressor = True
     needs = "contractive"
 
-    def compose(self, setting, step_size):
+    def compose(self, setting: Setting, step_size: float) -> Parts:
         uplink, downlink = EF21Uplink(setting.compressor), EF21PDownlink(setting.downlink_compressor)
         return Parts(uplink, downlink, self.amsgrad(setting), replicated=True)

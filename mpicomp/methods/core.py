@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from ..compressors import Compressor
 from ..errors import ConfigError
 from ..mechanisms.core import CoreUplink as CoreUplink
 from ..mechanisms.no_downlink import NoDownlink
-from .base import Method, Parts, methods
+from .base import Method, Parts, Setting, methods
 
 
 @methods.register("core")
@@ -29,15 +30,15 @@ class CORE(Method):
     def __init__(self, m: int = 10):
         self.m = m
 
-    def check(self, compressor):
+    def check(self, compressor: Compressor) -> None:
         if compressor.name != "identity":
             raise ConfigError(
                 f"method 'core' is its own compression; drop «compressor={compressor.spec!r}», choose m by «method_options={{'m': 10}}»"
             )
 
-    def compose(self, setting, step_size):
+    def compose(self, setting: Setting, step_size: float) -> Parts:
         return Parts(CoreUplink(self.m), NoDownlink(), replicated=True)
 
-    def step_size(self, setting):
+    def step_size(self, setting: Setting) -> float:
         self.refuse_minibatch(setting)
         return 1.0 / (setting.smoothness.L * (1.0 + (setting.dim + 1.0) / self.m))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from ..registry import Registry, option_names, parse_spec
 from .base import Method, Parts, Setting, methods
 from .marina import default_probability
 
+P = TypeVar("P")
 WEIGHTS = ("uniform", "lipschitz")
 
 
@@ -49,7 +50,7 @@ class Custom(Method):
         self.uplink, self.downlink = uplink, downlink
         self.smoothing, self.weights, self.replicated = smoothing, weights, replicated
 
-    def check(self, compressor):
+    def check(self, compressor: Compressor) -> None:
         if compressor.name != "identity":
             raise ConfigError(
                 "method 'custom' names its compressors in its options uplink and downlink, for example "
@@ -57,7 +58,7 @@ class Custom(Method):
                 "drop «compressor»"
             )
 
-    def compose(self, setting, step_size):
+    def compose(self, setting: Setting, step_size: float) -> Parts:
         lipschitz = setting.smoothness.L_i if self.weights == "lipschitz" else None
         return Parts(
             build(uplinks, self.uplink, setting, step_size),
@@ -68,7 +69,7 @@ class Custom(Method):
         )
 
 
-def build(registry: Registry, text: str, setting: Setting, step_size: float) -> Any:
+def build(registry: Registry[P], text: str, setting: Setting, step_size: float) -> P:
     """A mechanism from `NAME[@option=value,...][:COMPRESSOR]`.
 
     Raises

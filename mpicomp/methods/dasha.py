@@ -68,7 +68,7 @@ class Dasha(Method):
     def step_size(self, setting: Setting) -> float:
         return 1.0 / (setting.smoothness.L + sqrt(self.error(setting)))
 
-    def initial_term(self, setting, mean_squared_gradient):
+    def initial_term(self, setting: Setting, mean_squared_gradient: float) -> float:
         """[E‖mean u_i⁰‖² + (2Aa²/θ) E mean‖u_i⁰‖²]/(2a − a²), u_i⁰ = g_i⁰ − ∇f_i(x⁰)."""
         a, theta = self.momentum(setting)
         A = setting.compressor.ab(setting.dim, setting.n_clients)[0]
@@ -106,14 +106,14 @@ class DashaPage(Dasha):
             return 1.0
         return B / (m + B) if self.p is None else probability(self.p, self.name)
 
-    def compose(self, setting, step_size):
+    def compose(self, setting: Setting, step_size: float) -> Parts:
         parts = super().compose(setting, step_size)
         if mean_samples(setting):
             p, coin = self.probability(setting), self.coin
             parts.oracle = lambda oracle: Page(minibatch(oracle, setting), p, setting.seed, coin)
         return parts
 
-    def error(self, setting):
+    def error(self, setting: Setting) -> float:
         K, L_plus, p = self.inflation(setting), setting.smoothness.L_plus, self.probability(setting)
         if p == 1:
             return K * L_plus**2
@@ -148,13 +148,13 @@ class DashaMVR(Dasha):
             raise ConfigError(f"dasha-mvr: b={b} is not in (0, 1]")
         self.b = b
 
-    def compose(self, setting, step_size):
+    def compose(self, setting: Setting, step_size: float) -> Parts:
         parts = super().compose(setting, step_size)
         if mean_samples(setting):
             parts.oracle = lambda oracle: MVR(minibatch(oracle, setting), self.b)
         return parts
 
-    def error(self, setting):
+    def error(self, setting: Setting) -> float:
         K, L_plus, b = self.inflation(setting), setting.smoothness.L_plus, self.b
         if not mean_samples(setting):
             return K * L_plus**2
@@ -166,7 +166,7 @@ class DashaMVR(Dasha):
         b = self.b
         return (2.0 + b) / (2.0 - b) * self.inflation(setting) + 1.0 / (setting.n_clients * b * (2.0 - b))
 
-    def initial_term(self, setting, mean_squared_gradient):
+    def initial_term(self, setting: Setting, mean_squared_gradient: float) -> float:
         if mean_samples(setting):
             raise TheoryError(
                 "dasha-mvr reaches a neighbourhood whose size depends on the variance of the samples' gradients, which is not known; "

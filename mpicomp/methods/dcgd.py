@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import sqrt
 
 from ..mechanisms.direct import DirectUplink
-from .base import Method, Parts, methods
+from .base import Method, Parts, Setting, methods
 
 
 @methods.register("dcgd")
@@ -28,10 +28,10 @@ class DCGD(Method):
     needs = "unbiased"
     neighbourhood = True
 
-    def compose(self, setting, step_size):
+    def compose(self, setting: Setting, step_size: float) -> Parts:
         return Parts(DirectUplink(setting.compressor))
 
-    def step_size(self, setting):
+    def step_size(self, setting: Setting) -> float:
         self.refuse_minibatch(setting)
         s, A = setting.smoothness, setting.compressor.ab(setting.dim, setting.n_clients)[0]
         if A == 0:

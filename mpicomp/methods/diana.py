@@ -6,7 +6,7 @@ from math import sqrt
 
 from ..errors import ConfigError
 from ..mechanisms.diana import DianaUplink as DianaUplink
-from .base import Method, Parts, methods
+from .base import Method, Parts, Setting, methods
 
 
 @methods.register("diana")
@@ -33,7 +33,7 @@ class Diana(Method):
     def __init__(self, shift_step: float | None = None):
         self.shift_step = shift_step
 
-    def shift(self, setting) -> float:
+    def shift(self, setting: Setting) -> float:
         """a, checked against 1/(1+ω)."""
         largest = 1.0 / (1.0 + setting.omega)
         a = largest if self.shift_step is None else self.shift_step
@@ -41,16 +41,16 @@ class Diana(Method):
             raise ConfigError(f"diana: shift_step={a} is outside (0, 1/(1+ω)] = (0, {largest:.6g}]")
         return a
 
-    def compose(self, setting, step_size):
+    def compose(self, setting: Setting, step_size: float) -> Parts:
         return Parts(DianaUplink(setting.compressor, self.shift(setting)))
 
-    def step_size(self, setting):
+    def step_size(self, setting: Setting) -> float:
         self.refuse_minibatch(setting)
         s, A = setting.smoothness, setting.compressor.ab(setting.dim, setting.n_clients)[0]
         largest = 1.0 / (2.0 * s.L)
         return min(largest, self.shift(setting) / (s.L_plus * sqrt(8.0 * A))) if A > 0 and s.L_plus > 0 else largest
 
-    def initial_term(self, setting, mean_squared_gradient):
+    def initial_term(self, setting: Setting, mean_squared_gradient: float) -> float:
         """(4LγA/a) H⁰, with h_i⁰ = 0 and γ the theory's."""
         s, A = setting.smoothness, setting.compressor.ab(setting.dim, setting.n_clients)[0]
         return 4.0 * s.L * self.step_size(setting) * A / self.shift(setting) * mean_squared_gradient

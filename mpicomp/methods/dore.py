@@ -8,7 +8,7 @@ from ..errors import ConfigError, TheoryError
 from ..mechanisms.diana import DianaUplink as DianaUplink
 from ..mechanisms.dore import DoubleResidualDownlink
 from .artemis import damped_step
-from .base import Parts, methods
+from .base import Parts, Setting, methods
 from .diana import Diana
 
 
@@ -40,17 +40,17 @@ class DORE(Diana):
             raise ConfigError(f"dore: beta={beta} must be in (0, 1], eta={eta} in [0, 1]")
         self.beta, self.eta = beta, eta
 
-    def largest_eta(self, setting) -> float:
+    def largest_eta(self, setting: Setting) -> float:
         """1/√(12ω_down), at most 1."""
         omega = setting.downlink_compressor.omega(setting.dim, setting.n_clients)
         return 1.0 / sqrt(12.0 * omega) if 12.0 * omega > 1 else 1.0
 
-    def compose(self, setting, step_size):
+    def compose(self, setting: Setting, step_size: float) -> Parts:
         eta = self.largest_eta(setting) if self.eta is None else self.eta
         downlink = DoubleResidualDownlink(setting.downlink_compressor, step_size, self.beta, eta)
         return Parts(DianaUplink(setting.compressor, self.shift(setting)), downlink, replicated=True)
 
-    def step_size(self, setting):
+    def step_size(self, setting: Setting) -> float:
         self.refuse_minibatch(setting)
         a, eta = self.shift(setting), self.eta
         if eta == 0:
@@ -63,10 +63,10 @@ class DORE(Diana):
             )
         return damped_step(setting, a, 16.0, 32.0) / self.beta
 
-    def gap_factor(self, setting):
+    def gap_factor(self, setting: Setting) -> float:
         return (2.0 if self.eta == 0 else 4.0) / self.beta
 
-    def initial_term(self, setting, mean_squared_gradient):
+    def initial_term(self, setting: Setting, mean_squared_gradient: float) -> float:
         A, a = setting.compressor.ab(setting.dim, setting.n_clients)[0], self.shift(setting)
         if self.eta != 0:
             return 2.0 * A / a * mean_squared_gradient

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import sqrt
 
+from ..compressors import Compressor
 from ..compressors.dynamic import dynamic
 from ..errors import ConfigError, TheoryError, unknown
 from ..mechanisms.dynamic import BudgetUplink, DynamicQuantizationUplink, ErrorTargetUplink, MeanToStdUplink
@@ -64,7 +66,7 @@ class DQSGD(Method):
             )
         self.rule, self.budget, self.a, self.k, self.error = rule, budget, a, k, error
 
-    def check(self, compressor):
+    def check(self, compressor: Compressor) -> None:
         dynamic(compressor, self.name)
 
     def rate(self, setting: Setting, step_size: float) -> float | None:
@@ -86,7 +88,7 @@ class DQSGD(Method):
             )
         return a
 
-    def compose(self, setting, step_size):
+    def compose(self, setting: Setting, step_size: float) -> Parts:
         return Parts(self.uplink(setting, step_size))
 
     def uplink(self, setting: Setting, step_size: float) -> DynamicQuantizationUplink:
@@ -104,7 +106,7 @@ class DQSGD(Method):
             )
         return BudgetUplink(compressor, self.budget, setting.rounds, a, self.k)
 
-    def _levels_per_norm(self, setting: Setting, step: float):
+    def _levels_per_norm(self, setting: Setting, step: float) -> Callable[[int], float]:
         L, d, n, N = setting.smoothness.L, setting.dim, setting.n_clients, max(setting.rounds, 1)
         a, error = self.rate(setting, step), self.error
         assert error is not None
@@ -115,11 +117,11 @@ class DQSGD(Method):
             return lambda round: constant
         return lambda round: sqrt(L * d * step**2 * N * a ** max(N - 1 - round, 0) / (12 * n * error))
 
-    def step_size(self, setting):
+    def step_size(self, setting: Setting) -> float:
         self.refuse_minibatch(setting)
         return 1.0 / setting.smoothness.L
 
-    def initial_term(self, setting, mean_squared_gradient):
+    def initial_term(self, setting: Setting, mean_squared_gradient: float) -> float:
         raise TheoryError(
             "the bound of dq-sgd has a floor, mean_n d‖g_n‖²/(6 n s_n²), that only a run can tell: no number of rounds is promised; "
             "«step='theory'» is 1/L all the same"
@@ -149,12 +151,12 @@ class AdaQS(Method):
             raise ConfigError(f"adaqs: bits={bits} must be an integer from 2 to 16")
         self.bits = bits
 
-    def check(self, compressor):
+    def check(self, compressor: Compressor) -> None:
         dynamic(compressor, self.name)
 
-    def compose(self, setting, step_size):
+    def compose(self, setting: Setting, step_size: float) -> Parts:
         return Parts(MeanToStdUplink(dynamic(setting.compressor, self.name), self.bits))
 
-    def step_size(self, setting):
+    def step_size(self, setting: Setting) -> float:
         self.refuse_minibatch(setting)
         return 1.0 / setting.smoothness.L

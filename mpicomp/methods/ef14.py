@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..mechanisms.ef14 import EF14Uplink as EF14Uplink
-from .base import Method, Parts, methods
+from .base import Method, Parts, Setting, methods
 from .ef21 import ef21_step
 
 
@@ -23,9 +23,9 @@ class EF14(Method):
     default_compressor = "topk:k=1"
     needs = "contractive"
 
-    def compose(self, setting, step_size):
+    def compose(self, setting: Setting, step_size: float) -> Parts:
         return Parts(EF14Uplink(setting.compressor, step_size))
 
-    def step_size(self, setting):
+    def step_size(self, setting: Setting) -> float:
         self.refuse_minibatch(setting)
         return ef21_step(setting)

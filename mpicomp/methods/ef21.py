@@ -71,7 +71,7 @@ class EF21(Method):
         self.refuse_minibatch(setting)
         return 1.0 / (setting.smoothness.L + self.mean_smoothness(setting) * xi(self.contraction(setting)))
 
-    def initial_term(self, setting, mean_squared_gradient):
+    def initial_term(self, setting: Setting, mean_squared_gradient: float) -> float:
         """G⁰/θ, with G⁰ ≤ (1−α) (1/n) Σ‖∇f_i(x⁰)‖² for the compressed start."""
         return self.first_error(setting) * mean_squared_gradient / theta(self.contraction(setting))
 

@@ -24,12 +24,12 @@ class EF21BC(EF21):
     """
 
     summary = "EF21 in both directions: the downlink carries compressed changes of the gradient estimate"
-    formulas = "γ = 1/(L + L_QM √(2qξ_M² + 2ξ_w²(1 + qξ_M²))), q = 2 for Top-k, sign and C/(1+ω), else 8"
+    formulas = "γ = 1/(L + L_QM √(2qξ_M² + 2ξ_w²(1 + qξ_M²))), q = 2 for Top-k, sign and C/(1+ω), else 8 [derived]"
     paper = "Fatkhullin, Sokolov, Gorbunov, Li and Richtárik 2021, EF21 with Bells & Whistles"
     default_downlink_compressor = None
     takes_downlink_compressor = True
 
-    def compose(self, setting, step_size):
+    def compose(self, setting: Setting, step_size: float) -> Parts:
         return Parts(
             EF21Uplink(setting.compressor, self.start), EF21PDownlink(setting.downlink_compressor), replicated=True
         )
@@ -39,7 +39,7 @@ class EF21BC(EF21):
         down = setting.downlink_compressor.alpha(setting.dim, setting.n_clients)
         return xi(setting.alpha), xi(down), 2.0 * expansion(setting.compressor)
 
-    def step_size(self, setting):
+    def step_size(self, setting: Setting) -> float:
         worker, master, q = self.ratios(setting)
         if master == 0:
             return super().step_size(setting)
@@ -47,7 +47,7 @@ class EF21BC(EF21):
         s = setting.smoothness
         return 1.0 / (s.L + s.L_QM * sqrt(2 * q * master**2 + 2 * worker**2 * (1 + q * master**2)))
 
-    def initial_term(self, setting, mean_squared_gradient):
+    def initial_term(self, setting: Setting, mean_squared_gradient: float) -> float:
         """With ‖g̃⁰‖² ≤ (1/n) Σ‖g̃_i⁰‖² ≤ (q/2) (1/n) Σ‖∇f_i(x⁰)‖²."""
         _, master, q = self.ratios(setting)
         alpha = setting.downlink_compressor.alpha(setting.dim, setting.n_clients)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..optimizers import HeavyBall
-from .base import methods
+from .base import Parts, Setting, methods
 from .ef21 import EF21, xi
 
 
@@ -34,12 +34,12 @@ class EF21HB(EF21):
         super().__init__(start)
         self.momentum = HeavyBall(momentum).momentum
 
-    def compose(self, setting, step_size):
+    def compose(self, setting: Setting, step_size: float) -> Parts:
         parts = super().compose(setting, step_size)
         parts.optimizer = HeavyBall(self.momentum)
         return parts
 
-    def step_size(self, setting):
+    def step_size(self, setting: Setting) -> float:
         self.refuse_minibatch(setting)
         s, eta = setting.smoothness, self.momentum
         return 1.0 / (s.L * (1 + eta) / (1 - eta) ** 2 + s.L_QM * xi(setting.alpha) / (1 - eta))

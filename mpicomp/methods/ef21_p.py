@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..mechanisms.direct import DirectUplink
 from ..mechanisms.ef21 import EF21PDownlink as EF21PDownlink
-from .base import Method, Parts, methods
+from .base import Method, Parts, Setting, methods
 from .ef21 import xi
 
 
@@ -26,9 +26,9 @@ class EF21P(Method):
     default_compressor = "topk:k=1"
     needs = "contractive"
 
-    def compose(self, setting, step_size):
+    def compose(self, setting: Setting, step_size: float) -> Parts:
         return Parts(DirectUplink(), EF21PDownlink(setting.compressor))
 
-    def step_size(self, setting):
+    def step_size(self, setting: Setting) -> float:
         self.refuse_minibatch(setting)
         return 1.0 / (setting.smoothness.L * (1.0 + xi(setting.alpha)))

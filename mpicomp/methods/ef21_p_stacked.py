@@ -52,13 +52,13 @@ class EF21PWithEF21(Stacked, EF21):
     formulas = "γ = 1/((1+ξ_M)(L + √q L_QM ξ_w)), q = 1 for Top-k, sign and C/(1+ω), else 4 [derived]"
     paper = Stacked.paper
 
-    def uplink(self, setting):
+    def uplink(self, setting: Setting) -> Uplink:
         return EF21Uplink(setting.compressor, self.start)
 
-    def compose(self, setting, step_size):
+    def compose(self, setting: Setting, step_size: float) -> Parts:
         return Stacked.compose(self, setting, step_size)
 
-    def step_size(self, setting):
+    def step_size(self, setting: Setting) -> float:
         self.refuse_minibatch(setting)
         (master, q), s = self.down(setting), setting.smoothness
         return 1.0 / ((1.0 + master) * (s.L + self.up_error(setting, master, q)))
@@ -67,7 +67,7 @@ class EF21PWithEF21(Stacked, EF21):
         """√q L_QM ξ_w; without compression of the model q does not enter."""
         return sqrt(q if master > 0 else 1.0) * setting.smoothness.L_QM * xi(setting.alpha)
 
-    def initial_term(self, setting, mean_squared_gradient):
+    def initial_term(self, setting: Setting, mean_squared_gradient: float) -> float:
         """(1 + a) G⁰/θ_w."""
         master, q = self.down(setting)
         error = self.up_error(setting, master, q)
@@ -89,10 +89,10 @@ class EF21PWithDiana(Stacked):
     default_compressor = "randk:fraction=0.1"
     needs = "unbiased"
 
-    def uplink(self, setting):
+    def uplink(self, setting: Setting) -> Uplink:
         return DianaUplink(setting.compressor, 1.0 / (1.0 + setting.omega))
 
-    def step_size(self, setting):
+    def step_size(self, setting: Setting) -> float:
         self.refuse_minibatch(setting)
         (master, q), s = self.down(setting), setting.smoothness
         A = setting.compressor.ab(setting.dim, setting.n_clients)[0]
@@ -101,7 +101,7 @@ class EF21PWithDiana(Stacked):
             return largest
         return min(largest, 1.0 / ((1.0 + setting.omega) * sqrt(8.0 * A * q) * (1.0 + master) * s.L_plus))
 
-    def initial_term(self, setting, mean_squared_gradient):
+    def initial_term(self, setting: Setting, mean_squared_gradient: float) -> float:
         """2A H⁰/a."""
         A = setting.compressor.ab(setting.dim, setting.n_clients)[0]
         return 2.0 * A * (1.0 + setting.omega) * mean_squared_gradient
@@ -123,10 +123,10 @@ class EF21PWithDCGD(Stacked):
     default_compressor = "randk:fraction=0.1"
     needs = "unbiased"
 
-    def uplink(self, setting):
+    def uplink(self, setting: Setting) -> Uplink:
         return DirectUplink(setting.compressor)
 
-    def step_size(self, setting):
+    def step_size(self, setting: Setting) -> float:
         self.refuse_minibatch(setting)
         (master, _), s = self.down(setting), setting.smoothness
         A = setting.compressor.ab(setting.dim, setting.n_clients)[0]

@@ -58,21 +58,21 @@ class EF21Page(EF21):
         tau = self.batch(setting)
         return float(np.mean(tau / (tau + sample_counts(setting))))
 
-    def compose(self, setting, step_size):
+    def compose(self, setting: Setting, step_size: float) -> Parts:
         p, tau = self.probability(setting), self.batch(setting)
         return Parts(
             EF21Uplink(setting.compressor, self.start),
             oracle=lambda base: Page(Minibatch(base.block, base.dim, tau, setting.seed), p, setting.seed, self.coin),
         )
 
-    def step_size(self, setting):
+    def step_size(self, setting: Setting) -> float:
         s, p, ratio = setting.smoothness, self.probability(setting), xi(setting.alpha)
         if p == 1:
             return 1.0 / (s.L + s.L_QM * ratio)
         variance = (1.0 - p) / self.batch(setting) * float(np.mean(the_problem(setting).sample_smoothness() ** 2))
         return 1.0 / (s.L + sqrt(4.0 * ratio**2 * s.L_QM**2 + 2.0 * (3.0 * ratio**2 + 1.0 / p) * variance))
 
-    def initial_term(self, setting, mean_squared_gradient):
+    def initial_term(self, setting: Setting, mean_squared_gradient: float) -> float:
         """2P⁰/θ."""
         return (1.0 if self.probability(setting) == 1 else 2.0) * super().initial_term(setting, mean_squared_gradient)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..errors import TheoryError
 from ..mechanisms.ef21_plus import EF21PlusUplink as EF21PlusUplink
-from .base import Parts, methods
+from .base import Parts, Setting, methods
 from .ef21 import EF21
 
 
@@ -18,10 +18,10 @@ class EF21Plus(EF21):
     summary = "EF21 or plain compression, whichever is nearer to the gradient; O(nd) at the server"
     formulas = "γ = 1/(L + L_QM ξ(α)), C deterministic"
 
-    def compose(self, setting, step_size):
+    def compose(self, setting: Setting, step_size: float) -> Parts:
         return Parts(EF21PlusUplink(setting.compressor, self.start))
 
-    def step_size(self, setting):
+    def step_size(self, setting: Setting) -> float:
         if not setting.compressor.deterministic:
             raise TheoryError(
                 f"the theorem of ef21+ is about deterministic compressors, {setting.compressor.spec!r} is random; use topk or sign, "

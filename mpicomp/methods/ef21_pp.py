@@ -6,7 +6,7 @@ import numpy as np
 
 from ..errors import ConfigError
 from ..participation import Bernoulli, Nice, Participation
-from .base import Setting, methods
+from .base import Parts, Setting, methods
 from .ef21 import EF21
 from .ef21_w import EF21W
 
@@ -45,12 +45,12 @@ class EF21PP(EF21):
             return Nice(self.s, setting.n_clients, setting.seed)
         return Bernoulli(self.p, setting.n_clients, setting.seed)
 
-    def compose(self, setting, step_size):
+    def compose(self, setting: Setting, step_size: float) -> Parts:
         parts = super().compose(setting, step_size)
         parts.participation = self.participation(setting)
         return parts
 
-    def contraction(self, setting):
+    def contraction(self, setting: Setting) -> float:
         """p_min α."""
         return float(np.min(self.participation(setting).probabilities())) * setting.alpha
 

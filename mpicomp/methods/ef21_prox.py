@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import sqrt
 
 from ..optimizers.prox import Prox
-from .base import methods
+from .base import Parts, Setting, methods
 from .ef21 import EF21, xi
 
 
@@ -36,12 +36,12 @@ class EF21Prox(EF21):
         Prox(r, weight, low, high)
         self.r, self.weight, self.low, self.high = r, weight, low, high
 
-    def compose(self, setting, step_size):
+    def compose(self, setting: Setting, step_size: float) -> Parts:
         parts = super().compose(setting, step_size)
         parts.optimizer = Prox(self.r, self.weight, self.low, self.high)
         return parts
 
-    def step_size(self, setting):
+    def step_size(self, setting: Setting) -> float:
         self.refuse_minibatch(setting)
         s = setting.smoothness
         return 1.0 / (2.0 * s.L + sqrt(3.0) * s.L_QM * xi(setting.alpha))

@@ -8,7 +8,7 @@ from ..compressors.identity import Identity
 from ..compressors.randk import RandK
 from ..compressors.topk import TopK
 from ..errors import TheoryError
-from .base import methods
+from .base import Setting, methods
 from .ef21 import EF21
 from .ef21_page import the_problem
 
@@ -17,7 +17,8 @@ from .ef21_page import the_problem
 class EF21Rare(EF21):
     """EF21 with the step of Richtárik, Gasanov and Burlachenko 2023, larger where each feature occurs at few clients.
 
-    c = the most clients that a coordinate has, r = the most coordinates that a client has, from `Problem.feature_counts`:
+    Derived here (docs/methods/ef21-rare.md), with c = the most clients that a coordinate has, r = the most coordinates that a client
+    has, from `Problem.feature_counts`:
 
         γ = 1/(L + √(c/n) L̂ ξ(α)),   L̂ = min{L₊, √(c/n) max L_i},   α = min{k/r, 1} for Top-k,
 
@@ -27,15 +28,15 @@ class EF21Rare(EF21):
     """
 
     summary = "EF21 with the larger step for rare features"
-    formulas = "γ = 1/(L + √(c/n) L̂ ξ(α)), L̂ = min{L₊, √(c/n) L_max}, α = k/r for Top-k"
+    formulas = "γ = 1/(L + √(c/n) L̂ ξ(α)), L̂ = min{L₊, √(c/n) L_max}, α = k/r for Top-k [derived]"
     paper = "Richtárik, Gasanov and Burlachenko 2023, Error Feedback Shines when Features are Rare"
 
-    def mean_smoothness(self, setting):
+    def mean_smoothness(self, setting: Setting) -> float:
         """√(c/n) L̂."""
         s, share = setting.smoothness, sqrt(the_problem(setting).feature_counts().c / setting.n_clients)
         return share * min(s.L_plus, share * s.L_max)
 
-    def contraction(self, setting):
+    def contraction(self, setting: Setting) -> float:
         """α on the coordinates of a client."""
         compressor = setting.compressor
         if not isinstance(compressor, TopK | RandK | Identity):
@@ -47,6 +48,6 @@ class EF21Rare(EF21):
             return min(1.0, compressor.count(setting.dim) / the_problem(setting).feature_counts().r)
         return setting.alpha
 
-    def first_error(self, setting):
+    def first_error(self, setting: Setting) -> float:
         """1 − α with the same α."""
         return 1.0 - self.contraction(setting) if self.start == "compressed" else super().first_error(setting)

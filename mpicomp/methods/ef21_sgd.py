@@ -46,7 +46,7 @@ class EF21SGD(EF21):
         theta, beta, _ = noisy_error_feedback(self.contraction(setting))
         return 1.0 / (setting.smoothness.L + self.mean_smoothness(setting) * sqrt(beta / theta))
 
-    def initial_term(self, setting, mean_squared_gradient):
+    def initial_term(self, setting: Setting, mean_squared_gradient: float) -> float:
         """E G⁰/θ̂; the floor, which does not fall with T, is not in it."""
         if not setting.batch:
             return super().initial_term(setting, mean_squared_gradient)

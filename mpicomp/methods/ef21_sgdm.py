@@ -6,7 +6,7 @@ from math import sqrt
 
 from ..errors import ConfigError
 from ..oracles import DoubleMomentum, Momentum
-from .base import Setting, methods
+from .base import Parts, Setting, methods
 from .ef21 import EF21, xi
 from .ef21_sgd import EF21SGD
 
@@ -40,7 +40,7 @@ class EF21SGDM(EF21SGD):
             raise ConfigError(f"{self.name}: eta={eta} is not in (0, 1]")
         self.eta = eta
 
-    def compose(self, setting, step_size):
+    def compose(self, setting: Setting, step_size: float) -> Parts:
         parts = super().compose(setting, step_size)
         parts.oracle = lambda base: self.oracle(base, self.eta)
         return parts
@@ -51,12 +51,12 @@ class EF21SGDM(EF21SGD):
         compression = 4.0 * ratio**2 * (eta**2 + (1 - eta) ** 2) * s.L_QM**2
         return compression + 2.0 * ((1 - eta) / eta) ** 2 * s.L**2
 
-    def step_size(self, setting):
+    def step_size(self, setting: Setting) -> float:
         if self.eta == 1:
             return super().step_size(setting)
         return 1.0 / (setting.smoothness.L + sqrt(self.error_squared(setting)))
 
-    def initial_term(self, setting, mean_squared_gradient):
+    def initial_term(self, setting: Setting, mean_squared_gradient: float) -> float:
         """2P⁰/θ; what noise adds is not in it."""
         if self.eta == 1:
             return super().initial_term(setting, mean_squared_gradient)
@@ -79,12 +79,12 @@ class EF21SGD2M(EF21SGDM):
     formulas = "γ = 1/(L + √(3E²)), E² = 3ξ²L_QM²(2a(η²+a)+η⁴+η²a) + (a/η²)(1+2(η²+a))L², a = (1−η)² [derived]"
     oracle = DoubleMomentum
 
-    def error_squared(self, setting):
+    def error_squared(self, setting: Setting) -> float:
         s, eta, ratio = setting.smoothness, self.eta, xi(setting.alpha)
         a = (1 - eta) ** 2
         compression = 3.0 * ratio**2 * s.L_QM**2 * (2 * a * (eta**2 + a) + eta**4 + eta**2 * a)
         return 3.0 * (compression + a / eta**2 * (1 + 2 * (eta**2 + a)) * s.L**2)
 
-    def initial_term(self, setting, mean_squared_gradient):
+    def initial_term(self, setting: Setting, mean_squared_gradient: float) -> float:
         """3P⁰/θ."""
         return super().initial_term(setting, mean_squared_gradient) * (1.0 if self.eta == 1 else 1.5)

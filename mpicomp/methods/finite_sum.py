@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
-from ..oracles import Minibatch
+from ..oracles import Minibatch, Oracle
 from .base import Setting
 
 
@@ -23,9 +21,12 @@ def batch_size(setting: Setting) -> int:
     return setting.batch or 1
 
 
-def minibatch(oracle: Any, setting: Setting) -> Minibatch:
+def minibatch(oracle: Oracle, setting: Setting) -> Minibatch:
     """The run's minibatch oracle, or one of a single sample in place of the exact one."""
-    return oracle if setting.batch else Minibatch(oracle.block, oracle.dim, 1, setting.seed)
+    if not setting.batch:
+        return Minibatch(oracle.block, oracle.dim, 1, setting.seed)
+    assert isinstance(oracle, Minibatch)
+    return oracle
 
 
 def sample_constant(setting: Setting) -> float:

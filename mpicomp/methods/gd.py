@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from ..compressors import Compressor
 from ..errors import ConfigError
 from ..mechanisms.direct import DirectUplink
-from .base import Method, Parts, methods
+from .base import Method, Parts, Setting, methods
 
 
 @methods.register("gd")
@@ -18,13 +19,13 @@ class GD(Method):
     formulas = "γ = 1/L"
     paper = "Nesterov 2004, Introductory Lectures on Convex Optimization"
 
-    def check(self, compressor):
+    def check(self, compressor: Compressor) -> None:
         if compressor.name != "identity":
             raise ConfigError(f"method 'gd' sends dense vectors; with compressor {compressor.spec!r} it is method dcgd")
 
-    def compose(self, setting, step_size):
+    def compose(self, setting: Setting, step_size: float) -> Parts:
         return Parts(DirectUplink())
 
-    def step_size(self, setting):
+    def step_size(self, setting: Setting) -> float:
         self.refuse_minibatch(setting)
         return 1.0 / setting.smoothness.L

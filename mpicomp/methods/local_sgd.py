@@ -54,7 +54,7 @@ class LocalSGD(Method):
         """How many clients speak in a round; 0 for all."""
         return self.sample
 
-    def compose(self, setting, step_size):
+    def compose(self, setting: Setting, step_size: float) -> Parts:
         step = step_size / self.local_steps if self.local_step is None else self.local_step
         compressor = setting.compressor
         s = self.taking_part(setting)
@@ -101,7 +101,7 @@ class FedAvg(LocalSGD):
             raise ConfigError(f"{self.name}: fraction={fraction} is not in (0, 1]")
         self.fraction = fraction
 
-    def taking_part(self, setting):
+    def taking_part(self, setting: Setting) -> int:
         s = max(1, int(self.fraction * setting.n_clients))
         return s if s < setting.n_clients else 0
 
@@ -125,5 +125,5 @@ class FedProx(LocalSGD):
         self.mu = mu
 
     @property
-    def proximal(self):
+    def proximal(self) -> float:
         return self.mu

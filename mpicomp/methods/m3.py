@@ -62,7 +62,7 @@ class M3(Method):
         product = setting.compressor.ab(d, n)[0] * setting.downlink_compressor.omega(d, n)
         return min(1.0, (self.probabilities(setting)[0] / product) ** (1.0 / 3.0)) if product > 0 else 1.0
 
-    def compose(self, setting, step_size):
+    def compose(self, setting: Setting, step_size: float) -> Parts:
         up, down = self.probabilities(setting)
         beta = self.momentum(setting)
         return Parts(
@@ -71,7 +71,7 @@ class M3(Method):
             oracle=lambda oracle: Smoothing(oracle, beta),
         )
 
-    def step_size(self, setting):
+    def step_size(self, setting: Setting) -> float:
         self.refuse_minibatch(setting)
         d, n, s = setting.dim, setting.n_clients, setting.smoothness
         up, down = self.probabilities(setting)

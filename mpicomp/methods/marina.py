@@ -102,9 +102,9 @@ class Marina(Method):
             )
         return probability(float(self.p), self.name)
 
-    def compose(self, setting, step_size):
+    def compose(self, setting: Setting, step_size: float) -> Parts:
         return Parts(MarinaUplink(setting.compressor, self.probability(setting)))
 
-    def step_size(self, setting):
+    def step_size(self, setting: Setting) -> float:
         self.refuse_minibatch(setting)
         return self.step_for(setting, self.probability(setting))

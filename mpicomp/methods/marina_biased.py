@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from math import sqrt
 
-from .base import methods
+from .base import Setting, methods
 from .marina import Marina
 
 
@@ -52,7 +52,7 @@ class MarinaBiased(Marina):
     default_compressor = "topk:k=1"
     needs = "any"
 
-    def step_for(self, setting, p):
+    def step_for(self, setting: Setting, p: float) -> float:
         bias, variance = setting.compressor.bias_variance(setting.dim, setting.n_clients)
         s = setting.smoothness
         return 1.0 / (s.L + s.L_plus * sqrt(biased_factor(bias, variance, p)))

@@ -6,7 +6,7 @@ from math import sqrt
 
 from ..mechanisms.direct import DirectUplink
 from ..mechanisms.marina import MarinaPDownlink as MarinaPDownlink
-from .base import Parts, methods
+from .base import Parts, Setting, methods
 from .marina import Marina
 
 
@@ -31,9 +31,9 @@ class MarinaP(Marina):
     formulas = "p = ζ/d, γ = 1/(L + √((L_A²ω + L_B²θ)(1/p − 1))) [derived]"
     paper = "Gruntkowska, Tyurin and Richtárik 2024, MARINA-P"
 
-    def compose(self, setting, step_size):
+    def compose(self, setting: Setting, step_size: float) -> Parts:
         return Parts(DirectUplink(), MarinaPDownlink(setting.compressor, self.probability(setting)))
 
-    def step_for(self, setting, p):
+    def step_for(self, setting: Setting, p: float) -> float:
         s, theta = setting.smoothness, setting.compressor.theta(setting.dim, setting.n_clients)
         return 1.0 / (s.L + sqrt((s.L_A**2 * setting.omega + s.L_B**2 * theta) * (1.0 / p - 1.0)))

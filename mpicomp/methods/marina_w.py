@@ -67,11 +67,11 @@ class MarinaW(Marina):
         L_i = setting.smoothness.L_i if self.sampling in ("importance", "independent") else None
         return Sampling(self.sampling, self.draws(setting), setting.n_clients, setting.seed, L_i)
 
-    def auto_probability(self, setting):
+    def auto_probability(self, setting: Setting) -> float:
         share = min(1.0, self.draws(setting) / setting.n_clients)
         return super().auto_probability(setting) * share
 
-    def variance(self, setting):
+    def variance(self, setting: Setting) -> float:
         d, n, compressor, problem = setting.dim, setting.n_clients, setting.compressor, setting.problem
         omega = compressor.omega(d, n)
         a, b = compressor.ab(d, n)
@@ -92,7 +92,7 @@ class MarinaW(Marina):
             V += omega * n / total * problem.weighted_smoothness(1.0 / (u * total))[0] ** 2
         return V
 
-    def compose(self, setting, step_size):
+    def compose(self, setting: Setting, step_size: float) -> Parts:
         uplink = SampledMarinaUplink(setting.compressor, self.probability(setting), self.sampler(setting))
         if not self.catch_up:
             return Parts(uplink, DenseDownlink())

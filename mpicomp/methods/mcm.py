@@ -42,7 +42,7 @@ class MCM(Diana):
             raise ConfigError(f"{self.name}: rate={rate} is not in (0, 1]")
         self.rate = rate
 
-    def compose(self, setting, step_size):
+    def compose(self, setting: Setting, step_size: float) -> Parts:
         uplink = DianaUplink(setting.compressor, self.shift(setting))
         return Parts(uplink, type(self).downlink(setting.downlink_compressor, self.rate))
 
@@ -64,7 +64,7 @@ class MCM(Diana):
         s = setting.smoothness
         return s.L**2 * omega, s.L_plus**2
 
-    def step_size(self, setting):
+    def step_size(self, setting: Setting) -> float:
         self.refuse_minibatch(setting)
         omega, theta = self.lag(setting)
         of_mean, of_each = self.constants(setting, omega)
@@ -72,7 +72,7 @@ class MCM(Diana):
         noise = A * of_each * (1.0 + 2.0 * sqrt(omega) / theta) ** 2 / theta_a**2
         return 1.0 / (setting.smoothness.L + sqrt(of_mean / theta**2 + noise))
 
-    def initial_term(self, setting, mean_squared_gradient):
+    def initial_term(self, setting: Setting, mean_squared_gradient: float) -> float:
         A = setting.compressor.ab(setting.dim, setting.n_clients)[0]
         return A / (1.0 - sqrt(1.0 - self.shift(setting))) * mean_squared_gradient
 
@@ -91,7 +91,7 @@ class RandMCM(MCM):
     paper = "Philippenko and Dieuleveut 2021, Rand-MCM"
     downlink = RandMCMDownlink
 
-    def constants(self, setting, omega):
+    def constants(self, setting: Setting, omega: float) -> tuple[float, float]:
         s = setting.smoothness
         A_down = setting.downlink_compressor.ab(setting.dim, setting.n_clients)[0]
         return min(s.L_QM**2 * omega, s.L_A**2 * omega + s.L_B**2 * A_down), s.L_QM**2

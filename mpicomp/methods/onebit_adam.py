@@ -50,7 +50,7 @@ class OneBitAdam(Method):
         """T_w."""
         return int(self.warmup) if self.warmup >= 1 else max(1, round(self.warmup * setting.rounds))
 
-    def compose(self, setting, step_size):
+    def compose(self, setting: Setting, step_size: float) -> Parts:
         optimizer = OneBitAdamOptimizer(
             self.warmup_rounds(setting),
             self.b1,
@@ -63,7 +63,7 @@ class OneBitAdam(Method):
         downlink = MomentumDownlink(setting.downlink_compressor, optimizer.warmup)
         return Parts(MomentumUplink(setting.compressor, optimizer), downlink, optimizer, replicated=True)
 
-    def step_size(self, setting):
+    def step_size(self, setting: Setting) -> float:
         raise TheoryError(
             "the theorem of 1-bit Adam names no step size that could be computed here; give a number, for example «step=0.01»"
         )

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from ..compressors import Compressor
 from ..errors import ConfigError, TheoryError
 from ..mechanisms.no_downlink import NoDownlink
 from ..mechanisms.powersgd import PowerSGDUplink as PowerSGDUplink
 from ..mechanisms.powersgd import matrix_shape
-from .base import Method, Parts, methods
+from .base import Method, Parts, Setting, methods
 from .ef21 import xi
 
 
@@ -35,17 +36,17 @@ class PowerSGD(Method):
     def __init__(self, rank: int | None = None, rows: int | None = None, warm_start: bool = True):
         self.rank, self.rows, self.warm_start = rank, rows, warm_start
 
-    def check(self, compressor):
+    def check(self, compressor: Compressor) -> None:
         if compressor.name != "identity":
             raise ConfigError(
                 f"method 'powersgd' is its own compression; drop «compressor={compressor.spec!r}», "
                 "choose the rank by «method_options={'rank': 2}»"
             )
 
-    def compose(self, setting, step_size):
+    def compose(self, setting: Setting, step_size: float) -> Parts:
         return Parts(PowerSGDUplink(self.rank, self.rows, self.warm_start), NoDownlink(), replicated=True)
 
-    def step_size(self, setting):
+    def step_size(self, setting: Setting) -> float:
         self.refuse_minibatch(setting)
         if self.warm_start:
             raise TheoryError(
@@ -55,5 +56,5 @@ class PowerSGD(Method):
         rows, cols, r = matrix_shape(setting.dim, self.rows, self.rank)
         return 1.0 / (2.0 * setting.smoothness.L * (1.0 + xi(r / min(rows, cols))))
 
-    def gap_factor(self, setting):
+    def gap_factor(self, setting: Setting) -> float:
         return 4.0

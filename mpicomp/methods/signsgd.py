@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from ..compressors import Compressor
 from ..errors import ConfigError, TheoryError
 from ..mechanisms.error_feedback import DirectDownlink
 from ..mechanisms.vote import VoteUplink
-from .base import Method, Parts, methods
+from .base import Method, Parts, Setting, methods
 
 
 @methods.register("signsgd")
@@ -22,16 +23,16 @@ class SignSGD(Method):
     default_compressor = "sign:norm=unit"
     default_downlink_compressor = None
 
-    def check(self, compressor):
+    def check(self, compressor: Compressor) -> None:
         if compressor.spec != self.default_compressor:
             raise ConfigError(
                 f"method 'signsgd' sends plain signs, {self.default_compressor!r}; with {compressor.spec!r} take dcgd, ef14 or ef21"
             )
 
-    def compose(self, setting, step_size):
+    def compose(self, setting: Setting, step_size: float) -> Parts:
         return Parts(VoteUplink(setting.compressor), DirectDownlink(setting.downlink_compressor), replicated=True)
 
-    def step_size(self, setting):
+    def step_size(self, setting: Setting) -> float:
         raise TheoryError(
             "signsgd has no step size from theory for clients that differ; give a number, for example «step=0.001»: every coordinate "
             "moves by exactly that much in every round"

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from ..compressors import Compressor
 from ..errors import ConfigError, TheoryError
 from ..mechanisms.terngrad import TernGradDownlink, TernGradUplink
-from .base import Method, Parts, methods
+from .base import Method, Parts, Setting, methods
 
 
 @methods.register("terngrad")
@@ -30,15 +31,15 @@ class TernGrad(Method):
             raise ConfigError(f"terngrad: clip={clip} is negative; 0 means no clipping")
         self.clip = clip
 
-    def check(self, compressor):
+    def check(self, compressor: Compressor) -> None:
         if compressor.name != "identity":
             raise ConfigError(
                 f"method 'terngrad' has its own coding; drop «compressor={compressor.spec!r}», or take method dcgd"
             )
 
-    def compose(self, setting, step_size):
+    def compose(self, setting: Setting, step_size: float) -> Parts:
         uplink = TernGradUplink(self.clip)
         return Parts(uplink, TernGradDownlink(uplink), replicated=True)
 
-    def step_size(self, setting):
+    def step_size(self, setting: Setting) -> float:
         raise TheoryError("terngrad has no step size from theory; give a number, for example «step=0.1»")

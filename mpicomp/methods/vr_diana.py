@@ -7,8 +7,9 @@ import numpy as np
 from ..errors import TheoryError
 from ..mechanisms.base import probability
 from ..oracles.lsvrg import LSVRG
-from .base import methods
+from .base import Parts, Setting, methods
 from .diana import Diana
+from .ef21_page import the_problem
 from .finite_sum import mean_samples, minibatch
 
 
@@ -40,19 +41,19 @@ class VRDiana(Diana):
         super().__init__(shift_step)
         self.p = p
 
-    def probability(self, setting) -> float:
+    def probability(self, setting: Setting) -> float:
         """p."""
         if self.p is not None:
             return probability(self.p, "vr-diana")
         return 1.0 / max(1.0, mean_samples(setting))
 
-    def compose(self, setting, step_size):
+    def compose(self, setting: Setting, step_size: float) -> Parts:
         parts, p = super().compose(setting, step_size), self.probability(setting)
         if mean_samples(setting):
             parts.oracle = lambda oracle: LSVRG(minibatch(oracle, setting), p, setting.seed)
         return parts
 
-    def step_size(self, setting):
+    def step_size(self, setting: Setting) -> float:
         s, omega, m = setting.smoothness, setting.omega, 1.0 / self.probability(setting)
         if self.shift(setting) < (1.0 - 1e-12) / (1.0 + omega):
             raise TheoryError(
@@ -60,10 +61,10 @@ class VRDiana(Diana):
             )
         squares = np.square(s.L_i)
         if mean_samples(setting):
-            squares = squares + np.square(setting.problem.sample_smoothness())
+            squares = squares + np.square(the_problem(setting).sample_smoothness())
         L = np.sqrt(np.max(squares))
         A = setting.compressor.ab(setting.dim, setting.n_clients)[0]
         return float(1.0 / (10.0 * L * np.sqrt(1.0 + A) * (m ** (2.0 / 3.0) + omega + 1.0)))
 
-    def gap_factor(self, setting):
+    def gap_factor(self, setting: Setting) -> float:
         return 4.0

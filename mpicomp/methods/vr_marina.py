@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..errors import ConfigError, TheoryError
 from ..oracles.large_batch import LargeBatch
-from .base import methods
+from .base import Parts, Setting, methods
 from .finite_sum import batch_size, mean_samples, minibatch, sample_constant
 from .marina import Marina
 
@@ -47,14 +47,14 @@ class VRMarina(Marina):
             raise ConfigError(f"vr-marina: sync={sync!r} must be a number of samples, or 0 for exact gradients")
         self.sync = sync
 
-    def auto_probability(self, setting):
+    def auto_probability(self, setting: Setting) -> float:
         p = super().auto_probability(setting)
         m = mean_samples(setting)
         if not m:
             return p
         return min(p, batch_size(setting) / ((self.sync or m) + batch_size(setting)))
 
-    def variance(self, setting):
+    def variance(self, setting: Setting) -> float:
         if not mean_samples(setting):
             return super().variance(setting)
         A, B = setting.compressor.ab(
@@ -63,7 +63,7 @@ class VRMarina(Marina):
         V = max((A - B) * setting.smoothness.L_plus**2 + B * setting.smoothness.L_pm**2, 0.0)
         return V + (A + 1.0 / setting.n_clients) * sample_constant(setting) ** 2 / batch_size(setting)
 
-    def compose(self, setting, step_size):
+    def compose(self, setting: Setting, step_size: float) -> Parts:
         parts = super().compose(setting, step_size)
         if mean_samples(setting):
             if self.sync:
@@ -74,7 +74,7 @@ class VRMarina(Marina):
             raise ConfigError(f"vr-marina: sync={self.sync} needs a problem whose f_i are finite sums")
         return parts
 
-    def step_size(self, setting):
+    def step_size(self, setting: Setting) -> float:
         if mean_samples(setting) and setting.problem is None:
             raise TheoryError("vr-marina needs the problem for the constants of its samples")
         return self.step_for(setting, self.probability(setting))

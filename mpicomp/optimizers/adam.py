@@ -155,7 +155,10 @@ class OneBitAdam(Moments):
 
 
 @njit
-def _step(x, g, m, v, v_hat, step, b1, b2, weight_decay, nu, root, eps):
+def _step(
+    x: np.ndarray, g: np.ndarray, m: np.ndarray, v: np.ndarray, v_hat: np.ndarray, step: float, b1: float, b2: float,
+    weight_decay: float, nu: float, root: float, eps: float,
+) -> None:  # fmt: skip
     """v̂ and v are the same array in Adam. A NaN goes through."""
     for j in range(x.shape[0]):
         u = g[j] + weight_decay * x[j]
@@ -167,7 +170,10 @@ def _step(x, g, m, v, v_hat, step, b1, b2, weight_decay, nu, root, eps):
 
 
 @njit
-def _onebit_step(x, g, m, v, step, b1, b2, weight_decay, eps):
+def _onebit_step(
+    x: np.ndarray, g: np.ndarray, m: np.ndarray, v: np.ndarray, step: float, b1: float, b2: float, weight_decay: float,
+    eps: float,
+) -> None:  # fmt: skip
     for j in range(x.shape[0]):
         m[j] = b1 * m[j] + (1.0 - b1) * g[j]
         v[j] = b2 * v[j] + (1.0 - b2) * g[j] * g[j]

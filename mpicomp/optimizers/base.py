@@ -10,7 +10,7 @@ from ..kernels import njit
 from ..registry import Registry
 from ..state import ModelState, declared, held
 
-optimizers: Registry[type[Optimizer]] = Registry("optimizer", "mpicomp.optimizers")
+optimizers: Registry[Optimizer] = Registry("optimizer", "mpicomp.optimizers")
 
 
 class Optimizer:
@@ -35,7 +35,7 @@ class Optimizer:
 
 
 @njit
-def descend(x, g, step_size):
+def descend(x: np.ndarray, g: np.ndarray, step_size: float) -> bool:
     """x ← x − γ g in one pass over both, shape (1, d); returns whether the new x is finite. The same bits as two passes of NumPy."""
     bad = 0
     for c in range(x.shape[1]):

@@ -15,7 +15,11 @@ class Full(Oracle):
 
     Parameters
     ----------
-    block : the hosted clients. dim : d. points : where the clients are, shape (1, d) or (m, d); `move` replaces it.
+    block : the hosted clients. dim : d.
+
+    Attributes
+    ----------
+    points : where the clients are, shape (1, d) or (m, d); `move` replaces it.
     """
 
     gradient = ClientState(allocate=False)

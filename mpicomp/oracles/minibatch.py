@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from ..errors import ConfigError
@@ -39,7 +37,7 @@ class Minibatch(Oracle):
                 f"problem {block.problem.name!r} has no samples to draw a minibatch from; use the full gradient"
             )
         self.samples = np.zeros((m, batch), np.int64)
-        self._before: Any = None
+        self._before: np.ndarray | None = None
         self._value = np.zeros((m, dim), block.dtype)
         self._previous = np.zeros((m, dim), block.dtype)
 
@@ -69,6 +67,7 @@ class Minibatch(Oracle):
 
     def difference(self) -> np.ndarray:
         """The minibatch gradients at the current points minus those of the same samples at the previous points."""
+        assert self._before is not None, "move comes first"
         self._draw()
         self.block.batch_gradients(self._before, self.samples, self._previous)
         self.block.batch_gradients(self.current, self.samples, self._value)
@@ -77,7 +76,7 @@ class Minibatch(Oracle):
 
 
 @njit
-def draw_samples(key, clients, sizes, samples):
+def draw_samples(key: np.uint64, clients: np.ndarray, sizes: np.ndarray, samples: np.ndarray) -> None:
     """samples[j, s] uniform on {0, ..., sizes[j] − 1}; depends on the client, not on the block."""
     for j in range(samples.shape[0]):
         own = client_key(key, clients[j])

@@ -8,6 +8,7 @@ from ..errors import ConfigError
 from ..kernels import njit
 from ..kernels.random import Stream, derive, uniform64
 from ..problems import Block
+from ..problems.base import hosted_block
 from .minibatch import Minibatch
 from .tracked import Tracked
 
@@ -62,12 +63,12 @@ class Page(Tracked):
     def _client(self, j: int) -> Block:
         """The block of client j alone: of all clients' exact gradients only a few are wanted in a round."""
         if j not in self._alone:
-            self._alone[j] = self.block.problem.block(self.block.clients[j : j + 1], self.block.dtype)
+            self._alone[j] = hosted_block(self.block.problem, self.block.clients[j : j + 1], self.block.dtype)
         return self._alone[j]
 
 
 @njit
-def toss(key, shared, p, clients, heads):
+def toss(key: np.uint64, shared: bool, p: float, clients: np.ndarray, heads: np.ndarray) -> None:
     """heads[j] = the coin of clients[j], or of all, shows heads."""
     for j in range(heads.shape[0]):
         heads[j] = uniform64(key, 0 if shared else 1 + clients[j]) < p

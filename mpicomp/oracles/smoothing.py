@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from ..state import ClientState, held
@@ -23,7 +21,7 @@ class Smoothing(Oracle):
 
     def __init__(self, oracle: Oracle, beta: float):
         self.oracle, self.beta, self.block, self.dim = oracle, beta, oracle.block, oracle.dim
-        self._step: Any = None
+        self._step: np.ndarray | None = None
 
     def move(self, points: np.ndarray, round: int) -> None:
         """The clients are now at `points`: z ← (1−β) z + β points."""

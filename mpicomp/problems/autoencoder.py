@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from ..data import images
 from ..errors import ConfigError
@@ -87,7 +88,7 @@ class Autoencoder(BlockProblem):
             "homogeneity": self.homogeneity,
         }
 
-    def block(self, clients: np.ndarray, dtype: Any) -> AutoencoderBlock:
+    def block(self, clients: np.ndarray, dtype: DTypeLike) -> AutoencoderBlock:
         return AutoencoderBlock(self, clients, np.dtype(dtype))
 
 

@@ -7,18 +7,21 @@ override `block` to evaluate all clients of a rank in one jitted call.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from types import TracebackType
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike, DTypeLike
 
+from ..arrays import ours, read_only
 from ..errors import ConfigError, ProblemError, TheoryError
 from ..registry import Registry
 
 UNWRITTEN = -1.2345678e30  # stands in a gradient before the first call, to see that it is overwritten
 
-problems: Registry[type[Problem]] = Registry("problem", "mpicomp.problems")
+problems: Registry[Problem] = Registry("problem", "mpicomp.problems")
 
 
 @dataclass(frozen=True)
@@ -66,12 +69,18 @@ class Smoothness:
         return self.L_QM**2 - self.L_AM**2
 
     @classmethod
-    def bounds(cls, L_i: Sequence[float] | np.ndarray, L: float | None = None, mu: float | None = None) -> Smoothness:
+    def bounds(cls, L_i: ArrayLike, L: float | None = None, mu: float | None = None) -> Smoothness:
         """What follows from the L_i alone: L ≤ L_AM, L± ≤ L₊ ≤ L_QM, L_A ≤ L_QM, L_B = 0 (Jensen, Cauchy–Schwarz)."""
-        L_i = np.asarray(L_i, dtype=np.float64)
-        quadratic_mean = float(np.sqrt(np.mean(L_i**2)))
+        each = np.asarray(L_i, dtype=np.float64)
+        quadratic_mean = float(np.sqrt(np.mean(each**2)))
         return cls(
-            float(np.mean(L_i)) if L is None else float(L), L_i, quadratic_mean, quadratic_mean, quadratic_mean, 0.0, mu
+            float(np.mean(each)) if L is None else float(L),
+            each,
+            quadratic_mean,
+            quadratic_mean,
+            quadratic_mean,
+            0.0,
+            mu,
         )
 
     @classmethod
@@ -133,28 +142,31 @@ class Problem:
     ----------
     n_clients, dim : n and d.
     measures : what `measure` tells beside f and ‖∇f‖² at each evaluation, for instance accuracy on test data.
+    copies_points : `loss`, `gradient` and `batch_gradient` get a copy of x, for libraries that take no read-only arrays. Otherwise x is
+        read-only, since all clients of a rank may share it: writing to it raises an error.
     """
 
     name: ClassVar[str] = "user"
     summary: ClassVar[str] = ""
     measures: ClassVar[tuple[str, ...]] = ()
+    copies_points: bool = False
     n_clients: int
     dim: int
 
     # ---- the simple contract ------------------------------------------------------------------------------------
     def loss(self, i: int, x: np.ndarray) -> float:
-        """f_i(x); x has shape (d,)."""
+        """f_i(x); x has shape (d,) and is read-only."""
         raise NotImplementedError(f"{type(self).__name__} must define loss(i, x)")
 
-    def gradient(self, i: int, x: np.ndarray, out: np.ndarray) -> Any:
-        """Write ∇f_i(x) into `out` (shape (d,))."""
+    def gradient(self, i: int, x: np.ndarray, out: np.ndarray) -> None:
+        """Write ∇f_i(x) into `out`, shape (d,); x has the same shape and is read-only."""
         raise NotImplementedError(f"{type(self).__name__} must define gradient(i, x, out)")
 
     def n_samples(self, i: int) -> int:
         """How many terms f_i = (1/N_i) Σ_j f_ij has; 0 where f_i is not a finite sum (no minibatch form)."""
         return 0
 
-    def batch_gradient(self, i: int, x: np.ndarray, samples: np.ndarray, out: np.ndarray) -> Any:
+    def batch_gradient(self, i: int, x: np.ndarray, samples: np.ndarray, out: np.ndarray) -> None:
         """Write the mean of ∇f_ij(x) over j in `samples` (int64, shape (b,)) into `out`."""
         raise ConfigError(f"problem {self.name!r} has no minibatch form; use the full gradient")
 
@@ -213,25 +225,32 @@ class Problem:
         return {"name": self.name, "dim": self.dim, "clients": self.n_clients}
 
     # ---- the block contract -------------------------------------------------------------------------------------
-    def block(self, clients: np.ndarray, dtype: Any) -> Block:
+    def block(self, clients: np.ndarray, dtype: DTypeLike) -> Block:
         """The part of the problem that one rank hosts: `clients` is an int64 array of client indices."""
         return Block(self, clients, np.dtype(dtype))
 
 
 class _client:
-    """Adds to an exception of the user's functions whose client it was; as a context it costs nothing for each client."""
+    """Adds to an exception of the user's functions whose client it was, and what to do where it wrote to x; as a context it costs nothing
+    for each client."""
 
     client = -1
 
     def __enter__(self) -> _client:
         return self
 
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if error is not None and self.client >= 0:
+            if isinstance(error, ValueError) and "read-only" in str(error):
+                error.add_note(
+                    "x is not yours to write to: work on a copy, x.copy(), or set copies_points on the problem"
+                )
             error.add_note(f"client {self.client}")
 
 
-def _nothing_else(returned: Any, out: np.ndarray) -> None:
+def _nothing_else(returned: object, out: np.ndarray) -> None:
     if returned is not None and returned is not out:
         raise ProblemError(
             f"a gradient is to be written into out, but {type(returned).__name__} was returned; "
@@ -239,7 +258,7 @@ def _nothing_else(returned: Any, out: np.ndarray) -> None:
         )
 
 
-def _checked(returned: Any, dim: int) -> np.ndarray:
+def _checked(returned: ArrayLike, dim: int) -> np.ndarray:
     """What a user's gradient function returned, if it is d real numbers."""
     array = np.asarray(returned)
     if array.shape != (dim,) or array.dtype.kind not in "fiu":
@@ -260,20 +279,32 @@ class Block:
         self.problem, self.clients, self.dtype = problem, np.asarray(clients, np.int64), dtype
         self._writes = False  # its gradients have been seen to fill `out`
 
+    def _points(self, W: np.ndarray) -> Callable[[int], np.ndarray]:
+        """j ↦ the point of client clients[j], as the problem's functions may have it."""
+        if self.problem.copies_points:
+            return lambda j: W[j if len(W) > 1 else 0].copy()
+        seen = read_only(W)
+        return lambda j: seen[j if len(seen) > 1 else 0]
+
     def losses(self, W: np.ndarray, out: np.ndarray) -> None:
         """out[j] = f_{clients[j]}(W[j]); out is float64, shape (m,)."""
+        point = self._points(W)
         with _client() as at:
             for j, at.client in enumerate(self.clients):
-                out[j] = self.problem.loss(int(at.client), W[j if len(W) > 1 else 0])
+                out[j] = self.problem.loss(int(at.client), point(j))
 
     def gradients(self, W: np.ndarray, out: np.ndarray) -> None:
         """out[j] = ∇f_{clients[j]}(W[j]); out has the block's dtype, shape (m, d)."""
+        gradient: Callable[[int, np.ndarray, np.ndarray], object] = (
+            self.problem.gradient
+        )  # a user's may return something
+        point = self._points(W)
         if not self._writes:
             out[:] = UNWRITTEN
         with _client() as at:
             for j, at.client in enumerate(self.clients):
                 row = out[j]
-                _nothing_else(self.problem.gradient(int(at.client), W[j if len(W) > 1 else 0], row), row)
+                _nothing_else(gradient(int(at.client), point(j), row), row)
                 if not self._writes and np.any(row == np.asarray(UNWRITTEN, row.dtype)):
                     raise ProblemError(
                         "gradient(i, x, out) left entries of out as they were; write all of them, as in out[:] = ..."
@@ -282,18 +313,41 @@ class Block:
 
     def batch_gradients(self, W: np.ndarray, samples: np.ndarray, out: np.ndarray) -> None:
         """out[j] = mean of ∇f_{i,s}(W[j]) over s in samples[j], i = clients[j]; samples is int64, shape (m, b)."""
+        batch_gradient: Callable[[int, np.ndarray, np.ndarray, np.ndarray], object] = self.problem.batch_gradient
+        point = self._points(W)
         with _client() as at:
             for j, at.client in enumerate(self.clients):
                 row = out[j]
-                _nothing_else(
-                    self.problem.batch_gradient(int(at.client), W[j if len(W) > 1 else 0], samples[j], row), row
-                )
+                _nothing_else(batch_gradient(int(at.client), point(j), samples[j], row), row)
+
+
+class ReadOnlyBlock(Block):
+    """Somebody's block, whose methods get read-only points."""
+
+    def __init__(self, block: Block):
+        super().__init__(block.problem, block.clients, block.dtype)
+        self._block = block
+
+    def losses(self, W: np.ndarray, out: np.ndarray) -> None:
+        self._block.losses(read_only(W), out)
+
+    def gradients(self, W: np.ndarray, out: np.ndarray) -> None:
+        self._block.gradients(read_only(W), out)
+
+    def batch_gradients(self, W: np.ndarray, samples: np.ndarray, out: np.ndarray) -> None:
+        self._block.batch_gradients(read_only(W), samples, out)
+
+
+def hosted_block(problem: Problem, clients: np.ndarray, dtype: Any) -> Block:
+    """The problem's block of these clients; one that is not mpicomp's own is shown points that it cannot write to."""
+    block = problem.block(clients, dtype)
+    return block if ours(block) or type(block) is Block else ReadOnlyBlock(block)
 
 
 class BlockProblem(Problem):
     """A problem that is written as a block; its simple contract asks a block of one client."""
 
-    def _alone(self, i: int, dtype: Any) -> Block:
+    def _alone(self, i: int, dtype: DTypeLike) -> Block:
         return self.block(np.array([i]), dtype)
 
     def loss(self, i: int, x: np.ndarray) -> float:
@@ -319,6 +373,7 @@ class FunctionProblem(Problem):
     loss_function : (i, x) -> float. gradient_function : (i, x) -> array of shape (d,).
     dim, n_clients : d and n.
     constants : smoothness constants, where known (needed for `step="theory"`).
+    copies_points : the functions get a copy of x, in place of a read-only view.
 
     >>> import numpy as np, mpicomp as mc
     >>> p = mc.FunctionProblem(lambda i, x: 0.5 * x @ x, lambda i, x: x, dim=3, n_clients=2)
@@ -331,6 +386,7 @@ class FunctionProblem(Problem):
     dim: int
     n_clients: int
     constants: Smoothness | None = field(default=None)
+    copies_points: bool = False
 
     def loss(self, i: int, x: np.ndarray) -> float:
         return float(self.loss_function(i, x))

@@ -6,6 +6,7 @@ from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from ..data import load
 from ..errors import ConfigError, unknown
@@ -76,7 +77,7 @@ class LinearModel(BlockProblem):
     def n_samples(self, i: int) -> int:
         return int(self.rows.offsets[i + 1] - self.rows.offsets[i])
 
-    def block(self, clients: np.ndarray, dtype: Any) -> LinearBlock:
+    def block(self, clients: np.ndarray, dtype: DTypeLike) -> LinearBlock:
         return LinearBlock(self, clients, np.dtype(dtype))
 
     def lower_bound(self) -> float | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from ..errors import ConfigError, unknown
 from .base import Block, BlockProblem, Smoothness, problems
@@ -63,7 +64,7 @@ class Mean(BlockProblem):
     def describe(self) -> dict[str, Any]:
         return {**super().describe(), "sigma": self.sigma, "means": self.means, "sigma_md": self.deviation}
 
-    def block(self, clients: np.ndarray, dtype: Any) -> MeanBlock:
+    def block(self, clients: np.ndarray, dtype: DTypeLike) -> MeanBlock:
         return MeanBlock(self, clients, np.dtype(dtype))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from ..data import DATA_SETS, SparseRows, load
 from ..errors import ConfigError, DataError, unknown
@@ -80,7 +81,7 @@ class MLP(BlockProblem):
         """0: neither the cross-entropy nor the regulariser is ever negative."""
         return 0.0
 
-    def block(self, clients: np.ndarray, dtype: Any) -> MLPBlock:
+    def block(self, clients: np.ndarray, dtype: DTypeLike) -> MLPBlock:
         return MLPBlock(self, clients, np.dtype(dtype))
 
     def measure(self, x: np.ndarray) -> tuple[float, ...]:

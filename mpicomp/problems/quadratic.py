@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from ..errors import ConfigError
 from ..kernels import tridiagonal
@@ -85,7 +86,7 @@ class Quadratic(BlockProblem):
     def describe(self) -> dict[str, Any]:
         return {**super().describe(), "noise": self.noise, "reg": self.reg, **self.smoothness().heterogeneity()}
 
-    def block(self, clients: np.ndarray, dtype: Any) -> QuadraticBlock:
+    def block(self, clients: np.ndarray, dtype: DTypeLike) -> QuadraticBlock:
         return QuadraticBlock(self, clients, np.dtype(dtype))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from .base import Block, Problem, Smoothness
 
@@ -25,14 +26,14 @@ class SubsetProblem(Problem):
     def loss(self, i: int, x: np.ndarray) -> float:
         return self.whole.loss(int(self.left[i]), x)
 
-    def gradient(self, i: int, x: np.ndarray, out: np.ndarray) -> Any:
-        return self.whole.gradient(int(self.left[i]), x, out)
+    def gradient(self, i: int, x: np.ndarray, out: np.ndarray) -> None:
+        self.whole.gradient(int(self.left[i]), x, out)
 
     def n_samples(self, i: int) -> int:
         return self.whole.n_samples(int(self.left[i]))
 
-    def batch_gradient(self, i: int, x: np.ndarray, samples: np.ndarray, out: np.ndarray) -> Any:
-        return self.whole.batch_gradient(int(self.left[i]), x, samples, out)
+    def batch_gradient(self, i: int, x: np.ndarray, samples: np.ndarray, out: np.ndarray) -> None:
+        self.whole.batch_gradient(int(self.left[i]), x, samples, out)
 
     def smoothness(self) -> Smoothness:
         """Bounds: sums of squares over S are at most those over all clients, and a variance is smallest around its own mean."""
@@ -51,5 +52,5 @@ class SubsetProblem(Problem):
     def describe(self) -> dict[str, Any]:
         return {**self.whole.describe(), "clients": self.n_clients, "of_clients": self.whole.n_clients}
 
-    def block(self, clients: np.ndarray, dtype: Any) -> Block:
+    def block(self, clients: np.ndarray, dtype: DTypeLike) -> Block:
         return self.whole.block(self.left[clients], dtype)

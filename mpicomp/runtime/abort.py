@@ -9,10 +9,13 @@ import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from ..cluster.process import is_owned
 from ..errors import RankFailure, UserError, full_text
+
+if TYPE_CHECKING:
+    from mpi4py.MPI import Comm as MPIComm
 
 EXIT_USER_ERROR = 2
 AGREE_SECONDS = 4.0
@@ -26,12 +29,12 @@ class Guarded:
     comm : mpi4py communicator; None for one process.
     """
 
-    def __init__(self, comm: Any):
+    def __init__(self, comm: MPIComm | None):
         self.comm = comm if comm is not None and comm.Get_size() > 1 else None
-        self.errors: Any = None
+        self.errors: MPIComm | None = None
         self.renew()
 
-    def move(self, comm: Any) -> None:
+    def move(self, comm: MPIComm) -> None:
         """From now on the job is the ranks of `comm`: the others have died. All ranks that are left call this, and then `renew`, whether
         or not they had come to `release` before."""
         self.comm, self.errors = comm, None
@@ -49,7 +52,7 @@ class Guarded:
 
 
 @contextmanager
-def guard(comm: Any) -> Iterator[Guarded]:
+def guard(comm: MPIComm | None) -> Iterator[Guarded]:
     """Abort the job of `comm` (mpi4py) on any exception but a UserError that all ranks raise alike.
 
     In the command line's own process `os._exit(0)` counts as one. In a program that calls the library `os._exit` is left alone: no code
@@ -90,7 +93,7 @@ def _no_silent_exit(held: Guarded) -> Iterator[None]:
     leave, process = os._exit, os.getpid()
 
     def failing_exit(status: int) -> NoReturn:
-        if status == 0 and os.getpid() == process:  # not in a process that was forked
+        if status == 0 and os.getpid() == process and held.comm is not None:  # not in a process that was forked
             stack = "".join(traceback.format_stack(sys._getframe(1)))
             _end(held.comm, f"it called os._exit(0) in the middle of a run\n{stack}", 1)
         leave(status)
@@ -102,7 +105,7 @@ def _no_silent_exit(held: Guarded) -> Iterator[None]:
         os._exit = leave
 
 
-def _all_arrive(comm: Any) -> bool:
+def _all_arrive(comm: MPIComm) -> bool:
     """Every rank comes here within AGREE_SECONDS."""
     request, deadline = comm.Ibarrier(), time.monotonic() + AGREE_SECONDS
     while not request.Test():
@@ -112,7 +115,7 @@ def _all_arrive(comm: Any) -> bool:
     return True
 
 
-def _end(comm: Any, message: str, code: int) -> None:
+def _end(comm: MPIComm, message: str, code: int) -> None:
     """Print the message and abort. Higher ranks wait a moment, so that of several failing ranks the first one speaks."""
     rank = comm.Get_rank()
     time.sleep(min(0.1 * rank, 1.0))

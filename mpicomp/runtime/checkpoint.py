@@ -17,10 +17,10 @@ import json
 import os
 import shutil
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, Protocol
 
 import numpy as np
 
@@ -151,7 +151,7 @@ def _finish(
     return ""
 
 
-def _write(path: Path, write: Any) -> None:
+def _write(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     """Under another name first, flushed to the disk, then renamed: the file is either whole or not there."""
     part = path.with_suffix(".part")
     try:
@@ -289,7 +289,13 @@ def _assign(session: Session, name: str, saved: np.ndarray) -> None:
     setattr((owners | dict(oracles(session)))[label], attribute, saved.copy())
 
 
-def resume(config: Config, session: Session, record: Any, comm: Comm | None) -> None:
+class Resumable(Protocol):
+    """A record that goes on where a checkpoint's ends."""
+
+    def resume(self, t: int, saved: dict[str, Any], /) -> None: ...
+
+
+def resume(config: Config, session: Session, record: Resumable, comm: Comm | None) -> None:
     """Go on from `--resume DIR|auto`; `auto` starts afresh where there is no checkpoint yet.
 
     Raises

@@ -6,7 +6,7 @@ import copy
 import hashlib
 import time
 from dataclasses import dataclass, fields
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
@@ -34,6 +34,9 @@ from .stall import CHECKPOINT, END, EVALUATION, ROUND, StallWatch
 from .survival import Snapshot, Stage, run_with_survivors
 from .warmup import warm_up
 
+if TYPE_CHECKING:
+    from mpi4py.MPI import Comm as MPIComm
+
 
 @dataclass(frozen=True)
 class OwnParts:
@@ -49,7 +52,7 @@ class OwnParts:
 def run(
     config: Config | None = None,
     *,
-    comm: Any = None,
+    comm: MPIComm | None = None,
     problem: Problem | str | None = None,
     method: Method | str | None = None,
     compressor: Compressor | str | None = None,
@@ -102,7 +105,7 @@ def run(
         return result
 
 
-def _counted(comm: Any, config: Config, own: OwnParts) -> Comm | None:
+def _counted(comm: MPIComm | None, config: Config, own: OwnParts) -> Comm | None:
     if comm is not None and comm.Get_size() > 1:
         by_node = exchange_kind(config.exchange, comm.Get_size(), own.exchange).by_node
         return verified_comm(comm, by_node) if config.verify_bytes else Comm(comm, by_node=by_node)

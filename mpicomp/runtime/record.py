@@ -188,7 +188,7 @@ def conclude(
 ) -> Result:
     """Put the result together on rank 0, and write it where `out` says."""
     exchange = session.exchange
-    x = exchange.assemble(session.x)
+    x = session.assembled()
     fact = {**rank_facts(comm), "clients": len(exchange.clients), "mpi_calls": _calls(exchange.ledger)}
     facts = [fact] if comm is None else comm.gather_json(fact)
     measured = record.measure()

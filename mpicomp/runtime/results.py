@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from ..cluster.clock import PHASES
+from ..cluster.comm import Comm
 from ..errors import ConfigError
 from ..version import __version__
 from .config import Config
@@ -110,7 +111,7 @@ def manifest(config: Config, ranks: list[dict[str, Any]], problem: dict[str, Any
     }
 
 
-def rank_facts(comm: Any) -> dict[str, Any]:
+def rank_facts(comm: Comm | None) -> dict[str, Any]:
     """What the manifest says of this rank: host, binding, MPI library."""
     facts: dict[str, Any] = {"host": platform.node(), "pid": os.getpid()}
     if hasattr(os, "sched_getaffinity"):

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ..arrays import ours, read_only
 from ..cluster.clock import COMPUTE, STEP, Clock
 from ..compressors import Compressor, compressors
 from ..errors import ConfigError
@@ -19,6 +20,7 @@ from ..methods import Method, Parts, Setting, methods
 from ..optimizers import Optimizer, optimizers
 from ..oracles import Full, Minibatch, NoClients, Oracle, StandIn, Weighted
 from ..problems import Problem, problems
+from ..problems.base import hosted_block
 from ..registry import default_options, option_names
 from ..wire import FLAG_DIVERGED, FLAG_STOP, framed_zeros
 from .config import Config, initial_point, parse_step
@@ -114,31 +116,35 @@ def total_samples(config: Config, problem: Problem, clients: Iterable[int]) -> f
 
 
 class Timed(Oracle):
-    """An oracle whose evaluations are charged to the phase `compute`."""
+    """An oracle whose evaluations are charged to the phase `compute`.
+
+    Parameters
+    ----------
+    copies : what it gives is the caller's to write to: for an uplink that is not mpicomp's own.
+    """
 
     oracle: Oracle
 
-    def __init__(self, oracle: Oracle, clock: Clock):
-        self.oracle, self._clock = oracle, clock
-        self.latest: Any = None  # what the last evaluation returned
+    def __init__(self, oracle: Oracle, clock: Clock, copies: bool = False):
+        self.oracle, self._clock, self._copies = oracle, clock, copies
+        self.latest: np.ndarray | None = None  # what the last evaluation returned
 
     def move(self, points: np.ndarray, round: int) -> None:
         self.oracle.move(points, round)
 
     def value(self) -> np.ndarray:
-        self.latest = result = self.oracle.value()
-        self._clock.lap(COMPUTE)
-        return result
+        return self._given(self.oracle.value())
 
     def full(self) -> np.ndarray:
-        self.latest = result = self.oracle.full()
-        self._clock.lap(COMPUTE)
-        return result
+        return self._given(self.oracle.full())
 
     def difference(self) -> np.ndarray:
-        self.latest = result = self.oracle.difference()
+        return self._given(self.oracle.difference())
+
+    def _given(self, result: np.ndarray) -> np.ndarray:
+        self.latest = result
         self._clock.lap(COMPUTE)
-        return result
+        return result.copy() if self._copies else result
 
 
 class Session:
@@ -191,7 +197,7 @@ class Session:
         if stand_in:
             oracle = StandIn(len(exchange.clients), problem.dim, dtype)
         elif exchange.is_worker:
-            self.block = problem.block(exchange.clients, dtype)
+            self.block = hosted_block(problem, exchange.clients, dtype)
             oracle = Full(self.block, problem.dim)
             if config.batch:
                 oracle = Minibatch(self.block, problem.dim, config.batch, config.seed)
@@ -199,9 +205,9 @@ class Session:
                 oracle = Weighted(oracle, 1.0 / (problem.n_clients * parts.weights[exchange.clients]))
             if parts.oracle is not None:
                 oracle = parts.oracle(oracle)
-        self.oracle = Timed(oracle, self.clock)
+        self.oracle = Timed(oracle, self.clock, copies=not ours(self.uplink))
         tracked = np.zeros_like(whole) if self.replicated else whole
-        self.points: Any = self.downlink.begin(tracked)
+        self.points: np.ndarray = self.downlink.begin(tracked)
         if self.replicated:
             self.points = self.x
 
@@ -225,15 +231,17 @@ class Session:
             if self.exchange.is_server and not finite(g, self.x):
                 self.order_stop()
             g = self.downlink.transmit(g, t)
-            self.optimizer.step(self.x, g)
+            self.optimizer.step(self.x, g if ours(self.optimizer) else read_only(g))
             self.clock.lap(STEP)
             return
         if self.exchange.is_server:
-            sound = self.optimizer.step(self.x, g)
+            sound = self.optimizer.step(self.x, g if ours(self.optimizer) else read_only(g))
             if not (finite(g, self.x) if sound is None else sound):
                 self.order_stop()
             self.clock.lap(STEP)
-        x: Any = self.x if self.exchange.is_server else None
+        x: Any = None
+        if self.exchange.is_server:
+            x = self.x if ours(self.downlink) else self.x.copy()
         self.points = self.downlink.transmit(x, t)
 
     def order_stop(self) -> None:
@@ -248,9 +256,13 @@ class Session:
         return int(self.exchange.clients[rows[0]]) if len(rows) else -1
 
     # ---- evaluation, off the clock ------------------------------------------------------------------------------
+    def assembled(self) -> np.ndarray:
+        """The model, shape (1, d), on the rank that leads."""
+        return self.exchange.assemble(self.x[:, self.exchange.served] if self.replicated else self.x)
+
     def evaluate(self) -> tuple[float, float]:
         """f(x) and ‖∇f(x)‖² at the server's model, the same bits for any placement; meaningful on the rank that leads."""
-        x = np.array(self.exchange.assemble(self.x))
+        x = np.array(self.assembled())
         self.exchange.broadcast_model(x)
         self.evaluated = x
         vector = np.zeros(1 + x.shape[1])
@@ -263,7 +275,8 @@ class Session:
         """What the problem has to tell of the model just evaluated beside these two, by name; empty on ranks that do not lead."""
         if not self.exchange.is_root:
             return {}
-        return dict(zip(self.problem.measures, map(float, self.problem.measure(self.evaluated[0])), strict=True))
+        x = self.evaluated[0] if ours(self.problem) else read_only(self.evaluated[0])
+        return dict(zip(self.problem.measures, map(float, self.problem.measure(x)), strict=True))
 
     def _add_evaluation(self, x: np.ndarray, vector: np.ndarray) -> None:
         m = len(self.exchange.clients)
@@ -280,7 +293,7 @@ def _checked_weights(weights: np.ndarray, n: int) -> np.ndarray:
 
 
 @njit
-def finite(g, x):
+def finite(g: np.ndarray, x: np.ndarray) -> bool:
     """No entry of g or x, both of shape (1, d), is NaN or Inf."""
     bad = 0
     for array in (g, x):
@@ -291,7 +304,7 @@ def finite(g, x):
 
 
 @njit
-def add_rows(losses, gradients, vector):
+def add_rows(losses: np.ndarray, gradients: np.ndarray, vector: np.ndarray) -> None:
     """vector[0] += Σ losses, vector[1:] += Σ gradients, one client after the other."""
     for j in range(losses.shape[0]):
         vector[0] += losses[j]

@@ -85,6 +85,7 @@ def run_with_survivors(attempt: Attempt, config: Config, held: Guarded) -> Resul
     EnvironmentMismatch : MPI cannot go on without a dead rank.
     RankFailure : the server has died.
     """
+    assert held.comm is not None
     survivors, stage = Survivors(held.comm), Stage(config.resume)
     while True:
         seen = Snapshot()

@@ -6,10 +6,12 @@ Doctests get a section of their own.
 
 `mpicomp.run` and the other names of `mpicomp.__all__` are loaded when first used, which a reader of the source cannot follow:
 they become aliases of what they name.
+A public name that is a method of some object, such as `mpicomp.register_problem`, becomes a function.
 """
 
 from __future__ import annotations
 
+import copy
 import importlib
 import inspect
 import re
@@ -17,6 +19,7 @@ from typing import Any
 
 import griffe
 
+PUBLIC = ("extend", "testing")  # modules of the package with public names, beside itself
 SECTIONS = ("Parameters", "Attributes", "Class attributes", "Returns", "Raises", "Yields")
 NAMES = r"[A-Za-z_][\w.]*(?:, [A-Za-z_][\w.]*)*"
 ITEM = re.compile(rf"^({NAMES}) : (.*)$")
@@ -71,11 +74,18 @@ class ProjectDocstrings(griffe.Extension):
     """Rewrites every docstring before it is parsed, and adds the public names to a package."""
 
     def on_package(self, *, pkg: griffe.Module, **_: Any) -> None:
-        public = importlib.import_module(pkg.path)
-        for name in public.__all__:
-            value = getattr(public, name)
-            if inspect.ismethod(value) or (name not in pkg.members and hasattr(value, "__qualname__")):
-                pkg.set_member(name, griffe.Alias(name, f"{value.__module__}.{value.__qualname__}", parent=pkg))
+        for module in (pkg, *(pkg[name] for name in PUBLIC if name in pkg.members)):
+            public = importlib.import_module(module.path)
+            for name in public.__all__:
+                value = getattr(public, name)
+                if inspect.ismethod(value):
+                    where = f"{value.__module__}.{value.__qualname__}".removeprefix(f"{pkg.path}.")
+                    function = copy.copy(pkg[where])
+                    function.name, function.parameters = name, griffe.Parameters(*list(function.parameters)[1:])
+                    module.set_member(name, function)
+                elif name not in module.members and hasattr(value, "__qualname__"):
+                    target = f"{value.__module__}.{value.__qualname__}"
+                    module.set_member(name, griffe.Alias(name, target, parent=module))
 
     def on_instance(self, *, obj: griffe.Object, **_: Any) -> None:
         if obj.docstring is not None:

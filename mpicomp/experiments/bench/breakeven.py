@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from ..runtime import (
     HEADER_NBYTES,
@@ -199,7 +200,7 @@ class Slopes(Problem):
     def __init__(self, dim: int, n_clients: int):
         self.dim, self.n_clients = dim, n_clients
 
-    def block(self, clients: np.ndarray, dtype: Any) -> Block:
+    def block(self, clients: np.ndarray, dtype: DTypeLike) -> Block:
         return _SlopesBlock(self, clients, np.dtype(dtype))
 
     def smoothness(self) -> Smoothness:
@@ -207,14 +208,14 @@ class Slopes(Problem):
 
 
 class _SlopesBlock(Block):
-    def __init__(self, problem, clients, dtype):
+    def __init__(self, problem: Problem, clients: np.ndarray, dtype: np.dtype) -> None:
         super().__init__(problem, clients, dtype)
         self.slopes = np.array([np.random.default_rng(int(i)).standard_normal(problem.dim) for i in clients], dtype)
 
-    def losses(self, W, out):
+    def losses(self, W: np.ndarray, out: np.ndarray) -> None:
         out[:] = (self.slopes * W).sum(axis=1)
 
-    def gradients(self, W, out):
+    def gradients(self, W: np.ndarray, out: np.ndarray) -> None:
         out[:] = self.slopes
 
 

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from ..runtime import compressors, median_interval, uplink_keys
 from .operations import bench_operations
@@ -31,7 +32,7 @@ CLIENTS = 100
 def bench_compressors(
     dims: Sequence[int] = DIMS,
     specs: Sequence[str] = SPECS,
-    dtype: Any = "float32",
+    dtype: DTypeLike = "float32",
     repeats: int = 30,
     threads: int = 1,
 ) -> list[dict[str, Any]]:

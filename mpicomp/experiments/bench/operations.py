@@ -166,7 +166,7 @@ def _slices(spec: str, codec: Codec, x: np.ndarray, dtype: np.dtype) -> Iterator
 
 
 @lean
-def scatter(acc, indices, values):
+def scatter(acc: np.ndarray, indices: np.ndarray, values: np.ndarray) -> None:
     for i in range(indices.shape[0]):
         acc[np.uint64(indices[i])] += values[i]  # unsigned: no check for a negative index
 

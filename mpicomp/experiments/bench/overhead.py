@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from ..runtime import Block, Config, Problem, Smoothness, median_interval, run
 
@@ -19,7 +20,7 @@ class Flat(Problem):
     def __init__(self, dim: int, n_clients: int):
         self.dim, self.n_clients = dim, n_clients
 
-    def block(self, clients: np.ndarray, dtype: Any) -> Block:
+    def block(self, clients: np.ndarray, dtype: DTypeLike) -> Block:
         return _FlatBlock(self, clients, np.dtype(dtype))
 
     def smoothness(self) -> Smoothness:
@@ -27,10 +28,10 @@ class Flat(Problem):
 
 
 class _FlatBlock(Block):
-    def losses(self, W, out):
+    def losses(self, W: np.ndarray, out: np.ndarray) -> None:
         out[:] = W[0].sum()
 
-    def gradients(self, W, out):
+    def gradients(self, W: np.ndarray, out: np.ndarray) -> None:
         out[:] = 1.0
 
 

@@ -81,17 +81,17 @@ def _loops(x: np.ndarray) -> dict[str, list[Loop]]:
 
 
 @lean
-def _powers(x, key, buf):
+def _powers(x: np.ndarray, key: np.uint64, buf: np.ndarray) -> None:
     powers_of_blocks(x, 0, x.shape[0] // PAIR, key, buf, 0, x.shape[0])
 
 
 @lean
-def _levels(x, key, codes):
+def _levels(x: np.ndarray, key: np.uint64, codes: np.ndarray) -> None:
     round_to_grid(x, 0, x.shape[0], np.float32(1.0), 7, key, codes, 0, False)
 
 
 @lean
-def _ends(x, key, buf, codes):
+def _ends(x: np.ndarray, key: np.uint64, buf: np.ndarray, codes: np.ndarray) -> None:
     half, margin = np.float32(50.0), np.float32(2.0**-14)
     ends_of_blocks(
         x, 0, x.shape[0] // PAIR, np.uint32(100), np.uint32(1), np.float32(10.0), half, margin, key, key, buf, 0, codes
@@ -137,7 +137,7 @@ def _innermost_loops(text: str, mnemonic: str, itemsize: int) -> Iterator[tuple[
 
 
 @njit
-def _follow(following, at, steps):
+def _follow(following: np.ndarray, at: int, steps: int) -> int:
     for _ in range(steps):
         at = following[at]
     return at
@@ -157,7 +157,7 @@ def _memory(repeats: int) -> dict[str, float]:
 
 
 @njit
-def _chain(x, odd, steps):
+def _chain(x: np.uint64, odd: np.uint64, steps: int) -> np.uint64:
     """Three instructions a step, each of which needs the result of the one before and takes one cycle."""
     for _ in range(steps):
         x = (x ^ (x >> np.uint64(7))) + odd

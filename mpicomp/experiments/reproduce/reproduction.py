@@ -15,7 +15,7 @@ from ..runtime import Registry
 from .evidence import Evidence
 from .runner import ExperimentRunner
 
-papers: Registry[type[Reproduction]] = Registry("paper", "mpicomp.experiments.reproduce.papers")
+papers: Registry[Reproduction] = Registry("paper", "mpicomp.experiments.reproduce.papers")
 
 SCALES = ("small", "paper")
 HOLDS, IN_PART, FAILS = "holds", "in part", "does not hold"

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
+from numpy.typing import DTypeLike
 
 from ..runtime import Compressor, Link, LocalExchange
 
 
 def mean_errors(
-    compressor: Compressor, vectors: np.ndarray, draws: int, seed: int = 0, wire_dtype: Any = None
+    compressor: Compressor, vectors: np.ndarray, draws: int, seed: int = 0, wire_dtype: DTypeLike | None = None
 ) -> np.ndarray:
     """‖mean C_i(a_i) − mean a_i‖² for each of many rounds.
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..runtime import seconds
 from .calibrate import Miss
-from .cells import ENOUGH, Group, Results
+from .cells import ENOUGH, Group, Measured, Results
 
 HOLDS, NOT_MET, NOT_APPLICABLE = "holds", "not met", "not applicable"
 
@@ -70,7 +70,7 @@ def _subset(e: Observations) -> tuple[str, str]:
     return HOLDS, facts
 
 
-def _ranks_on_machine(run) -> int:
+def _ranks_on_machine(run: Measured) -> int:
     hosts = [rank["host"] for rank in run.ranks]
     return len(hosts) if run.record["runner"]["shared"] else max(hosts.count(host) for host in hosts)
 

@@ -13,6 +13,7 @@ from ..drawing import Line, convergence, shared_legend
 from ..evidence import Evidence, Row
 from ..networks import accuracy, final, finite, inaccuracy
 from ..reproduction import FAILS, HOLDS, IN_PART, Claim, Figure, Reproduction, Verdict, papers
+from ..runner import ExperimentRunner
 from ..seconds import draw_honest, measure_seconds, same_bits_claim, seconds_claim
 
 METHODS = {
@@ -63,7 +64,7 @@ def label(method: str, where: str, compressor: str) -> str:
     return f"{method} {where}" if method == "AMSGrad" else f"{method} {where} {compressor}"
 
 
-def compressed(method: str, compressor: str) -> dict[str, str]:
+def compressed(method: str, compressor: str) -> dict[str, Any]:
     """The options that say what a method sends. The scale of 1-bit Adam's signs is its own."""
     if method == "AMSGrad":
         return {}
@@ -217,7 +218,7 @@ class CDAdamReproduction(Reproduction):
         Figure("honest", draw_honest(both_ways, "bits for each worker"), (11.0, 3.4)),
     )
 
-    def measure(self, runner, size):
+    def measure(self, runner: ExperimentRunner, size: Size) -> None:
         rows = [row for data in size.sets for row in self.measure_logistic(runner, size, data)]
         runner.table("logistic", rows)
         runner.table("network", [self.measure_network(runner, size, method) for method in METHODS])
@@ -228,16 +229,16 @@ class CDAdamReproduction(Reproduction):
         measure_seconds(runner, {m: f"{name} mpi" for m, name in labels.items()}, both_ways, target)
 
     @staticmethod
-    def measure_logistic(runner, size: Size, data: str) -> list[Row]:
+    def measure_logistic(runner: ExperimentRunner, size: Size, data: str) -> list[Row]:
         """All methods with all compressors on one data set."""
-        options = {
+        options: dict[str, Any] = {
             "problem": {"name": "logistic", "reg": 0.1}, "data": runner.data(data), "clients": 20, "rounds": size.rounds,
             "init": "normal:1", "wire_dtype": "float32", "eval_every": max(1, size.rounds // 300), "allow_unsafe": True,
         }  # fmt: skip
         rows = []
         for compressor in COMPRESSORS:
             for method, name in METHODS.items():
-                more = {"method": name, **compressed(method, compressor), **options}
+                more: dict[str, Any] = {"method": name, **compressed(method, compressor), **options}
                 stored = runner.tune(label(method, data, compressor), size.steps, theory=False, cost=level, **more)
                 target = CLOSE * float(column(stored, "grad_norm_sq")[0])
                 rows.append(
@@ -255,7 +256,7 @@ class CDAdamReproduction(Reproduction):
         return rows
 
     @staticmethod
-    def measure_network(runner, size: Size, method: str) -> Row:
+    def measure_network(runner: ExperimentRunner, size: Size, method: str) -> Row:
         """One method on the network, with signs; the step falls at T/2 and at 3T/4."""
         stored = runner.tune(
             f"{method} network", size.network_steps, theory=False, cost=inaccuracy,

@@ -15,6 +15,7 @@ from ..drawing import panels_by_clients, plain_ticks, series
 from ..evidence import Evidence, Row
 from ..quantizers import WIRE_BITS, estimation_table, expected_bits, limits, variance_table, variances
 from ..reproduction import FAILS, HOLDS, IN_PART, Claim, Figure, Reproduction, Verdict, papers
+from ..runner import ExperimentRunner
 from ..seconds import draw_honest, measure_seconds, same_bits_claim, seconds_claim
 
 METHODS = {
@@ -360,7 +361,7 @@ class CorrelatedQuantization(Reproduction):
         Figure("honest", draw_honest(up_bits, "uplink bits / n"), (12.0, 3.4)),
     )
 
-    def measure(self, runner, size):
+    def measure(self, runner: ExperimentRunner, size: Size) -> None:
         runner.measured("variance", variance_table, dim=size.dim, clients=[2, 3, 7, 20, 100], draws=10 * size.draws)
         runner.measured(
             "estimation", estimation_table, dim=size.estimation[0], clients=size.estimation[1], draws=size.draws
@@ -375,12 +376,12 @@ class CorrelatedQuantization(Reproduction):
         measure_seconds(runner, runs, up_bits, size.target)
 
 
-def with_equal_clients(runner, size: Size, n: int) -> list[Row]:
+def with_equal_clients(runner: ExperimentRunner, size: Size, n: int) -> list[Row]:
     """Each method with its theory's step, and those of TUNED with the best one as well."""
-    options = {**quadratic(size.dim, n, 0.0, size.rounds), "tol": size.target}
+    options: dict[str, Any] = {**quadratic(size.dim, n, 0.0, size.rounds), "tol": size.target}
     rows = []
     for name, (method, spec) in METHODS.items():
-        more = {**options, "method": method, "compressor": spec.format(k=max(1, size.dim // n))}
+        more: dict[str, Any] = {**options, "method": method, "compressor": spec.format(k=max(1, size.dim // n))}
         runs = {name: runner.run(f"{name} n={n}", **more)}
         if name in TUNED:
             runs[f"{name} tuned"] = runner.tune(f"{name} tuned n={n}", FACTORS, size.target, **more)
@@ -388,7 +389,7 @@ def with_equal_clients(runner, size: Size, n: int) -> list[Row]:
     return rows
 
 
-def gain(runner, size: Size, n: int) -> list[Row]:
+def gain(runner: ExperimentRunner, size: Size, n: int) -> list[Row]:
     """IQ's bits over CQ's at d = n with equal clients, p and γ from each set of constants."""
     options = quadratic(n, n, 0.0, 4 * size.rounds)
     L = Quadratic(dim=n, clients=n, noise=0.0, reg=1e-2).smoothness().L
@@ -399,7 +400,12 @@ def gain(runner, size: Size, n: int) -> list[Row]:
         for name, a in of.items():
             p, promised[name] = expected_bits(a, c)
             step = marina_step(L, a * L**2, p)
-            more = {"method": f"marina:p={p:.6g}", "compressor": name.lower(), "step": repr(step), "tol": size.target}
+            more: dict[str, Any] = {
+                "method": f"marina:p={p:.6g}",
+                "compressor": name.lower(),
+                "step": repr(step),
+                "tol": size.target,
+            }
             stored = runner.run(f"{name} {constants} constants d=n={n}", **more, **options)
             bits[name] = costs(stored, size.target)["up_bits"]
         rows.append(
@@ -413,7 +419,7 @@ def gain(runner, size: Size, n: int) -> list[Row]:
     return rows
 
 
-def mixed(runner, size: Size, s: float) -> list[Row]:
+def mixed(runner: ExperimentRunner, size: Size, s: float) -> list[Row]:
     """Clients that differ: CQ and IQ with a common radius, whose theory sees L±, PermK, and both together."""
     options = quadratic(4 * size.dim, size.mixed, s, size.mixed_rounds)
     specs = {
@@ -429,10 +435,10 @@ def mixed(runner, size: Size, s: float) -> list[Row]:
     return [{"method": name, "s": s, **costs(stored, target)} for name, stored in runs.items()]
 
 
-def real(runner, size: Size) -> list[Row]:
+def real(runner: ExperimentRunner, size: Size) -> list[Row]:
     """Logistic regression with the nonconvex regulariser on phishing, or on mushrooms where that is not here; all steps tuned."""
     data = runner.data("phishing", "mushrooms")
-    options = {
+    options: dict[str, Any] = {
         "problem": {"name": "logistic", "reg": 0.01},
         "data": data,
         "clients": size.real_clients,
@@ -443,7 +449,7 @@ def real(runner, size: Size) -> list[Row]:
     }
     rows = []
     for name, (method, spec) in METHODS.items():
-        more = {"method": method, "compressor": spec.format(k=max(1, 68 // size.real_clients))}
+        more: dict[str, Any] = {"method": method, "compressor": spec.format(k=max(1, 68 // size.real_clients))}
         stored = runner.tune(f"{name} real", FACTORS, REAL_TARGET, **more, **options)
         rows.append({"method": name, "data": Path(data).stem, **costs(stored, REAL_TARGET)})
     return rows

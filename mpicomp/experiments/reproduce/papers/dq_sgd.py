@@ -14,6 +14,7 @@ from ..drawing import COLOURS, MARKERS, Line, series, shared_legend
 from ..evidence import Evidence, Row
 from ..networks import accuracy, at_accuracy, final, inaccuracy
 from ..reproduction import FAILS, HOLDS, IN_PART, Claim, Figure, Reproduction, Verdict, papers
+from ..runner import ExperimentRunner
 from ..seconds import SPEEDS, TABLE, draw_honest, same_bits_claim, seconds_claim
 
 SGD, SIGN, TERNARY, RULE, ADAPTIVE, EQUAL = "SGD", "signSGD", "TernGrad", "DQ-SGD", "AdaQS", "DQ-SGD, 4 bits"
@@ -48,7 +49,7 @@ class Task:
     step: float
     sign_steps: tuple[float, ...]
 
-    def options(self, runner, method: str, seed: int) -> dict[str, Any]:
+    def options(self, runner: ExperimentRunner, method: str, seed: int) -> dict[str, Any]:
         """Of a method's run; eight workers."""
         own = {"method": {"name": "dq-sgd", "budget": PAPER[self.kind]}} if method == RULE else OPTIONS[method]
         return {
@@ -361,7 +362,7 @@ class DQSGDReproduction(Reproduction):
         ),
     )
 
-    def measure(self, runner, size):
+    def measure(self, runner: ExperimentRunner, size: Size) -> None:
         runner.table("tasks", [{**asdict(task), "budget": PAPER[task.kind]} for task in size.tasks])
         seeds = [
             row for task in size.tasks for method in OPTIONS for row in self.train(runner, task, method, size.seeds)
@@ -377,7 +378,7 @@ class DQSGDReproduction(Reproduction):
         runner.table(TABLE, [seconds_row(runner.evidence.curves[name], m, name, goal) for m, name in runs.items()])
 
     @staticmethod
-    def train(runner, task: Task, method: str, seeds: int) -> list[Row]:
+    def train(runner: ExperimentRunner, task: Task, method: str, seeds: int) -> list[Row]:
         """One method with every seed; signSGD with the step that is best for the first."""
         steps: tuple[float, ...] = task.sign_steps if method == SIGN else (task.step,)
         rows: list[Row] = []

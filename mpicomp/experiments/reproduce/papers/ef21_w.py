@@ -15,6 +15,7 @@ from ..axes import at_target, column, message_bytes, rounds, up_bits
 from ..drawing import Line, convergence, series, shared_legend
 from ..evidence import Evidence, Row
 from ..reproduction import HOLDS, IN_PART, Claim, Figure, Reproduction, Verdict, papers
+from ..runner import ExperimentRunner
 from ..seconds import draw_honest, early_target, measure_seconds, same_bits_claim, seconds_claim
 
 PAIRS = {  # what is compared: the step of the quadratic mean, and that of the arithmetic one
@@ -53,7 +54,7 @@ class Size:
 
 
 # ---- the runs ---------------------------------------------------------------------------------------------------------
-def generated_options(runner, size: Size, sigma: float) -> dict[str, Any]:
+def generated_options(runner: ExperimentRunner, size: Size, sigma: float) -> dict[str, Any]:
     """Nonconvex linear regression: L = 50 without the regulariser, λ = 1."""
     clients = generated.uneven(size.clients, size.dim, size.rows, sigma, 50.0)
     path = generated.write(runner.out / "data" / f"uneven-{size.clients}-{size.rows}-{sigma:g}.svm", clients)
@@ -61,13 +62,13 @@ def generated_options(runner, size: Size, sigma: float) -> dict[str, Any]:
     return _options(problem, path, size.clients, size.rounds, init="ones")
 
 
-def real_options(runner, data: str, problem: str, n: int, length: int) -> dict[str, Any]:
+def real_options(runner: ExperimentRunner, data: str, problem: str, n: int, length: int) -> dict[str, Any]:
     """A data set, dealt so that the L_i differ; λ = 0.001."""
     what = {"name": problem, "reg": 0.001, "regularizer": "nonconvex"}
     return _options(what, runner.data(data), n, length, partition="heterogeneous")
 
 
-def rare_options(runner, size: Size, share: float) -> dict[str, Any]:
+def rare_options(runner: ExperimentRunner, size: Size, share: float) -> dict[str, Any]:
     """Least squares with rare features: n = 100, d = 500, 12 rows a client, as published."""
     path = generated.write(runner.out / "data" / f"rare-{share:g}.svm", generated.rare(100, 500, 12, share))
     return _options(
@@ -300,7 +301,7 @@ class EF21WReproduction(Reproduction):
         Figure("honest", draw_honest(up_bits, "uplink bits / n"), (11.0, 3.4)),
     )
 
-    def measure(self, runner, size):
+    def measure(self, runner: ExperimentRunner, size: Size) -> None:
         sweep = [f"σ = {sigma:g}" for sigma in size.sigmas]
         runner.table(
             "sweep",
@@ -330,7 +331,7 @@ class EF21WReproduction(Reproduction):
         measure_seconds(runner, {name: f"{label} mpi" for name, label in labels.items()}, up_bits, target)
 
     @staticmethod
-    def compare(runner, where: str, pair: str, options: dict[str, Any]) -> Row:
+    def compare(runner: ExperimentRunner, where: str, pair: str, options: dict[str, Any]) -> Row:
         """Run both of a pair."""
         old, new = (
             runner.run(f"{method.partition(':')[0]} {where}", method=method, **options) for method in PAIRS[pair]
@@ -338,7 +339,7 @@ class EF21WReproduction(Reproduction):
         return gain(old, new, where)
 
     @staticmethod
-    def measure_trajectories(runner, options: dict[str, Any]) -> None:
+    def measure_trajectories(runner: ExperimentRunner, options: dict[str, Any]) -> None:
         """EF21-W beside EF21 with the same step, for a compressor that is positively homogeneous and for one that is not."""
         rows = []
         for compressor in ("topk:k=1", "natural"):
@@ -350,7 +351,7 @@ class EF21WReproduction(Reproduction):
         runner.table("trajectory", rows)
 
     @staticmethod
-    def measure_rare(runner, size: Size) -> None:
+    def measure_rare(runner: ExperimentRunner, size: Size) -> None:
         """All methods at each share."""
         rows = []
         for share in size.shares:

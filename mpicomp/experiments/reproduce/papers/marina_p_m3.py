@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, ClassVar
@@ -13,6 +14,7 @@ from ..axes import both_bits, costs, down_bits
 from ..drawing import Line, convergence, panels_by_clients, shared_legend
 from ..evidence import Evidence, Row
 from ..reproduction import FAILS, HOLDS, IN_PART, Claim, Figure, Reproduction, Verdict, papers
+from ..runner import ExperimentRunner
 from ..seconds import draw_honest, early_target, measure_seconds, same_bits_claim, seconds_claim
 
 # method, --compressor, --downlink-compressor
@@ -211,7 +213,9 @@ def judge_images(evidence: Evidence) -> Verdict:
 
 
 # ---- figures ----------------------------------------------------------------------------------------------------------
-def panels_by_n(table: str, methods: dict[str, Any], axis: Any, column: str, label: str):
+def panels_by_n(
+    table: str, methods: dict[str, Any], axis: Any, column: str, label: str
+) -> Callable[[Evidence, Any], None]:
     """What draws a panel of curves for each n, and the bits to the target over n."""
 
     def draw(evidence: Evidence, figure: Any) -> None:
@@ -341,7 +345,7 @@ class MarinaPM3(Reproduction):
         Figure("honest", draw_honest(both_bits, "bits up and down / n"), (12.0, 3.4)),
     )
 
-    def measure(self, runner, size):
+    def measure(self, runner: ExperimentRunner, size: Size) -> None:
         for table, methods in (("down", DOWN), ("both", BOTH)):
             runner.table(
                 table,
@@ -360,7 +364,9 @@ class MarinaPM3(Reproduction):
         measure_seconds(runner, {name: f"{name} n={size.shown} mpi" for name in BOTH}, both_bits, size.target)
 
 
-def on_quadratic(runner, size: Size, methods: dict[str, Any], n: int, s: float, suffix: str) -> list[Row]:
+def on_quadratic(
+    runner: ExperimentRunner, size: Size, methods: dict[str, Any], n: int, s: float, suffix: str,
+) -> list[Row]:  # fmt: skip
     """The best run of each method, and what it took."""
     rows = []
     for name, method in methods.items():
@@ -370,7 +376,7 @@ def on_quadratic(runner, size: Size, methods: dict[str, Any], n: int, s: float, 
     return rows
 
 
-def by_theory(runner, size: Size, n: int) -> list[Row]:
+def by_theory(runner: ExperimentRunner, size: Size, n: int) -> list[Row]:
     """Bits up and down of a round over the theory's step, at s = 0: what the rounds' bound makes of it, up to a common factor."""
     k = max(1, size.dim // n)
     options = {**size.options(min(size.rounds), 0.0), "clients": n, "rounds": 1}
@@ -382,7 +388,7 @@ def by_theory(runner, size: Size, n: int) -> list[Row]:
     return rows
 
 
-def on_images(runner, size: Size, homogeneity: float) -> list[Row]:
+def on_images(runner: ExperimentRunner, size: Size, homogeneity: float) -> list[Row]:
     """The same on the autoencoder; the target is what GD reaches in a quarter of the rounds, or PermK in all, if that is easier."""
     n, width = size.images, 16
     dim = 2 * 64 * width

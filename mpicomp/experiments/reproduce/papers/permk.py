@@ -11,6 +11,7 @@ from ..axes import column, costs, up_bits
 from ..drawing import Line, convergence, decimal_ticks, plain_ticks, series, shared_legend
 from ..evidence import Evidence, Row
 from ..reproduction import FAILS, HOLDS, IN_PART, Claim, Figure, Reproduction, Verdict, papers
+from ..runner import ExperimentRunner
 from ..seconds import draw_honest, early_target, measure_seconds, same_bits_claim, seconds_claim
 
 METHODS = {
@@ -244,7 +245,7 @@ class PermKReproduction(Reproduction):
         Figure("honest", draw_honest(up_bits, "uplink bits / n"), (11.0, 3.4)),
     )
 
-    def measure(self, runner, size):
+    def measure(self, runner: ExperimentRunner, size: Size) -> None:
         grid: list[Row] = []
         for n in size.rounds:
             for s in size.noises:
@@ -259,24 +260,24 @@ class PermKReproduction(Reproduction):
         measure_seconds(runner, {name: f"{shown} mpi" for name, shown in labels.items()}, up_bits, target)
 
 
-def measure_point(runner, size: Size, n: int, s: float) -> dict[str, Stored]:
+def measure_point(runner: ExperimentRunner, size: Size, n: int, s: float) -> dict[str, Stored]:
     """The best run of each method at (n, s): with the step that is the first where gradient descent ends."""
     options, k = size.options(n, s), max(1, size.dim // n)
     dense = runner.run(label("GD", n, s), method="gd", **options)
     curves = {"GD": dense}
     for name, (method, compressor) in METHODS.items():
         factors = size.factors if method == "marina" else EF21_FACTORS
-        more = {"method": method, "compressor": compressor.format(k=k)}
+        more: dict[str, Any] = {"method": method, "compressor": compressor.format(k=k)}
         curves[name] = runner.tune(label(name, n, s), factors, common_target([dense]), **more, **options)
     return curves
 
 
-def with_theory(runner, size: Size, n: int) -> Row:
+def with_theory(runner: ExperimentRunner, size: Size, n: int) -> Row:
     """PermK and RandK with the theory's steps at s = 0. The promise: √n for n ≤ d, 1 + d/√n beyond."""
     curves = {}
     for name in ("MARINA PermK", "MARINA RandK"):
         method, compressor = METHODS[name]
-        more = {"method": method, "compressor": compressor.format(k=max(1, size.dim // n))}
+        more: dict[str, Any] = {"method": method, "compressor": compressor.format(k=max(1, size.dim // n))}
         curves[name] = runner.run(f"{label(name, n, 0)} theory", **more, **size.options(n, 0.0))
     target = common_target(list(curves.values()))
     few, many = (costs(stored, target)["up_bits"] for stored in curves.values())
