@@ -38,6 +38,8 @@ PROBLEMS = [
     "mean:dim=20,clients=4",
     "logistic:clients=3",
     "least_squares:clients=3,reg=0.1",
+    "mlp:clients=2",
+    "autoencoder:clients=2",
 ]
 
 

@@ -3,8 +3,10 @@
 They need neither pytest nor MPI (but for `check_exchange`).
 """
 
-from .compressors import check_compressor as check_compressor
-from .exchanges import check_exchange as check_exchange
-from .gradient import check_gradient as check_gradient
-from .methods import check_method as check_method
-from .problems import check_problem as check_problem
+from .compressors import check_compressor
+from .exchanges import check_exchange
+from .gradient import check_gradient
+from .methods import check_method
+from .problems import check_problem
+
+__all__ = ["check_compressor", "check_exchange", "check_gradient", "check_method", "check_problem"]
