@@ -8,13 +8,13 @@ import pytest
 import mpicomp as mc
 from mpicomp.compressors.eden import ALPHA, CENTROIDS
 from mpicomp.errors import ConfigError, TheoryError
-from mpicomp.kernels.random import Stream, derive
+from mpicomp.kernels.random import Keys, Stream, derive
 
 RNG = np.random.default_rng
 
 
 def key(round: int, client: int = 0, n: int = 1) -> mc.MessageKey:
-    return mc.MessageKey(derive(0, Stream.TEST, round), derive(1, Stream.TEST, round), client, n)
+    return mc.MessageKey.of(Keys(derive(0, Stream.TEST, round), derive(1, Stream.TEST, round)), client, n)
 
 
 def draws(spec: str, x: np.ndarray, count: int, wire=np.float64) -> np.ndarray:
