@@ -45,6 +45,8 @@ class Half(Compressor):
         return 2 * x.size
 
     def decode(self, buf: np.ndarray, out: np.ndarray, key: MessageKey) -> None:
+        if buf.size != 2 * out.size:
+            raise mc.WireError(f"half: {buf.size} bytes for {out.size} entries")
         out[:] = buf.view(np.float16)
 
 

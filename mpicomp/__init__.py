@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from .runtime.config import Config as Config
     from .runtime.loop import run as run
     from .runtime.results import Result as Result
+    from .testing import check_gradient as check_gradient
 else:
     __getattr__, __dir__, __all__ = attach(
         __name__,
@@ -67,6 +68,7 @@ else:
             "runtime.config": ("Config",),
             "runtime.loop": ("run",),
             "runtime.results": ("Result",),
+            "testing": ("check_gradient",),
         },
         also=("__version__",),
     )

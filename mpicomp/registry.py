@@ -10,6 +10,7 @@ import importlib
 import importlib.util
 import inspect
 import pkgutil
+import warnings
 from collections.abc import Callable, Iterator
 from importlib.metadata import entry_points
 from typing import Any, Generic, TypeVar
@@ -34,13 +35,20 @@ class Registry(Generic[P]):
         self.kind = kind
         self._package = package
         self._classes: dict[str, type[P]] = {}
-        self._loaded = False
+        self._loaded = self._built_in = False
         self._modules: set[str] = set()  # looked for by name
 
     def register(self, name: str) -> Callable[[C], C]:
-        """Class decorator: make the class known under `name` (also stored as its attribute `name`)."""
+        """Class decorator: make the class known under `name` (also stored as its attribute `name`).
+
+        Raises
+        ------
+        ConfigError : another class has the name, a built-in one or not.
+        """
 
         def add(cls: C) -> C:
+            if cls.__module__.partition(".")[0] != "mpicomp":
+                self._load_built_in()  # so that their names are taken
             other = self._classes.get(name)
             if other is not None and (other.__module__, other.__qualname__) != (cls.__module__, cls.__qualname__):
                 raise ConfigError(
@@ -52,15 +60,30 @@ class Registry(Generic[P]):
 
         return add
 
+    def _load_built_in(self) -> None:
+        if self._built_in:
+            return
+        self._built_in = True
+        for module in pkgutil.iter_modules(importlib.import_module(self._package).__path__):
+            importlib.import_module(f"{self._package}.{module.name}")
+
     def _load(self) -> None:
+        """The built-in parts, then those of installed packages. What cannot be loaded is left out, with a warning."""
+        self._load_built_in()
         if self._loaded:
             return
         self._loaded = True
-        for module in pkgutil.iter_modules(importlib.import_module(self._package).__path__):
-            importlib.import_module(f"{self._package}.{module.name}")
         for entry in entry_points(group=f"mpicomp.{self.kind}s"):
-            if entry.name not in self._classes:
+            what = f"{self.kind} {entry.name!r} of {entry.value}"
+            if entry.name in self._classes:
+                if self._classes[entry.name].__module__ != entry.module:
+                    warnings.warn(f"mpicomp: {what} is left out: the name is taken", stacklevel=2)
+                continue
+            try:
                 self.register(entry.name)(entry.load())
+            except Exception as error:
+                text = f"mpicomp: {what} is left out: {type(error).__name__}: {error}"
+                warnings.warn(text, stacklevel=2)
 
     def _find(self, name: str) -> bool:
         """Whether the name is known, once what may register it is loaded: its own module, or else everything."""

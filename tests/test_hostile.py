@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import platform
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -152,3 +156,132 @@ def test_measures_cannot_write_to_the_model():
     )
     with pytest.raises(ValueError, match="read-only"):
         mc.run(problem=own, method="gd", **OPTIONS)
+
+
+# ---- data that is not what it was -------------------------------------------------------------------------------------
+def svm(path: Path, rows: int = 60, features: int = 8, seed: int = 0) -> Path:
+    rng = np.random.default_rng(seed)
+    lines = []
+    for _ in range(rows):
+        entries = " ".join(f"{j + 1}:{v:.4f}" for j, v in enumerate(rng.normal(size=features)))
+        lines.append(f"{rng.choice([-1, 1])} {entries}")
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+RANKS = """
+import os, sys
+from mpi4py import MPI
+import mpicomp as mc
+
+rank = MPI.COMM_WORLD.rank
+os.chdir(os.path.join(sys.argv[1], str(rank)))
+try:
+    result = mc.run(
+        data="d.svm", problem_options={"reg": 0.1}, method="ef21", clients=6, rounds=20,
+        comm=MPI.COMM_WORLD, exchange=sys.argv[2],
+    )
+except mc.UserError as error:
+    print("refused", rank, error, flush=True)
+    sys.exit(2)
+if rank == 0:
+    print("done", result.summary["iterate_sha256"])
+"""
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("exchange", ["p2p", "sharded"])
+@pytest.mark.parametrize(
+    "other, message",
+    [
+        ({}, None),
+        ({"rows": 40}, "rank 2 on {host} sees other rows of client"),
+        ({"seed": 1}, "rank 2 on {host} sees other rows of client"),
+        ({"features": 9}, "rank 2 on {host} has 6 clients of dimension 9 (from"),
+    ],
+    ids=["same", "fewer rows", "other values", "another width"],
+)
+def test_ranks_that_see_other_data_are_found(mpi, tmp_path, exchange, other, message):
+    for rank in range(3):
+        (tmp_path / str(rank)).mkdir()
+        svm(tmp_path / str(rank) / "d.svm", **(other if rank == 2 else {}))
+    script = tmp_path / "ranks.py"
+    script.write_text(RANKS)
+    done = mpi.run(3, [script, tmp_path, exchange])
+    text = done.out + done.err
+    if message is None:
+        assert done.code == 0 and "done" in text, text
+    else:
+        assert done.code != 0 and message.format(host=platform.node()) in text and "d.svm" in text, text
+
+
+def test_data_that_was_replaced_is_found_at_resume(tmp_path):
+    path, out = svm(tmp_path / "d.svm"), str(tmp_path / "out")
+    options = {"data": str(path), "problem_options": {"reg": 0.1}, "method": "ef21", "clients": 6, "out": out}
+    mc.run(rounds=10, checkpoint_every=5, step="theory", **options)
+    svm(path, seed=1)
+    for step in ("theory", 0.01):
+        with pytest.raises(mc.MpicompError) as caught:
+            mc.run(rounds=20, resume="auto", step=step, **options)
+        if step == "theory":
+            assert "was written with other data" in str(caught.value) and "step" not in str(caught.value)
+    svm(path)
+    assert mc.run(rounds=20, resume="auto", step="theory", **options).summary["rounds"] == 20
+    manifest = json.loads(sorted(Path(out, "checkpoints").glob("round-*"))[-1].joinpath("checkpoint.json").read_text())
+    assert len(manifest["data"]) == 32
+
+
+def test_clients_in_another_order_are_other_data():
+    from mpicomp.problems.logistic import Logistic
+    from mpicomp.problems.rows import digests_of
+
+    one, other = Logistic(data="mushrooms", clients=4), Logistic(data="mushrooms", clients=4, partition="shuffled")
+    ours, theirs = (digests_of(p.rows, np.arange(4)) for p in (one, other))
+    assert ours != theirs and len(set(ours)) == 4
+
+
+# ---- plug-ins ---------------------------------------------------------------------------------------------------------
+class Entry:
+    """What `importlib.metadata` tells of a plug-in."""
+
+    def __init__(self, name, module, loads):
+        self.name, self.module, self.value, self._loads = name, module, f"{module}:Part", loads
+
+    def load(self):
+        return self._loads()
+
+
+def test_plug_ins_that_are_broken_or_take_a_name_cost_a_warning(monkeypatch):
+    from mpicomp import registry
+    from mpicomp.compressors import Compressor, compressors
+
+    class Mine(Compressor):
+        pass
+
+    def broken():
+        raise ImportError("no module named 'cupy'")
+
+    entries = [
+        Entry("bad", "bad", broken),
+        Entry("topk", "shadow", lambda: Mine),
+        Entry("mine-too", "good", lambda: Mine),
+    ]
+    fresh = registry.Registry("compressor", "mpicomp.compressors")
+    monkeypatch.setattr(registry, "entry_points", lambda group: entries)
+    monkeypatch.setattr(fresh, "_classes", dict(compressors._classes))
+    with pytest.warns(UserWarning) as seen:
+        names = list(fresh)
+    assert "mine-too" in names and "bad" not in names and fresh["topk"].__module__ == "mpicomp.compressors.topk"
+    texts = sorted(str(w.message) for w in seen)
+    assert len(texts) == 2
+    assert texts[0] == "mpicomp: compressor 'bad' of bad:Part is left out: ImportError: no module named 'cupy'"
+    assert texts[1] == "mpicomp: compressor 'topk' of shadow:Part is left out: the name is taken"
+
+
+@pytest.mark.parametrize("name", ["topk", "drive"])
+def test_the_name_of_a_built_in_part_is_refused(name):
+    with pytest.raises(mc.ConfigError, match=f"compressor '{name}' is already registered by mpicomp.compressors"):
+
+        @mc.register_compressor(name)
+        class Mine(mc.Compressor):
+            pass

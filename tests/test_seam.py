@@ -318,13 +318,13 @@ for method, options in [("ef21", {{}}), ("marina", {{"compressor": "permk"}}), (
 def test_ranks_that_hold_only_their_own_rows(mpi, tmp_path, exchange):
     script = tmp_path / "own.py"
     script.write_text(OWN_ROWS.format(exchange=exchange))
-    done = mpi.run(3, [mpi.python, str(script)])
+    done = mpi.run(3, [script])
     alone = tmp_path / "alone.py"
     alone.write_text(OWN_ROWS.format(exchange="auto").replace("comm=world", "comm=None"))
     expected = subprocess.run([sys.executable, str(alone)], capture_output=True, text=True, check=True, timeout=120)
-    assert done.returncode == 0, done.stderr
+    done.check()
     assert [
-        line for line in done.stdout.splitlines() if "marina" in line or "ef21" in line
+        line for line in done.out.splitlines() if "marina" in line or "ef21" in line
     ] == expected.stdout.splitlines()
 
 
@@ -478,7 +478,7 @@ def test_parts_of_ones_own_under_mpirun(mpi, tmp_path):
         if ranks == 1:
             subprocess.run([sys.executable, *full], check=True, timeout=120, capture_output=True)
         else:
-            done = mpi.run(ranks, [mpi.python, *full])
-            assert done.returncode == 0, done.stderr
+            done = mpi.run(ranks, full)
+            done.check()
         outputs.append((tmp_path / out / "summary.json").read_text().split("iterate_sha256")[1][:80])
     assert outputs[0] == outputs[1]

@@ -73,7 +73,7 @@ class Compressor:
     unbiased: bool = False
     contractive: bool = False
     deterministic: bool = False
-    homogeneous: bool = True
+    homogeneous: bool = False
     shared_randomness: bool = False
     nonexpansive: bool = False
 

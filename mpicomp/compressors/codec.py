@@ -52,7 +52,7 @@ class MessageKey(NamedTuple):
     @classmethod
     def of(cls, keys: Keys, client: int = 0, n_clients: int = 1) -> MessageKey:
         """The key of one client's message from the keys of the exchange."""
-        return cls(keys.shared, np.uint64(client_key(keys.private, client)), client, n_clients)
+        return cls(keys.shared, np.uint64(client_key(keys.private, client)), int(client), int(n_clients))
 
     @classmethod
     def seeded(cls, seed: int, client: int = 0, n_clients: int = 1, round: int = 0) -> MessageKey:

@@ -64,6 +64,7 @@ class CQ(Compressor):
     """
 
     codec_id = 16
+    homogeneous = True
     summary = "correlated quantization: 1 bit or few levels, thresholds spread over the clients"
     formulas = "1 bit: ω = d − 1, (A, B) = (ω/n, 0), θ = d/n²; radius=common: (1 + 2d/n, 1)"
     paper = "Suresh, Sun, Ro and Yu 2022, Correlated quantization; Panferov, Demidovich, Rammal and Richtárik 2024"

@@ -39,6 +39,7 @@ class NaturalDithering(Compressor):
     """
 
     codec_id = 48
+    homogeneous = True
     summary = "stochastic rounding to s levels that are powers of two, times the norm"
     formulas = "ω = 1/8 + √d 2^{1−s} min{1, √d 2^{1−s}}"
     paper = "Horváth, Ho, Horváth, Sahu, Canini and Richtárik 2022, Natural compression"

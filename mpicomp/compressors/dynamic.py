@@ -61,6 +61,7 @@ class Dynamic(Compressor):
     """
 
     codec_id = 32
+    homogeneous = True
     summary = "stochastic rounding, each message in a width of its own, 2 to 16 bits"
     formulas = "as qsgd with s = 2^(B−1) − 1"
     paper = "Yan, Huang, Lan and Song 2021, DQ-SGD"

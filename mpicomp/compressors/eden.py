@@ -53,6 +53,7 @@ class EDEN(Compressor):
     """
 
     codec_id = 49
+    homogeneous = True
     summary = "random Hadamard rotation, then 1 to 4 bits an entry and a scale"
     formulas = (
         "‖C(x) − x‖² ≈ 0.571, 0.133, 0.036, 0.0096 ‖x‖² (bits = 1 … 4, large d); scale=mse: α = 1/2, 0.69, 0.90, 0.97"
@@ -113,6 +114,7 @@ class DRIVE(EDEN):
     """
 
     codec_id = 50
+    homogeneous = True
     summary = "random Hadamard rotation, then signs and a scale"
     formulas = "‖C(x) − x‖² ≈ 0.571 ‖x‖² (large d); scale=mse: α = 1/2"
     paper = "Vargaftik, Ben Basat, Portnoy, Mendelson, Ben-Itzhak and Mitzenmacher 2021, DRIVE"

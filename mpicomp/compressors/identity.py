@@ -20,6 +20,7 @@ class Identity(Compressor):
     """
 
     codec_id = 0
+    homogeneous = True
     summary = "the vector itself, d values"
     formulas = "ω = 0, α = 1, (A, B) = (0, 0), θ = 0"
     unbiased = contractive = deterministic = nonexpansive = True

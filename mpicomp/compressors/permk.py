@@ -40,6 +40,7 @@ class PermK(Compressor):
     """
 
     codec_id = 3
+    homogeneous = True
     summary = "a random partition of the coordinates, one part for each client, without indices"
     formulas = "ω = min(n, d) − 1, (A, B) = (1, 1) if d ≥ n, θ = 0"
     paper = "Szlendak, Tyurin and Richtárik 2022, Permutation compressors, Definitions 3 and 4"

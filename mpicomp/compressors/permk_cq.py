@@ -47,6 +47,7 @@ class PermKCQ(Compressor):
     """
 
     codec_id = 18
+    homogeneous = True
     summary = "PermK's partition, its values quantized with correlated thresholds"
     formulas = "(A, B) = (1 + ω_b, 1), ω = n(1 + ω_b) − 1, ω_b = ⌈d/n⌉ − 1 for one bit [derived]"
     paper = "the name: Panferov, Demidovich, Rammal and Richtárik 2024"

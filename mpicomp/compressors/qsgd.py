@@ -45,6 +45,7 @@ class QSGD(Compressor):
     """
 
     codec_id = 5
+    homogeneous = True
     summary = "stochastic rounding to s levels of the norm, in 2 to 16 bits"
     formulas = "ω = min(d/s², √d/s); norm=max: ω = (√(1 + (d−1)/s²) − 1)/2"
     paper = "Alistarh, Grubic, Li, Tomioka and Vojnovic 2017, QSGD"

@@ -40,6 +40,7 @@ class RandK(Compressor):
     """
 
     codec_id = 2
+    homogeneous = True
     summary = "k random coordinates, scaled by d/k, without indices"
     formulas = "ω = d/k − 1, α = k/d, (A, B) = (ω/n, 0); shared mask (ω, 0), θ = ω"
     paper = "Stich, Cordonnier and Jaggi 2018; Gorbunov, Burlachenko, Li and Richtárik 2021 (MARINA)"

@@ -38,14 +38,14 @@ class Sign(Compressor):
     summary = "one bit a coordinate and a scale"
     formulas = "α = ‖x‖₁²/(d‖x‖₂²) ≥ 1/d"
     paper = "Karimireddy, Rebjock, Stich and Jaggi 2019, Error feedback fixes SignSGD"
-    deterministic = nonexpansive = True
+    deterministic = True
 
     def __init__(self, norm: str = "l1"):
         if norm not in _ORDERS:
             raise ConfigError(f"sign: norm={norm!r} is unknown; known: {', '.join(_ORDERS)}")
         self.norm = norm
         self.contractive = norm == "l1"
-        self.homogeneous = norm != "unit"
+        self.homogeneous = self.nonexpansive = norm != "unit"
 
     def alpha(self, d: int, n: int = 1) -> float:
         if not self.contractive:

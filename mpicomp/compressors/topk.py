@@ -45,6 +45,7 @@ class TopK(Compressor):
     """
 
     codec_id = 1
+    homogeneous = True
     summary = "the k entries of largest magnitude, with their indices"
     formulas = "α = k/d"
     paper = "Stich, Cordonnier and Jaggi 2018, Sparsified SGD with memory; Alistarh et al. 2018"

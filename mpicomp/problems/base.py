@@ -144,12 +144,14 @@ class Problem:
     measures : what `measure` tells beside f and ‖∇f‖² at each evaluation, for instance accuracy on test data.
     copies_points : `loss`, `gradient` and `batch_gradient` get a copy of x, for libraries that take no read-only arrays. Otherwise x is
         read-only, since all clients of a rank may share it: writing to it raises an error.
+    holds_all : every rank has the data of all clients, not only of those that it hosts.
     """
 
     name: ClassVar[str] = "user"
     summary: ClassVar[str] = ""
     measures: ClassVar[tuple[str, ...]] = ()
     copies_points: bool = False
+    holds_all: ClassVar[bool] = False
     n_clients: int
     dim: int
 
@@ -219,6 +221,16 @@ class Problem:
     def measure(self, x: np.ndarray) -> tuple[float, ...]:
         """A number for each of `measures` at x, shape (d,); asked on the server only, off the clock."""
         return ()
+
+    def digests(self, clients: np.ndarray) -> list[str]:
+        """A digest of each client's data, text of any length; empty where there is none. Ranks that see different data, and a run that goes
+        on with other data than its checkpoint, are found by it.
+
+        Parameters
+        ----------
+        clients : int64, clients that this rank hosts; of a problem with `holds_all` any.
+        """
+        return [""] * len(clients)
 
     def describe(self) -> dict[str, Any]:
         """Facts for the result files: sizes, heterogeneity."""

@@ -13,7 +13,7 @@ from ..errors import ConfigError, unknown
 from ..kernels import sparse
 from ..kernels.sparse import NONCONVEX, RIDGE
 from .base import Block, BlockProblem, FeatureCounts
-from .rows import deal, hosted
+from .rows import deal, digests_of, hosted
 from .spectral import largest_eigenvalue
 
 REGULARIZERS = {"nonconvex": NONCONVEX, "ridge": RIDGE, "none": RIDGE}
@@ -40,6 +40,7 @@ class LinearModel(BlockProblem):
     """
 
     link: ClassVar[int]
+    holds_all = True
 
     def __init__(
         self,
@@ -76,6 +77,9 @@ class LinearModel(BlockProblem):
 
     def n_samples(self, i: int) -> int:
         return int(self.rows.offsets[i + 1] - self.rows.offsets[i])
+
+    def digests(self, clients: np.ndarray) -> list[str]:
+        return digests_of(self.rows, clients)
 
     def block(self, clients: np.ndarray, dtype: DTypeLike) -> LinearBlock:
         return LinearBlock(self, clients, np.dtype(dtype))

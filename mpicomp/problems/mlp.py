@@ -13,7 +13,7 @@ from ..kernels import network
 from ..kernels.network import RELU, TANH, Network
 from ..kernels.random import Stream, derive, fill_normal, permutation
 from .base import Block, BlockProblem, problems
-from .rows import deal, hosted, take
+from .rows import deal, digests_of, hosted, take
 
 ACTIVATIONS = {"tanh": TANH, "relu": RELU}
 HELD_OUT = 5  # of so many rows one is for the test, where a set has no test part of its own
@@ -80,6 +80,9 @@ class MLP(BlockProblem):
     def lower_bound(self) -> float | None:
         """0: neither the cross-entropy nor the regulariser is ever negative."""
         return 0.0
+
+    def digests(self, clients: np.ndarray) -> list[str]:
+        return digests_of(self.rows, clients)
 
     def block(self, clients: np.ndarray, dtype: DTypeLike) -> MLPBlock:
         return MLPBlock(self, clients, np.dtype(dtype))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import TypeVar
 
 import numpy as np
@@ -31,6 +32,24 @@ def hosted(rows: ClientRows, clients: np.ndarray, dtype: np.dtype) -> ClientRows
     order = np.repeat(rows.offsets[clients] - offsets[:-1], sizes) + np.arange(offsets[-1])
     mine = take(order, rows)
     return mine._replace(values=mine.values.astype(dtype), labels=mine.labels.astype(dtype), offsets=offsets)
+
+
+def digests_of(rows: ClientRows, clients: np.ndarray) -> list[str]:
+    """A digest of each client's rows: labels, columns and values, in their order."""
+    found = []
+    for i in clients:
+        first, last = int(rows.offsets[i]), int(rows.offsets[i + 1])
+        entries = slice(int(rows.indptr[first]), int(rows.indptr[last]))
+        digest = hashlib.blake2b(digest_size=8)
+        for array in (
+            np.diff(rows.indptr[first : last + 1]),
+            rows.indices[entries],
+            rows.values[entries],
+            rows.labels[first:last],
+        ):
+            digest.update(np.ascontiguousarray(array).data)
+        found.append(digest.hexdigest())
+    return found
 
 
 def take(order: np.ndarray, rows: Rows) -> Rows:

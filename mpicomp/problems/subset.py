@@ -22,6 +22,7 @@ class SubsetProblem(Problem):
         self.whole, self.left = whole, np.asarray(clients, np.int64)
         self.n_clients, self.dim = len(self.left), whole.dim
         self.name = whole.name  # type: ignore[misc]
+        self.holds_all = whole.holds_all  # type: ignore[misc]
 
     def loss(self, i: int, x: np.ndarray) -> float:
         return self.whole.loss(int(self.left[i]), x)
@@ -51,6 +52,9 @@ class SubsetProblem(Problem):
 
     def describe(self) -> dict[str, Any]:
         return {**self.whole.describe(), "clients": self.n_clients, "of_clients": self.whole.n_clients}
+
+    def digests(self, clients: np.ndarray) -> list[str]:
+        return self.whole.digests(self.left[clients])
 
     def block(self, clients: np.ndarray, dtype: DTypeLike) -> Block:
         return self.whole.block(self.left[clients], dtype)

@@ -31,7 +31,7 @@ from ..state import ClientState, CommonState, ModelState, ServerClientState, Ser
 from .config import Config
 from .session import Session, complete
 
-FORMAT = 4
+FORMAT = 5
 KEEP = 2
 FOLDER = "checkpoints"
 # Options that may differ between the run that wrote a checkpoint and the one that goes on from it.
@@ -123,7 +123,7 @@ def save(session: Session, config: Config, t: int, record: dict[str, Any], comm:
     if entries is not None:
         failed = next((f"rank {r}: {e['error']}" for r, e in enumerate(entries) if e["error"]), "")
         if not failed:
-            failed = _finish(folder, config, t, session.optimizer.step_size, record, entries)
+            failed = _finish(folder, config, t, session, record, entries)
     if comm is not None:
         failed = comm.bcast_json(failed)
     if failed:
@@ -133,9 +133,10 @@ def save(session: Session, config: Config, t: int, record: dict[str, Any], comm:
 
 
 def _finish(
-    folder: Path, config: Config, t: int, step: float, record: dict[str, Any], shards: list[dict[str, Any]]
+    folder: Path, config: Config, t: int, session: Session, record: dict[str, Any], shards: list[dict[str, Any]]
 ) -> str:
-    manifest = {"format": FORMAT, "round": t, "config": fingerprint(config), "step": step, "shards": shards, **record}
+    known = {"step": session.optimizer.step_size, "data": session.data_digest}
+    manifest = {"format": FORMAT, "round": t, "config": fingerprint(config), **known, "shards": shards, **record}
     try:
         sealed = json.dumps({**manifest, "sha256": _seal(manifest)})
         _write(folder / "checkpoint.json", lambda file: file.write(sealed.encode()))
@@ -229,6 +230,15 @@ class Checkpoint:
                     "use the same options, or another «out»"
                 )
 
+    def check_data(self, digest: str) -> None:
+        """Raises CheckpointError where the run that wrote the checkpoint had other data; `digest` is empty where it is not known."""
+        theirs = self.manifest["data"]
+        if digest and theirs and digest != theirs:
+            raise CheckpointError(
+                f"{self.folder} was written with other data: its digest is {theirs}, this run's data has {digest}; put the data back, or "
+                " start afresh with another «out»"
+            )
+
     def restore(self, session: Session) -> None:
         """Put the saved state into a fresh session of any number of workers."""
         exchange = session.exchange
@@ -308,6 +318,8 @@ def resume(config: Config, session: Session, record: Resumable, comm: Comm | Non
     if comm is None or comm.rank == 0:
         try:
             checkpoint, notes = find(config)
+            if checkpoint is not None:
+                checkpoint.check_data(session.data_digest)
             found = {"folder": str(checkpoint.folder) if checkpoint else None, "notes": notes}
         except CheckpointError as error:
             found = {"error": str(error)}

@@ -24,6 +24,7 @@ from .abort import guard
 from .checkpoint import refuse_other_checkpoints, resume, save
 from .config import Config
 from .control import Control
+from .data import compare_sizes, data_digest
 from .exchanges import exchange_kind, exchange_setting
 from .imports import import_parts
 from .options import RunOptions
@@ -145,9 +146,11 @@ def _run(
     _compare(comm, config)
     staged = stage.config(config)
     problem = stage.problem(own.problem or build_problem(config))
+    compare_sizes(comm, problem)
     ranks = 1 if comm is None else comm.size
     kind = exchange_kind(config.exchange, ranks, own.exchange)
     hosted = kind.place(problem.n_clients, ranks).clients(0 if comm is None else comm.rank)
+    data = data_digest(comm, problem, hosted)
     samples = _mean_samples(staged, problem, hosted, comm)
     composition = Composition(staged, problem, own.method, own.compressor, own.optimizer, samples)
     step_size = _agree(comm, staged, composition)
@@ -155,6 +158,7 @@ def _run(
     exchange.threads = CodecThreads(threads_of(config.threads, ranks))
     start = None if stage.x is None else np.array(stage.x)
     session = Session(staged, problem, composition.parts(step_size), exchange, step_size, start)
+    session.data_digest = data
     setup = time.perf_counter() - started
     warm_up(staged, problem, composition, step_size, kind, ranks, hosted)
     if comm is not None:

@@ -161,7 +161,10 @@ class Session:
     x : the model, shape (1, served_dim), on the server; with a replicated optimizer shape (1, d), on every rank.
     points : where this rank's clients are, shape (1, d) or (m, d).
     evaluated : the model of the last evaluation, shape (1, d).
+    data_digest : of all clients' data, on rank 0; empty where a client's is not known.
     """
+
+    data_digest: str = ""
 
     def __init__(
         self,

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 LOG = logging.getLogger("mkdocs.plugins.public_names")
-MODULES = ("mpicomp", "mpicomp.extend")
+MODULES = ("mpicomp", "mpicomp.extend", "mpicomp.testing")
 
 
 def undocumented(module: Any, name: str) -> list[str]:
