@@ -382,7 +382,7 @@ def test_a_nan_of_one_client_ends_the_run_with_every_method(method):
         ("dcgd", "ternary", {}),
         ("cd-adam", "sign", {}),
         ("ef21", "topk:k=20", {}),
-        ("dq-sgd", None, {"method_options": {"bits": 6}}),
+        ("dq-sgd", None, {"method_options": {"budget": 6}}),
     ],
 )
 def test_a_nan_anywhere_ends_the_run(method, compressor, options, place, dtype, threads):
