@@ -201,7 +201,7 @@ def test_a_checkpoint_of_another_configuration_is_refused(tmp_path):
 
 def test_a_directory_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "checkpoints").write_text("a file where the directory should be")
-    with pytest.raises(CheckpointError, match=r"checkpoints.*give out=DIR"):
+    with pytest.raises(CheckpointError, match=r"checkpoints.*choose another out"):
         run(tmp_path, method="gd", checkpoint_every=5)
 
 

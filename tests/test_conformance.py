@@ -54,7 +54,7 @@ def test_it_says_what_it_is(name):
 def test_a_compressor_says_what_it_is_and_what_it_writes(name):
     cls = compressors[name]
     assert cls.summary and cls.formulas and cls.__doc__
-    assert f"\n## {cls.codec_id} {name}\n" in (DOCS / "wire.md").read_text()
+    assert f"\n## {cls.codec_id} {name}\n" in (DOCS / "reference" / "wire.md").read_text()
 
 
 @pytest.mark.parametrize("name", METHODS)

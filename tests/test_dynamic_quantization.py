@@ -495,7 +495,7 @@ def test_the_rate_comes_from_the_problem():
     assert method.rate(setting, 0.5 / s.L) == pytest.approx(1 - 0.75 * s.mu / s.L)
     with pytest.raises(TheoryError, match="2/L"):
         method.rate(setting, 2.1 / s.L)
-    with pytest.raises(TheoryError, match=r"method\.a"):
+    with pytest.raises(TheoryError, match=r"method_options=\{'a'"):
         run(mushrooms(), "dq-sgd", rounds=1, step=0.1, method_options={"rule": "strongly-convex"})
 
 

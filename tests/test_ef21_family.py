@@ -41,6 +41,7 @@ from mpicomp.methods import Setting, methods
 from mpicomp.optimizers.prox import Prox
 from mpicomp.oracles.page import toss
 from mpicomp.problems import problems
+from mpicomp.state import held
 
 ROWS: list[tuple[str, dict[str, Any], Callable[..., Iterator[np.ndarray]], dict[str, Any], tuple[str, ...]]] = [
     # method, its options, oracle, the oracle's options, compressors
@@ -302,7 +303,7 @@ def test_oracles_with_a_memory_begin_at_the_first_point_whatever_the_start(metho
     session.round(0)
     oracle = session.oracle.oracle
     assert np.all(np.linalg.norm(oracle.v_i, axis=1) > 0)
-    state = getattr(oracle, oracle.state_names[-1])
+    state = list(held(oracle).values())[-1]
     before = state.copy()
     session.oracle.move(session.points, 1)
     change = session.oracle.difference()

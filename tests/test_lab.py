@@ -114,7 +114,7 @@ def test_refuses_before_anything_is_made() -> None:
 
 
 def test_needs_neither_numpy_nor_mpi() -> None:
-    code = "import sys, mpicomp.lab; sys.exit(bool({'mpi4py', 'numpy', 'numba'} & set(sys.modules)))"
+    code = "import sys, mpicomp.experiments.lab; sys.exit(bool({'mpi4py', 'numpy', 'numba'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
 
 

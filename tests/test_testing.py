@@ -256,7 +256,7 @@ class Normalised(Largest):
 
 
 class Clipped(Largest):
-    contractive = False
+    contractive, homogeneous = False, True
 
     def encode(self, x, out, key):
         return super().encode(np.where(np.isfinite(x), np.clip(x, -1, 1), x), out, key)

@@ -325,9 +325,11 @@ class Downlink(Mechanism):
     Attributes
     ----------
     mirrored : the server, too, needs what the clients decode (the optimizer is replicated); set before `start`.
+    silent : it sends nothing, since every rank has the vector already.
     """
 
     mirrored: bool = False
+    silent: ClassVar[bool] = False
 
     def begin(self, v: np.ndarray, /) -> np.ndarray:
         """All sides know the first vector, shape (1, d): x⁰, or zero for gradients. Returns the clients' copies, shape (1, d) or (m, d)."""

@@ -10,6 +10,8 @@ from .base import Downlink
 class NoDownlink(Downlink):
     """Every rank already has the estimate, the same bits everywhere; the optimizer is replicated."""
 
+    silent = True
+
     def begin(self, g: np.ndarray, /) -> np.ndarray:
         return g
 

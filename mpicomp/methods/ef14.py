@@ -11,7 +11,7 @@ from .ef21 import ef21_step
 class EF14(Method):
     """EF14 (Seide et al. 2014): e_i remembers what compression left out.
 
-    Experimental: its theorems need bounded gradients or a decreasing step, so `--step theory` takes EF21's step, as the experiments of the
+    Experimental: its theorems need bounded gradients or a decreasing step, so `step="theory"` takes EF21's step, as the experiments of the
     EF21 paper do; no theorem of EF14 promises it. With a deterministic, positively homogeneous and additive C the two methods have the
     same iterates (EF21 paper).
     """
@@ -19,7 +19,9 @@ class EF14(Method):
     summary = "the original error feedback"
     formulas = "γ = EF21's, a convention and not a theorem"
     paper = "Seide, Fu, Droppo, Li and Yu 2014; Stich, Cordonnier and Jaggi 2018"
-    experimental = "--step theory is EF21's step, a convention of the EF21 experiments; no theorem of EF14 promises it"
+    experimental = (
+        "the step of the theory is EF21's step, a convention of the EF21 experiments; no theorem of EF14 promises it"
+    )
     default_compressor = "topk:k=1"
     needs = "contractive"
 

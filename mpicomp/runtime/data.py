@@ -32,8 +32,8 @@ def compare_sizes(comm: Comm | None, problem: Problem) -> None:
         if (row["n"], row["d"]) != (first["n"], first["d"]):
             error = (
                 f"rank {rank} on {row['host']} has {row['n']} clients of dimension {row['d']}{_from(row)}, rank 0 on {first['host']} has "
-                f"{first['n']} of dimension {first['d']}{_from(first)}; give all ranks the same data, or «features=d» where files lack the "
-                "last columns"
+                f"{first['n']} of dimension {first['d']}{_from(first)}; give all ranks the same data, or "
+                f"«problem_options={{'features': {max(r['d'] for r in everybody)}}}» where files lack the last columns"
             )
             break
     _raise_alike(comm, error)

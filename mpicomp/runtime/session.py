@@ -233,7 +233,8 @@ class Session:
         if self.exchange.is_server and self.exchange.flags_seen & FLAG_DIVERGED:
             self.order_stop()
         if self.replicated:
-            if self.exchange.is_server and not finite(g, self.x):
+            # with a silent downlink no frame could carry the server's order: every rank looks for itself, at the same numbers
+            if (self.exchange.is_server or self.downlink.silent) and not finite(g, self.x):
                 self.order_stop()
             g = self.downlink.transmit(g, t)
             self.optimizer.step(self.x, g if ours(self.optimizer) else read_only(g))

@@ -121,7 +121,7 @@ class _Suite:
                 self.fail(f"it refuses the problem: {error}", "Give another problem, or another compressor")
             self.batch = BATCH
         except Exception as error:
-            self.fail(f"the first round raised {text_of(error)}", "See docs/architecture.md, One round")
+            self.fail(f"the first round raised {text_of(error)}", "See docs/explanation/architecture.md, One round")
         self.check_fresh()
         try:
             step = self.composition(self.config()).step_size("theory")
@@ -199,7 +199,9 @@ class _Suite:
                     if isinstance(session.exchange, WatchedExchange):
                         session.exchange.draws.next_round()
                 except Exception as error:
-                    self.fail(f"round {t + 1} raised {text_of(error)}", "See docs/architecture.md, One round")
+                    self.fail(
+                        f"round {t + 1} raised {text_of(error)}", "See docs/explanation/architecture.md, One round"
+                    )
 
     def check_resume(self, session: Session, dtype: str, folder: str) -> None:
         """The session goes on to the end; so does a fresh one, from the checkpoint."""
