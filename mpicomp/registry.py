@@ -46,7 +46,14 @@ class Registry(Generic[P]):
         ConfigError : another class has the name, a built-in one or not.
         """
 
+        if not isinstance(name, str) or not name:
+            raise TypeError(
+                f'register_{self.kind} takes a name: write @register_{self.kind}("my-{self.kind}") above the class'
+            )
+
         def add(cls: C) -> C:
+            if not isinstance(cls, type):
+                raise TypeError(f"register_{self.kind}({name!r}) is for a class, not for {cls!r}")
             if cls.__module__.partition(".")[0] != "mpicomp":
                 self._load_built_in()  # so that their names are taken
             other = self._classes.get(name)

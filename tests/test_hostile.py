@@ -393,3 +393,119 @@ def test_a_nan_anywhere_ends_the_run(method, compressor, options, place, dtype, 
 def test_the_first_client_with_a_nan_is_named():
     result = mc.run(problem=spoiled(np.nan, 3), method="signsgd", rounds=40, step=0.01, eval_every=1000)
     assert result.summary["diverged"] and "client 2" in result.summary["divergence"]
+
+
+# ---- parts that are given as objects ------------------------------------------------------------------------------------
+class Half(mc.Compressor):
+    deterministic = contractive = True
+
+    def __init__(self, scale=1.0):
+        self.scale = scale
+
+    def alpha(self, d, n=1):
+        return 0.9
+
+    def max_nbytes(self, d, dtype):
+        return 2 * d
+
+    def encode(self, x, out, key):
+        out[: 2 * x.size] = x.astype(np.float16).view(np.uint8)
+        return 2 * x.size
+
+    def decode(self, buf, out, key):
+        out[:] = buf.view(np.float16)
+
+
+def test_the_records_of_a_run_from_objects_name_them(tmp_path):
+    result = mc.run(problem=problem(), method="ef21", compressor=Half(), out=str(tmp_path / "r"), **OPTIONS)
+    assert (
+        result.config.problem.startswith("<mpicomp.problems.base.FunctionProblem")
+        and "Half scale=1.0>" in result.config.compressor
+    )
+    with pytest.raises(mc.ConfigError, match="was an object of a Python program"):
+        mc.Config.load(tmp_path / "r" / "config.toml")
+
+
+def test_a_checkpoint_of_an_object_does_not_go_on_with_another(tmp_path):
+    common = {"problem": problem(), "method": "ef21", "out": str(tmp_path), "step": 0.1, "checkpoint_every": 5}
+    mc.run(compressor=Half(1.0), rounds=10, **common)
+    with pytest.raises(mc.MpicompError, match=r"scale=1\.0.*scale=2\.0"):
+        mc.run(compressor=Half(2.0), rounds=20, resume="auto", **common)
+    assert mc.run(compressor=Half(1.0), rounds=20, resume="auto", **common).summary["rounds"] == 20
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"problem": problem(), "clients": 3}, "clients is for a problem that is named"),
+        ({"problem": problem(), "problem_options": {"dim": 3}}, "problem_options is for a problem that is named"),
+        ({"compressor": Half}, r"compressor=Half is a class; give an object, Half\(...\)"),
+        ({"problem": mc.FunctionProblem}, "problem=FunctionProblem is a class"),
+        ({"method": 3}, "method=3 is neither a name nor a Method"),
+        ({"exchange": Half}, "neither a name nor a class derived from Exchange"),
+    ],
+)
+def test_objects_that_do_not_fit_are_refused(options, message):
+    with pytest.raises(mc.ConfigError, match=message):
+        mc.run(**{"rounds": 2, **options})
+
+
+def test_registering_wrongly_is_refused():
+    with pytest.raises(TypeError, match="register_compressor takes a name"):
+        mc.register_compressor(Half)
+    with pytest.raises(TypeError, match="is for a class, not for"):
+        mc.register_compressor("an-object")(Half())
+
+
+@pytest.mark.parametrize(
+    "returned, message",
+    [(None, "returned None; expected an array of shape"), (np.zeros(D), r"an array of shape \(20,\); expected")],
+)
+def test_uplinks_that_return_something_else_are_named(returned, message):
+    class Odd(Uplink):
+        def transmit(self, oracle, round):
+            return returned
+
+    class Plain(mc.Method):
+        def compose(self, setting, step_size):
+            return mc.Parts(Odd())
+
+    with pytest.raises(mc.ConfigError, match=f"Odd.transmit {message}|Odd.transmit returned {message}"):
+        mc.run(problem=problem(), method=Plain(), **OPTIONS)
+
+
+def test_a_compressor_in_place_of_a_codec_is_named():
+    class Odd(Uplink):
+        def transmit(self, oracle, round):
+            self.link.gather(mc.compressor("sign"), oracle.value(), round, self.mean)
+            return self.mean
+
+    class Plain(mc.Method):
+        def compose(self, setting, step_size):
+            return mc.Parts(Odd())
+
+    with pytest.raises(TypeError, match="gather takes a codec, got Sign"):
+        mc.run(problem=problem(), method=Plain(), **OPTIONS)
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("method", ["powersgd", "core"])
+def test_a_run_without_a_downlink_that_diverges_ends_on_all_ranks(mpi, method):
+    argv = [
+        "-m",
+        "mpicomp",
+        "run",
+        "--method",
+        method,
+        "--problem",
+        "quadratic",
+        "--set",
+        "problem.dim=50",
+        "--clients",
+        "4",
+    ]
+    done = mpi.run(
+        3,
+        [*argv, "--rounds", "200", "--eval-every", "200", "--explosion", "0", "--step", "1e30", "--allow-unsafe", "-q"],
+    )
+    assert done.code == 3 and "diverged in round" in done.err

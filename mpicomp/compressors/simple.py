@@ -53,7 +53,16 @@ def looped(compressor: Simple, dim: int, n_clients: int, wire_dtype: np.dtype, c
             key = MessageKey(shared, np.uint64(client_key(private, client)), int(client), n_clients)
             x = V[row].astype(wire_dtype, copy=False).view()
             x.flags.writeable = False
-            nbytes = int(compressor.encode(x, buf[pos + 4 : pos + 4 + capacity], key))
+            try:
+                written = compressor.encode(x, buf[pos + 4 : pos + 4 + capacity], key)
+            except Exception as error:
+                error.add_note(
+                    f"in encode of {compressor!r}, whose max_nbytes({dim}, {wire_dtype}) is {capacity}; x is read-only"
+                )
+                raise
+            if not isinstance(written, int | np.integer):
+                raise WireError(f"{compressor!r}: encode returned {written!r}, not the length of the message in bytes")
+            nbytes = int(written)
             if not 0 <= nbytes <= capacity:
                 raise WireError(
                     f"{compressor!r} wrote {nbytes} bytes, its max_nbytes({dim}, {wire_dtype}) is {capacity}"

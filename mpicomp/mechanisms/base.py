@@ -183,6 +183,10 @@ class Link:
         separate : row i of `total` becomes client i's message (zero where it is silent). The server then holds O(nk) numbers.
         draw : number of the random draw; None for one that no other exchange of the round has.
         """
+        if not isinstance(codec, Codec):
+            raise TypeError(
+                f"gather takes a codec, got {codec!r}: bind it in prepare, self.codec = self.link.codec(compressor)"
+            )
         keys = self._drawn(codec, round, draw)
         if not codec.compressor.carries_nan and self.is_worker:
             self._look_at(V, active)

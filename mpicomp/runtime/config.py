@@ -145,6 +145,12 @@ class Config:
 
     def validate(self) -> None:
         """Check ranges and choices; parts check their own options when they are built."""
+        for name in ("problem", "method", "compressor", "optimizer", "exchange"):
+            if str(getattr(self, name)).startswith("<"):
+                raise ConfigError(
+                    f"{name} = {getattr(self, name)} was an object of a Python program; run that program again, or register the part and "
+                    "name it"
+                )
         _choice("dtype", self.dtype, DTYPES)
         _choice("wire_dtype", self.wire_dtype or self.dtype, DTYPES)
         if self.exchange != "auto" and self.exchange not in exchanges:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import time
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
@@ -48,6 +48,41 @@ class OwnParts:
     compressor: Compressor | None = None
     optimizer: Optimizer | None = None
     exchange: type[Exchange] | None = None
+
+    def check(self) -> None:
+        """Raises ConfigError where something else was given than an object of the kind that is asked for."""
+        kinds = {"problem": Problem, "method": Method, "compressor": Compressor, "optimizer": Optimizer}
+        for name, kind in kinds.items():
+            part = getattr(self, name)
+            if isinstance(part, type):
+                raise ConfigError(f"{name}={part.__name__} is a class; give an object, {part.__name__}(...)")
+            if part is not None and not isinstance(part, kind):
+                raise ConfigError(f"{name}={part!r} is neither a name nor a {kind.__name__}")
+        if self.exchange is not None and not (isinstance(self.exchange, type) and issubclass(self.exchange, Exchange)):
+            raise ConfigError(f"exchange={self.exchange!r} is neither a name nor a class derived from Exchange")
+
+    def recorded(self, config: Config) -> Config:
+        """The configuration for the records: a part that was given as an object stands there by its class and its plain attributes."""
+        named: dict[str, Any] = {
+            f.name: _described(part) for f in fields(self) if (part := getattr(self, f.name)) is not None
+        }
+        return replace(config, **named)
+
+
+def _described(part: object) -> str:
+    """A part of one's own, for the records; no name of a part looks like it.
+
+    >>> _described(Config)
+    '<mpicomp.runtime.config.Config>'
+    """
+    cls = part if isinstance(part, type) else type(part)
+    plain = (
+        {}
+        if isinstance(part, type)
+        else {k: v for k, v in vars(part).items() if isinstance(v, int | float | str | bool)}
+    )
+    options = "".join(f" {k}={v}" for k, v in sorted(plain.items()) if not k.startswith("_"))
+    return f"<{cls.__module__}.{cls.__qualname__}{options}>"
 
 
 def run(
@@ -96,6 +131,8 @@ def run(
     config = _configured(config, given)
     objects: dict[str, Any] = {name: part for name, part in parts.items() if not isinstance(part, str)}
     own = OwnParts(**objects)
+    own.check()
+    _refuse_ignored(own, options)
     with guard(comm) as held, Control(config) as control:
         if held.comm is not None and OnFailure.parse(config.on_failure).goes_on:
             return run_with_survivors(lambda *how: _run(config, own, progress, control, *how), config, held)
@@ -104,6 +141,18 @@ def run(
         if wrapped is not None:
             wrapped.free()
         return result
+
+
+def _refuse_ignored(own: OwnParts, options: RunOptions) -> None:
+    """Raises ConfigError for an option of a part that was given as an object."""
+    of_problem = ("problem_options", "data", "partition", "clients")
+    ignored = {"problem": of_problem, "method": ("method_options",), "optimizer": ("optimizer_options",)}
+    for name, keys in ignored.items():
+        for key in keys:
+            if getattr(own, name) is not None and key in options:
+                raise ConfigError(
+                    f"{key} is for a {name} that is named; this one is an object, which has its own: drop {key}"
+                )
 
 
 def _counted(comm: MPIComm | None, config: Config, own: OwnParts) -> Comm | None:
@@ -144,6 +193,7 @@ def _run(
 ) -> Result:
     started = time.perf_counter()
     _compare(comm, config)
+    config = own.recorded(config)
     staged = stage.config(config)
     problem = stage.problem(own.problem or build_problem(config))
     compare_sizes(comm, problem)

@@ -193,6 +193,10 @@ class Session:
         if exchange.served_dim < problem.dim and not self.replicated:
             self.x = framed_zeros((1, exchange.served_dim), dtype)
             self.x[:] = whole[:, exchange.served]
+        self._estimate = (
+            1,
+            problem.dim if self.downlink.silent else exchange.served_dim,
+        )  # shape of what uplinks return
         self.optimizer.start(self.x, step_size)
         self.uplink.start(link(exchange, config.seed, wire, True, parts.participation))
         self.downlink.start(link(exchange, config.seed, wire, False, parts.participation))
@@ -230,6 +234,11 @@ class Session:
         if self.exchange.is_worker:
             self.oracle.move(self.points, t)
         g = self.uplink.transmit(self.oracle, t)
+        if self.exchange.is_server and getattr(g, "shape", None) != self._estimate:
+            what = f"an array of shape {g.shape}" if isinstance(g, np.ndarray) else repr(g)
+            raise ConfigError(
+                f"{type(self.uplink).__name__}.transmit returned {what}; expected an array of shape {self._estimate}"
+            )
         if self.exchange.is_server and self.exchange.flags_seen & FLAG_DIVERGED:
             self.order_stop()
         if self.replicated:
