@@ -22,9 +22,11 @@ if TYPE_CHECKING:
     from .api import register_uplink as register_uplink
     from .compressors import Compressor as Compressor
     from .compressors import MessageKey as MessageKey
+    from .errors import CheckpointError as CheckpointError
     from .errors import ConfigError as ConfigError
     from .errors import DataError as DataError
     from .errors import MpicompError as MpicompError
+    from .errors import ProblemError as ProblemError
     from .errors import TheoryError as TheoryError
     from .errors import UserError as UserError
     from .errors import WireError as WireError
@@ -59,7 +61,7 @@ else:
                 "register_uplink",
             ),
             "compressors": ("Compressor", "MessageKey"),
-            "errors": ("ConfigError", "DataError", "MpicompError", "TheoryError", "UserError", "WireError"),
+            "errors": ("CheckpointError", "ConfigError", "DataError", "MpicompError", "ProblemError", "TheoryError", "UserError", "WireError"),
             "exchanges.base": ("Exchange",),
             "mechanisms.base": ("Downlink", "Uplink"),
             "methods": ("Method", "Parts", "Setting"),

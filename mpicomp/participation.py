@@ -12,7 +12,7 @@ SAMPLINGS = ("nice", "uniform", "importance", "independent")
 
 
 class Participation:
-    """Base class."""
+    """Which clients take part in which round, the same on all ranks. Define `active` and `probabilities`."""
 
     def active(self, round: int) -> np.ndarray:
         """bool, shape (n,): who speaks; the same array is reused for each round."""

@@ -313,7 +313,7 @@ class Mechanism:
 
 
 class Uplink(Mechanism):
-    """Clients to server."""
+    """How the server tracks the weighted mean of the clients' gradients. Define `transmit`, and `prepare` to bind compressors."""
 
     def transmit(self, oracle: Oracle, round: int) -> np.ndarray:
         """One round: returns the gradient estimate on the server, shape (1, served_dim); what workers return is not looked at.
@@ -324,7 +324,7 @@ class Uplink(Mechanism):
 
 
 class Downlink(Mechanism):
-    """Server to clients: the model, or with a replicated optimizer the gradient estimate.
+    """How the clients track the server's model, or with a replicated optimizer its gradient estimate. Define `begin` and `transmit`.
 
     Attributes
     ----------

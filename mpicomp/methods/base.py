@@ -76,7 +76,7 @@ def _no_constants() -> Smoothness:
 
 @dataclass
 class Parts:
-    """A composition.
+    """What a method is made of: its uplink and downlink, the optimizer, and what wraps the clients' oracles.
 
     Attributes
     ----------
