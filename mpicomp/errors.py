@@ -84,6 +84,10 @@ class ConfigError(UserError, ValueError):
     """An option or a combination of options that cannot work."""
 
 
+class ImportedPartError(ConfigError):
+    """A file or module that the imports name cannot be imported on this rank; other ranks may not see this error."""
+
+
 class DataError(UserError, ValueError):
     """A data file that cannot be read; the message names file and line."""
 

@@ -82,12 +82,12 @@ class Registry(Generic[P]):
         self._loaded = True
         for entry in entry_points(group=f"mpicomp.{self.kind}s"):
             what = f"{self.kind} {entry.name!r} of {entry.value}"
-            if entry.name in self._classes:
-                if self._classes[entry.name].__module__ != entry.module:
-                    warnings.warn(f"mpicomp: {what} is left out: the name is taken", stacklevel=2)
-                continue
             try:
-                self.register(entry.name)(entry.load())
+                cls = entry.load()
+                if self._classes.get(entry.name, cls) is not cls:
+                    warnings.warn(f"mpicomp: {what} is left out: the name is taken", stacklevel=2)
+                    continue
+                self.register(entry.name)(cls)
             except Exception as error:
                 text = f"mpicomp: {what} is left out: {type(error).__name__}: {error}"
                 warnings.warn(text, stacklevel=2)

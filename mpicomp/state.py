@@ -60,7 +60,10 @@ class ClientState(State):
 
 
 class ServerState(State):
-    """One row, shape (1, served_dim), on the server; with several servers each has its slice of the coordinates."""
+    """One row, shape (1, served_dim), on the server; with several servers each has its slice of the coordinates.
+
+    With `columns` given it is no slice: all servers must come to the same numbers.
+    """
 
 
 class ServerClientState(State):

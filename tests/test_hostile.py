@@ -509,3 +509,96 @@ def test_a_run_without_a_downlink_that_diverges_ends_on_all_ranks(mpi, method):
         [*argv, "--rounds", "200", "--eval-every", "200", "--explosion", "0", "--step", "1e30", "--allow-unsafe", "-q"],
     )
     assert done.code == 3 and "diverged in round" in done.err
+
+
+# ---- what a reading of the code found -----------------------------------------------------------------------------------
+def test_a_scaled_identity_is_scaled_when_it_overwrites():
+    from mpicomp.exchanges.local import LocalExchange
+    from mpicomp.kernels.random import downlink_keys
+
+    exchange, codec = LocalExchange(1, 5), mc.compressor("identity").bind(5, 1).scaled(0.5)
+    for into, add in ((np.full((1, 5), 9.0), False), (np.zeros((1, 5)), True)):
+        exchange.broadcast(codec, np.ones((1, 5)), downlink_keys(0, 0), 0, into, add)
+        np.testing.assert_array_equal(into, 0.5)
+
+
+@pytest.mark.parametrize("columns", [1, 5])
+def test_state_with_columns_of_its_own_is_no_slice(tmp_path, columns):
+    from mpicomp.extend import ServerState
+
+    class Counting(Uplink):
+        seen = ServerState(columns=columns)
+
+        def transmit(self, oracle, round):
+            link = self.link
+            link.gather(link.values(), oracle.value() if link.is_worker else None, round, self.mean)
+            if link.is_server:
+                self.seen += 1
+                self.mean *= 1 + self.seen[0, -1]  # shows in x
+            return self.mean
+
+    class Plain(mc.Method):
+        def compose(self, setting, step_size):
+            return mc.Parts(Counting())
+
+    common = {"problem": problem(), "method": Plain(), "step": 0.01, "seed": 1}
+    whole = mc.run(rounds=12, **common).summary["iterate_sha256"]
+    mc.run(rounds=6, checkpoint_every=3, out=str(tmp_path), **common)
+    assert mc.run(rounds=12, resume="auto", out=str(tmp_path), **common).summary["iterate_sha256"] == whole
+
+
+@pytest.mark.parametrize("name", ["logistic", "least-squares", "mlp", "autoencoder"])
+def test_problems_with_data_say_that_they_hold_all_of_it(name):
+    from mpicomp.problems import problems
+
+    made = problems.build(name, {"clients": 3})
+    assert made.holds_all and all(made.digests(np.arange(3)))
+
+
+def test_imports_of_the_file_and_of_the_command_line_add_up(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.py").write_text(
+            f"import mpicomp as mc\n@mc.register_compressor('part-{name}')\nclass P(mc.Compressor): pass\n"
+        )
+    (tmp_path / "c.toml").write_text('imports = ["a.py"]\n')
+    config = mc.Config.load(tmp_path / "c.toml", {"imports": [str(tmp_path / "b.py")]})
+    assert [Path(path).name for path in config.imports] == ["a.py", "b.py"]
+
+
+def test_files_beside_an_imported_one_are_found(tmp_path):
+    (tmp_path / "beside_it.py").write_text("value = 3\n")
+    (tmp_path / "first.py").write_text("import beside_it\n")
+    from mpicomp.runtime.imports import import_parts
+
+    import_parts([str(tmp_path / "first.py")])
+
+
+def test_a_message_that_claims_another_size_is_corrupt():
+    data = mc.compressor("topk:k=1").compress([1.0, 2.0, 3.0])
+    with pytest.raises(mc.WireError, match="cannot have written"):
+        mc.compressor("topk:k=10").decompress(data)
+
+
+def test_an_exchange_that_cannot_lose_ranks_is_refused_as_a_class_too():
+    from mpicomp.exchanges.sharded import ShardedExchange
+
+    class Comm:
+        def Get_size(self):
+            return 3
+
+    from mpicomp.runtime.exchanges import exchange_kind
+
+    assert not exchange_kind("auto", 3, ShardedExchange).survives_deaths
+    assert exchange_kind("auto", 3).survives_deaths
+
+
+def test_the_second_average_moves_by_its_own_difference():
+    from mpicomp.oracles import DoubleMomentum, Full
+
+    made = problem()
+    oracle = DoubleMomentum(Full(made.block(np.arange(N), np.float64), D), 0.5)
+    oracle.move(np.zeros((1, D)), 0)
+    before = oracle.value().copy()
+    oracle.move(np.ones((1, D)), 1)
+    change = oracle.difference().copy()
+    np.testing.assert_allclose(before + change, oracle.u_i, rtol=1e-12)

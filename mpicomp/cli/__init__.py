@@ -12,7 +12,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from ..errors import UserError, full_text, option_wording
+from ..errors import ImportedPartError, UserError, full_text, option_wording
 from ..experiments.commands import attach
 from ..version import __version__
 from .doctor import doctor
@@ -70,6 +70,8 @@ def _run(speaks: bool) -> int:
         with own_process():
             return app(standalone_mode=False) or 0
     except UserError as error:
+        if isinstance(error, ImportedPartError):  # of this rank, perhaps: the others may be waiting for it
+            _fall_loudly(full_text(error))
         if speaks:
             print(f"mpicomp: {full_text(error)}", file=sys.stderr)
         return 2
@@ -84,8 +86,11 @@ def _run(speaks: bool) -> int:
         return getattr(error, "exit_code", 2)
 
 
-def _fall_loudly() -> None:
-    """A rank that fails before MPI has started leaves the others waiting for it; MPICH ends them only if it dies by a signal."""
+def _fall_loudly(text: str = "") -> None:
+    """A rank that fails before MPI has started leaves the others waiting for it; MPICH ends them only if it dies by a signal.
+
+    text : what to print; the traceback where it is empty.
+    """
     from ..cluster.environment import declared_rank, declared_size
 
     if (declared_size() or 1) > 1:
@@ -93,8 +98,7 @@ def _fall_loudly() -> None:
 
         if not mpi_initialized():
             print(f"mpicomp: rank {declared_rank()} on {platform.node()} failed before MPI started", file=sys.stderr)
-            traceback.print_exc()
-            sys.stderr.flush()
+            print(text or traceback.format_exc(), file=sys.stderr, flush=True)
             time.sleep(0.2)  # for the launcher to pass it on
             os.kill(os.getpid(), signal.SIGKILL)
 

@@ -229,7 +229,12 @@ class Compressor:
         magic, version, codec_id, is_double, client, n_clients, d, shared, private = _HEAD.unpack_from(data)
         if magic != _MAGIC or version != _VERSION or is_double > 1 or not client < n_clients:
             raise WireError(f"not a message of version {_VERSION} that `compress` wrote")
-        codec = self.bind(d, n_clients, np.float64 if is_double else np.float32)
+        try:
+            codec = self.bind(d, n_clients, np.float64 if is_double else np.float32)
+        except ConfigError as error:
+            raise WireError(
+                f"a message for a vector of {d} entries, which {self.spec} cannot have written: {error}"
+            ) from None
         if codec.codec_id != codec_id:
             raise WireError(f"a message of codec {codec_id}, {self.spec} has codec {codec.codec_id}")
         out, key = np.zeros(d, codec.wire_dtype), MessageKey(np.uint64(shared), np.uint64(private), client, n_clients)

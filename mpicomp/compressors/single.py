@@ -16,6 +16,11 @@ def _head(codec: Codec) -> int:
     return 0 if codec.round_maximum is None else _MAXIMUM.itemsize
 
 
+def _addressed(codec: Codec, key: MessageKey) -> tuple[Keys, np.ndarray, int]:
+    """The keys of the exchange, the client, and where the message begins."""
+    return Keys(key.shared, exchange_private(key.private, key.client)), np.array([key.client]), _head(codec)
+
+
 def capacity(codec: Codec) -> int:
     """No message is longer, bytes."""
     return _head(codec) + codec.max_nbytes
@@ -23,11 +28,7 @@ def capacity(codec: Codec) -> int:
 
 def encode(codec: Codec, x: np.ndarray, out: np.ndarray, key: MessageKey) -> int:
     """Write the message for x, shape (d,), into `out` (uint8); returns its length in bytes."""
-    keys, client, head = (
-        Keys(key.shared, exchange_private(key.private, key.client)),
-        np.array([key.client]),
-        _head(codec),
-    )
+    keys, client, head = _addressed(codec, key)
     V = np.ascontiguousarray(x).reshape(1, -1)
     if codec.round_maximum is not None and codec.measure is not None:
         codec.round_maximum[0] = codec.measure(V, _ROW, client, keys)[0]
@@ -42,11 +43,7 @@ def decode(codec: Codec, buf: np.ndarray, out: np.ndarray, key: MessageKey) -> N
     ------
     WireError : the bytes are not what the codec writes.
     """
-    keys, client, head = (
-        Keys(key.shared, exchange_private(key.private, key.client)),
-        np.array([key.client]),
-        _head(codec),
-    )
+    keys, client, head = _addressed(codec, key)
     if len(buf) < head:
         raise WireError(f"truncated {codec.compressor.name} message")
     if codec.round_maximum is not None:

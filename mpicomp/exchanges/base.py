@@ -416,7 +416,7 @@ class Exchange(ABC):
     ) -> None:
         """A broadcast has arrived in `buf`, which (`there`) may be the frame around `into` itself."""
         assert into is not None
-        if not add and codec.codec_id == Identity.codec_id:
+        if not add and codec.codec_id == Identity.codec_id and codec.scale == 1.0:
             header = read_header(buf, nbytes)
             check_header(header, codec=codec.codec_id, wire_dtype=codec.wire_dtype, round=round, messages=1)
             self.flags_seen |= header.flags & CONTROL_FLAGS

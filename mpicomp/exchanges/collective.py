@@ -71,7 +71,7 @@ class CollectiveExchange(MPIExchange):
         self, codec: Codec, v: Vectors, keys: Keys, round: int, into: np.ndarray | None, add: bool = False
     ) -> None:
         capacity, group = frame_capacity(codec), self._server_row
-        source = v if self.is_server else into if not add else None
+        source = v if self.is_server else into if not add and codec.scale == 1.0 else None
         own = self.own_frame(codec, source, group.rows)
         buf = self.buffer(("broadcast",), capacity) if own is None else own
         nbytes = capacity

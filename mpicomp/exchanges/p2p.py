@@ -115,7 +115,7 @@ class P2PExchange(MPIExchange):
     ) -> None:
         capacity, group = frame_capacity(codec), self._server_row
         if not self.is_server:
-            own = self.own_frame(codec, into, group.rows) if not add else None
+            own = self.own_frame(codec, into, group.rows) if not add and codec.scale == 1.0 else None
             buf = self.buffer(("down",), capacity) if own is None else own
             nbytes = self.comm.recv(buf[:capacity], 0, TAG_DOWN)
             self.clock.lap(WAIT)

@@ -1,6 +1,6 @@
 """Sharded exchange: every rank hosts clients and serves a slice of the coordinates, so that no rank's link or memory is the wall.
 
-Up, a client's message is encoded once, as for one server, and cut into parts (`compressors.base.Cutting`), each of which goes to the rank
+Up, a client's message is encoded once, as for one server, and cut into parts (`compressors.codec.Cutting`), each of which goes to the rank
 that serves its slice. Every server adds the parts in client order: the bits are those of one server. Down, each rank broadcasts its slice.
 Vectors of another dimension (a few scalars beside the vectors: `Codec.whole`) go to every rank whole, so that all
 of them know the same sum and nothing is left to send down.

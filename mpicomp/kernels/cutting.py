@@ -14,7 +14,7 @@ def fields_nbytes(count, head, unit, bucket, width):
 
 @lean
 def cut_fields(buf, pos, clients, shared, private, bounds, out, places, head, unit, bucket, width):
-    """Cut such messages; see `compressors.base.Cutting`. All bounds but the last are multiples of 8, and of `bucket` if that is below d."""
+    """Cut such messages; see `Cutting`. All bounds but the last are multiples of 8, and of `bucket` if that is below d."""
     d, planes, rest = bounds[bounds.shape[0] - 1], width >> 3, width & 7
     units = pos + head
     for _ in range(clients.shape[0]):

@@ -232,9 +232,9 @@ class Link:
 
     def _look_at(self, V: np.ndarray | Difference | Sum | None, active: np.ndarray | None) -> None:
         """Have this rank's frames say that a vector is not finite, where its message would not show it."""
-        vectors = V.V if isinstance(V, Difference | Sum) else V
+        parts = [] if V is None else [V.V, V.state] if isinstance(V, Difference | Sum) else [V]
         rows = self._hosted_rows if active is None else np.flatnonzero(active[self.exchange.clients])
-        if vectors is not None and not finite_rows(vectors, rows):
+        if not all(finite_rows(part, rows) for part in parts):
             self.exchange.flags_sent |= FLAG_DIVERGED
 
     # The number that some codecs need on all ends beforehand: an exchange of its own, one value each way.

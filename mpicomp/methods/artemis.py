@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from math import sqrt
 
-from ..mechanisms.diana import DianaUplink as DianaUplink
+from ..mechanisms.diana import DianaUplink
 from ..mechanisms.error_feedback import DirectDownlink
 from .base import Parts, Setting, methods
 from .diana import Diana

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..compressors import Compressor
 from ..errors import ConfigError
-from ..mechanisms.core import CoreUplink as CoreUplink
+from ..mechanisms.core import CoreUplink
 from ..mechanisms.no_downlink import NoDownlink
 from .base import Method, Parts, Setting, methods
 

@@ -6,7 +6,7 @@ from math import sqrt
 
 from ..errors import ConfigError, TheoryError
 from ..mechanisms.base import probability
-from ..mechanisms.dasha import DashaUplink as DashaUplink
+from ..mechanisms.dasha import DashaUplink
 from ..oracles.mvr import MVR
 from ..oracles.page import Page
 from .base import Method, Parts, Setting, methods

@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import sqrt
 
 from ..errors import ConfigError
-from ..mechanisms.diana import DianaUplink as DianaUplink
+from ..mechanisms.diana import DianaUplink
 from .base import Method, Parts, Setting, methods
 
 

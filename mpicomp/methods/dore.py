@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import sqrt
 
 from ..errors import ConfigError, TheoryError
-from ..mechanisms.diana import DianaUplink as DianaUplink
+from ..mechanisms.diana import DianaUplink
 from ..mechanisms.dore import DoubleResidualDownlink
 from .artemis import damped_step
 from .base import Parts, Setting, methods

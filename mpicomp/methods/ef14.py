@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..mechanisms.ef14 import EF14Uplink as EF14Uplink
+from ..mechanisms.ef14 import EF14Uplink
 from .base import Method, Parts, Setting, methods
 from .ef21 import ef21_step
 

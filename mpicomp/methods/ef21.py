@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import sqrt
 
 from ..compressors import Compressor
-from ..mechanisms.ef21 import EF21Uplink as EF21Uplink
+from ..mechanisms.ef21 import EF21Uplink
 from .base import Method, Parts, Setting, methods
 
 

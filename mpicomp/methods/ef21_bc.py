@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from math import sqrt
 
-from ..mechanisms.ef21 import EF21PDownlink as EF21PDownlink
-from ..mechanisms.ef21 import EF21Uplink as EF21Uplink
+from ..mechanisms.ef21 import EF21PDownlink, EF21Uplink
 from .base import Parts, Setting, methods
 from .ef21 import EF21, expansion, theta, xi
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..mechanisms.direct import DirectUplink
-from ..mechanisms.ef21 import EF21PDownlink as EF21PDownlink
+from ..mechanisms.ef21 import EF21PDownlink
 from .base import Method, Parts, Setting, methods
 from .ef21 import xi
 

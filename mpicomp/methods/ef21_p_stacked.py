@@ -5,10 +5,9 @@ from __future__ import annotations
 from math import sqrt
 
 from ..mechanisms.base import Uplink
-from ..mechanisms.diana import DianaUplink as DianaUplink
+from ..mechanisms.diana import DianaUplink
 from ..mechanisms.direct import DirectUplink
-from ..mechanisms.ef21 import EF21PDownlink as EF21PDownlink
-from ..mechanisms.ef21 import EF21Uplink as EF21Uplink
+from ..mechanisms.ef21 import EF21PDownlink, EF21Uplink
 from .base import Method, Parts, Setting, methods
 from .ef21 import EF21, expansion, xi
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..errors import ConfigError
 from ..mechanisms.base import probability
-from ..mechanisms.ef21 import EF21Uplink as EF21Uplink
+from ..mechanisms.ef21 import EF21Uplink
 from ..oracles import Minibatch, Page
 from ..oracles.page import COINS
 from ..problems import Problem

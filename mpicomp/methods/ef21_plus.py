@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..errors import TheoryError
-from ..mechanisms.ef21_plus import EF21PlusUplink as EF21PlusUplink
+from ..mechanisms.ef21_plus import EF21PlusUplink
 from .base import Parts, Setting, methods
 from .ef21 import EF21
 

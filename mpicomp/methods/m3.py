@@ -6,8 +6,7 @@ from math import sqrt
 
 from ..errors import ConfigError
 from ..mechanisms.base import probability
-from ..mechanisms.marina import MarinaPDownlink as MarinaPDownlink
-from ..mechanisms.marina import MarinaUplink as MarinaUplink
+from ..mechanisms.marina import MarinaPDownlink, MarinaUplink
 from ..oracles.smoothing import Smoothing
 from .base import Method, Parts, Setting, methods
 from .marina import default_probability

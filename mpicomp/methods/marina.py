@@ -10,7 +10,7 @@ import numpy as np
 from ..compressors import Compressor
 from ..errors import ConfigError
 from ..mechanisms.base import probability
-from ..mechanisms.marina import MarinaUplink as MarinaUplink
+from ..mechanisms.marina import MarinaUplink
 from .base import Method, Parts, Setting, methods
 
 AUTO, BITS = "auto", "bits"

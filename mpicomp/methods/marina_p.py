@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import sqrt
 
 from ..mechanisms.direct import DirectUplink
-from ..mechanisms.marina import MarinaPDownlink as MarinaPDownlink
+from ..mechanisms.marina import MarinaPDownlink
 from .base import Parts, Setting, methods
 from .marina import Marina
 

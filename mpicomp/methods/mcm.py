@@ -5,10 +5,8 @@ from __future__ import annotations
 from math import sqrt
 
 from ..errors import ConfigError, TheoryError
-from ..mechanisms.diana import DianaUplink as DianaUplink
-from ..mechanisms.mcm import MCMDownlink as MCMDownlink
-from ..mechanisms.mcm import RandMCMDownlink as RandMCMDownlink
-from ..mechanisms.mcm import memory_rate
+from ..mechanisms.diana import DianaUplink
+from ..mechanisms.mcm import MCMDownlink, RandMCMDownlink, memory_rate
 from .base import Parts, Setting, methods
 from .diana import Diana
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from ..compressors import Compressor
 from ..errors import ConfigError, TheoryError
 from ..mechanisms.no_downlink import NoDownlink
-from ..mechanisms.powersgd import PowerSGDUplink as PowerSGDUplink
-from ..mechanisms.powersgd import matrix_shape
+from ..mechanisms.powersgd import PowerSGDUplink, matrix_shape
 from .base import Method, Parts, Setting, methods
 from .ef21 import xi
 

@@ -23,7 +23,8 @@ class Optimizer:
         """Allocate the state, all zero. x : shape (1, d), or on one of several servers (1, served_dim); step_size : γ."""
         self.step_size = step_size
         for state in declared(self, ModelState):
-            setattr(self, state.name, state.zeros(1, x.shape[1], x.dtype))
+            if state.allocate:
+                setattr(self, state.name, state.zeros(1, x.shape[1], x.dtype))
 
     def state(self) -> dict[str, np.ndarray]:
         """The state arrays by name."""

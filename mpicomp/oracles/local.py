@@ -22,7 +22,7 @@ class Local(Wrapping):
 
     Raises
     ------
-    ConfigError : an option outside its range, or an oracle with a memory of its own.
+    ConfigError : an option outside its range.
     """
 
     def __init__(self, oracle: Oracle, steps: int, step: float, prox: float = 0.0):

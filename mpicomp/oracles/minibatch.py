@@ -42,7 +42,7 @@ class Minibatch(Oracle):
         self._previous = np.zeros((m, dim), block.dtype)
 
     def move(self, points: np.ndarray, round: int) -> None:
-        """The clients are now at `points`; draw this round's samples."""
+        """The clients are now at `points`; this round's samples are drawn when they are first needed."""
         if not held(self):
             self.current = np.array(points)
         if self._before is None:

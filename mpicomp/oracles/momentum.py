@@ -57,3 +57,7 @@ class DoubleMomentum(Momentum):
         """u_i^t."""
         self._average(self.u_i, super().value())
         return self.u_i
+
+    def difference(self) -> np.ndarray:
+        """The new value minus the old one; in place of `value`."""
+        return self._minus_last(self.u_i)

@@ -38,6 +38,8 @@ class Autoencoder(BlockProblem):
 
     summary = "(1/N_i) Σ ‖D E a − a‖² + (λ/2)‖D E − I‖²: a linear autoencoder of images; homogeneity=0...1"
 
+    holds_all = True
+
     def __init__(
         self,
         data: str = "digits",

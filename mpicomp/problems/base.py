@@ -334,26 +334,27 @@ class Block:
 
 
 class ReadOnlyBlock(Block):
-    """Somebody's block, whose methods get read-only points."""
+    """Somebody's block, whose methods get read-only points, or copies where its problem asks for them."""
 
-    def __init__(self, block: Block):
-        super().__init__(block.problem, block.clients, block.dtype)
+    def __init__(self, block: Block, problem: Problem, clients: np.ndarray, dtype: np.dtype):
+        super().__init__(problem, clients, dtype)
         self._block = block
+        self._shown: Callable[[np.ndarray], np.ndarray] = np.copy if problem.copies_points else read_only
 
     def losses(self, W: np.ndarray, out: np.ndarray) -> None:
-        self._block.losses(read_only(W), out)
+        self._block.losses(self._shown(W), out)
 
     def gradients(self, W: np.ndarray, out: np.ndarray) -> None:
-        self._block.gradients(read_only(W), out)
+        self._block.gradients(self._shown(W), out)
 
     def batch_gradients(self, W: np.ndarray, samples: np.ndarray, out: np.ndarray) -> None:
-        self._block.batch_gradients(read_only(W), samples, out)
+        self._block.batch_gradients(self._shown(W), samples, out)
 
 
 def hosted_block(problem: Problem, clients: np.ndarray, dtype: Any) -> Block:
     """The problem's block of these clients; one that is not mpicomp's own is shown points that it cannot write to."""
     block = problem.block(clients, dtype)
-    return block if ours(block) or type(block) is Block else ReadOnlyBlock(block)
+    return block if ours(block) or type(block) is Block else ReadOnlyBlock(block, problem, clients, np.dtype(dtype))
 
 
 class BlockProblem(Problem):

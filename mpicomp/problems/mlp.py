@@ -44,6 +44,8 @@ class MLP(BlockProblem):
     summary = "small neural network, softmax cross-entropy; hidden=32 or 64+32, activation=relu|tanh"
     measures = ("accuracy",)
 
+    holds_all = True
+
     def __init__(
         self,
         data: str = "digits",
@@ -82,7 +84,8 @@ class MLP(BlockProblem):
         return 0.0
 
     def digests(self, clients: np.ndarray) -> list[str]:
-        return digests_of(self.rows, clients)
+        tested = digests_of(self.test_rows, np.arange(1))[0]
+        return [f"{digest} {tested}" for digest in digests_of(self.rows, clients)]
 
     def block(self, clients: np.ndarray, dtype: DTypeLike) -> MLPBlock:
         return MLPBlock(self, clients, np.dtype(dtype))

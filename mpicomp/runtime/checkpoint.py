@@ -79,8 +79,9 @@ def state_arrays(session: Session) -> dict[str, np.ndarray]:
     for way, mechanism in (("uplink", session.uplink), ("downlink", session.downlink)):
         for name, array in held(mechanism, ClientState).items():
             arrays[f"worker/clients/{way}/{name}"] = array
-        for name, array in held(mechanism, ServerState, ServerClientState).items():
-            arrays[f"served/{way}/{name}"] = array
+        for state in declared(mechanism, ServerState, ServerClientState):
+            sliced = state.columns is None
+            arrays[f"{'served' if sliced else 'server'}/{way}/{state.name}"] = vars(mechanism).get(state.name)
         for name, array in held(mechanism, CommonState).items():
             if exchange.is_server:
                 arrays[f"server/{way}/{name}"] = array
@@ -94,7 +95,7 @@ def state_arrays(session: Session) -> dict[str, np.ndarray]:
         if session.replicated:
             for name, array in held(session.optimizer, ModelState).items():
                 arrays[f"worker/shared/optimizer/{name}"] = array
-    return arrays
+    return {name: array for name, array in arrays.items() if array is not None}
 
 
 # ---- writing --------------------------------------------------------------------------------------------------------
@@ -236,7 +237,7 @@ class Checkpoint:
         if digest and theirs and digest != theirs:
             raise CheckpointError(
                 f"{self.folder} was written with other data: its digest is {theirs}, this run's data has {digest}; put the data back, or "
-                " start afresh with another «out»"
+                "start afresh with another «out»"
             )
 
     def restore(self, session: Session) -> None:

@@ -104,8 +104,10 @@ class Config:
         if path is not None:
             config._merge(_read_toml(Path(path)), str(path))
             config.imports = [resolved(name, Path(path).parent) for name in config.imports]
+        before = config.imports
         config._merge({k: v for k, v in (options or {}).items() if v is not None}, "")
-        import_parts([*inherited(), *config.imports])
+        config.imports = list(dict.fromkeys([*inherited(), *before, *config.imports]))
+        import_parts(config.imports)
         for setting in sets:
             key, equals, value = setting.partition("=")
             if not equals or not key.strip():

@@ -53,6 +53,7 @@ def data_digest(comm: Comm | None, problem: Problem, hosted: np.ndarray) -> str:
         raise ConfigError(f"{type(problem).__name__}.digests must return a text for each of the {len(hosted)} clients")
     if comm is None:
         return _combined(mine)
+    comm.meet()  # some ranks may still be at it
     rows = comm.gather_json(
         {"host": platform.node(), "data": _source(problem), "clients": hosted.tolist(), "digests": mine}
     )
@@ -85,6 +86,7 @@ def _from(row: dict[str, Any]) -> str:
 
 
 def _raise_alike(comm: Comm, error: str) -> None:
+    comm.meet()  # rank 0 may be comparing
     text: str = comm.bcast_json(error)
     if text:
         raise DataError(text)

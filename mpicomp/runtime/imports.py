@@ -5,14 +5,15 @@ from __future__ import annotations
 import hashlib
 import importlib
 import importlib.util
+import json
 import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from ..errors import ConfigError, MpicompError
+from ..errors import ImportedPartError, MpicompError
 
-VARIABLE = "MPICOMP_IMPORT"  # for the processes that a command starts: separated as in PATH
+VARIABLE = "MPICOMP_IMPORT"  # for the processes that a command starts: a list in JSON
 
 
 def import_parts(names: Iterable[str]) -> None:
@@ -34,9 +35,9 @@ def import_parts(names: Iterable[str]) -> None:
             raise
         except ImportError as error:
             missing = f"; is {name!r} a file? then write ./{name}.py" if not is_file else ""
-            raise ConfigError(f"cannot import {name}: {error}{missing}") from error
+            raise ImportedPartError(f"cannot import {name}: {error}{missing}") from error
         except Exception as error:
-            raise ConfigError(f"cannot import {name}: {type(error).__name__}: {error}") from error
+            raise ImportedPartError(f"cannot import {name}: {type(error).__name__}: {error}") from error
 
 
 def resolved(name: str, folder: str | Path = ".") -> str:
@@ -49,16 +50,16 @@ def resolved(name: str, folder: str | Path = ".") -> str:
 def inherited(environment: str | None = None) -> list[str]:
     """What the process that started this one imports.
 
-    >>> inherited("a.py:b")
+    >>> inherited('["a.py", "b"]')
     ['a.py', 'b']
     """
     text = os.environ.get(VARIABLE, "") if environment is None else environment
-    return [name for name in text.split(os.pathsep) if name]
+    return [str(name) for name in json.loads(text)] if text else []
 
 
 def pass_on(names: Iterable[str]) -> None:
     """Have the processes that this one starts import the same."""
-    os.environ[VARIABLE] = os.pathsep.join(dict.fromkeys([*inherited(), *names]))
+    os.environ[VARIABLE] = json.dumps(list(dict.fromkeys([*inherited(), *names])))
 
 
 def _import_file(path: Path) -> None:
@@ -68,7 +69,7 @@ def _import_file(path: Path) -> None:
         return
     spec = importlib.util.spec_from_file_location(name, whole)
     if spec is None or spec.loader is None or not whole.is_file():
-        raise ConfigError(f"cannot import {path}: there is no such file")
+        raise ImportedPartError(f"cannot import {path}: there is no such file")
     if str(whole.parent) not in sys.path:
         sys.path.append(str(whole.parent))  # for the files beside it; last, so that none of them hides a module
     module = importlib.util.module_from_spec(spec)

@@ -128,19 +128,24 @@ def run(
         "exchange": exchange,
     }
     given: dict[str, Any] = {**options, **{name: part for name, part in parts.items() if isinstance(part, str)}}
-    config = _configured(config, given)
     objects: dict[str, Any] = {name: part for name, part in parts.items() if not isinstance(part, str)}
     own = OwnParts(**objects)
-    own.check()
-    _refuse_ignored(own, options)
-    with guard(comm) as held, Control(config) as control:
-        if held.comm is not None and OnFailure.parse(config.on_failure).goes_on:
-            return run_with_survivors(lambda *how: _run(config, own, progress, control, *how), config, held)
-        wrapped = _counted(comm, config, own)
-        result = _run(config, own, progress, control, wrapped, Stage(config.resume), Snapshot())
-        if wrapped is not None:
-            wrapped.free()
-        return result
+    with guard(comm) as held:
+        whole = _configured(config, given)
+        own.check()
+        _refuse_ignored(own, options)
+        with Control(whole) as control:
+            if held.comm is not None and OnFailure.parse(whole.on_failure).goes_on:
+                if not exchange_kind(whole.exchange, held.comm.Get_size(), own.exchange).survives_deaths:
+                    raise ConfigError(
+                        "on_failure=continue: with this exchange others depend on dead ranks; use «exchange=p2p»"
+                    )
+                return run_with_survivors(lambda *how: _run(whole, own, progress, control, *how), whole, held)
+            wrapped = _counted(comm, whole, own)
+            result = _run(whole, own, progress, control, wrapped, Stage(whole.resume), Snapshot())
+            if wrapped is not None:
+                wrapped.free()
+            return result
 
 
 def _refuse_ignored(own: OwnParts, options: RunOptions) -> None:

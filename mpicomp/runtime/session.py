@@ -245,7 +245,7 @@ class Session:
             # with a silent downlink no frame could carry the server's order: every rank looks for itself, at the same numbers
             if (self.exchange.is_server or self.downlink.silent) and not finite(g, self.x):
                 self.order_stop()
-            g = self.downlink.transmit(g, t)
+            g = self.downlink.transmit(g if ours(self.downlink) or g is None else g.copy(), t)
             self.optimizer.step(self.x, g if ours(self.optimizer) else read_only(g))
             self.clock.lap(STEP)
             return

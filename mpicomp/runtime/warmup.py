@@ -53,7 +53,7 @@ def warm_up(
     for t in range(ROUNDS):
         session.round(t)
     if stand_in:
-        session.evaluated = np.zeros((1, problem.dim))
+        session.evaluated = np.zeros((1, problem.dim), config.dtype)
     else:
         session.evaluate()
     session.measure()
