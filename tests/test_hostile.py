@@ -547,7 +547,7 @@ def test_state_with_columns_of_its_own_is_no_slice(tmp_path, columns):
     assert mc.run(rounds=12, resume="auto", out=str(tmp_path), **common).summary["iterate_sha256"] == whole
 
 
-@pytest.mark.parametrize("name", ["logistic", "least-squares", "mlp", "autoencoder"])
+@pytest.mark.parametrize("name", ["logistic", "least_squares", "mlp", "autoencoder"])
 def test_problems_with_data_say_that_they_hold_all_of_it(name):
     from mpicomp.problems import problems
 
@@ -557,9 +557,8 @@ def test_problems_with_data_say_that_they_hold_all_of_it(name):
 
 def test_imports_of_the_file_and_of_the_command_line_add_up(tmp_path):
     for name in ("a", "b"):
-        (tmp_path / f"{name}.py").write_text(
-            f"import mpicomp as mc\n@mc.register_compressor('part-{name}')\nclass P(mc.Compressor): pass\n"
-        )
+        text = f"import mpicomp as mc\n@mc.register_compressor('part-{name}')\nclass P(mc.Compressor): pass\n"
+        (tmp_path / f"{name}.py").write_text(text)
     (tmp_path / "c.toml").write_text('imports = ["a.py"]\n')
     config = mc.Config.load(tmp_path / "c.toml", {"imports": [str(tmp_path / "b.py")]})
     assert [Path(path).name for path in config.imports] == ["a.py", "b.py"]
