@@ -41,9 +41,9 @@ def alignment_of(codecs: list[Codec]) -> int:
 
 
 def _cut(separable: bool) -> str:
-    """The names of the compressors whose messages can be cut, or even written slice by slice."""
+    """The names of mpicomp's own compressors whose messages can be cut, or even written slice by slice."""
     names = []
-    for name in compressors:
+    for name in (name for name in compressors if compressors[name].__module__.startswith("mpicomp.")):
         cutting = example(name).bind(EXAMPLE_DIM, EXAMPLE_CLIENTS).cutting
         if cutting is not None and (cutting.separable or not separable):
             names.append(name)
