@@ -266,6 +266,7 @@ def test_a_lab_ends_with_its_owner(lab_here, mpi, number) -> None:
 
 
 @pytest.mark.process
+@pytest.mark.alone
 def test_bytes_of_mpi_against_those_of_the_interface(lab_here, mpi, monkeypatch) -> None:
     """What the network adds is headers: at most some for each message, next to nothing for large ones (docs/reference/bytes.md)."""
     monkeypatch.setenv("COLUMNS", "200")

@@ -23,10 +23,11 @@ comm = MPI.COMM_WORLD
 how, seconds, out = sys.argv[1], float(sys.argv[2]), sys.argv[3]
 
 class Stalling(mc.Problem):
-    n_clients, dim, calls = 6, 10, 0
+    n_clients, dim, calls, losses = 6, 10, 0, 0
 
     def loss(self, i, x):
-        if how == "evaluation" and i == 2:
+        self.losses += i == 2
+        if how == "evaluation" and i == 2 and self.losses > 1:  # once before, in the warm-up
             stall()
         return 0.0
 

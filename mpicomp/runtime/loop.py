@@ -203,11 +203,11 @@ def _run(
     problem = stage.problem(own.problem or build_problem(config))
     compare_sizes(comm, problem)
     ranks = 1 if comm is None else comm.size
+    composition = Composition(staged, problem, own.method, own.compressor, own.optimizer, samples=0.0)
     kind = exchange_kind(config.exchange, ranks, own.exchange)
     hosted = kind.place(problem.n_clients, ranks).clients(0 if comm is None else comm.rank)
     data = data_digest(comm, problem, hosted)
-    samples = _mean_samples(staged, problem, hosted, comm)
-    composition = Composition(staged, problem, own.method, own.compressor, own.optimizer, samples)
+    composition.setting.samples = _mean_samples(staged, problem, hosted, comm)
     step_size = _agree(comm, staged, composition)
     exchange = kind.create(exchange_setting(config, problem, composition, comm))
     exchange.threads = CodecThreads(threads_of(config.threads, ranks))
