@@ -437,8 +437,8 @@ def test_a_checkpoint_of_an_object_does_not_go_on_with_another(tmp_path):
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"problem": problem(), "clients": 3}, "clients is for a problem that is named"),
-        ({"problem": problem(), "problem_options": {"dim": 3}}, "problem_options is for a problem that is named"),
+        ({"problem": problem(), "clients": 3}, "clients=3 is for a problem that is named"),
+        ({"problem": problem(), "problem_options": {"dim": 3}}, "problem_options=.* is for a problem that is named"),
         ({"compressor": Half}, r"compressor=Half is a class; give an object, Half\(...\)"),
         ({"problem": mc.FunctionProblem}, "problem=FunctionProblem is a class"),
         ({"method": 3}, "method=3 is neither a name nor a Method"),

@@ -325,6 +325,8 @@ def test_minibatches():
     problem = problems.build("logistic", {"data": "mushrooms", "clients": 5})
     options = {
         "problem": problem,
+        "problem_options": {},
+        "clients": 5,
         "method": "dcgd",
         "compressor": "identity",
         "step": 0.01,

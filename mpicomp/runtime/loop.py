@@ -149,14 +149,17 @@ def run(
 
 
 def _refuse_ignored(own: OwnParts, options: RunOptions) -> None:
-    """Raises ConfigError for an option of a part that was given as an object."""
+    """Raises ConfigError for an option of a part that was given as an object and is another than the option says."""
     of_problem = ("problem_options", "data", "partition", "clients")
     ignored = {"problem": of_problem, "method": ("method_options",), "optimizer": ("optimizer_options",)}
     for name, keys in ignored.items():
-        for key in keys:
-            if getattr(own, name) is not None and key in options:
+        part = getattr(own, name)
+        for key in keys if part is not None else ():
+            given = options.get(key)
+            wanted = given if isinstance(given, dict) else {"n_clients" if key == "clients" else key: given}
+            if key in options and any(getattr(part, k, None) != v for k, v in wanted.items()):
                 raise ConfigError(
-                    f"{key} is for a {name} that is named; this one is an object, which has its own: drop {key}"
+                    f"{key}={given!r} is for a {name} that is named; this one is an object that has another: drop {key}"
                 )
 
 
