@@ -232,7 +232,11 @@ UNKNOWN = mc.FunctionProblem(lambda i, x: 0.0, lambda i, x: 0 * x, dim=43, n_cli
             "needs an unbiased compressor",
         ),
         ({"clients": 1, "problem_options": {"dim": 0}}, ConfigError, "dim >= 2"),
-        ({"problem": UNKNOWN, "step": "theory"}, TheoryError, "the smoothness constants of problem 'user' are unknown"),
+        (
+            {"problem": UNKNOWN, "problem_options": {}, "step": "theory"},
+            TheoryError,
+            "the smoothness constants of problem 'user' are unknown",
+        ),
         ({"out": "/proc/no/such/place"}, ConfigError, "choose another out"),
         ({"exchange": "local"}, ConfigError, "were started; use p2p or collective"),
         (
