@@ -86,12 +86,15 @@ class Composition:
         self.downlink_compressor = compressors.create(downlink) if downlink else self.compressor
         if not config.allow_unsafe:
             self.method.check(self.compressor)
+            if self.method.takes_downlink_compressor:
+                self.method.check_downlink(self.downlink_compressor)
         self._optimizer, self._named_optimizer = optimizer, (config.optimizer, config.optimizer_options)
         if samples is None:
             samples = total_samples(config, problem, range(problem.n_clients)) / problem.n_clients
         self.setting = Setting(
             problem.dim, problem.n_clients, config.rounds, self.compressor, self.downlink_compressor, config.seed,
             problem.smoothness, config.batch, samples, problem, config.wire_dtype or config.dtype,
+            config.allow_unsafe,
         )  # fmt: skip
 
     def step_size(self, text: str) -> float:
