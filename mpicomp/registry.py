@@ -16,6 +16,7 @@ from importlib.metadata import entry_points
 from typing import Any, Generic, TypeVar
 
 from .errors import ConfigError, unknown
+from .option_types import typed_value
 
 P = TypeVar("P")  # the base class of the parts
 C = TypeVar("C", bound=type)
@@ -140,6 +141,8 @@ class Registry(Generic[P]):
                     if known
                     else ConfigError(f"{self.kind} {name!r} takes no options, got {option!r}")
                 )
+        parameters = {p.name: p for p in _parameters(cls)}
+        options = {k: typed_value(f"{self.kind} {name!r}", parameters[k], v) for k, v in options.items()}
         try:
             return cls(**options)
         except TypeError as error:

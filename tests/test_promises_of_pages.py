@@ -286,22 +286,25 @@ PAGES = {  # (page of docs, the words): what makes them true, or the test that d
         lambda: default("vr-marina", "sync") == 0,
     ("methods/vr-marina.md", "b', one sample by default"): test_batch_0_is_the_methods_own_number,
     ("methods/ef21-sgdm.md", "0.1 by default"): lambda: default("ef21-sgdm", "eta") == 0.1,
-    ("reference/problems.md", "`qid:` of ranking data is refused"): "test_data.py",
-    ("reference/problems.md", "0 for none: multinomial"): "test_mlp.py",
+    ("reference/problems.md", "`qid:` of ranking data is refused"): "test_data.py::test_reader_names_file_and_line_of_what_is_wrong",
+    ("reference/problems.md", "0 for none: multinomial"): "test_mlp.py::test_large_logits_stay_finite",
     ("reference/exchanges.md", "`p2p` (the default)"):
         lambda: __import__("mpicomp.runtime.exchanges", fromlist=["x"]).exchange_kind("auto", 4, None).name == "p2p",
-    ("reference/exchanges.md", "refused: `sharded cannot cut"): "test_exchanges_mpi.py",
-    ("reference/exchanges.md", "is refused, and `--exchange p2p` proposed"): "test_exchanges.py",
+    ("reference/exchanges.md", "refused: `sharded cannot cut"): "test_cutting.py::test_refusals",
+    ("reference/exchanges.md", "is refused, and `--exchange p2p` proposed"): "test_cutting.py::test_refusals",
     ("reference/exchanges.md", "the default of most methods, always works"):
         lambda: sum(methods[m].default_downlink_compressor == "identity" for m in methods) > len(list(methods)) / 2,
     ("reference/exchanges.md", "modes that go on without dead ranks are refused"): lambda: is_refused(
         exchange="hierarchical", on_failure="continue"),
-    ("reference/wire.md", "It refuses what no encoder writes"): "test_wire_hostile.py",
-    ("reference/wire.md", "A field above 2s is refused"): "test_wire_hostile.py",
-    ("reference/wire.md", "in which digits beyond d are not zero, is refused"): "test_wire_hostile.py",
-    ("reference/wire.md", "A field above 2·levels is refused"): "test_wire_hostile.py",
-    ("reference/wire.md", "anything else is refused"): "test_wire_hostile.py",
-    ("reference/studies.md", "Weak scaling refuses problems with a fixed number"): "test_study_grid.py",
+    ("reference/wire.md", "It refuses what no encoder writes"): "test_wire_hostile.py::test_scales_that_no_encoder_writes_are_refused",
+    ("reference/wire.md", "and `bind` refuses more"): "test_sizes.py::test_every_codec_states_its_largest_dimension_and_refuses_more",
+    ("reference/wire.md", "A field above 2s is refused"): "test_wire_hostile.py::test_fields_that_no_encoder_writes_are_refused",
+    ("reference/wire.md", "in which digits beyond d are not zero, is refused"):
+        "test_wire_hostile.py::test_trits_beyond_the_last_entry_must_be_zero",
+    ("reference/wire.md", "A field above 2·levels is refused"): "test_wire_hostile.py::test_fields_that_no_encoder_writes_are_refused",
+    ("reference/wire.md", "anything else is refused"): "test_wire_hostile.py::test_a_bit_mask_has_no_bits_beyond_its_entries",
+    ("reference/studies.md", "Weak scaling refuses problems with a fixed number"):
+        "test_study_grid.py::test_mistakes_of_the_file_are_named",
 }  # fmt: skip
 KEY = mc.MessageKey.seeded(0, 3, 20)
 
@@ -333,7 +336,8 @@ def test_the_words_of_the_pages(page, words):
     assert words in (ROOT / "docs" / page).read_text(), "the page says something else now"
     check = PAGES[page, words]
     if isinstance(check, str):
-        assert (ROOT / "tests" / check).exists()
+        file, _, test = check.partition("::")
+        assert f"def {test}(" in (ROOT / "tests" / file).read_text()
     elif not check.__name__.startswith("test_"):
         assert check()
 

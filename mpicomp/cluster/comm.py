@@ -22,8 +22,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import ConfigError, RankFailure
+from ..errors import RankFailure
 from .counts import pieces
+from .environment import number_of
 from .ledger import Ledger
 from .messages import PointToPoint, bytes_of
 from .process import is_owned
@@ -45,7 +46,7 @@ def world() -> MPIComm:
     There all ranks wait for each other, for ever where one ended before it came so far. After MPICOMP_START_SECONDS (60) the process ends
     with its stack, which names this line.
     """
-    seconds = float(os.environ.get("MPICOMP_START_SECONDS", START_SECONDS))
+    seconds = number_of("MPICOMP_START_SECONDS", START_SECONDS, 1e9, "seconds") or 1e9
     faulthandler.dump_traceback_later(seconds, exit=True, file=2)  # sys.stderr may be no file, as in a notebook
     from mpi4py import MPI
 
@@ -270,16 +271,7 @@ def _nap_seconds() -> float:
     MPI keeps a processor busy while it waits. Where more ranks wait than there are cores, those that have something to do (and the
     kernel's own work for the network) then wait for a core, for milliseconds; `mpicomp lab` therefore sets it.
     """
-    text = os.environ.get("MPICOMP_NAP") or "0"
-    try:
-        microseconds = float(text)
-    except ValueError:
-        microseconds = -1.0
-    if not 0 <= microseconds <= 1e6:
-        raise ConfigError(
-            f"MPICOMP_NAP={text!r} is no number of microseconds from 0 to 1000000; 50 is a good one, 0 for none"
-        )
-    return microseconds * 1e-6
+    return number_of("MPICOMP_NAP", 0, 1e6, "microseconds") * 1e-6
 
 
 def _lowest(comm: MPIComm) -> int:

@@ -296,7 +296,7 @@ def count_of(owner: Compressor, k: int | None, fraction: float | None, dim: int)
             raise ConfigError(f"{owner.name}: fraction={fraction} is outside (0, 1]")
         return max(1, int(fraction * dim))
     assert k is not None
-    if not isinstance(k, int) or not 1 <= k <= dim:
+    if not isinstance(k, int) or isinstance(k, bool) or not 1 <= k <= dim:
         raise ConfigError(f"{owner.name}: k={k} must be an integer from 1 to the dimension, {dim}")
     return k
 

@@ -20,6 +20,7 @@ from types import CodeType, FrameType, FunctionType
 from typing import Any
 
 from ..cluster.comm import FINALIZE_SECONDS, Comm
+from ..cluster.environment import number_of
 from ..errors import worded
 
 EXIT_STALLED = 4
@@ -53,7 +54,7 @@ class StallWatch:
         self._who = f"rank {rank} of {size} on {platform.node()}"
         self._watched, self._over = threading.get_ident(), threading.Event()
         self._tick = min(seconds / 10, 0.25)
-        self._files = float(os.environ.get("MPICOMP_FILES_SECONDS", FILES_SECONDS))
+        self._files = number_of("MPICOMP_FILES_SECONDS", FILES_SECONDS, 1e9, "seconds")
 
     def __enter__(self) -> StallWatch:
         if self.seconds:
