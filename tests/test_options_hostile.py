@@ -12,8 +12,7 @@ import pytest
 import mpicomp as mc
 from mpicomp.compressors.base import compressors
 from mpicomp.methods import methods
-from mpicomp.option_types import typed_value
-from mpicomp.registry import option_names, parse_spec
+from mpicomp.registry import option_names, parse_spec, typed_value
 from mpicomp.runtime.config import Config, initial_point
 from mpicomp.runtime.imports import inherited
 
