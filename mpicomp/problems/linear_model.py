@@ -56,7 +56,7 @@ class LinearModel(BlockProblem):
         if regularizer not in REGULARIZERS:
             raise unknown("regularizer", regularizer, REGULARIZERS)
         if not 0 <= reg <= LARGEST_NUMBER:
-            raise ConfigError(f"problem {self.name!r} needs reg from 0 to {LARGEST_NUMBER:g}, got reg={reg}")
+            raise ConfigError(f"problem {self.name!r} needs reg >= 0, up to {LARGEST_NUMBER:g}, got reg={reg}")
         table = load(data, features)
         rows = deal(table._replace(labels=self.labels(table.labels, data)), partition, clients, seed)
         self.data, self.partition, self.regularizer = data, partition, regularizer

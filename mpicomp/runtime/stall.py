@@ -33,7 +33,7 @@ ROUND, EVALUATION, CHECKPOINT, END = (
     "the checkpoint after round",
     "the end, round",
 )
-_WAITS = Path(__file__).parent.parent / "cluster" / "comm.py"
+_WAITS = {Path(__file__).parent.parent / "cluster" / name for name in ("comm.py", "messages.py")}
 
 
 class StallWatch:
@@ -86,7 +86,7 @@ class StallWatch:
     def _end(self, at: tuple[str, int], age: float) -> None:
         """Say where this rank is and end it, and by that the job; a rank that only waits lets the others speak first."""
         frame = sys._current_frames()[self._watched]
-        waits = Path(frame.f_code.co_filename) == _WAITS
+        waits = Path(frame.f_code.co_filename) in _WAITS
         doing = "waiting for another rank" if waits else f"busy in {_place(frame)}"
         stack = "".join(traceback.format_stack(frame))
         limit = worded(f"«stall_timeout={self.seconds:g}»")
