@@ -12,7 +12,7 @@ from ..data import load
 from ..errors import ConfigError, unknown
 from ..kernels import sparse
 from ..kernels.sparse import NONCONVEX, RIDGE
-from .base import Block, BlockProblem, FeatureCounts
+from .base import LARGEST_NUMBER, Block, BlockProblem, FeatureCounts
 from .rows import deal, digests_of, hosted
 from .spectral import largest_eigenvalue
 
@@ -55,12 +55,12 @@ class LinearModel(BlockProblem):
     ):
         if regularizer not in REGULARIZERS:
             raise unknown("regularizer", regularizer, REGULARIZERS)
-        if not reg >= 0:
-            raise ConfigError(f"problem {self.name!r} needs reg >= 0, got reg={reg}")
+        if not 0 <= reg <= LARGEST_NUMBER:
+            raise ConfigError(f"problem {self.name!r} needs reg >= 0, up to {LARGEST_NUMBER:g}, got reg={reg}")
         table = load(data, features)
         rows = deal(table._replace(labels=self.labels(table.labels, data)), partition, clients, seed)
         self.data, self.partition, self.regularizer = data, partition, regularizer
-        self.n_clients, self.dim = clients, table.features + bias
+        self.n_clients, self.dim = clients, table.features + bool(bias)
         self.reg = 0.0 if regularizer == "none" else float(reg)
         self.penalty = REGULARIZERS[regularizer]
         if bias:

@@ -12,6 +12,7 @@ import numpy as np
 
 from ..cluster.byte_check import VerifiedComm, verified_comm
 from ..cluster.comm import Comm
+from ..cluster.counts import checked_communicator
 from ..cluster.recovery import OnFailure
 from ..cluster.threads import CodecThreads, threads_of
 from ..compressors import Compressor
@@ -130,6 +131,7 @@ def run(
     given: dict[str, Any] = {**options, **{name: part for name, part in parts.items() if isinstance(part, str)}}
     objects: dict[str, Any] = {name: part for name, part in parts.items() if not isinstance(part, str)}
     own = OwnParts(**objects)
+    checked_communicator(comm)
     with guard(comm) as held:
         whole = _configured(config, given)
         own.check()

@@ -12,7 +12,7 @@ import numpy as np
 from ..arrays import ours, read_only
 from ..cluster.clock import COMPUTE, STEP, Clock
 from ..compressors import Compressor, compressors
-from ..errors import ConfigError
+from ..errors import ConfigError, TheoryError
 from ..exchanges.base import Exchange
 from ..kernels import njit
 from ..mechanisms.base import Link
@@ -86,18 +86,34 @@ class Composition:
         self.downlink_compressor = compressors.create(downlink) if downlink else self.compressor
         if not config.allow_unsafe:
             self.method.check(self.compressor)
+            if self.method.takes_downlink_compressor:
+                self.method.check_downlink(self.downlink_compressor)
         self._optimizer, self._named_optimizer = optimizer, (config.optimizer, config.optimizer_options)
         if samples is None:
             samples = total_samples(config, problem, range(problem.n_clients)) / problem.n_clients
         self.setting = Setting(
             problem.dim, problem.n_clients, config.rounds, self.compressor, self.downlink_compressor, config.seed,
             problem.smoothness, config.batch, samples, problem, config.wire_dtype or config.dtype,
+            config.allow_unsafe,
         )  # fmt: skip
 
     def step_size(self, text: str) -> float:
         """γ: the theory's times a factor, or a number."""
         from_theory, value = parse_step(text)
-        return self.method.step_size(self.setting) * value if from_theory else value
+        if not from_theory:
+            return value
+        try:
+            with np.errstate(all="ignore"):
+                step = float(self.method.step_size(self.setting) * value)
+        except (ZeroDivisionError, OverflowError):  # constants that are 0, or far too large
+            step = 0.0
+        if not 0 < step < np.inf:
+            s = self.setting.smoothness
+            raise TheoryError(
+                f"the constants of the problem (L = {s.L:.6g}, L_i from {np.min(s.L_i):.6g} to {s.L_max:.6g}) give method "
+                f"{self.method.name!r} no step size; give it as a number, for example «step=0.05»"
+            )
+        return step
 
     def parts(self, step_size: float) -> Parts:
         """Fresh parts."""

@@ -20,6 +20,7 @@ from types import CodeType, FrameType, FunctionType
 from typing import Any
 
 from ..cluster.comm import FINALIZE_SECONDS, Comm
+from ..cluster.environment import number_of
 from ..errors import worded
 
 EXIT_STALLED = 4
@@ -32,7 +33,7 @@ ROUND, EVALUATION, CHECKPOINT, END = (
     "the checkpoint after round",
     "the end, round",
 )
-_WAITS = Path(__file__).parent.parent / "cluster" / "comm.py"
+_WAITS = {Path(__file__).parent.parent / "cluster" / name for name in ("comm.py", "messages.py")}
 
 
 class StallWatch:
@@ -53,7 +54,7 @@ class StallWatch:
         self._who = f"rank {rank} of {size} on {platform.node()}"
         self._watched, self._over = threading.get_ident(), threading.Event()
         self._tick = min(seconds / 10, 0.25)
-        self._files = float(os.environ.get("MPICOMP_FILES_SECONDS", FILES_SECONDS))
+        self._files = number_of("MPICOMP_FILES_SECONDS", FILES_SECONDS, 1e9, "seconds")
 
     def __enter__(self) -> StallWatch:
         if self.seconds:
@@ -85,7 +86,7 @@ class StallWatch:
     def _end(self, at: tuple[str, int], age: float) -> None:
         """Say where this rank is and end it, and by that the job; a rank that only waits lets the others speak first."""
         frame = sys._current_frames()[self._watched]
-        waits = Path(frame.f_code.co_filename) == _WAITS
+        waits = Path(frame.f_code.co_filename) in _WAITS
         doing = "waiting for another rank" if waits else f"busy in {_place(frame)}"
         stack = "".join(traceback.format_stack(frame))
         limit = worded(f"«stall_timeout={self.seconds:g}»")
