@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import ast
 import difflib
+import math
+import os
 import re
 import shlex
 from collections.abc import Iterable, Iterator
@@ -122,6 +124,29 @@ class RankFailure(MpicompError):
 
 class TheoryError(UserError, ValueError):
     """No theorem covers the combination; the message proposes a safe choice."""
+
+
+class CacheWarning(RuntimeWarning):
+    """The kernel cache cannot be used, or not fully; what that costs."""
+
+
+def number_of(variable: str, default: float, least: float, most: float, unit: str) -> float:
+    """The number that an environment variable holds.
+
+    Raises
+    ------
+    ConfigError : it holds something else, or a number beyond the limits.
+    """
+    text = os.environ.get(variable) or str(default)
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not least <= number <= most:
+        raise ConfigError(
+            f"{variable}={text!r} is no number of {unit} from {least:g} to {most:g}; the default is {default:g}"
+        )
+    return number
 
 
 def full_text(error: BaseException) -> str:

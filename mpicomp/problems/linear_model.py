@@ -90,7 +90,7 @@ class LinearModel(BlockProblem):
         return 0.0
 
     def describe(self) -> dict[str, Any]:
-        """Sizes, and how much the clients differ: rows, label means, and the smoothness constants where `smoothness` has been asked for."""
+        """Sizes, and how much the clients' rows and labels differ."""
         sizes = np.diff(self.rows.offsets)
         label_means = np.add.reduceat(self.rows.labels, self.rows.offsets[:-1]) / sizes
         return {
@@ -105,7 +105,6 @@ class LinearModel(BlockProblem):
             "rows_max": int(sizes.max()),
             "label_mean_min": float(label_means.min()),
             "label_mean_max": float(label_means.max()),
-            **(self.constants.heterogeneity() if "constants" in self.__dict__ else {}),
         }
 
     def smoothness(self) -> Smoothness:
