@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from conftest import run_alone
 
+from mpicomp.cluster import window
 from mpicomp.cluster.launcher import MPICH, OPEN_MPI, Launcher, Mpi
+from mpicomp.errors import EnvironmentMismatch
 
 RUN = [
     "run",
@@ -25,6 +29,123 @@ RUN = [
     "0.1",
     "--no-table",
 ]
+
+
+def clean(**more: str) -> dict[str, str]:
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("PMI", "UCX", "FI_", "SLURM", "PYTHON"))}
+    return {**kept, **more}
+
+
+def python(folder: Path, *argv: str, **env: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *argv], cwd=folder, env=clean(**env), capture_output=True, text=True, timeout=100
+    )
+
+
+# ---- the working directory ----------------------------------------------------------------------------------------------------
+HIDING = ["random", "numpy", "typing", "dataclasses", "json", "numba", "mpi4py", "typer", "copy", "scipy"]
+
+
+@pytest.mark.process
+def test_files_of_the_working_directory_hide_no_module(tmp_path):
+    for name in HIDING:
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('the wrong module')\n")
+    done = python(tmp_path, "-m", "mpicomp", *RUN)
+    assert done.returncode == 0 and "wrong module" not in done.stdout + done.stderr, done.stderr
+
+
+@pytest.mark.process
+def test_nor_do_they_under_launch(mpi, tmp_path):
+    for name in HIDING:
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('the wrong module')\n")
+    done = python(tmp_path, "-m", "mpicomp", "launch", "-n", "2", "--", *RUN)
+    assert done.returncode == 0 and "wrong module" not in done.stdout + done.stderr, done.stderr
+
+
+# ---- switches of others ---------------------------------------------------------------------------------------------------------
+@pytest.mark.process
+@pytest.mark.parametrize(
+    "argv", [["-m", "mpicomp", *RUN], ["-c", "import mpicomp as mc; mc.run(problem='quadratic', rounds=2)"]]
+)
+def test_numba_without_its_compiler_is_named(tmp_path, argv):
+    done = python(tmp_path, *argv, NUMBA_DISABLE_JIT="1")
+    assert (
+        done.returncode != 0
+        and "NUMBA_DISABLE_JIT switches off Numba's compiler" in done.stderr
+        and "unset it" in done.stderr
+    )
+    assert ("Traceback" in done.stderr) == (argv[0] == "-c")
+
+
+@pytest.mark.process
+def test_a_notebooks_backend_does_not_matter(tmp_path):
+    """matplotlib refuses to be imported where MPLBACKEND names a package that is not there."""
+    code = "from mpicomp.experiments.study.style import pyplot; from mpicomp.experiments.reproduce.drawing import have_matplotlib as have; "
+    code += "import os; assert have(); pyplot().figure(); print(os.environ['MPLBACKEND'])"
+    pytest.importorskip("matplotlib")
+    done = python(
+        tmp_path, "-c", code, MPLBACKEND="module://no_such_package.backend_inline", MPLCONFIGDIR=str(tmp_path)
+    )
+    assert done.returncode == 0 and done.stdout == "module://no_such_package.backend_inline\n", done.stderr
+
+
+# ---- shared memory ----------------------------------------------------------------------------------------------------------------
+def test_room_is_compared_with_what_is_left(monkeypatch):
+    monkeypatch.setattr(window, "free_bytes", lambda: 1 << 20)
+    window.check_room(1 << 20)
+    with pytest.raises(
+        EnvironmentMismatch, match=r"/dev/shm has 1.0 MiB left, .* need 2.0 MiB .*shm-size.*exchange='p2p'"
+    ):
+        window.check_room(2 << 20)
+    monkeypatch.setattr(window, "_reserved", 1)
+    with pytest.raises(EnvironmentMismatch):
+        window.check_room(1 << 20)
+    monkeypatch.setattr(window, "free_bytes", lambda: None)
+    window.check_room(1 << 60)
+
+
+SMALL = """
+import sys
+import mpicomp.cluster.window as window
+from mpicomp.cli import main
+
+window.free_bytes = lambda: 100_000
+main()
+"""
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("exchange", ["hierarchical", "hierarchical:sum"])
+def test_too_little_shared_memory_is_named(mpi, tmp_path, exchange):
+    (tmp_path / "small.py").write_text(SMALL)
+    options = [*RUN, "-q", "--exchange", exchange, "--set", "problem.dim=20000"]
+    job = mpi.run(3, [tmp_path / "small.py", *options])
+    assert job.code == 2 and job.err.count("/dev/shm has 0.1 MiB left") == 1 and "--exchange p2p" in job.err, job.err
+    mpi.run(3, [tmp_path / "small.py", *RUN, "-q", "--exchange", exchange]).check()
+
+
+@pytest.mark.full(reason="mounts a file system, where it may")
+@pytest.mark.process
+def test_a_small_file_system_ends_no_rank_by_a_signal(mpi, tmp_path):
+    mount = "mount -t tmpfs -o size=24m tmpfs /dev/shm"
+    if (
+        shutil.which("unshare") is None
+        or subprocess.run(["unshare", "-m", "sh", "-c", mount], capture_output=True).returncode
+    ):
+        pytest.skip("no file system may be mounted here")
+    options = [*RUN, "-q", "--exchange", "hierarchical", "--set", "problem.dim=2000000"]
+    job = run_alone(
+        [
+            "unshare",
+            "-m",
+            "sh",
+            "-c",
+            f'{mount} && exec "$@"',
+            "sh",
+            *mpi.launcher.command(3, [mpi.python, "-m", "mpicomp", *options]),
+        ]
+    )
+    assert job.code == 2 and "/dev/shm has" in job.err, job.err
 
 
 # ---- the launcher's ports ---------------------------------------------------------------------------------------------------
@@ -125,9 +246,8 @@ def test_ranks_of_launch_listen_on_the_loopback_interface_alone(mpi, tmp_path):
         str(tmp_path / "listening.py"),
     ]
     command += ["--problem", "listening", "--method", "gd", "--rounds", "2", "--step", "0.1", "-q"]
-    clean = {k: v for k, v in os.environ.items() if not k.startswith(("PMI", "UCX", "FI_", "SLURM"))}
-    job = subprocess.run(command, env=clean, capture_output=True, text=True, timeout=60)
+    job = subprocess.run(command, env=clean(), capture_output=True, text=True, timeout=60)
     assert job.returncode == 0, job.stderr
-    assert set(line for line in job.stdout.splitlines() if "listening [" in line) <= {
+    assert {line for line in job.stdout.splitlines() if "listening [" in line} <= {
         "listening ['0100007F']", "listening []",
     }  # fmt: skip

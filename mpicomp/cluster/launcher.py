@@ -202,7 +202,7 @@ def find_launcher(env: Environ = os.environ, python: str = sys.executable) -> La
 
 def loaded_mpi(env: Environ = os.environ, python: str = sys.executable) -> Mpi:
     """The MPI library that mpi4py loads in `python`; asked in a process of its own, where it is not initialised."""
-    answer = subprocess.run([python, "-c", _LIBRARY], env=dict(env), capture_output=True, text=True, timeout=60)
+    answer = subprocess.run([python, "-P", "-c", _LIBRARY], env=dict(env), capture_output=True, text=True, timeout=60)
     library = identify(answer.stdout)
     if library is None:
         reason = (answer.stderr or answer.stdout).strip().splitlines() or ["no answer"]
