@@ -104,7 +104,7 @@ def test_a_warm_up_leaves_nothing_to_compile(mpi, tmp_path):
     env = {"NUMBA_CACHE_DIR": str(tmp_path)}
 
     def files() -> dict[Path, int]:
-        return {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.nb[ci]")}
+        return {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.nbc")}
 
     said = mpi.run(1, ["-m", "mpicomp", "warmup", *options], timeout=120, **env).check().out
     kept = files()

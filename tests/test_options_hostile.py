@@ -205,7 +205,7 @@ GARBAGE = pytest.mark.parametrize("text", ["x", "nan", "-1", "inf", "1e400", HUG
 @GARBAGE
 @pytest.mark.parametrize("variable", ["MPICOMP_NAP", "MPICOMP_START_SECONDS", "MPICOMP_FILES_SECONDS"])
 def test_numbers_of_the_environment_that_are_none_are_refused(variable, text, monkeypatch):
-    from mpicomp.cluster.environment import number_of
+    from mpicomp.errors import number_of
 
     monkeypatch.setenv(variable, text)
     with pytest.raises(mc.ConfigError, match=f"{variable}=.* is no number of seconds from 0 to 1000") as caught:
@@ -214,7 +214,7 @@ def test_numbers_of_the_environment_that_are_none_are_refused(variable, text, mo
 
 
 def test_an_empty_variable_is_one_that_is_not_set(monkeypatch):
-    from mpicomp.cluster.environment import number_of
+    from mpicomp.errors import number_of
 
     monkeypatch.setenv("MPICOMP_NAP", " ")
     assert number_of("MPICOMP_NAP", 5, 1000, "microseconds") == 5

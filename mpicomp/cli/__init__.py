@@ -8,11 +8,12 @@ import signal
 import sys
 import time
 import traceback
+import warnings
 from typing import Annotated, NoReturn
 
 import typer
 
-from ..errors import ImportedPartError, UserError, full_text, option_wording
+from ..errors import CacheWarning, ImportedPartError, UserError, full_text, option_wording
 from ..experiments.commands import attach
 from ..version import __version__
 from .doctor import doctor
@@ -57,6 +58,8 @@ def main() -> None:
     """Run the command line; errors that all ranks see are printed by one of them."""
     from ..cluster.environment import declared_rank
 
+    if declared_rank():  # rank 0 speaks for all
+        warnings.simplefilter("ignore", CacheWarning)
     with option_wording():
         code = _run(not declared_rank())
     leave(code)

@@ -22,9 +22,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import RankFailure
+from ..errors import RankFailure, number_of
 from .counts import pieces
-from .environment import number_of
 from .ledger import Ledger
 from .messages import PointToPoint, bytes_of
 from .process import is_owned

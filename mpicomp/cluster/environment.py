@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from ..errors import ConfigError, EnvironmentMismatch
+from ..errors import EnvironmentMismatch
 
 Environ = Mapping[str, str]
 
@@ -21,25 +21,6 @@ class _Variables(NamedTuple):
     rank: str
     size: str
     remedy: str
-
-
-def number_of(variable: str, default: float, most: float, unit: str) -> float:
-    """A number from 0 to `most` from the environment, or the default where the variable is not set or empty.
-
-    Raises
-    ------
-    ConfigError : it is something else.
-    """
-    text = os.environ.get(variable, "").strip()
-    try:
-        value = float(text) if text else default
-    except ValueError:
-        value = -1.0
-    if not 0 <= value <= most:
-        raise ConfigError(
-            f"{variable}={text[:80]!r} is no number of {unit} from 0 to {most:.0f}; unset it for {default:g}"
-        )
-    return value
 
 
 _BESIDE = "start it with `mpicomp launch -n {size} -- ...`, or with the mpirun that belongs to the MPI of this Python"

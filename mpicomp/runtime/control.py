@@ -3,18 +3,26 @@
 All ranks must do the same at the same round boundary. A checkpoint every R rounds needs no agreement. For the rest the server decides,
 and its downlink frames of a round carry the order for that round's end in their headers, so that no message is added; a worker that
 got a signal asks the server by a flag of its uplink frames. In the same way all ranks hear of a divergence that the server has met.
+
+Before the first round nothing is there that could be lost: a signal, or the time limit, ends the job at once, with the exit code after
+which it may be started again.
 """
 
 from __future__ import annotations
 
+import os
 import signal
+import threading
 import time
+from contextlib import suppress
 from types import FrameType
 from typing import Any, NamedTuple
 
+from ..errors import worded
 from ..exchanges.base import Exchange
 from ..wire import FLAG_CHECKPOINT, FLAG_DIVERGED, FLAG_REQUEST, FLAG_STOP
 from .config import Config
+from .stall import SETUP, STDERR, StallWatch
 
 EXIT_RESUME = 75  # EX_TEMPFAIL of sysexits.h: try again, with --resume auto
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT)
@@ -31,8 +39,8 @@ class Orders(NamedTuple):
 class Control:
     """Watches signals and clocks for one run; a context manager that puts the signal handlers back.
 
-    SIGTERM, SIGUSR1, SIGUSR2 and SIGINT ask for a checkpoint and a stop; a second SIGINT, or one before the first
-    round, ends the process at once. In a thread other than the main one signals are left alone.
+    SIGTERM, SIGUSR1, SIGUSR2 and SIGINT ask for a checkpoint and a stop; a second SIGINT ends the process at once, and so does any of
+    them before the first round (SystemExit 75; KeyboardInterrupt for SIGINT). In a thread other than the main one signals are left alone.
     """
 
     def __init__(self, config: Config):
@@ -41,6 +49,9 @@ class Control:
         self._asked = False
         self._before: dict[int, Any] = {}
         self._start = self._last = time.monotonic()
+        self._setup = StallWatch(config.stall_timeout, None, (SETUP, 1))
+        self._alarm = threading.Timer(config.time_limit, signal.pthread_kill, (threading.get_ident(), signal.SIGTERM))
+        self._alarm.daemon = True
 
     def __enter__(self) -> Control:
         for number in SIGNALS:
@@ -48,19 +59,38 @@ class Control:
                 self._before[number] = signal.signal(number, self._on_signal)
             except ValueError:  # not the main thread
                 break
+        if self.config.time_limit and self._before:
+            self._alarm.start()
+        self._setup.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._end_setup()
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
     def attach(self, exchange: Exchange) -> None:
-        """From now on orders travel in the frames of this exchange; a signal that came before is not lost."""
+        """The set-up is over: from now on orders travel in the frames of this exchange."""
         self.exchange = exchange
+        self._end_setup()
+
+    def _end_setup(self) -> None:
+        self._alarm.cancel()
+        self._setup.__exit__()
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGINT and (self._asked or self.exchange is None):
             raise KeyboardInterrupt
+        if self.exchange is None:
+            limit = self.config.time_limit
+            late = limit and time.monotonic() - self._start >= limit
+            reason = worded(f"«time_limit={limit:g}»") if late else signal.Signals(number).name
+            text = (
+                f"mpicomp: {reason} ends the job within its set-up, before the first round; exit code {EXIT_RESUME}\n"
+            )
+            with suppress(OSError):
+                os.write(STDERR, text.encode())
+            raise SystemExit(EXIT_RESUME)
         self._asked = True
 
     def before_round(self) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 from ..compressors import Compressor
 from ..errors import TheoryError
 from ..problems import Problem
+from ..problems.linear_model import LinearModel
 from .config import Config, initial_point
 from .loop import run
 from .session import Composition, build_problem
@@ -85,6 +86,8 @@ def constants(config: Config, problem: Problem) -> tuple[dict[str, Any], dict[st
     }
     if s.mu is not None:
         smooth["μ"] = s.mu
+    if isinstance(problem, LinearModel):
+        smooth["L_pooled"] = problem.pooled_smoothness()
     known = {"name", "dim", "clients", *s.heterogeneity()}
     smooth.update({key: value for key, value in problem.describe().items() if key not in known})
     compressor = Composition(dataclasses.replace(config, allow_unsafe=True), problem).compressor
