@@ -89,7 +89,7 @@ class LinearModel(BlockProblem):
         return 0.0
 
     def describe(self) -> dict[str, Any]:
-        """Sizes, and how much the clients differ: rows, label means, smoothness (`L_pooled`: `pooled_smoothness`)."""
+        """Sizes, and how much the clients' rows and labels differ."""
         sizes = np.diff(self.rows.offsets)
         label_means = np.add.reduceat(self.rows.labels, self.rows.offsets[:-1]) / sizes
         return {
@@ -104,8 +104,6 @@ class LinearModel(BlockProblem):
             "rows_max": int(sizes.max()),
             "label_mean_min": float(label_means.min()),
             "label_mean_max": float(label_means.max()),
-            **self.smoothness().heterogeneity(),
-            "L_pooled": self.pooled_smoothness(),
         }
 
     def pooled_smoothness(self) -> float:
