@@ -88,7 +88,7 @@ def read_history(folder: Path, entry: Any) -> list[Row]:
         raise CheckpointError(f"{folder} has a manifest that says nothing of {HISTORY}")
     try:
         with open_plain(path) as file:
-            data = file.read(max(entry["bytes"], 0))
+            data = file.read(min(max(entry["bytes"], 0), os.fstat(file.fileno()).st_size))
     except OSError as error:
         raise CheckpointError(f"{path}: {error.strerror}") from None
     if len(data) != entry["bytes"] or hashlib.sha256(data).hexdigest() != entry.get("sha256"):
