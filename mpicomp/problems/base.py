@@ -111,7 +111,7 @@ class Smoothness:
         return cls(L, L_i, L_plus, L_pm, float(root * L_pm), float(root * L), mu, exact=True)
 
     def heterogeneity(self) -> dict[str, float]:
-        """How much the clients differ, for `Problem.describe`."""
+        """How much the clients differ, for the result files."""
         return {
             "L": self.L,
             "L_min": float(np.min(self.L_i)),
@@ -254,7 +254,7 @@ class Problem:
         return [""] * len(clients)
 
     def describe(self) -> dict[str, Any]:
-        """Facts for the result files: sizes, heterogeneity."""
+        """Facts for the result files, JSON types: sizes and options, nothing that takes long; asked on rank 0, before the first round."""
         return {"name": self.name, "dim": self.dim, "clients": self.n_clients}
 
     # ---- the block contract -------------------------------------------------------------------------------------

@@ -84,7 +84,7 @@ class Quadratic(BlockProblem):
         return float(np.sqrt(np.max(square))), float(np.sqrt(max(variance, 0.0)))
 
     def describe(self) -> dict[str, Any]:
-        return {**super().describe(), "noise": self.noise, "reg": self.reg, **self.smoothness().heterogeneity()}
+        return {**super().describe(), "noise": self.noise, "reg": self.reg}
 
     def block(self, clients: np.ndarray, dtype: DTypeLike) -> QuadraticBlock:
         return QuadraticBlock(self, clients, np.dtype(dtype))
