@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import ast
 import difflib
-import math
 import os
 import re
 import shlex
