@@ -52,15 +52,21 @@ def flush_directory(folder: Path) -> None:
         os.close(directory)
 
 
-def open_plain(path: Path) -> IO[bytes]:
-    """Open a file for reading, without waiting for a writer and without following a link.
+def open_plain(path: Path, links: bool = False) -> IO[bytes]:
+    """Open a file for reading, without waiting for a writer.
+
+    Parameters
+    ----------
+    links : follow a symbolic link, which is refused otherwise.
 
     Raises
     ------
     OSError : it cannot be read, or is no plain file; `strerror` says what it is.
     """
-    _require_plain(path, os.lstat(path).st_mode)  # before it is opened, which may have effects on a device
-    file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC), "rb")
+    mode = os.stat(path, follow_symlinks=links).st_mode
+    _require_plain(path, mode)  # before it is opened, which may have effects on a device
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if links else os.O_NOFOLLOW)
+    file = os.fdopen(os.open(path, flags), "rb")
     try:
         _require_plain(path, os.fstat(file.fileno()).st_mode)
     except OSError:
@@ -74,7 +80,7 @@ def _require_plain(path: Path, mode: int) -> None:
         raise OSError(0, f"this is {_KINDS.get(stat.S_IFMT(mode), 'something else')}, not a plain file", str(path))
 
 
-def read_plain(path: Path) -> bytes:
-    """The content of a plain file; errors as `open_plain`."""
-    with open_plain(path) as file:
+def read_plain(path: Path, links: bool = False) -> bytes:
+    """The content of a plain file; parameters and errors as for `open_plain`."""
+    with open_plain(path, links) as file:
         return file.read()

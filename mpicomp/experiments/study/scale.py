@@ -17,7 +17,9 @@ from typing import Any
 import numpy as np
 
 from ..runtime import Config, ConfigError, DataError, UserError, __version__
-from .grid import Cell, Study
+from .cell import Cell
+from .grid import Study
+from .records import NUMBER, TEXT, fault, read_json
 from .runners import TIMED_OUT, Outcome, Runner, here, python_command
 
 DONE, FAILED, RUNNING = "done", "failed", "running"
@@ -91,7 +93,7 @@ class Walk:
         self.failed = [c for c in self.cells if c not in todo and records[c.name]["state"] == FAILED]
         finished: dict[str, list[float]] = {}
         for cell in self.cells:
-            if cell not in todo:
+            if cell not in todo and "seconds" in records[cell.name]:
                 finished.setdefault(cell.key, []).append(records[cell.name]["seconds"])
         if len(todo) < len(self.cells):
             self.say(f"{len(self.cells) - len(todo)} of {len(self.cells)} cells are finished and kept")
@@ -183,13 +185,15 @@ def read_record(where: Path) -> dict[str, Any]:
     DataError : the file is not one.
     """
     try:
-        return json.loads((where / "cell.json").read_text())
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        raise DataError(
-            f"{where / 'cell.json'} is not the record of a cell: {error}; remove {where} to run it again"
-        ) from None
+        record = read_json(where / "cell.json", {}, missing=True)
+        if record and record.get("state") not in (DONE, FAILED, RUNNING):
+            raise DataError(f"{where / 'cell.json'} is damaged: state is {record.get('state')!r}")
+        more = {DONE: {"seconds": NUMBER}, FAILED: {"reason": TEXT}, RUNNING: {"started": TEXT}}
+        if record and (wrong := fault(record, more[record["state"]])):
+            raise DataError(f"{where / 'cell.json'} is damaged: {wrong}")
+    except DataError as error:
+        raise DataError(f"{error}; remove {where} to run it again") from None
+    return record
 
 
 def write_record(where: Path, record: dict[str, Any]) -> None:
