@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO
@@ -18,14 +19,18 @@ _KINDS = {
 }
 
 
-def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+def write_whole(path: Path, write: Callable[[IO[bytes]], object], contended: bool = False) -> None:
     """Write a file under another name first, flush it to the disk, then rename it.
+
+    Parameters
+    ----------
+    contended : other processes may write it at the same time; the last one's content stays.
 
     Raises
     ------
     OSError : it cannot be written; what was there before is untouched, and nothing half written stays.
     """
-    part = path.with_suffix(".part")
+    part = path.with_suffix(f".{uuid.uuid4().hex}.part" if contended else ".part")
     try:
         with open(part, "wb") as file:
             write(file)
@@ -38,9 +43,9 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     flush_directory(path.parent)
 
 
-def write_text(path: Path, text: str) -> None:
+def write_text(path: Path, text: str, contended: bool = False) -> None:
     """The same for text, as UTF-8 in any locale; bytes of file names that are none are written as escapes."""
-    write_whole(path, lambda file: file.write(text.encode("utf-8", "backslashreplace")))
+    write_whole(path, lambda file: file.write(text.encode("utf-8", "backslashreplace")), contended)
 
 
 def flush_directory(folder: Path) -> None:

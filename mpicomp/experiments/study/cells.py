@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 
 from ..lab.links import Link
+from ..records import CELL, MANIFEST, fault, read_json
 from ..runtime import PHASES, DataError, median_interval, rate
 from .cell import Cell
 from .compare import Stored
 from .grid import Study
-from .records import CELL, MANIFEST, fault, read_json
 from .scale import DONE, RUNNING, read_record
 
 NOT_STARTED, DAMAGED = "not started", "damaged"

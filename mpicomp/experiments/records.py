@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..runtime import PHASES, DataError, read_plain
+from .runtime import PHASES, DataError, read_plain
 
 Pattern = Any
 NUMBER, COUNT, TEXT, FLAG, TEXT_OR_NONE, NUMBER_OR_NONE = (
