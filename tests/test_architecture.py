@@ -24,8 +24,9 @@ FLOORS = {
 # The rooms of the experiments, likewise. They use the runtime through `experiments.runtime` alone.
 EXPERIMENT_FLOORS = {
     "runtime": 0,
+    "records": 1,
     "lab": 1,
-    "slurm": 1,
+    "slurm": 2,
     "study": 2,
     "bench": 2,
     "reproduce": 3,

@@ -294,6 +294,29 @@ def test_the_problem_is_asked_for_nothing_after_the_last_round(tmp_path):
     assert asked[0] == "before the rounds" and set(asked[1:]) <= {"name", "measures", "n_clients", "dim"}
 
 
+SLOW_FACTS = """
+import sys, time
+import mpicomp as mc
+from mpicomp.problems.quadratic import Quadratic
+
+class Slow(Quadratic):
+    def describe(self):
+        time.sleep(2.5)
+        return super().describe()
+
+mc.run(problem=Slow(dim=5, clients=2), method="gd", step=0.1, rounds=3, stall_timeout=0.5, out=sys.argv[1])
+"""
+
+
+@pytest.mark.full(reason="waits for the stall watch")
+def test_slow_facts_of_a_problem_do_not_end_a_run_whose_rounds_are_done(tmp_path):
+    env = {**os.environ, "MPICOMP_FILES_SECONDS": "0.5"}
+    done = subprocess.run(
+        [sys.executable, "-c", SLOW_FACTS, tmp_path / "out"], capture_output=True, env=env, timeout=100
+    )
+    assert done.returncode == 0 and sorted(contents(tmp_path / "out")) == FILES
+
+
 def test_a_numeric_step_computes_no_constants(monkeypatch, tmp_path):
     def refuse(self, *args):
         raise AssertionError("constants of the problem were computed")

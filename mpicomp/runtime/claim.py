@@ -115,12 +115,13 @@ class Claim:
 
     Parameters
     ----------
-    path : of the lock; None for none. shared : other ranks depend on this process: after an error that they may not see, the job is about
-        to be ended, and no file system is asked for anything more; the lock is then stale.
+    path : of the lock; None for none. who : holds it, where it is refused.
+    shared : other ranks depend on this process. After an error that they may not see, the job is about to be ended, and no file system is
+        asked for anything more; the lock is then stale.
     """
 
-    def __init__(self, path: Path | None, shared: bool = False):
-        self.path, self._shared = path, shared
+    def __init__(self, path: Path | None, who: str = "another run", shared: bool = False):
+        self.path, self._who, self._shared = path, who, shared
         self._mine: Holder | None = None
 
     def take(self) -> bool:
@@ -142,7 +143,7 @@ class Claim:
                 holder = Holder.read(self.path)
                 if holder is not None and not holder.has_ended():
                     raise ConfigError(
-                        f"{self.path.parent} is in use by another run ({holder}): wait for it, or choose another «out»; where that process "
+                        f"{self.path.parent} is in use by {self._who} ({holder}): wait for it, or choose another «out»; where that process "
                         f"is gone, remove {self.path}"
                     )
                 if holder is not None:

@@ -100,7 +100,7 @@ def refuse_results(directory: str | Path, resumed: bool = False) -> None:
     """
     summary = Path(directory) / SUMMARY
     try:
-        found = json.loads(read_plain(summary))
+        found = json.loads(read_plain(summary, links=True))
         interrupted = isinstance(found, dict) and found.get("interrupted") is True
     except FileNotFoundError:
         return

@@ -52,6 +52,35 @@ def complete(config: Config) -> Config:
     return full
 
 
+def choose_parts(
+    config: Config,
+    method: Method | None = None,
+    compressor: Compressor | None = None,
+    optimizer: Optimizer | None = None,
+) -> tuple[Method, Compressor, Compressor]:
+    """The method and the compressors of uplink and downlink, checked against each other; needs no data.
+
+    Raises
+    ------
+    ConfigError : unknown names or options, or a compressor that the method's theory does not cover (unless allow_unsafe).
+    """
+    method = method or methods.build(config.method, config.method_options)
+    compressor = compressor or compressors.create(config.compressor or method.default_compressor)
+    if config.downlink_compressor and not method.takes_downlink_compressor:
+        raise ConfigError(
+            f"method {method.name!r} has one compressor, chosen by «compressor»; drop «downlink_compressor»"
+        )
+    if (config.optimizer or optimizer) and method.own_optimizer:
+        raise ConfigError(f"method {method.name!r} brings its own optimizer; drop «optimizer»")
+    named = config.downlink_compressor or method.default_downlink_compressor
+    downlink = compressors.create(named) if named else compressor
+    if not config.allow_unsafe:
+        method.check(compressor)
+        if method.takes_downlink_compressor:
+            method.check_downlink(downlink)
+    return method, compressor, downlink
+
+
 class Composition:
     """Method and compressor of a run, and the setting they meet in.
 
@@ -74,20 +103,8 @@ class Composition:
         optimizer: Optimizer | None = None,
         samples: float | None = None,
     ):
-        self.method = method or methods.build(config.method, config.method_options)
-        self.compressor = compressor or compressors.create(config.compressor or self.method.default_compressor)
-        if config.downlink_compressor and not self.method.takes_downlink_compressor:
-            raise ConfigError(
-                f"method {self.method.name!r} has one compressor, chosen by «compressor»; drop «downlink_compressor»"
-            )
-        if (config.optimizer or optimizer) and self.method.own_optimizer:
-            raise ConfigError(f"method {self.method.name!r} brings its own optimizer; drop «optimizer»")
-        downlink = config.downlink_compressor or self.method.default_downlink_compressor
-        self.downlink_compressor = compressors.create(downlink) if downlink else self.compressor
-        if not config.allow_unsafe:
-            self.method.check(self.compressor)
-            if self.method.takes_downlink_compressor:
-                self.method.check_downlink(self.downlink_compressor)
+        chosen = choose_parts(config, method, compressor, optimizer)
+        self.method, self.compressor, self.downlink_compressor = chosen
         self._optimizer, self._named_optimizer = optimizer, (config.optimizer, config.optimizer_options)
         if samples is None:
             samples = total_samples(config, problem, range(problem.n_clients)) / problem.n_clients

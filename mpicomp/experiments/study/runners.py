@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ..runtime import ConfigError, find_launcher, physical_cores
-from .grid import Cell, Study
+from .cell import Cell
+from .grid import Study
 
 TIMED_OUT = 124
 _GRACE = 10.0  # seconds between asking a job to end and killing it
