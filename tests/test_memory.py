@@ -17,7 +17,8 @@ comm, method, d = MPI.COMM_WORLD, sys.argv[1], 1 << 22
 
 def run(dim):
     options = {"compressor": "topk:fraction=0.01"} if method == "ef21" else {}
-    mc.run(problem="quadratic", problem_options={"dim": dim}, clients=1, method=method, step=0.1, rounds=3, dtype="float32", comm=comm, **options)
+    options.update(problem="quadratic", problem_options={"dim": dim}, clients=1, method=method, step=0.1, rounds=3, dtype="float32")
+    mc.run(comm=comm, **options)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 before = run(64)  # Python, NumPy, Numba and MPI, with their kernels
@@ -28,7 +29,7 @@ print(f"rank {comm.rank}: {(run(d) - before) / (4 * d):.2f} vectors", flush=True
 @pytest.mark.process
 @pytest.mark.parametrize("method", ["gd", "ef21"])
 def test_a_rank_needs_six_or_seven_vectors(mpi, tmp_path, method):
-    """A worker: its point and gradient; in an evaluation x, a gradient, and the sums of the chain in float64. EF21's server has g besides."""
+    """A worker: its point and gradient; in an evaluation x, a gradient, and the sums of the chain in float64. EF21's server has g, too."""
     (tmp_path / "vectors.py").write_text(VECTORS)
     said = mpi.run(2, [tmp_path / "vectors.py", method], timeout=100).check().out
     needed = {int(rank): float(count) for rank, count in re.findall(r"rank (\d): ([\d.]+) vectors", said)}
