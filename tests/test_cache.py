@@ -67,6 +67,7 @@ def start_at_once(folder: Path, start: Path) -> list[list]:
 
 
 @pytest.mark.process
+@pytest.mark.full(reason="compiles into caches of its own")
 def test_processes_that_start_at_once_compile_each_kernel_once(tmp_path):
     (tmp_path / "norms.py").write_text(KERNELS)
     for turn in ("cold", "warm"):

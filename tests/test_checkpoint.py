@@ -531,6 +531,7 @@ print(json.dumps([met, large]), file=said)
 
 
 @pytest.mark.process
+@pytest.mark.full(reason="kills a process at each of some dozen steps")
 def test_sigkill_at_each_step_of_writing(tmp_path):
     """Where the manifest is not there yet, the older checkpoint is gone on with; where it is, the new one."""
     argv = [sys.executable, "-c", CRASHES, str(tmp_path / "out"), "5"]
