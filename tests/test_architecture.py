@@ -141,7 +141,11 @@ def test_no_modules_import_each_other():
 @pytest.mark.parametrize("module", ["mpicomp", "mpicomp.extend", "mpicomp.experiments.runtime"])
 def test_names_loaded_when_first_used_are_those_that_type_checkers_see(module):
     loaded = importlib.import_module(module)
-    block = next(n for n in ast.parse(Path(str(loaded.__file__)).read_text()).body if isinstance(n, ast.If))
+    block = next(
+        n
+        for n in ast.parse(Path(str(loaded.__file__)).read_text()).body
+        if isinstance(n, ast.If) and ast.unparse(n.test) == "TYPE_CHECKING"
+    )
     declared = {alias.asname for node in block.body if isinstance(node, ast.ImportFrom) for alias in node.names}
     assert declared == set(loaded.__all__) - {"__version__"} | ({"__version__"} & declared)
     for name in loaded.__all__:

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 import warnings
+from contextlib import suppress
 from pathlib import Path
 
 import numba
@@ -25,6 +26,8 @@ from mpicomp import folders
 from mpicomp.cluster import native
 from mpicomp.errors import CacheWarning, ConfigError, EnvironmentMismatch
 from mpicomp.kernels import cache, njit
+from mpicomp.runtime.config import Config
+from mpicomp.runtime.control import Control
 
 AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root can make another user's files")
 STRANGER = 4321
@@ -390,6 +393,22 @@ def test_the_time_limit_covers_the_set_up(tmp_path, stopped_holder):
     command = [sys.executable, *RUN, "--time-limit", "3"]
     job = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60)
     assert job.returncode == 75 and "--time-limit 3 ends the job within its set-up" in job.stderr
+
+
+def test_an_end_that_a_callback_swallows_is_not_lost():
+    """The compiler's callbacks print exceptions and go on."""
+    control = Control(Config())
+    with pytest.raises(SystemExit) as caught, control:
+        with suppress(SystemExit):
+            os.kill(os.getpid(), signal.SIGTERM)
+        raise RuntimeError("no compiled object")
+    assert caught.value.code == 75 and isinstance(caught.value.__cause__, RuntimeError)
+    control = Control(Config())
+    with pytest.raises(SystemExit), control:
+        with suppress(SystemExit):
+            os.kill(os.getpid(), signal.SIGTERM)
+        control.attach(None)
+        pytest.fail("the rounds began")
 
 
 SLOW = """

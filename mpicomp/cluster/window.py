@@ -42,7 +42,7 @@ def check_room(nbytes: int) -> None:
     if free is not None and nbytes + _reserved > free:
         left, needed = free / 2**20, (nbytes + _reserved) / 2**20
         raise EnvironmentMismatch(
-            f"{SHARED_MEMORY} has {left:.1f} MiB left, and the messages of this node's ranks need {needed:.1f} MiB of shared memory; "
+            f"{SHARED_MEMORY} has {left:.1f} MiB left, and the ranks of this node need {needed:.1f} MiB of shared memory for messages; "
             "make it larger (docker run --shm-size=1g, or mount -o remount,size=1g /dev/shm), or use «exchange='p2p'»"
         )
 

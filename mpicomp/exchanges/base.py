@@ -342,6 +342,10 @@ class Exchange(ABC):
             buf = self._buffers[name] = np.zeros(nbytes, np.uint8)
         return buf
 
+    def drop_buffers(self) -> None:
+        """Give the buffers back; those that are needed again are made again."""
+        self._buffers.clear()
+
     def scaled_weights(self, scale: float) -> np.ndarray:
         """The weights of all clients times `scale`, in the dtype of the sums."""
         key = ("weights", scale)

@@ -15,7 +15,7 @@ import signal
 import threading
 import time
 from contextlib import suppress
-from types import FrameType
+from types import FrameType, TracebackType
 from typing import Any, NamedTuple
 
 from ..errors import worded
@@ -46,7 +46,7 @@ class Control:
     def __init__(self, config: Config):
         self.config = config
         self.exchange: Any = None  # until `attach`
-        self._asked = False
+        self._asked = self._ended = False
         self._before: dict[int, Any] = {}
         self._start = self._last = time.monotonic()
         self._setup = StallWatch(config.stall_timeout, None, (SETUP, 1))
@@ -64,13 +64,19 @@ class Control:
         self._setup.__enter__()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._end_setup()
         for number, handler in self._before.items():
             signal.signal(number, handler)
+        if self._ended and not isinstance(error, SystemExit):
+            raise SystemExit(EXIT_RESUME) from error
 
     def attach(self, exchange: Exchange) -> None:
         """The set-up is over: from now on orders travel in the frames of this exchange."""
+        if self._ended:
+            raise SystemExit(EXIT_RESUME)
         self.exchange = exchange
         self._end_setup()
 
@@ -90,6 +96,9 @@ class Control:
             )
             with suppress(OSError):
                 os.write(STDERR, text.encode())
+            self._ended = (
+                True  # where the exception is lost, in a callback of the compiler, the set-up ends at the next place
+            )
             raise SystemExit(EXIT_RESUME)
         self._asked = True
 

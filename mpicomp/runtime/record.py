@@ -12,6 +12,7 @@ import numpy as np
 from ..cluster.clock import PHASES, median_interval
 from ..cluster.comm import Comm
 from ..cluster.ledger import Ledger, describe
+from ..cluster.recovery import OnFailure
 from ..errors import worded
 from ..exchanges.base import Exchange
 from ..problems import Problem
@@ -70,7 +71,9 @@ class Record:
 
     def _see(self, t: int, totals: dict[str, Any]) -> None:
         seen = self._seen
-        seen.round, seen.x = t, self.session.x[0].copy()
+        seen.round = t
+        if OnFailure.parse(self.config.on_failure).goes_on:  # then the run may go on from there
+            seen.x = self.session.x[0].copy()
         seen.saved = {"history": list(self.history), "totals": totals}
 
     def saved(self) -> dict[str, Any]:

@@ -193,7 +193,7 @@ class Session:
     ----------
     x : the model, shape (1, served_dim), on the server; with a replicated optimizer shape (1, d), on every rank.
     points : where this rank's clients are, shape (1, d) or (m, d).
-    evaluated : the model of the last evaluation, shape (1, d).
+    evaluated : the model of the last evaluation, shape (1, d), on the rank that leads.
     data_digest : of all clients' data, on rank 0; empty where a client's is not known.
     """
 
@@ -222,8 +222,11 @@ class Session:
             start = initial_point(config.init, problem.dim, config.seed)
         whole = framed_zeros((1, problem.dim), dtype)
         whole[0] = start
+        start = None  # a large vector, in float64
         self.x = whole
-        if exchange.served_dim < problem.dim and not self.replicated:
+        if not (exchange.is_server or self.replicated):
+            self.x = framed_zeros((1, problem.dim), dtype)  # never written to, so it takes no memory
+        elif exchange.served_dim < problem.dim and not self.replicated:
             self.x = framed_zeros((1, exchange.served_dim), dtype)
             self.x[:] = whole[:, exchange.served]
         self._estimate = (
@@ -312,12 +315,18 @@ class Session:
         """f(x) and ‖∇f(x)‖² at the server's model, the same bits for any placement; meaningful on the rank that leads."""
         x = np.array(self.assembled())
         self.exchange.broadcast_model(x)
-        self.evaluated = x
+        if self.exchange.is_root:
+            self.evaluated = x
         vector = np.zeros(1 + x.shape[1])
         self.exchange.chain(vector, lambda v: self._add_evaluation(x, v))
         vector /= self.exchange.n_clients
         with np.errstate(over="ignore", invalid="ignore"):  # the loop says that a run diverges, in its own words
             return float(vector[0]), float(np.dot(vector[1:], vector[1:]))
+
+    def end_rounds(self) -> None:
+        """Give back what rounds need and evaluations do not."""
+        del self.uplink, self.downlink, self.optimizer, self.oracle, self.points
+        self.exchange.drop_buffers()
 
     def measure(self) -> dict[str, float]:
         """What the problem has to tell of the model just evaluated beside these two, by name; empty on ranks that do not lead."""
@@ -328,7 +337,7 @@ class Session:
 
     def _add_evaluation(self, x: np.ndarray, vector: np.ndarray) -> None:
         m = len(self.exchange.clients)
-        losses, gradients = np.zeros(m), self.uplink.link.scratch("delta", m)
+        losses, gradients = np.zeros(m), np.empty((m, x.shape[1]), x.dtype)
         self.block.losses(x, losses)
         self.block.gradients(x, gradients)
         add_rows(losses, gradients, vector)
