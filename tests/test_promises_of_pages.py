@@ -303,6 +303,10 @@ PAGES = {  # (page of docs, the words): what makes them true, or the test that d
         "test_wire_hostile.py::test_trits_beyond_the_last_entry_must_be_zero",
     ("reference/wire.md", "A field above 2·levels is refused"): "test_wire_hostile.py::test_fields_that_no_encoder_writes_are_refused",
     ("reference/wire.md", "anything else is refused"): "test_wire_hostile.py::test_a_bit_mask_has_no_bits_beyond_its_entries",
+    ("reference/kernels.md", "`NUMBA_DISABLE_JIT=1` switches off the compiler that the kernels need, so mpicomp refuses it"):
+        "test_surroundings.py::test_numba_without_its_compiler_is_named",
+    ("reference/security.md", "Nothing in these is run; what does not fit is refused with one message"):
+        "test_fuzz.py::test_no_decoder_is_fooled",
     ("reference/studies.md", "Weak scaling refuses problems with a fixed number"):
         "test_study_grid.py::test_mistakes_of_the_file_are_named",
 }  # fmt: skip
