@@ -153,9 +153,7 @@ class Comm(PointToPoint):
             if self.rank != root:
                 self.send(send, root, TAG_PARTS)
                 return
-            assert recv is not None
-            for rank in range(self.size):
-                part = bytes_of(recv)[int(displacements[rank]) : int(displacements[rank]) + int(counts[rank])]
+            for rank, part in enumerate(_parts(recv, counts, displacements)):
                 if rank == root:
                     part[:] = bytes_of(send)
                 else:
@@ -173,9 +171,7 @@ class Comm(PointToPoint):
             if self.rank != root:
                 self.recv(recv, root, TAG_PARTS)
                 return
-            assert send is not None
-            for rank in range(self.size):
-                part = bytes_of(send)[int(displacements[rank]) : int(displacements[rank]) + int(counts[rank])]
+            for rank, part in enumerate(_parts(send, counts, displacements)):
                 if rank == root:
                     bytes_of(recv)[:] = part
                 else:
@@ -262,6 +258,13 @@ class Comm(PointToPoint):
     def free(self) -> None:
         """Give the duplicate back."""
         self._comm.Free()
+
+
+def _parts(whole: np.ndarray | None, counts: Any, displacements: Any) -> list[np.ndarray]:
+    """The bytes of the root's array that are each rank's, as views of it."""
+    assert whole is not None, "only the root has all parts"
+    memory = bytes_of(whole)
+    return [memory[int(at) : int(at) + int(count)] for count, at in zip(counts, displacements, strict=True)]
 
 
 def _nap_seconds() -> float:

@@ -105,18 +105,12 @@ class Gathering:
         self._check_names(shard, part)
         if self.part.server and part.server:
             self._met.add("server")
-            for name in self._of(SERVER):
-                if name not in self.found:
-                    target = self.arrays[name]
-                    self.found[name] = self._read(shard, name, (len(target),), target.shape[1:], target.dtype)
+            self._take_whole(shard, SERVER)
             for name in self._of(SERVED):
                 self._take_columns(shard, part, name)
         if self.part.worker and part.worker:
             self._met.add("worker")
-            for name in self._of(SHARED):
-                if name not in self.found:
-                    target = self.arrays[name]
-                    self.found[name] = self._read(shard, name, (len(target),), target.shape[1:], target.dtype)
+            self._take_whole(shard, SHARED)
             for name in [*self._of(CLIENTS), *self._of(POINTS)]:
                 self._take_rows(shard, part, name)
 
@@ -183,6 +177,13 @@ class Gathering:
             raise CheckpointError(f"{name} has shape {header.shape}, and no columns")
         return shard.array(name)
 
+    def _take_whole(self, shard: Shard, prefix: str) -> None:
+        """The arrays that all ranks of a role have alike: from the first shard of such a rank."""
+        for name in self._of(prefix):
+            if name not in self.found:
+                target = self.arrays[name]
+                self.found[name] = self._read(shard, name, (len(target),), target.shape[1:], target.dtype)
+
     def _overlap(self, part: Part) -> np.ndarray:
         """The columns of this rank's slice, counted in the slice, that the other one has."""
         first, stop = self.part.served
@@ -211,13 +212,12 @@ class Gathering:
         else:
             count, dtype, rest = len(target), target.dtype, target.shape[1:]
         each = count == len(self.clients)
-        rows = (
-            {part.clients}
-            if name.startswith(CLIENTS) or (each and count > 1)
-            else {1}
-            if not each
-            else {1, part.clients}
-        )
+        if name.startswith(CLIENTS) or (each and count > 1):
+            rows = {part.clients}
+        elif each:
+            rows = {1, part.clients}
+        else:
+            rows = {1}
         wanted = self.clients if each else self.clients[:1]
         mine = self._mine(part, wanted)
         saved = self._read(shard, name, tuple(sorted(rows)), rest, dtype)
