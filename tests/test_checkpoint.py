@@ -407,7 +407,7 @@ def test_a_signal_checkpoints_and_ends_with_75(ranks, tmp_path):
 @pytest.mark.process
 @needs_mpirun
 def test_the_time_limit_stops_all_ranks(tmp_path):
-    options = ["--clients", "7", "--step", "0.01", "--rounds", "10000000", "--time-limit", "1", "--out", str(tmp_path)]
+    options = ["--clients", "7", "--step", "0.01", "--rounds", "10000000", "--time-limit", "5", "--out", str(tmp_path)]
     done = subprocess.run(command(3, *options), timeout=60, capture_output=True)
     assert done.returncode == 75
     assert summary(tmp_path)["interrupted"] and newest(tmp_path).exists()
