@@ -51,11 +51,11 @@ def stall():
     time.sleep(30)
 
 if how == "checkpoint":
-    save = checkpoint._write
+    save = checkpoint.write_whole
     def slow(*args):
         time.sleep(2 * seconds if comm.rank == 1 else 0)
         save(*args)
-    checkpoint._write = slow
+    checkpoint.write_whole = slow
 
 sound = how in ("compile", "checkpoint")
 mc.run(comm=comm, problem=Stalling(), compressor="topk:k=2", method="ef21", rounds=150 if sound else 10**7, step=0.1,
