@@ -59,6 +59,15 @@ def mpi_initialized() -> bool:
     return bool(MPI.Is_initialized())
 
 
+def mpi_finalized() -> bool:
+    """MPI has been ended in this process."""
+    if not mpi_initialized():
+        return False
+    from mpi4py import MPI
+
+    return bool(MPI.Is_finalized())
+
+
 def finalize(code: int) -> int:
     """End MPI in this process, where it was started; returns the size that its world had, 1 where there was none.
 

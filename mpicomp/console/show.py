@@ -19,7 +19,7 @@ class Progress:
 
     def __init__(self, config: Any):
         self.label, self.rounds = config.method_spec, config.rounds
-        self._next, self._live = 0.0, sys.stdout.isatty()
+        self._next, self._live = 0.0, sys.stdout is not None and sys.stdout.isatty()
         self._unseen: dict[str, Any] | None = None
 
     def __call__(self, row: dict[str, Any]) -> None:

@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from ..errors import LabError as LabError
     from ..errors import MpicompError as MpicompError
     from ..errors import SlurmError as SlurmError
+    from ..errors import StopNow as StopNow
     from ..errors import UserError as UserError
     from ..errors import unknown as unknown
     from ..exchanges.base import GROUP_NBYTES as GROUP_NBYTES
@@ -115,7 +116,16 @@ else:
             "console.show": ["run_rows", "table"],
             "console.units": ["rate", "seconds", "size"],
             "data": ["DATA_SETS"],
-            "errors": ["ConfigError", "DataError", "LabError", "MpicompError", "SlurmError", "UserError", "unknown"],
+            "errors": [
+                "ConfigError",
+                "DataError",
+                "LabError",
+                "MpicompError",
+                "SlurmError",
+                "StopNow",
+                "UserError",
+                "unknown",
+            ],
             "kernels": ["lean", "njit"],
             "kernels.bits": ["CHUNK"],
             "kernels.blocks": ["ends_of_blocks", "powers_of_blocks"],

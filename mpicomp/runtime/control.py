@@ -7,17 +7,15 @@ got a signal asks the server by a flag of its uplink frames. In the same way all
 
 from __future__ import annotations
 
-import signal
 import time
-from types import FrameType
 from typing import Any, NamedTuple
 
 from ..exchanges.base import Exchange
 from ..wire import FLAG_CHECKPOINT, FLAG_DIVERGED, FLAG_REQUEST, FLAG_STOP
 from .config import Config
+from .signals import Signals
 
 EXIT_RESUME = 75  # EX_TEMPFAIL of sysexits.h: try again, with --resume auto
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT)
 
 
 class Orders(NamedTuple):
@@ -29,39 +27,24 @@ class Orders(NamedTuple):
 
 
 class Control:
-    """Watches signals and clocks for one run; a context manager that puts the signal handlers back.
-
-    SIGTERM, SIGUSR1, SIGUSR2 and SIGINT ask for a checkpoint and a stop; a second SIGINT, or one before the first
-    round, ends the process at once. In a thread other than the main one signals are left alone.
-    """
+    """Watches signals and clocks for one run; a context manager, within which `Signals` ask for a checkpoint and a stop."""
 
     def __init__(self, config: Config):
         self.config = config
         self.exchange: Any = None  # until `attach`
-        self._asked = False
-        self._before: dict[int, Any] = {}
+        self._signals = Signals()
         self._start = self._last = time.monotonic()
 
     def __enter__(self) -> Control:
-        for number in SIGNALS:
-            try:
-                self._before[number] = signal.signal(number, self._on_signal)
-            except ValueError:  # not the main thread
-                break
+        self._signals.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
+        self._signals.__exit__()
 
     def attach(self, exchange: Exchange) -> None:
         """From now on orders travel in the frames of this exchange; a signal that came before is not lost."""
-        self.exchange = exchange
-
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if number == signal.SIGINT and (self._asked or self.exchange is None):
-            raise KeyboardInterrupt
-        self._asked = True
+        self.exchange, self._signals.orderly = exchange, True
 
     def before_round(self) -> None:
         """Decide what this rank's frames say in the coming round."""
@@ -69,12 +52,12 @@ class Control:
         exchange.flags_sent = 0
         if exchange.is_root:
             limit, seconds = self.config.time_limit, self.config.checkpoint_seconds
-            if self._asked or exchange.flags_seen & FLAG_REQUEST or (limit and now - self._start >= limit):
+            if self._signals.asked or exchange.flags_seen & FLAG_REQUEST or (limit and now - self._start >= limit):
                 exchange.flags_sent |= FLAG_STOP
             if seconds and now - self._last >= seconds:
                 self._last = now
                 exchange.flags_sent |= FLAG_CHECKPOINT
-        elif self._asked:
+        elif self._signals.asked:
             exchange.flags_sent = FLAG_REQUEST
         exchange.flags_seen = 0
 
