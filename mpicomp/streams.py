@@ -10,18 +10,24 @@ import codecs
 import errno
 import io
 import os
+import re
 import select
 import sys
+import unicodedata
 from contextlib import suppress
 from typing import TextIO
 
 STDOUT, STDERR = 1, 2
 _SPELT = {
-    "‖": "||", "∇": "grad ", "∞": "inf", "Σ": "sum ", "√": "sqrt ", "∈": " in ", "→": "->", "≤": "<=", "≥": ">=", "≈": "~", "±": "+-",
-    "×": "x", "·": "*", "−": "-", "–": "-", "—": "-", "…": "...", "’": "'", "“": '"', "”": '"', "²": "^2", "⁰": "^0", "ᵀ": "^T",
-    "½": "1/2", "α": "alpha", "β": "beta", "γ": "gamma", "δ": "delta", "ε": "eps", "η": "eta", "θ": "theta", "λ": "lambda", "μ": "u",
-    "µ": "u", "ρ": "rho", "σ": "sigma", "τ": "tau", "χ": "chi", "ω": "omega", "Δ": "Delta",
+    "‖": "||", "∇": "grad ", "∞": "inf", "Σ": "sum ", "√": "sqrt ", "∈": " in ", "→": "->", "≤": "<=", "≥": ">=", "≈": "~", "±":
+    "+-", "×": "x", "·": "*", "−": "-", "–": "-", "—": "-", "…": "...", "’": "'", "“": '"', "”": '"', "²": "^2", "⁰": "^0", "ᵀ":
+    "^T", "½": "1/2", "α": "alpha", "β": "beta", "γ": "gamma", "δ": "delta", "ε": "eps", "η": "eta", "θ": "theta", "λ": "lambda",
+    "μ": "u", "µ": "u", "ρ": "rho", "σ": "sigma", "τ": "tau", "χ": "chi", "ν": "nu", "π": "pi", "φ": "phi", "κ": "kappa", "ξ":
+    "xi", "ζ": "zeta", "Λ": "Lambda", "Φ": "Phi", "ℓ": "l", "ω": "omega", "Δ": "Delta",
 }  # fmt: skip
+_FORMULA = ("=", "+", "-", "@")
+_NUMBER = re.compile(r"[-+]?(\d[\d.,]*(e[-+]?\d+)?|\.\d+|inf|nan)( ?[\w%/]+)?", re.IGNORECASE)
+_TURNING = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
 
 
 def _spell(error: UnicodeError) -> tuple[str | bytes, int]:
@@ -118,6 +124,38 @@ def _hardened(stream: TextIO | None, number: int) -> TextIO:
         "mpicomp.spelt",
         line_buffering=at_once or number == STDERR,
     )
+
+
+def shown(text: str) -> str:
+    """Text of somebody else's for a screen: what would move the cursor, colour or clear it is written as an escape.
+
+    >>> shown("a\\x1b[2J.svm")
+    'a\\\\x1b[2J.svm'
+    """
+    return "".join(c if c == "\n" or not _steers(c) else repr(c)[1:-1] for c in text)
+
+
+def _steers(character: str) -> bool:
+    """It is a control character, one that ends a line, or one that turns the direction of writing."""
+    return unicodedata.category(character) in ("Cc", "Zl", "Zp") or unicodedata.bidirectional(character) in _TURNING
+
+
+def spelt(text: str) -> str:
+    """The text as stdout will show it, so that the columns of a table can be measured."""
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    return text.encode(encoding, "mpicomp.spelt").decode(encoding, "replace")
+
+
+def csv_cell(value: object) -> object:
+    """A cell of a table for spreadsheets, which take a text that begins with =, +, - or @ for a formula: such a text gets an apostrophe.
+    Numbers, also with a unit, stay what they are.
+
+    >>> csv_cell("=1+1"), csv_cell("-1.5"), csv_cell(-1.5)
+    ("'=1+1", '-1.5', -1.5)
+    """
+    if not isinstance(value, str) or not value.lstrip().startswith(_FORMULA) or _NUMBER.fullmatch(value):
+        return value
+    return f"'{value}"
 
 
 def lost_output() -> bool:

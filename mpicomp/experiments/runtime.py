@@ -93,6 +93,7 @@ if TYPE_CHECKING:
     from ..runtime.session import Composition as Composition
     from ..runtime.session import Session as Session
     from ..runtime.session import build_problem as build_problem
+    from ..streams import csv_cell as csv_cell
     from ..version import __version__ as __version__
     from ..wire import HEADER_NBYTES as HEADER_NBYTES
 else:
@@ -150,6 +151,7 @@ else:
             "runtime.loop": ["run"],
             "runtime.results": ["check_directory"],
             "runtime.session": ["Composition", "Session", "build_problem"],
+            "streams": ["csv_cell"],
             "version": ["__version__"],
             "wire": ["HEADER_NBYTES"],
         },

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,7 @@ from ..registry import format_spec, parse_spec, parse_value
 from .imports import import_parts, inherited, resolved
 
 DTYPES = ("float32", "float64")
+_PATHS = ("data", "out", "resume")  # a leading ~ is the home directory, also where no shell has seen it
 _TABLES = {"method": "method_options", "problem": "problem_options", "optimizer": "optimizer_options"}
 
 
@@ -157,13 +159,15 @@ class Config:
         _choice("wire_dtype", self.wire_dtype or self.dtype, DTYPES)
         if self.exchange != "auto" and self.exchange not in exchanges:
             raise unknown("exchange", self.exchange, ["auto", *exchanges])
-        least_of = {"clients": 1, "threads": 0, "rounds": 0, "batch": 0, "eval_every": 0}
+        least_of = {"clients": 1, "threads": 0, "rounds": 0, "batch": 0, "eval_every": 0, "seed": 0}
         least_of |= dict.fromkeys(
             ("checkpoint_every", "checkpoint_seconds", "time_limit", "stall_timeout", "explosion"), 0
         )
         for name, least in least_of.items():
             if not least <= getattr(self, name) < np.inf:
                 raise ConfigError(f"{name}={getattr(self, name)}: at least {least} is needed, and a finite number")
+        if isinstance(own := self.problem_options.get("seed", 0), int) and own < 0:
+            raise ConfigError(f"problem.seed={own}: at least 0 is needed")
         if not self.tol >= 0:
             raise ConfigError(f"tol={self.tol} must be a number that is not negative; 0 means run all rounds")
         if self.out is None and (self.checkpoint_every or self.checkpoint_seconds or self.resume == "auto"):
@@ -256,7 +260,7 @@ def initial_point(text: str, dim: int, seed: int) -> np.ndarray:
 
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text())
+        return tomllib.loads(path.read_text("utf-8"))
     except OSError as error:
         raise ConfigError(f"cannot read the configuration {path}: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -271,7 +275,7 @@ def _typed(f: dataclasses.Field, value: Any, source: str) -> Any:
     if kind == "list[str]" and isinstance(value, list | tuple) and all(isinstance(item, str) for item in value):
         return list(value)
     if kind == "str" and isinstance(value, str | int | float) and not isinstance(value, bool):
-        return str(value)
+        return os.path.expanduser(value) if f.name in _PATHS and isinstance(value, str) else str(value)
     if kind == "float" and isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)
     if (
