@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from conftest import processes
+from lanes import shortened
 
 import mpicomp as mc
 from mpicomp.runtime import signals
@@ -226,13 +227,13 @@ def test_a_forked_child_has_the_handlers_of_before():
 
 # ---- between a job and its user ---------------------------------------------------------------------------------------------
 @pytest.mark.process
-@pytest.mark.parametrize("restarts", [[], ["--restarts", "3"]], ids=["", "restarts"])
-@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("restarts", shortened(["--restarts=3", "--restarts=0"], 1, "without restarts"))
+@pytest.mark.parametrize("number", shortened([signal.SIGHUP, signal.SIGKILL, signal.SIGTERM], 2, "another signal"))
 def test_what_ends_the_launcher_ends_the_job(mpi, tmp_path, number, restarts):
     """By a checkpoint, of which the next job makes use; no rank goes on alone."""
     out = tmp_path / "out"
     more = ["--out", out, "--checkpoint-every", "100000"]
-    started = Started([*MPICOMP, "launch", "-n", "3", *restarts, "--", *words(tmp_path, *more)], tmp_path, "")
+    started = Started([*MPICOMP, "launch", "-n", "3", restarts, "--", *words(tmp_path, *more)], tmp_path, "")
     started.until(started.here.exists)
     started.process.send_signal(number)
     code, err = started.end()
