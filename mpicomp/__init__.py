@@ -5,6 +5,13 @@ The names below are loaded when first used, so that importing the package costs 
 
 from __future__ import annotations
 
+import sys
+
+# `python -m mpicomp`: Python has put the working directory first, where a random.py or numpy.py would hide the module that is meant.
+if sys.argv[:1] == ["-m"] and not sys.flags.safe_path:  # noqa: SIM102 - together they are too long
+    if any(word.removeprefix("-m").partition(".")[0] == "mpicomp" for word in sys.orig_argv):
+        del sys.path[0]
+
 from typing import TYPE_CHECKING
 
 from ._lazy import attach

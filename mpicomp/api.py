@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from .cluster.counts import checked_communicator
 from .compressors import Compressor, compressors
 from .exchanges.base import Exchange, exchanges
 from .mechanisms.base import downlinks, uplinks
@@ -47,8 +48,9 @@ def hosted_clients(n_clients: int, comm: MPIComm | None = None, exchange: type[E
 
     Raises
     ------
-    ConfigError : an unknown exchange, or too few clients for so many ranks.
+    ConfigError : an unknown exchange, too few clients for so many ranks, or a communicator that no run can use.
     """
+    checked_communicator(comm)
     rank, size = (0, 1) if comm is None else (comm.Get_rank(), comm.Get_size())
     name, own = (exchange, None) if isinstance(exchange, str) else ("auto", exchange)
     first = exchange_kind(name, size, own).place(n_clients, size).first

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ast
 import difflib
+import os
 import re
 import shlex
 import signal
@@ -148,8 +149,35 @@ class StopNow(KeyboardInterrupt):
         self.code = 128 + number
 
 
+class StopEarly(SystemExit):
+    """A signal or the time limit ends the process in the set-up of a run, with the exit code that it holds."""
+
+
 class TheoryError(UserError, ValueError):
     """No theorem covers the combination; the message proposes a safe choice."""
+
+
+class CacheWarning(RuntimeWarning):
+    """The kernel cache cannot be used, or not fully; what that costs."""
+
+
+def number_of(variable: str, default: float, most: float, unit: str) -> float:
+    """A number from 0 to `most` from the environment, or the default where the variable is not set or empty.
+
+    Raises
+    ------
+    ConfigError : it is something else.
+    """
+    text = os.environ.get(variable, "").strip()
+    try:
+        value = float(text) if text else default
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= most:
+        raise ConfigError(
+            f"{variable}={text[:80]!r} is no number of {unit} from 0 to {most:.0f}; unset it for {default:g}"
+        )
+    return value
 
 
 def full_text(error: BaseException) -> str:

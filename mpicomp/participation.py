@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from .errors import ConfigError
@@ -35,8 +37,13 @@ class Bernoulli(Participation):
     ConfigError : a probability outside (0, 1].
     """
 
-    def __init__(self, p: float | np.ndarray, n_clients: int, seed: int):
-        self.p = np.broadcast_to(np.asarray(p, np.float64), (n_clients,)).copy()
+    def __init__(self, p: float | Sequence[float] | np.ndarray, n_clients: int, seed: int):
+        try:
+            self.p = np.broadcast_to(np.asarray(p, np.float64), (n_clients,)).copy()
+        except (TypeError, ValueError) as error:
+            raise ConfigError(
+                f"participation: p={p!r} must be a number, or one for each of {n_clients} clients: {error}"
+            ) from None
         if not (np.all(self.p > 0) and np.all(self.p <= 1)):
             raise ConfigError(f"participation: probabilities must lie in (0, 1], got {p}")
         self.seed, self._active = seed, np.zeros(n_clients, bool)
@@ -62,7 +69,7 @@ class Nice(Participation):
     """
 
     def __init__(self, s: int, n_clients: int, seed: int):
-        if not 1 <= s <= n_clients:
+        if not isinstance(s, int) or not 1 <= s <= n_clients:
             raise ConfigError(f"participation: s={s} must lie between 1 and the number of clients, {n_clients}")
         self.s, self.seed, self._active = s, seed, np.zeros(n_clients, bool)
 

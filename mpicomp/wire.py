@@ -8,10 +8,10 @@ bytes  type  meaning
 0      u8    magic, 0xC5
 1      u8    version of the format, 1
 2      u8    codec: number of the compressor that wrote the messages (0 identity, 1 topk, ...)
-3      u8    flags: bit 0 values are float64 (else float32); bit 1 stop; bit 2 checkpoint; bit 3 please stop; bit 4 diverged; others zero
+3      u8    flags: bit 0 values are float64 (else float32); bit 1 stop; bit 2 checkpoint; bit 3 please stop; bit 4 diverged; bit 5 long
 4-7    u32   round
-8-11   u32   number of messages in the frame
-12-15  u32   number of bytes that follow the header
+8-11   u32   number of messages in the frame; in a long one only bytes 8-9 (u16), and bytes 10-11 are bits 32 to 47 of the length
+12-15  u32   number of bytes that follow the header, modulo 2**32
 =====  ====  ==========================================================================================
 """
 
@@ -27,7 +27,9 @@ from .errors import WireError
 MAGIC = 0xC5
 VERSION = 1
 HEADER_NBYTES = 16
-MAX_FRAME_NBYTES = 2**31 - 1  # an MPI count is a C int
+SHORT = 2**32  # more bytes are a long frame's
+MAX_FRAME_NBYTES = HEADER_NBYTES + 2**48 - 1
+MAX_LONG_MESSAGES = 2**16 - 1
 
 FLAG_FLOAT64 = 1
 FLAG_STOP = 2
@@ -37,7 +39,8 @@ FLAG_DIVERGED = (
     16  # a number is not finite: said by a worker whose message would not show it, and with FLAG_STOP by the server
 )
 CONTROL_FLAGS = FLAG_STOP | FLAG_CHECKPOINT | FLAG_REQUEST | FLAG_DIVERGED
-_KNOWN_FLAGS = FLAG_FLOAT64 | CONTROL_FLAGS
+FLAG_LONG = 32  # the length has 48 bits
+_KNOWN_FLAGS = FLAG_FLOAT64 | CONTROL_FLAGS | FLAG_LONG
 
 _HEADER = struct.Struct("<BBBBIII")
 
@@ -81,7 +84,16 @@ def dtype_flag(wire_dtype: np.dtype) -> int:
 
 def write_header(frame: np.ndarray, codec: int, flags: int, round: int, messages: int, length: int) -> None:
     """Write the header into the first 16 bytes of `frame` (uint8)."""
+    if length >= SHORT:
+        assert messages <= MAX_LONG_MESSAGES, "see frame_capacity"
+        flags, messages, length = flags | FLAG_LONG, messages | length >> 32 << 16, length % SHORT
     _HEADER.pack_into(frame.data, 0, MAGIC, VERSION, codec, flags, round & 0xFFFFFFFF, messages, length)
+
+
+def declared_nbytes(frame: np.ndarray) -> int:
+    """The length that the header declares, of what follows it, unchecked."""
+    _, _, _, flags, _, messages, length = _HEADER.unpack_from(frame.data, 0)
+    return length | messages >> 16 << 32 if flags & FLAG_LONG else length
 
 
 def read_header(frame: np.ndarray, nbytes: int) -> Header:
@@ -100,6 +112,10 @@ def read_header(frame: np.ndarray, nbytes: int) -> Header:
         raise WireError(f"frame of version {version}; this build reads version {VERSION}")
     if flags & ~_KNOWN_FLAGS:
         raise WireError(f"frame with unknown flags 0x{flags:02x}")
+    if flags & FLAG_LONG:
+        messages, length, upper = messages & MAX_LONG_MESSAGES, declared_nbytes(frame), messages >> 16
+        if not upper:
+            raise WireError("a frame that says it is long, and is not")
     if HEADER_NBYTES + length != nbytes:
         raise WireError(f"frame of wrong length: the header declares {HEADER_NBYTES + length} bytes, {nbytes} arrived")
     return Header(codec, flags, round, messages, length)

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from mpicomp.cluster.clock import PHASES
-from mpicomp.experiments.study.grid import Cell, Study
+from mpicomp.experiments.study.cell import Cell
+from mpicomp.experiments.study.grid import Study
 from mpicomp.experiments.study.scale import DONE, open_study, write_record
 
 DIM = 1000

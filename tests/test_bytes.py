@@ -222,15 +222,14 @@ NOWHERE = ("/usr/bin/env", "PATH=/nowhere")  # no compiler
 
 def fresh(directory: Path) -> dict[str, str]:
     """A cache without a PMPI library, but with the kernels of this Python's."""
-    return {"XDG_CACHE_HOME": str(directory), "NUMBA_CACHE_DIR": str(cache_directory())}
+    (directory / "mpicomp").mkdir(parents=True)
+    (directory / "mpicomp" / "numba").symlink_to(cache_directory().parents[1])
+    return {"XDG_CACHE_HOME": str(directory)}
 
 
 @pytest.mark.process
 def test_verify_bytes_without_a_compiler_reads_open_mpis_monitoring(open_mpi, tmp_path):
-    cache = {
-        "XDG_CACHE_HOME": str(tmp_path),
-        "NUMBA_CACHE_DIR": str(cache_directory()),
-    }  # with kernels, without a PMPI library
+    cache = fresh(tmp_path)
     before = ["/usr/bin/env", "PATH=/nowhere"]
     job = open_mpi.run(
         RANKS, ["-m", "mpicomp", *RUN], before=before, timeout=120, TERM="xterm", NO_COLOR="1", COLUMNS="200", **cache

@@ -67,6 +67,7 @@ def start_at_once(folder: Path, start: Path) -> list[list]:
 
 
 @pytest.mark.process
+@pytest.mark.full(reason="compiles into caches of its own")
 def test_processes_that_start_at_once_compile_each_kernel_once(tmp_path):
     (tmp_path / "norms.py").write_text(KERNELS)
     for turn in ("cold", "warm"):
@@ -103,7 +104,7 @@ def test_a_warm_up_leaves_nothing_to_compile(mpi, tmp_path):
     env = {"NUMBA_CACHE_DIR": str(tmp_path)}
 
     def files() -> dict[Path, int]:
-        return {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.nb[ci]")}
+        return {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.nbc")}
 
     said = mpi.run(1, ["-m", "mpicomp", "warmup", *options], timeout=120, **env).check().out
     kept = files()

@@ -188,6 +188,7 @@ def test_a_first_checkpoint_that_was_never_finished_is_none(tmp_path, capfd):
     whole = run(tmp_path / "whole", method="ef21")
     run(tmp_path / "out", method="ef21", rounds=9, checkpoint_every=8)
     remove_manifest(newest(tmp_path / "out"))
+    (tmp_path / "out/summary.json").unlink()
     again = run(tmp_path / "out", method="ef21", resume="auto")
     assert "round-000000008 was never finished" in capfd.readouterr().out and again.summary["resumed_at"] == 0
     same(whole, again)
@@ -254,9 +255,14 @@ class Evil:
 
 
 @pytest.mark.parametrize(
-    "array", [lambda evil: np.array([Evil(evil)], object), lambda evil: np.zeros(3), lambda evil: b"junk"]
+    ("array", "words"),
+    [
+        (lambda evil: np.array([Evil(evil)], object), r"served/x is not a plain array: it holds object"),
+        (lambda evil: np.zeros(3), r"round-000000008 does not hold the state of this run: .*served/x has shape \(3,\)"),
+        (lambda evil: b"junk", r"rank-00000.npz is not an archive of arrays"),
+    ],
 )
-def test_a_shard_that_somebody_made_runs_no_code(array, tmp_path):
+def test_a_shard_that_somebody_made_runs_no_code(array, words, tmp_path):
     """Its digests are right, so nothing but its content speaks against it."""
     run(tmp_path / "out", method="ef21", rounds=9, checkpoint_every=8)
     folder, evil = newest(tmp_path / "out"), tmp_path / "evil"
@@ -272,9 +278,7 @@ def test_a_shard_that_somebody_made_runs_no_code(array, tmp_path):
     manifest["shards"][0]["sha256"] = hashlib.sha256((folder / "rank-00000.npz").read_bytes()).hexdigest()
     seal = hashlib.sha256(json.dumps(manifest).encode()).hexdigest()
     (folder / "checkpoint.json").write_text(json.dumps({**manifest, "sha256": seal}))
-    with pytest.raises(
-        CheckpointError, match=r"round-000000008 does not hold the state of this run .*choose another out"
-    ):
+    with pytest.raises(CheckpointError, match=words):
         run(tmp_path / "out", method="ef21", resume="auto")
     assert not evil.exists()
 
@@ -454,7 +458,7 @@ import builtins, io, json, os, random, shutil, signal, sys, time
 from pathlib import Path
 import numpy as np
 import mpicomp as mc
-import mpicomp.runtime.checkpoint as checkpoint
+from mpicomp.runtime import checkpoint, files, history
 
 out, rng = Path(sys.argv[1]), random.Random(int(sys.argv[2]))
 
@@ -485,15 +489,16 @@ def kill_at(event):
             tick()
             return result
         return call
-    save = checkpoint.save
-    def at_round_8(session, config, t, *args):
-        if t == 8:
-            checkpoint.open = lambda path, mode: (Traced if mode == "wb" else builtins.open)(path, mode)
+    save = checkpoint.Saver.save
+    def at_round_12(self, t, record):
+        if t == 12:
+            files.open = history.open = lambda path, mode: (Traced if mode in ("wb", "r+b") else builtins.open)(path, mode)
             os.fsync, os.replace, shutil.rmtree = traced(os.fsync), traced(os.replace), traced(shutil.rmtree)
-        save(session, config, t, *args)
-        if t == 8:
+            os.link = traced(os.link)
+        save(self, t, record)
+        if t == 12:
             os._exit(0)
-    sys.modules["mpicomp.runtime.loop"].save = at_round_8
+    checkpoint.Saver.save = at_round_12
 
 def meets(whole, d, rounds, every, crash):
     "The child's end; what stood in its newest checkpoint's directory; whether the run that goes on is the whole one."
@@ -531,6 +536,7 @@ print(json.dumps([met, large]), file=said)
 
 
 @pytest.mark.process
+@pytest.mark.full(reason="kills a process at each of some dozen steps")
 def test_sigkill_at_each_step_of_writing(tmp_path):
     """Where the manifest is not there yet, the older checkpoint is gone on with; where it is, the new one."""
     argv = [sys.executable, "-c", CRASHES, str(tmp_path / "out"), "5"]
@@ -540,8 +546,9 @@ def test_sigkill_at_each_step_of_writing(tmp_path):
     assert [end for end, *_ in met] == [-signal.SIGKILL] * (len(met) - 1) + [0]
     assert all(same for _, _, same, _ in met + large)
     assert {(tuple(files), at) for _, files, _, at in met} == {
-        (("rank-00000.part",), 4), (("rank-00000.npz",), 4), (("checkpoint.part", "rank-00000.npz"), 4),
-        (("checkpoint.json", "rank-00000.npz"), 8),
+        (("rank-00000.part",), 8), (("rank-00000.npz",), 8), (("history.jsonl", "rank-00000.npz"), 8),
+        (("checkpoint.part", "history.jsonl", "rank-00000.npz"), 8),
+        (("checkpoint.json", "history.jsonl", "rank-00000.npz"), 12),
     }  # fmt: skip
     assert any("checkpoint.json" not in files for _, files, _, _ in large)
 
@@ -552,6 +559,7 @@ mount -t tmpfs -o size=1m tmpfs "$1" || exit 77
 out=$1/out; shift
 "$@" --out $out --rounds 20 || exit 1
 dd if=/dev/zero of=$out/filler bs=1k 2>/dev/null
+truncate -s -8k $out/filler
 echo FULL >&2
 "$@" --out $out --rounds 40
 echo "code $?" >&2

@@ -8,7 +8,7 @@ A page is the unit: its blocks run in order in one scratch directory, so that a 
 * `<!-- not executed: REASON -->` before a block: it cannot run here. The reasons are those of REASONS; the commands' options are still
   checked against the command line.
 
-Of the blocks without a mark the quick lane runs those of README.md and of the pages on parts of one's own, the full lane all.
+Of the blocks without a mark the quick lane runs those of README.md, the full lane all.
 """
 
 from __future__ import annotations
@@ -78,9 +78,8 @@ def blocks(page: Path) -> list[Block]:
             mark = re.fullmatch(r"<!-- ((?:not )?executed.*) -->", above.strip())
             text = textwrap.dedent("\n".join(lines[number + 1 : end]) + "\n")
             name = str(page.relative_to(ROOT))
-            # a process for each block: the quick lane has README's and those on parts of one's own
-            quick = name == "README.md" or name.startswith("docs/how-to/own-")
-            usual = "" if quick or fence[2] in ("", "text") else FULL
+            # a process for each block: the quick lane has README's
+            usual = "" if name == "README.md" or fence[2] in ("", "text") else FULL
             found.append(Block(name, number + 1, fence[2], fence[3], text, mark[1] if mark else usual))
             number = end
         elif lines[number].lstrip().startswith("```"):

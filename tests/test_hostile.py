@@ -190,6 +190,7 @@ if rank == 0:
 
 
 @pytest.mark.process
+@pytest.mark.covering()
 @pytest.mark.parametrize("exchange", ["p2p", "sharded"])
 @pytest.mark.parametrize(
     "other, message",

@@ -190,7 +190,7 @@ def test_wrong_data(three_classes, tmp_path):
         make(three_classes).smoothness()
     other = tmp_path / "other.svm"
     other.write_text("4 1:1\n")
-    with pytest.raises(DataError, match="no others in the test rows"):
+    with pytest.raises(DataError, match="have the class 4, which no training row"):
         make(three_classes, test=str(other))
     few = tmp_path / "few.svm"
     few.write_text("1 1:1\n2 1:1\n")

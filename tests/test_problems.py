@@ -338,7 +338,7 @@ def test_slow_spectrum_needs_restarts():
 # ---- reports and wrong options ------------------------------------------------------------------------------------
 @pytest.mark.parametrize("name", SPECS)
 def test_describe_reports_sizes_and_heterogeneity(make, name):
-    report = make(name).describe()
+    report = {**make(name).describe(), **make(name).smoothness().heterogeneity()}
     assert report["clients"] == CLIENTS and np.all(
         np.diff([report[key] for key in ("L_min", "L_AM", "L_QM", "L_max")]) >= -1e-12
     )

@@ -35,7 +35,10 @@ def alone(monkeypatch):
     monkeypatch.setattr(ExperimentRunner, "over_network", lambda self, labels, rate: False)
 
 
-@pytest.mark.parametrize("name", TINY)
+LONGER = pytest.mark.full(reason="the tiny version of permk is in the quick lane")
+
+
+@pytest.mark.parametrize("name", ["permk", *(pytest.param(name, marks=LONGER) for name in TINY if name != "permk")])
 def test_a_tiny_version_runs(name, alone, tmp_path):
     study, runner = papers[name](), ExperimentRunner(tmp_path)
     study.measure(runner, TINY[name])

@@ -87,7 +87,7 @@ def test_a_users_numba_cache_dir_is_ours_too(tmp_path):
     code = "from mpicomp.kernels.random import uplink_keys; uplink_keys(0, 0)"
     env = clean() | {"NUMBA_CACHE_DIR": str(tmp_path / "here"), "XDG_CACHE_HOME": str(tmp_path / "elsewhere")}
     subprocess.run([sys.executable, "-c", code], env=env, timeout=200, check=True)
-    assert list(tmp_path.glob("here/kernels_*/random.*.nbi")) and not (tmp_path / "elsewhere").exists()
+    assert list(tmp_path.glob("here/mpicomp-*/random.*.nbc")) and not (tmp_path / "elsewhere").exists()
 
 
 RANK = (

@@ -143,7 +143,8 @@ def test_signals_close_together_are_one_request(monkeypatch):
     monkeypatch.setattr(signals.time, "monotonic", lambda: now[0])
     killed = []
     monkeypatch.setattr(signals.os, "kill", lambda pid, number: killed.append(number))
-    with Signals() as watched:
+    with Signals(print) as watched:
+        watched.orderly = True
         for moment in (100.0, 100.4, 100.9):
             now[0] = moment
             watched._on_signal(signal.SIGTERM, None)
@@ -163,7 +164,7 @@ def test_the_handlers_of_a_program_come_back():
     before = {number: signal.getsignal(number) for number in signals.SIGNALS}
     signal.signal(signal.SIGUSR1, own)
     try:
-        with Signals():
+        with Signals(print):
             assert signal.getsignal(signal.SIGUSR1) is not own
         assert signal.getsignal(signal.SIGUSR1) is own
     finally:
@@ -210,7 +211,7 @@ def test_a_busy_pool_of_a_part_can_be_terminated(tmp_path):
 
 def test_a_forked_child_has_the_handlers_of_before():
     before = signal.getsignal(signal.SIGTERM)
-    with Signals():
+    with Signals(print):
         read, write = os.pipe()
         pid = os.fork()
         if pid == 0:

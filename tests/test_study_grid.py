@@ -215,7 +215,11 @@ def write_record_of(walk):
 
 
 def test_two_walks_over_the_same_share_are_refused(tmp_path):
-    with alone(tmp_path, 0, 1), pytest.raises(ConfigError, match="another `mpicomp scale`"), alone(tmp_path, 0, 1):
+    with (
+        alone(tmp_path, 0, 1),
+        pytest.raises(ConfigError, match="is in use by another `mpicomp scale`"),
+        alone(tmp_path, 0, 1),
+    ):
         pass
 
 

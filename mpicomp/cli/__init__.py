@@ -7,6 +7,7 @@ import platform
 import signal
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from functools import partial
 from typing import Annotated, Any, NoReturn
@@ -14,7 +15,16 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from ..errors import ImportedPartError, PartFailure, StopNow, UserError, full_text, option_wording
+from ..errors import (
+    CacheWarning,
+    ImportedPartError,
+    PartFailure,
+    StopEarly,
+    StopNow,
+    UserError,
+    full_text,
+    option_wording,
+)
 from ..experiments.commands import attach
 from ..streams import harden, lost_output
 from ..version import __version__
@@ -31,13 +41,13 @@ class _Commands(TyperGroup):
     after both; SystemExit does the same. What a part of one's own raises is not that."""
 
     def invoke(self, ctx: Any) -> Any:
+        from ..runtime.abort import exit_code
+
         try:
             return super().invoke(ctx)
-        except StopNow as stop:
-            raise typer.Exit(stop.code) from None
+        except (StopNow, StopEarly) as stop:
+            raise typer.Exit(exit_code(stop)) from None
         except (EOFError, BrokenPipeError, SystemExit) as error:
-            from ..runtime.abort import exit_code
-
             raise PartFailure(exit_code(error)) from error
 
 
@@ -83,6 +93,8 @@ def main() -> None:
 
     speaks = not declared_rank()
     harden(speaks)
+    if not speaks:  # rank 0 speaks for all
+        warnings.simplefilter("ignore", CacheWarning)
     with option_wording():
         code = _run(speaks)
     if lost_output() and not code and speaks and sys.argv[1:2] not in _LASTING:

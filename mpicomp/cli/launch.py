@@ -54,14 +54,16 @@ def launch(
             raise ConfigError(
                 "--on-failure continue: srun ends a job of which a rank dies; use --on-failure restart, or Open MPI's mpirun"
             )
+    named, more = [host for host in hosts.split(",") if host], shlex.split(mpi_args)
+    options, interfaces = launcher.loopback(named, hostfile, more)
     command = launcher.command(
         ranks,
         [sys.executable, "-m", "mpicomp", *args],
-        hosts=[host for host in hosts.split(",") if host],
+        hosts=named,
         hostfile=hostfile,
-        extra=[*(LAUNCHER_OPTIONS if plan.goes_on else ()), *shlex.split(mpi_args)],
+        extra=[*(LAUNCHER_OPTIONS if plan.goes_on else ()), *options, *more],
     )
-    added = launcher.environment(root=os.geteuid() == 0)
+    added = {**launcher.environment(root=os.geteuid() == 0), **interfaces}
     line = " ".join([*(f"{name}={value}" for name, value in added.items()), shlex.join(command)])
     print(line, file=sys.stdout if dry_run else sys.stderr)
     times = plan.restarts if restarts is None else restarts

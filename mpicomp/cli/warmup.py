@@ -31,5 +31,5 @@ def warmup(
             "Compiled", ["module", "kernels"], [[name, ", ".join(modules[name])] for name in sorted(modules)], text=True
         )
     print(
-        f"{warmth.compiled} kernels compiled, {warmth.loaded} were there, in {seconds(warmth.seconds)}; cache: {warmth.directory}"
+        f"{warmth.compiled} kernels compiled, {warmth.loaded} were there, in {seconds(warmth.seconds)}; cache: {warmth.directory or 'none'}"
     )

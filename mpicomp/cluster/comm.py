@@ -1,4 +1,4 @@
-"""The only module that calls MPI to move bytes. Each call is entered in the ledger with what this rank hands over.
+"""With `messages`, the only module that calls MPI to move bytes. Each call is entered in the ledger with what this rank hands over.
 
 `handed over` is: the buffer of a send, the root's buffer of a broadcast or scatter, each rank's contribution to a gather or a
 reduction. That is also what a PMPI wrapper sees, so the two must agree to the byte.
@@ -22,14 +22,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import ConfigError, RankFailure
+from ..errors import RankFailure, number_of
+from .counts import pieces
 from .ledger import Ledger
+from .messages import PointToPoint, bytes_of
 from .process import is_owned
 
 if TYPE_CHECKING:
     from mpi4py.MPI import Comm as MPIComm
-    from mpi4py.MPI import Intracomm, Request
+    from mpi4py.MPI import Intracomm
 
+TAG_PARTS = 4  # a rank's part of a gather or scatter that no call can carry whole
 START_SECONDS, FINALIZE_SECONDS = 60.0, 5.0
 _MPICH_FILE = re.compile(
     r" ([0-9a-f]+:[0-9a-f]+) (\d+) +(/dev/shm/mpich_shm_[0-9a-f]+_\d+)$"
@@ -42,7 +45,7 @@ def world() -> MPIComm:
     There all ranks wait for each other, for ever where one ended before it came so far. After MPICOMP_START_SECONDS (60) the process ends
     with its stack, which names this line.
     """
-    seconds = float(os.environ.get("MPICOMP_START_SECONDS", START_SECONDS))
+    seconds = number_of("MPICOMP_START_SECONDS", START_SECONDS, 1e9, "seconds") or 1e9
     faulthandler.dump_traceback_later(seconds, exit=True, file=2)  # sys.stderr may be no file, as in a notebook
     from mpi4py import MPI
 
@@ -102,7 +105,7 @@ def take_names_away() -> None:
     line calls this. A file is unlinked only where it is the very one that this process has mapped (device and inode), and its user's.
     """
     try:
-        lines = Path("/proc/self/maps").read_text().splitlines()
+        lines = Path("/proc/self/maps").read_text("utf-8", "replace").splitlines()
     except OSError:  # not Linux
         return
     for device, inode, name in {tuple(found.groups()) for line in lines if (found := _MPICH_FILE.search(line))}:
@@ -113,7 +116,7 @@ def take_names_away() -> None:
                 os.unlink(name)
 
 
-class Comm:
+class Comm(PointToPoint):
     """A duplicate of an mpi4py communicator, whose calls are counted.
 
     Parameters
@@ -126,58 +129,22 @@ class Comm:
     def __init__(self, comm: MPIComm, ledger: Ledger | None = None, by_node: bool = False):
         from mpi4py import MPI
 
-        self._mpi = MPI
         self._comm = comm.Split(0, _lowest(comm) * comm.Get_size() + comm.Get_rank()) if by_node else comm.Dup()
-        self.rank: int = self._comm.Get_rank()
-        self.size: int = self._comm.Get_size()
-        self.ledger = ledger or Ledger()
-        self.purpose = "setup"
+        super().__init__(MPI, self._comm, ledger or Ledger(), _nap_seconds())
         self.now = MPI.Wtime
-        self._status = MPI.Status()
-        self._nap = _nap_seconds()
         if (
             is_owned() and self.size == MPI.COMM_WORLD.Get_size()
         ):  # all ranks have come here: MPI has started on all of them
             take_names_away()
 
-    # ---- point to point -----------------------------------------------------------------------------------------
-    def isend(self, buf: np.ndarray, dest: int, tag: int = 0) -> Request:
-        """Start sending a contiguous array; returns the request."""
-        self.ledger.handed(self.purpose, "Isend", buf.nbytes)
-        return self._comm.Isend([buf, buf.nbytes, self._mpi.BYTE], dest, tag)
-
-    def irecv(self, buf: np.ndarray, source: int, tag: int = 0) -> Request:
-        """Start receiving at most buf.nbytes bytes; returns the request."""
-        return self._comm.Irecv([buf, buf.nbytes, self._mpi.BYTE], source, tag)
-
-    def wait(self, request: Request) -> int:
-        """Wait for a request, asleep between looks where MPICOMP_NAP says so; returns the number of bytes received (for a receive)."""
-        if self._nap:
-            while not request.Test(self._status):
-                time.sleep(self._nap)
-        else:
-            request.Wait(self._status)
-        return self._status.Get_count(self._mpi.BYTE)
-
-    def cancel(self, request: Request) -> None:
-        """Give up a receive for which nothing comes any more."""
-        request.Cancel()
-        request.Wait()
-
-    def send(self, buf: np.ndarray, dest: int, tag: int = 0) -> None:
-        """Send a contiguous array."""
-        self.ledger.handed(self.purpose, "Send", buf.nbytes)
-        self._comm.Send([buf, buf.nbytes, self._mpi.BYTE], dest, tag)
-
-    def recv(self, buf: np.ndarray, source: int, tag: int = 0) -> int:
-        """Receive into a contiguous array; returns the number of bytes received."""
-        return self.wait(self.irecv(buf, source, tag))
-
     # ---- collectives --------------------------------------------------------------------------------------------
     def bcast(self, buf: np.ndarray, root: int = 0) -> None:
         """Broadcast a contiguous array from `root`."""
-        self.ledger.handed(self.purpose, "Bcast", buf.nbytes if self.rank == root else 0)
-        self._comm.Bcast([buf, buf.nbytes, self._mpi.BYTE], root)
+        whole = bytes_of(buf)
+        for s in pieces(buf.nbytes, self._most):
+            part = whole[s]
+            self.ledger.handed(self.purpose, "Bcast", part.nbytes if self.rank == root else 0)
+            self._comm.Bcast([part, part.nbytes, self._mpi.BYTE], root)
 
     def gather(self, send: np.ndarray, recv: np.ndarray | None, root: int = 0) -> None:
         """Gather equally many bytes from each rank into `recv` on `root`."""
@@ -185,25 +152,54 @@ class Comm:
         self._comm.Gather([send, self._mpi.BYTE], [recv, self._mpi.BYTE] if self.rank == root else None, root)
 
     def gatherv(
-        self, send: np.ndarray, recv: np.ndarray | None, counts: Any, displacements: Any, root: int = 0
+        self, send: np.ndarray, recv: np.ndarray | None, counts: Any, displacements: Any, root: int = 0, room: int = 0
     ) -> None:
-        """Gather `counts[r]` bytes from rank r to `displacements[r]` of `recv` (uint8) on `root`."""
+        """Gather `counts[r]` bytes from rank r to `displacements[r]` of `recv` (uint8) on `root`.
+
+        room : bytes of `recv` at most, the same number on all ranks; what no call can carry travels as a message from each rank.
+        """
+        if room > self._most:
+            if self.rank != root:
+                self.send(send, root, TAG_PARTS)
+                return
+            assert recv is not None
+            for rank in range(self.size):
+                part = bytes_of(recv)[int(displacements[rank]) : int(displacements[rank]) + int(counts[rank])]
+                if rank == root:
+                    part[:] = bytes_of(send)
+                else:
+                    self.recv(part, rank, TAG_PARTS)
+            return
         self.ledger.handed(self.purpose, "Gatherv", send.nbytes)
-        target = [recv, (counts, displacements), self._mpi.BYTE] if self.rank == root else None
+        target: Any = [recv, (counts, displacements), self._mpi.BYTE] if self.rank == root else None
         self._comm.Gatherv([send, send.nbytes, self._mpi.BYTE], target, root)
 
     def scatterv(
-        self, send: np.ndarray | None, counts: Any, displacements: Any, recv: np.ndarray, root: int = 0
+        self, send: np.ndarray | None, counts: Any, displacements: Any, recv: np.ndarray, root: int = 0, room: int = 0
     ) -> None:
-        """Scatter `counts[r]` bytes at `displacements[r]` of `send` (uint8, on `root`) to rank r's `recv`."""
+        """Scatter `counts[r]` bytes at `displacements[r]` of `send` (uint8, on `root`) to rank r's `recv`; room : as for `gatherv`."""
+        if room > self._most:
+            if self.rank != root:
+                self.recv(recv, root, TAG_PARTS)
+                return
+            assert send is not None
+            for rank in range(self.size):
+                part = bytes_of(send)[int(displacements[rank]) : int(displacements[rank]) + int(counts[rank])]
+                if rank == root:
+                    bytes_of(recv)[:] = part
+                else:
+                    self.send(part, rank, TAG_PARTS)
+            return
         self.ledger.handed(self.purpose, "Scatterv", int(np.sum(counts)) if self.rank == root else 0)
         source = [send, (counts, displacements), self._mpi.BYTE] if self.rank == root else None
         self._comm.Scatterv(source, [recv, recv.nbytes, self._mpi.BYTE], root)
 
     def allreduce_sum(self, values: np.ndarray) -> None:
         """Sum over all ranks, in place (float32 or float64); the order of the additions is the MPI library's."""
-        self.ledger.handed(self.purpose, "Allreduce", values.nbytes)
-        self._comm.Allreduce(self._mpi.IN_PLACE, values, self._mpi.SUM)
+        for s in pieces(values.size, self._most):
+            part = values.reshape(-1)[s]
+            self.ledger.handed(self.purpose, "Allreduce", part.nbytes)
+            self._comm.Allreduce(self._mpi.IN_PLACE, part, self._mpi.SUM)
 
     def allreduce_max(self, values: np.ndarray) -> None:
         """Elementwise maximum over all ranks, in place (float64)."""
@@ -283,16 +279,7 @@ def _nap_seconds() -> float:
     MPI keeps a processor busy while it waits. Where more ranks wait than there are cores, those that have something to do (and the
     kernel's own work for the network) then wait for a core, for milliseconds; `mpicomp lab` therefore sets it.
     """
-    text = os.environ.get("MPICOMP_NAP") or "0"
-    try:
-        microseconds = float(text)
-    except ValueError:
-        microseconds = -1.0
-    if not 0 <= microseconds <= 1e6:
-        raise ConfigError(
-            f"MPICOMP_NAP={text!r} is no number of microseconds from 0 to 1000000; 50 is a good one, 0 for none"
-        )
-    return microseconds * 1e-6
+    return number_of("MPICOMP_NAP", 0, 1e6, "microseconds") * 1e-6
 
 
 def _lowest(comm: MPIComm) -> int:

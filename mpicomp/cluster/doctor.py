@@ -8,7 +8,6 @@ import statistics
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from importlib.metadata import version
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -73,26 +72,20 @@ def _mismatch(size: int) -> str | None:
 
 def examine_rank() -> dict[str, Any]:
     """This process: its host, the cores it may use, its settings of threads and its Numba cache."""
-    from ..kernels.cache import cache_directory
+    from ..kernels.cache import usable_directory
 
     cores = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
-    cache = cache_directory()
+    cache, reason = usable_directory()
     return {
         "host": platform.node(),
         "binding": ranges(cores),
         "cores": len(cores),
         "host_cores": os.cpu_count(),
         "threads": {name: os.environ[name] for name in THREADS if name in os.environ},
-        "cache": str(cache),
-        "cache_writable": _writable(cache),
-        "cache_warm": any(cache.glob("kernels_*/*.nbi")),
+        "cache": str(cache or reason),
+        "cache_writable": cache is not None and os.access(cache, os.W_OK),
+        "cache_warm": cache is not None and any(cache.glob("*.nbc")),
     }
-
-
-def _writable(folder: Path) -> bool:
-    """Files can be made in the folder, or the folder itself in the first parent that is there."""
-    there = next(parent for parent in (folder, *folder.parents) if parent.exists())
-    return there.is_dir() and os.access(there, os.W_OK)
 
 
 def software() -> dict[str, str]:
@@ -162,7 +155,9 @@ def notes(report: Mapping[str, Any]) -> list[str]:
     if shared:
         found.append(f"several ranks are bound to one and the same core: {', '.join(shared)}")
     if not all(record["cache_writable"] for record in report["ranks"]):
-        found.append("Numba's cache cannot be written, so every run compiles anew: set NUMBA_CACHE_DIR")
+        found.append(
+            "the kernel cache cannot be written or is not this user's alone, so every run compiles anew: set NUMBA_CACHE_DIR"
+        )
     elif not all(record["cache_warm"] for record in report["ranks"]):
         found.append("Numba's cache is cold: the first run compiles for some seconds, which is counted as warm-up")
     return found

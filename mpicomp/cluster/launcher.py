@@ -25,6 +25,15 @@ Environ = Mapping[str, str]
 OPEN_MPI, MPICH, INTEL = "Open MPI", "MPICH", "Intel MPI"
 _FLAVOURS = {OPEN_MPI: r"Open MPI|Open ?RTE|PRTE|PRRTE", INTEL: r"Intel\(R\) MPI", MPICH: r"MPICH|HYDRA|MVAPICH"}
 _LIBRARY = "import mpi4py; mpi4py.rc.initialize = False; from mpi4py import MPI; print(MPI.Get_library_version())"
+_LOOPBACK = Path("/sys/class/net/lo")
+_INTERFACES = ("UCX_NET_DEVICES", "FI_TCP_IFACE")  # of the two network libraries that MPICH is built with
+_HERE = {"localhost", "127.0.0.1"}
+_OF_HOSTS = {"host", "hosts", "f", "hostfile", "machine", "machines", "machinefile", "iface", "rmk", "configfile"}
+# variables from which MPICH's launcher takes hosts or an interface by itself
+_OF_ALLOCATIONS = {
+    "HYDRA_HOST_FILE", "HYDRA_IFACE", "HYDRA_RMK", "SLURM_JOB_ID", "PBS_NODEFILE", "LSB_MCPU_HOSTS", "PE_HOSTFILE", "COBALT_NODEFILE",
+    "LOADL_HOSTFILE",
+}  # fmt: skip
 _REMEDY = "`pip install 'mpicomp[mpi]'` installs an MPI beside this Python"
 
 
@@ -110,6 +119,26 @@ class Launcher:
             flags = self._mpirun_flags(n, hosts, hostfile, cores or physical_cores())
         return [self.program, *flags, *extra, *argv]
 
+    def loopback(
+        self, hosts: Sequence[str] = (), hostfile: str = "", extra: Sequence[str] = (), env: Environ = os.environ
+    ) -> tuple[list[str], dict[str, str]]:
+        """Options and variables that keep a job's connections off the network: for MPICH on Linux, where all ranks are on this host.
+
+        The ranks then listen on the loopback interface alone, and the launcher's helper connects over it. MPICH's launcher itself listens
+        on all interfaces; it has no option for that. Nothing where there may be other hosts, or the user chose an interface.
+        """
+        elsewhere = hostfile or any(host.partition(":")[0] not in _HERE for host in hosts)
+        elsewhere = elsewhere or any(option.lstrip("-").split("=")[0] in _OF_HOSTS for option in extra)
+        if (
+            self.mpi.flavour != MPICH
+            or self.is_srun
+            or elsewhere
+            or _OF_ALLOCATIONS & set(env)
+            or not _LOOPBACK.exists()
+        ):
+            return [], {}
+        return ["-iface", _LOOPBACK.name], {name: _LOOPBACK.name for name in _INTERFACES if name not in env}
+
     def environment(self, *, root: bool) -> dict[str, str]:
         """Variables that the launcher needs: Open MPI asks root (in a container) to say yes twice."""
         if self.mpi.flavour == OPEN_MPI and root and not self.is_srun:
@@ -173,7 +202,9 @@ def find_launcher(env: Environ = os.environ, python: str = sys.executable) -> La
 
 def loaded_mpi(env: Environ = os.environ, python: str = sys.executable) -> Mpi:
     """The MPI library that mpi4py loads in `python`; asked in a process of its own, where it is not initialised."""
-    answer = subprocess.run([python, "-c", _LIBRARY], env=dict(env), capture_output=True, text=True, timeout=60)
+    answer = subprocess.run(
+        [python, "-P", "-c", _LIBRARY], env=dict(env), capture_output=True, text=True, errors="replace", timeout=60
+    )
     library = identify(answer.stdout)
     if library is None:
         reason = (answer.stderr or answer.stdout).strip().splitlines() or ["no answer"]
@@ -213,7 +244,13 @@ def _output(command: Sequence[str], env: Environ) -> str:
     """What a command prints, on both streams; nothing when it cannot be run."""
     try:
         done = subprocess.run(
-            command, env=dict(env), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=30
+            command,
+            env=dict(env),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            timeout=30,
         )
     except (OSError, subprocess.TimeoutExpired):
         return ""
@@ -222,6 +259,6 @@ def _output(command: Sequence[str], env: Environ) -> str:
 
 def _siblings(thread: int) -> str:
     try:
-        return Path(f"/sys/devices/system/cpu/cpu{thread}/topology/thread_siblings_list").read_text()
+        return Path(f"/sys/devices/system/cpu/cpu{thread}/topology/thread_siblings_list").read_text("utf-8", "replace")
     except OSError:
         return str(thread)

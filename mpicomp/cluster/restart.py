@@ -119,7 +119,7 @@ def _wait(process: subprocess.Popen[bytes], end: Path) -> int:
         except subprocess.TimeoutExpired:
             if ended:
                 _end(process)
-                return int(end.read_text() or 1)
+                return int(end.read_text("utf-8") or 1)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
@@ -136,4 +136,4 @@ def note_end(code: int, env: Mapping[str, str] = os.environ) -> None:
     """On rank 0, before it leaves: its exit code, for `supervise`."""
     if END in env:
         with contextlib.suppress(OSError):  # on another host than the launcher there is no such directory
-            Path(env[END]).write_text(str(code))
+            Path(env[END]).write_text(str(code), "utf-8")

@@ -18,12 +18,14 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from ..errors import ConfigError, TheoryError, WireError
+from ..kernels.sizes import PLACES
 from ..registry import Registry, format_spec
 from . import single
 from .codec import USER_CODEC, Codec, MessageKey
 from .simple import looped, simple_capacity
 from .vectors import vector_of
 
+UNLIMITED = 2**48  # entries: more than an exchange can carry
 _MAGIC, _VERSION = 0xC6, 1
 _HEAD = struct.Struct(
     "<BBBBIIQQQ"
@@ -62,12 +64,14 @@ class Compressor:
     carries_nan : a NaN or Inf that plays a part makes the decoded vector not finite. Otherwise vectors are looked at before they are sent,
         and a run stops where one is not finite.
     shared_randomness : the messages of different clients are correlated through the shared key.
+    largest_dim : vectors of more entries are refused by `bind`.
     paper : where it comes from.
     experimental : why its constants stand on neither a published theorem nor a derivation in docs; empty where they do.
     """
 
     name: ClassVar[str] = "user"
     codec_id: ClassVar[int] = USER_CODEC
+    largest_dim: ClassVar[int] = PLACES
     summary: ClassVar[str] = ""
     formulas: ClassVar[str] = ""
     paper: ClassVar[str] = ""
@@ -162,11 +166,28 @@ class Compressor:
         ------
         ConfigError : the options do not fit the dimension (for instance k > dim).
         """
-        wire = np.dtype(wire_dtype)
+        wire = self.wire_of(dim, wire_dtype)
         capacity = simple_capacity(self, dim, wire)
         if capacity + 4 > dim * wire.itemsize:  # with the length before it a message would be longer than the vector
             return compressors["identity"]().bind(dim, n_clients, wire)
         return looped(self, dim, n_clients, wire, capacity)
+
+    def wire_of(self, dim: int, wire_dtype: DTypeLike) -> np.dtype:
+        """The wire dtype, if messages can carry `dim` values of it: what `bind` begins with.
+
+        Raises
+        ------
+        ConfigError : dim is not in 1..largest_dim, or the dtype is neither float32 nor float64.
+        """
+        if not 1 <= dim <= self.largest_dim:
+            raise ConfigError(
+                f"compressor {self.name!r} takes vectors of 1 to {self.largest_dim} entries, not of {dim}; identity, cast and sign "
+                f"take up to {UNLIMITED}, and vectors can be compressed in parts"
+            )
+        wire = np.dtype(wire_dtype)
+        if wire not in (np.float32, np.float64):
+            raise ConfigError(f"wire_dtype={wire} cannot travel; allowed: float32, float64")
+        return wire
 
     # ---- by hand ------------------------------------------------------------------------------------------------
     def apply(self, x: ArrayLike, key: MessageKey | None = None, wire_dtype: DTypeLike | None = None) -> np.ndarray:
@@ -275,7 +296,7 @@ def count_of(owner: Compressor, k: int | None, fraction: float | None, dim: int)
             raise ConfigError(f"{owner.name}: fraction={fraction} is outside (0, 1]")
         return max(1, int(fraction * dim))
     assert k is not None
-    if not isinstance(k, int) or not 1 <= k <= dim:
+    if not isinstance(k, int) or isinstance(k, bool) or not 1 <= k <= dim:
         raise ConfigError(f"{owner.name}: k={k} must be an integer from 1 to the dimension, {dim}")
     return k
 

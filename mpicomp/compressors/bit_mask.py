@@ -7,7 +7,7 @@ from numpy.typing import DTypeLike
 
 from ..kernels import njit
 from ..kernels.status import BAD_PADDING, TRUNCATED
-from .base import Compressor
+from .base import UNLIMITED, Compressor
 from .codec import Codec
 
 
@@ -19,13 +19,22 @@ class BitMask(Compressor):
 
     name = "bit-mask"
     codec_id = 64
+    largest_dim = UNLIMITED
     summary = "one yes or no for each entry"
     deterministic = True
     homogeneous = False
 
     def bind(self, dim: int, n_clients: int, wire_dtype: DTypeLike = np.float64) -> Codec:
         return Codec(
-            self, self.codec_id, dim, n_clients, np.dtype(wire_dtype), -(-dim // 8), _encode, _decode, fixed=True
+            self,
+            self.codec_id,
+            dim,
+            n_clients,
+            self.wire_of(dim, wire_dtype),
+            -(-dim // 8),
+            _encode,
+            _decode,
+            fixed=True,
         )
 
 

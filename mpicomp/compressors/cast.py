@@ -11,7 +11,7 @@ from ..kernels.half import from_float16, to_bfloat16, to_float16
 from ..kernels.intrinsics import bits_of, fetch, float_of
 from ..kernels.sizes import AHEAD, PIECE
 from ..kernels.status import TRUNCATED
-from .base import Compressor, compressors
+from .base import UNLIMITED, Compressor, compressors
 from .codec import Codec, cut_by_fields
 
 _FORMATS = ("float16", "bfloat16")
@@ -33,6 +33,7 @@ class Cast(Compressor):
     """
 
     codec_id = 51
+    largest_dim = UNLIMITED
     carries_nan = True
     summary = "every entry as a float16 or bfloat16"
     formulas = "bfloat16: α = 1 − 2⁻¹⁷ in float32's normal range"
@@ -52,8 +53,9 @@ class Cast(Compressor):
         return 1.0 - 2.0**-17
 
     def bind(self, dim: int, n_clients: int, wire_dtype: DTypeLike = np.float64) -> Codec:
+        wire = self.wire_of(dim, wire_dtype)
         return Codec(
-            self, self.codec_id, dim, n_clients, np.dtype(wire_dtype), 2 * dim, _encode, _decode, (self.to == "float16",), fixed=True,
+            self, self.codec_id, dim, n_clients, wire, 2 * dim, _encode, _decode, (self.to == "float16",), fixed=True,
             cutting=cut_by_fields(unit=2, separable=True),
         )  # fmt: skip
 

@@ -219,6 +219,17 @@ class Codec:
         codec.args = _own(self.args, self.common)
         return codec
 
+    def checked_maximum(self, value: float) -> float:
+        """A value for `round_maximum` that has arrived: not negative, not infinite; NaN where a vector is not finite.
+
+        Raises
+        ------
+        WireError : it is one that nobody sends.
+        """
+        if value < 0 or np.isinf(value):
+            raise WireError(f"corrupted {self.compressor.name} maximum: {value} is not the size of a vector")
+        return float(value)
+
     @property
     def common(self) -> tuple[np.ndarray, ...]:
         """The arrays among `args` that all threads must see as they are: what is written there between messages says how to code them."""

@@ -15,9 +15,10 @@ from ..kernels.bits import CHUNK, bit_length, packed_nbytes
 from ..kernels.entropy import MAX_SYMBOLS, read_fields, scratch, write_fields
 from ..kernels.hadamard import rotate, rotate_back
 from ..kernels.lattice import PERMUTATION, SIGNS, add_packed, add_points, round_to_lattice, write_rounded
+from ..kernels.levels import no_scale
 from ..kernels.random import Keys, bits64, client_key, permutation
 from ..kernels.sizes import PARTIAL_SUMS
-from ..kernels.status import TRUNCATED
+from ..kernels.status import BAD_VALUE, TRUNCATED
 from .base import Compressor, compressors
 from .codec import Codec, cut_by_fields
 from .cq_bits import decode_bits, encode_bits, radius_of
@@ -169,7 +170,7 @@ class CQ(Compressor):
         return True
 
     def bind(self, dim: int, n_clients: int, wire_dtype: DTypeLike = np.float64) -> Codec:
-        wire, length, width = np.dtype(wire_dtype), self.length(dim), self.bits_per_entry()
+        wire, length, width = self.wire_of(dim, wire_dtype), self.length(dim), self.bits_per_entry()
         own = self.radius == "own"
         max_nbytes = own * wire.itemsize + self.entropy + packed_nbytes(length, width)
         if max_nbytes >= dim * wire.itemsize:
@@ -331,6 +332,8 @@ def _read(
         if pos + wire.itemsize > end:
             return TRUNCATED
         r = np.float64(buf[pos : pos + wire.itemsize].view(wire.dtype)[0])
+        if no_scale(r):
+            return BAD_VALUE
         pos += wire.itemsize
     if not _coded(model):
         return add_packed(buf, pos, end, r, lattice, common, first, width, codes, top, weight, out)

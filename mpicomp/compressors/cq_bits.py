@@ -7,10 +7,11 @@ import numpy as np
 from ..kernels import lean, njit
 from ..kernels.bits import CHUNK, packed_nbytes, padding_is_zero, unpack_top
 from ..kernels.lattice import PERMUTATION, round_to_ends
+from ..kernels.levels import no_scale
 from ..kernels.quantize import norm
 from ..kernels.random import bits64, client_key, permutation
 from ..kernels.select import argmax_magnitude
-from ..kernels.status import BAD_PADDING, TRUNCATED
+from ..kernels.status import BAD_PADDING, BAD_VALUE, TRUNCATED
 
 
 @njit
@@ -78,6 +79,8 @@ def decode_bits(
         if not padding_is_zero(buf, 8 * bits + d):
             return BAD_PADDING
         r = common_radius[0] if head == 0 else np.float64(buf[pos:bits].view(wire.dtype)[0])
+        if no_scale(r):
+            return BAD_VALUE
         plus = weights[j] * out.dtype.type(r)
         minus = plus if np.isnan(plus) else -plus  # no other sign of a NaN
         for first in range(0, d, CHUNK):

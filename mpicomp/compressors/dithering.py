@@ -11,7 +11,7 @@ from numpy.typing import DTypeLike
 from ..errors import ConfigError
 from ..kernels import njit
 from ..kernels.bits import CHUNK, bit_length, pack, packed_nbytes, padding_is_zero, unpack
-from ..kernels.levels import unit_of
+from ..kernels.levels import no_scale, unit_of
 from ..kernels.random import client_key, uniform32
 from ..kernels.sizes import PARTIAL_SUMS
 from ..kernels.status import BAD_PADDING, BAD_VALUE, TRUNCATED
@@ -58,7 +58,7 @@ class NaturalDithering(Compressor):
         return 1 / 8 + lowest * min(1.0, lowest)
 
     def bind(self, dim: int, n_clients: int, wire_dtype: DTypeLike = np.float64) -> Codec:
-        wire, width = np.dtype(wire_dtype), bit_length(2 * self.levels)
+        wire, width = self.wire_of(dim, wire_dtype), bit_length(2 * self.levels)
         max_nbytes = wire.itemsize + packed_nbytes(dim, width)
         if max_nbytes >= dim * wire.itemsize:
             return Identity().bind(dim, n_clients, wire)
@@ -122,6 +122,8 @@ def _decode(
         if not padding_is_zero(buf, 8 * packed + d * width):
             return BAD_PADDING
         norm, weight = buf[pos:packed].view(wire.dtype)[0], weights[j]
+        if no_scale(norm):
+            return BAD_VALUE
         for first in range(0, d, CHUNK):
             chunk = out[rows[j], first : first + CHUNK]
             unpack(buf, packed, first, chunk.shape[0], d, width, codes, top)

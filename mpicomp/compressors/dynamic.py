@@ -81,7 +81,7 @@ class Dynamic(Compressor):
         return self._fixed.omega(d, n)
 
     def bind(self, dim: int, n_clients: int, wire_dtype: DTypeLike = np.float64) -> Codec:
-        wire = np.dtype(wire_dtype)
+        wire = self.wire_of(dim, wire_dtype)
         bucket, use_max = min(self.bucket or dim, dim), self.norm == "max"
         max_nbytes = _overhead(dim, bucket, wire.itemsize) + packed_nbytes(dim, MOST)
         if max_nbytes >= dim * wire.itemsize:

@@ -9,8 +9,9 @@ from ..errors import ConfigError, TheoryError
 from ..kernels import njit
 from ..kernels.bits import CHUNK, pack_all, packed_nbytes, padding_is_zero, unpack_all
 from ..kernels.hadamard import rotate, rotate_back
+from ..kernels.levels import no_scale
 from ..kernels.random import client_key
-from ..kernels.status import BAD_PADDING, TRUNCATED
+from ..kernels.status import BAD_PADDING, BAD_VALUE, TRUNCATED
 from .base import Compressor, compressors
 from .codec import Codec
 from .identity import Identity
@@ -90,7 +91,7 @@ class EDEN(Compressor):
         return ALPHA[self.bits]
 
     def bind(self, dim: int, n_clients: int, wire_dtype: DTypeLike = np.float64) -> Codec:
-        wire, padded = np.dtype(wire_dtype), 1 << (dim - 1).bit_length()
+        wire, padded = self.wire_of(dim, wire_dtype), 1 << (dim - 1).bit_length()
         max_nbytes = wire.itemsize + packed_nbytes(padded, self.bits)
         if max_nbytes >= dim * wire.itemsize:
             return Identity().bind(dim, n_clients, wire)
@@ -185,6 +186,8 @@ def _decode(
         if not padding_is_zero(buf, 8 * packed + padded * bits):
             return BAD_PADDING
         scale = np.float64(buf[pos:packed].view(wire.dtype)[0])
+        if no_scale(scale):
+            return BAD_VALUE
         unpack_all(buf, packed, padded, bits, codes, top)
         for k in range(padded):
             work[k] = scale * centroids[codes[k]]

@@ -7,7 +7,7 @@ from numpy.typing import DTypeLike
 
 from ..kernels import njit
 from ..kernels.status import TRUNCATED
-from .base import Compressor, compressors
+from .base import UNLIMITED, Compressor, compressors
 from .codec import Codec, cut_by_fields
 
 
@@ -20,6 +20,7 @@ class Identity(Compressor):
     """
 
     codec_id = 0
+    largest_dim = UNLIMITED
     carries_nan = True
     homogeneous = True
     summary = "the vector itself, d values"
@@ -33,7 +34,7 @@ class Identity(Compressor):
         return 1.0
 
     def bind(self, dim: int, n_clients: int, wire_dtype: DTypeLike = np.float64) -> Codec:
-        wire = np.dtype(wire_dtype)
+        wire = self.wire_of(dim, wire_dtype)
         cutting = cut_by_fields(unit=wire.itemsize, separable=True)
         return Codec(
             self,

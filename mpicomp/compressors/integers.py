@@ -37,7 +37,7 @@ class Integers(Compressor):
         self.levels = levels
 
     def bind(self, dim: int, n_clients: int, wire_dtype: DTypeLike = np.float64) -> Codec:
-        wire = np.dtype(wire_dtype)
+        wire = self.wire_of(dim, wire_dtype)
         width = bit_length(2 * self.levels)
         nbytes = packed_nbytes(dim, width)
         if nbytes >= dim * wire.itemsize:

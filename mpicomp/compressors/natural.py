@@ -41,7 +41,7 @@ class Natural(Compressor):
         return 1 / 8
 
     def bind(self, dim: int, n_clients: int, wire_dtype: DTypeLike = np.float64) -> Codec:
-        wire = np.dtype(wire_dtype)
+        wire = self.wire_of(dim, wire_dtype)
         mantissa = np.finfo(wire).nmant
         width = 8 * wire.itemsize - mantissa
         args = np.empty(0, f"u{wire.itemsize}"), np.empty(CHUNK, np.uint8)

@@ -67,7 +67,7 @@ class PermK(Compressor):
         return max(1.0, d / n)
 
     def bind(self, dim: int, n_clients: int, wire_dtype: DTypeLike = np.float64) -> Codec:
-        wire = np.dtype(wire_dtype)
+        wire = self.wire_of(dim, wire_dtype)
         if n_clients == 1 or dim == 1:
             return Identity().bind(dim, n_clients, wire)
         uniform = self.layout == "uniform"

@@ -9,9 +9,10 @@ from ..errors import ConfigError
 from ..kernels import njit
 from ..kernels.bits import CHUNK, bit_length, packed_nbytes
 from ..kernels.lattice import PERMUTATION, SHIFTS, add_packed, write_rounded
+from ..kernels.levels import no_scale
 from ..kernels.random import below, bits64, client_key, permutation
 from ..kernels.sizes import PARTIAL_SUMS
-from ..kernels.status import TRUNCATED
+from ..kernels.status import BAD_VALUE, TRUNCATED
 from .base import Compressor, compressors
 from .codec import Codec
 from .cq_bits import radius_of
@@ -97,7 +98,7 @@ class PermKCQ(Compressor):
         return d / self._cut(d, n)[0]
 
     def bind(self, dim: int, n_clients: int, wire_dtype: DTypeLike = np.float64) -> Codec:
-        wire = np.dtype(wire_dtype)
+        wire = self.wire_of(dim, wire_dtype)
         m, b = self._cut(dim, n_clients)
         if b == 1:
             return PermK().bind(dim, n_clients, wire)
@@ -159,6 +160,8 @@ def _decode(
         if packed > end:
             return TRUNCATED
         r = np.float64(buf[pos:packed].view(wire.dtype)[0])
+        if no_scale(r):
+            return BAD_VALUE
         acc, weight = out[rows[j], first : first + count], weights[j] * out.dtype.type(m)
         pos = add_packed(buf, packed, end, r, lattice, shared, first, width, codes, top, weight, acc)
         if pos < 0:

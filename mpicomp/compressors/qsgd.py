@@ -88,7 +88,7 @@ class QSGD(Compressor):
         return min(b / s**2, math.sqrt(b) / s)
 
     def bind(self, dim: int, n_clients: int, wire_dtype: DTypeLike = np.float64) -> Codec:
-        wire = np.dtype(wire_dtype)
+        wire = self.wire_of(dim, wire_dtype)
         bucket = min(self.bucket or dim, dim)
         width = bit_length(2 * self.s)
         units, fields = -(-dim // bucket) * wire.itemsize, packed_nbytes(dim, width)

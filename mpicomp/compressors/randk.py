@@ -78,7 +78,7 @@ class RandK(Compressor):
         return float(self.count(d))
 
     def bind(self, dim: int, n_clients: int, wire_dtype: DTypeLike = np.float64) -> Codec:
-        wire, k = np.dtype(wire_dtype), self.count(dim)
+        wire, k = self.wire_of(dim, wire_dtype), self.count(dim)
         if k == dim:
             return Identity().bind(dim, n_clients, wire)
         max_nbytes = k * wire.itemsize
@@ -93,7 +93,10 @@ class RandK(Compressor):
             decode: Callable[..., int] = _decode_window
             args: tuple = (*mask, 0)
         else:
-            bounds = np.arange(k + 1) * dim // k
+            number, (whole, rest) = np.arange(k + 1), divmod(dim, k)
+            bounds = (
+                number * whole + number * rest // k
+            )  # number · dim // k, whose product may be more than 64 bits hold
             stratified = self.sampling == "stratified"
             scales = np.diff(bounds).astype(np.float64) if stratified else np.full(k, dim / k)
             marks = np.zeros(0 if stratified else dim, np.bool_)

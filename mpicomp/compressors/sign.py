@@ -8,10 +8,11 @@ from numpy.typing import DTypeLike
 from ..errors import ConfigError, TheoryError
 from ..kernels import lean
 from ..kernels.bits import CHUNK, packed_nbytes, padding_is_zero, unpack_top
+from ..kernels.levels import no_scale
 from ..kernels.quantize import write_signs
 from ..kernels.sizes import PARTIAL_SUMS
-from ..kernels.status import BAD_PADDING, TRUNCATED
-from .base import Compressor, compressors
+from ..kernels.status import BAD_PADDING, BAD_VALUE, TRUNCATED
+from .base import UNLIMITED, Compressor, compressors
 from .codec import Codec, cut_by_fields
 from .identity import Identity
 
@@ -35,6 +36,7 @@ class Sign(Compressor):
     """
 
     codec_id = 4
+    largest_dim = UNLIMITED
     summary = "one bit a coordinate and a scale"
     formulas = "α = ‖x‖₁²/(d‖x‖₂²) ≥ 1/d"
     paper = "Karimireddy, Rebjock, Stich and Jaggi 2019, Error feedback fixes SignSGD"
@@ -53,7 +55,7 @@ class Sign(Compressor):
         return 1 / d
 
     def bind(self, dim: int, n_clients: int, wire_dtype: DTypeLike = np.float64) -> Codec:
-        wire = np.dtype(wire_dtype)
+        wire = self.wire_of(dim, wire_dtype)
         head = _scale_nbytes(_ORDERS[self.norm], wire.itemsize)
         max_nbytes = head + packed_nbytes(dim, 1)
         if max_nbytes >= dim * wire.itemsize:
@@ -114,7 +116,8 @@ def _write(
     write_signs(x, other, factor, order, partial_sums, buf, pos + head)
     if order > 0:
         scale = partial_sums.sum() / d
-        buf[pos : pos + head].view(wire.dtype)[0] = scale if order == 1 else np.sqrt(scale)
+        sent = wire.dtype.type(scale if order == 1 else np.sqrt(scale))
+        buf[pos : pos + head].view(wire.dtype)[0] = sent if np.isfinite(sent) else wire.dtype.type(np.nan)
     tally[0] += 8 * nbytes
     tally[1] += 8 * head + d
     return pos + nbytes
@@ -135,7 +138,10 @@ def _decode(
             return BAD_PADDING
         plus = weights[j]
         if order > 0:
-            plus *= buf[pos:bits].view(wire.dtype)[0]
+            scale = buf[pos:bits].view(wire.dtype)[0]
+            if no_scale(scale):
+                return BAD_VALUE
+            plus *= scale
         acc = out[rows[j]]
         for first in range(0, d, CHUNK):
             chunk = acc[first : first + CHUNK]

@@ -38,6 +38,10 @@ def simple_capacity(compressor: Simple, dim: int, wire_dtype: np.dtype) -> int:
     capacity = compressor.max_nbytes(dim, wire_dtype)
     if not isinstance(capacity, int | np.integer) or capacity < 0:
         raise ConfigError(f"{compressor!r}: max_nbytes({dim}, {wire_dtype}) is {capacity!r}, not a number of bytes")
+    if capacity >= 2**32 - 4:
+        raise ConfigError(
+            f"{compressor!r}: messages of {capacity} bytes have no length that fits the 4 bytes before them; compress in parts"
+        )
     return int(capacity)
 
 

@@ -47,6 +47,6 @@ def decode(codec: Codec, buf: np.ndarray, out: np.ndarray, key: MessageKey) -> N
     if len(buf) < head:
         raise WireError(f"truncated {codec.compressor.name} message")
     if codec.round_maximum is not None:
-        codec.round_maximum[0] = buf[:head].copy().view(_MAXIMUM)[0]
+        codec.round_maximum[0] = codec.checked_maximum(buf[:head].copy().view(_MAXIMUM)[0])
     out[:] = 0
     codec.decode_add(buf, head, len(buf), _ROW, client, np.full(1, codec.scale, out.dtype), keys, out.reshape(1, -1))

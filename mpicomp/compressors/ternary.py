@@ -10,7 +10,7 @@ from numpy.typing import DTypeLike
 from ..errors import unknown
 from ..kernels import njit
 from ..kernels.bits import CHUNK
-from ..kernels.levels import TRITS, pack_trits, trits_nbytes, unit_of, unpack_trits
+from ..kernels.levels import TRITS, no_scale, pack_trits, trits_nbytes, unit_of, unpack_trits
 from ..kernels.quantize import round_to_grid
 from ..kernels.random import client_key
 from ..kernels.sizes import PARTIAL_SUMS
@@ -56,7 +56,7 @@ class Ternary(Compressor):
         return (math.sqrt(d) - 1) / 2
 
     def bind(self, dim: int, n_clients: int, wire_dtype: DTypeLike = np.float64) -> Codec:
-        wire = np.dtype(wire_dtype)
+        wire = self.wire_of(dim, wire_dtype)
         own = self.scale == "max"
         max_nbytes = wire.itemsize * own + trits_nbytes(dim)
         if max_nbytes >= dim * wire.itemsize:
@@ -103,6 +103,8 @@ def _decode(
         if start + trits_nbytes(d) > end:
             return TRUNCATED
         unit = buf[pos:start].view(wire.dtype)[0] if own else wire.dtype.type(1)
+        if no_scale(unit):
+            return BAD_VALUE
         weight, pos = weights[j], start
         for first in range(0, d, codes.shape[0]):
             chunk = out[rows[j], first : first + codes.shape[0]]

@@ -66,7 +66,7 @@ class TopK(Compressor):
         return float(self.count(d))
 
     def bind(self, dim: int, n_clients: int, wire_dtype: DTypeLike = np.float64) -> Codec:
-        wire, k = np.dtype(wire_dtype), self.count(dim)
+        wire, k = self.wire_of(dim, wire_dtype), self.count(dim)
         index_bits = min(k * bit_length(dim - 1), dim)  # fixed width, or a bitmap
         max_nbytes = 1 + packed_nbytes(index_bits, 1) + k * wire.itemsize
         if max_nbytes >= dim * wire.itemsize:

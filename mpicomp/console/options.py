@@ -66,7 +66,10 @@ def _options(
     explosion: Annotated[
         float | None, Option(help="Stop, diverged, once f is above f(x⁰) by so many |f(x⁰)|; 0 never.  [1e6]")
     ] = None,
-    batch: Annotated[int | None, Option(help="Samples per client and round; 0 for exact gradients.  [0]")] = None,
+    batch: Annotated[
+        int | None,
+        Option(help="Samples per client and round; 0 for the method's own: exact gradients, or few samples.  [0]"),
+    ] = None,
     optimizer: Annotated[str | None, Option(help="gd or heavyball:momentum=0.9, in place of the method's own.")] = None,
     uplink: Annotated[str | None, Option(help="For --method custom: MECHANISM:COMPRESSOR, as ef21:topk:k=10.")] = None,
     downlink: Annotated[str | None, Option(help="For --method custom: as marina-p@p=0.1:permk.")] = None,

@@ -1,39 +1,53 @@
 """Reader of LIBSVM's sparse text: one row a line, `label index:value index:value ...`, indices from 1 and increasing.
 
-Comments (`#` to the end of the line), blank lines, LF and CRLF are accepted; `qid:` of ranking data is refused.
-A compiled scanner reads the bytes. A decimal number of up to 15 digits is exact as integer times or over a power of ten
-not above 10²² (Clinger 1990, "How to read floating point numbers accurately"); the rare others are left to Python's
-`float`. So every value has the bits that `float(text)` has.
+Comments (`#` to the end of the line), blank lines, spaces after a colon, a byte order mark, and LF, CRLF and CR line ends are accepted;
+`qid:` of ranking data is refused. Archives are recognised by their first bytes, whatever the file's name.
+
+The text is read block by block and parsed by a compiled scanner, so that the rows are all the memory: twelve bytes an entry. Values have
+the bits that Python's `float` gives (`mpicomp.kernels.decimals`).
 """
 
 from __future__ import annotations
 
 import bz2
-import contextlib
 import gzip
 import lzma
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..errors import DataError
 from ..kernels import njit
+from ..kernels.decimals import NOT_A_NUMBER, TOO_LARGE, UNDECIDED, Powers, decimal, powers
 
-OPENERS: dict[str, Callable] = {".gz": gzip.open, ".xz": lzma.open, ".bz2": bz2.open}
+BLOCK = 1 << 18
 SNIPPET = 40
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+OPENERS: dict[bytes, Callable[[Any], Any]] = {
+    b"\x1f\x8b": lambda file: gzip.GzipFile(fileobj=file),
+    b"\xfd7zXZ\0": lzma.LZMAFile,
+    b"BZh": bz2.BZ2File,
+}
+REFUSED = {
+    b"\x28\xb5\x2f\xfd": "is compressed by zstd, which is not read; decompress it, or use gzip, xz or bzip2",
+    b"PK\x03\x04": "is a ZIP archive, which is not read; unpack it, or use gzip, xz or bzip2",
+    b"\xff\xfe": "is text in UTF-16, which is not read; save it as UTF-8",
+    b"\xfe\xff": "is text in UTF-16, which is not read; save it as UTF-8",
+}
 
-OK, BAD_LABEL, NO_LABEL, BAD_INDEX, LOW_INDEX, BAD_ORDER, BAD_VALUE, TOO_WIDE = range(8)
+OK, BAD_LABEL, BAD_INDEX, LOW_INDEX, BAD_ORDER, BAD_VALUE, TOO_WIDE, LARGE_LABEL, LARGE_VALUE, ASK = range(10)
 WRONG = {
     BAD_LABEL: "the label {token} is not a finite number",
-    NO_LABEL: "the line has no label, it starts with {token}",
     BAD_INDEX: "{token} is not of the form index:value with a whole index",
     LOW_INDEX: "the index of {token} is below 1; indices count from 1",
     BAD_ORDER: "the index of {token} is not above the one before it; indices must increase along a line",
     BAD_VALUE: "the value of {token} is not a finite number",
     TOO_WIDE: "the index of {token} is above the number of features, {features}",
+    LARGE_LABEL: "the label {token} overflows: float64 ends at 1.8e308",
+    LARGE_VALUE: "the value of {token} overflows: float64 ends at 1.8e308",
 }
 
 
@@ -52,7 +66,7 @@ class SparseRows(NamedTuple):
 
 
 def read_libsvm(path: str | Path, features: int | None = None) -> SparseRows:
-    """Read a file, also compressed (.gz, .xz, .bz2).
+    """Read a file, also one that is compressed by gzip, xz or bzip2.
 
     Parameters
     ----------
@@ -62,38 +76,26 @@ def read_libsvm(path: str | Path, features: int | None = None) -> SparseRows:
     ------
     DataError : the file is missing, damaged, empty or not LIBSVM text; the message names file, line and token.
     """
-    return parse_libsvm(_read_bytes(Path(path)), str(path), features)
+    return _parse(_blocks_of(Path(path)), str(path), features)
 
 
 def parse_libsvm(text: bytes, source: str, features: int | None = None) -> SparseRows:
     """Read text that is already in memory; `source` is its name in messages."""
-    if features is not None and not 1 <= features < 2**31:
-        raise DataError(f"{source}: features must be a number from 1 to 2147483647, got {features}")
-    data = np.frombuffer(text, np.uint8)
-    most_rows, most_entries = int(np.count_nonzero(data == ord("\n"))) + 1, int(np.count_nonzero(data == ord(":")))
-    indptr, labels = np.zeros(most_rows + 1, np.int64), np.empty(most_rows)
-    indices, values = np.empty(most_entries, np.int32), np.empty(most_entries)
-    inexact = np.empty((most_rows + most_entries, 4), np.int64)
-    limit = 2**31 - 1 if features is None else features
-    code, where, n_rows, n_inexact = _scan(data, limit, indptr, indices, values, labels, inexact)
-    _convert_inexact(text, source, inexact[:n_inexact], values, labels, limit)
-    if code != OK:
-        raise _error(text, source, code, where, limit)
-    if n_rows == 0:
-        raise DataError(f"{source} is empty: it has no row of data")
-    entries = int(indptr[n_rows])
-    width = features or int(indices[:entries].max(initial=-1)) + 1
-    if width == 0:
-        raise DataError(f"{source} has labels but no features; is it LIBSVM text, 'label index:value index:value ...'?")
-    return SparseRows(
-        indptr[: n_rows + 1].copy(), indices[:entries].copy(), values[:entries].copy(), labels[:n_rows].copy(), width
-    )
+    return _parse((text[at : at + BLOCK] for at in range(0, len(text), BLOCK)), source, features)
 
 
-def _read_bytes(path: Path) -> bytes:
+def _blocks_of(path: Path) -> Iterator[bytes]:
+    """The text of a file, decompressed, in pieces."""
     try:
-        with OPENERS.get(path.suffix, open)(path, "rb") as file:
-            return file.read()
+        with open(path, "rb") as file:
+            start = file.peek(6)[:6]
+            for signature, refusal in REFUSED.items():
+                if start.startswith(signature):
+                    raise DataError(f"{path} {refusal}")
+            opener = next((opener for signature, opener in OPENERS.items() if start.startswith(signature)), None)
+            with opener(file) if opener else file as text:
+                while block := text.read(BLOCK):
+                    yield block
     except FileNotFoundError:
         raise DataError(f"no such file: {path}") from None
     except (EOFError, lzma.LZMAError, zlib.error, gzip.BadGzipFile) as error:
@@ -102,127 +104,194 @@ def _read_bytes(path: Path) -> bytes:
         raise DataError(f"{path} cannot be read: {error}") from error
 
 
-def _error(text: bytes, source: str, code: int, where: int, limit: int) -> DataError:
-    """The error for the token that starts at byte `where`."""
-    line = text.count(b"\n", 0, where) + 1
-    if b"\0" in text[:4096]:
-        return DataError(
-            f"{source}, line {line}: this is binary data, not LIBSVM text 'label index:value index:value ...'"
-        )
-    token = (text[where : where + 4096].split(None, 1) or [b""])[0].decode("utf-8", "replace")
+def _lines(blocks: Iterable[bytes], source: str) -> Iterator[bytes]:
+    """The text in pieces of whole lines, each of which ends with a line end."""
+    rest, first = b"", True
+    for block in blocks:
+        if first and b"\0" in block[:4096]:
+            raise DataError(
+                f"{source}, line 1: this is binary data, not LIBSVM text 'label index:value index:value ...'"
+            )
+        text = rest + (block.removeprefix(BYTE_ORDER_MARK) if first else block)
+        end = text.rfind(b"\n") + 1 or text.rfind(b"\r", 0, -1) + 1  # the CR at the very end may be half of a CRLF
+        if end:
+            yield text[:end]
+        rest, first = text[end:], False
+    if rest:
+        yield rest + b"\n"
+
+
+def _parse(blocks: Iterable[bytes], source: str, features: int | None) -> SparseRows:
+    if features is not None and not 1 <= features < 2**31:
+        raise DataError(f"{source}: features must be a number from 1 to 2147483647, got {features}")
+    limit = 2**31 - 1 if features is None else features
+    into = _Rows(np.zeros(1, np.int64), np.empty(0, np.int32), np.empty(0), np.empty(0))
+    state = np.zeros(len(_State._fields), np.int64)
+    for text in _lines(blocks, source):
+        into = _with_room(into, _State(*state.tolist()), len(text))
+        _scan_all(text, source, limit, state, into)
+    found = _State(*state.tolist())
+    if found.row == 0:
+        raise DataError(f"{source} is empty: it has no row of data")
+    width = features or found.widest
+    if width == 0:
+        raise DataError(f"{source} has labels but no features; is it LIBSVM text, 'label index:value index:value ...'?")
+    return SparseRows(*_sized(into, found.row, found.entry), width)
+
+
+class _Rows(NamedTuple):
+    """Arrays that grow as rows are read; see SparseRows."""
+
+    indptr: np.ndarray
+    indices: np.ndarray
+    values: np.ndarray
+    labels: np.ndarray
+
+
+class _State(NamedTuple):
+    """Where the scanner is: the fields of an int64 array."""
+
+    row: int  # rows that are complete
+    entry: int  # entries so far
+    widest: int  # the largest index so far
+    pos: int  # in this piece of text
+    labelled: int  # the line has its label
+    previous: int  # the index before
+    line: int  # line ends so far
+    start: int  # of the token that is wrong, or of the number that is left to Python
+    stop: int
+
+
+_POS = _State._fields.index("pos")
+
+
+def _with_room(into: _Rows, at: _State, nbytes: int) -> _Rows:
+    """Room for what so many bytes of text can hold; an entry takes four, a row two. It grows by an eighth."""
+    rows, entries = at.row + nbytes // 2 + 1, at.entry + nbytes // 4 + 1
+    n_rows, n_entries = len(into.labels), len(into.values)
+    return _sized(
+        into,
+        rows + rows // 8 if rows > n_rows else n_rows,
+        entries + entries // 8 if entries > n_entries else n_entries,
+    )
+
+
+def _sized(into: _Rows, rows: int, entries: int) -> _Rows:
+    """The arrays with other lengths; where they are large, the system moves their pages without copying them."""
+    for array, size in zip(into, (rows + 1, entries, entries, rows), strict=True):
+        if len(array) != size:
+            array.resize(size, refcheck=False)
+    return into
+
+
+def _scan_all(text: bytes, source: str, limit: int, state: np.ndarray, into: _Rows) -> None:
+    """Scan whole lines; a number that the scanner cannot round is Python's to convert."""
+    data, state[_POS] = np.frombuffer(text, np.uint8), 0
+    while (code := _scan(data, limit, state, *into, powers())) != OK:
+        at = _State(*state.tolist())
+        if code != ASK:
+            raise _error(text, source, code, at, limit)
+        number = float(text[at.start : at.stop])
+        if at.previous == 0:
+            into.labels[at.row] = number
+        else:
+            into.values[at.entry - 1] = number
+
+
+def _error(text: bytes, source: str, code: int, state: _State, limit: int) -> DataError:
+    """The error for the token that starts at byte `state.start`."""
+    at = f"{source}, line {state.line + 1}"
+    tokens = text[state.start : state.start + 4096].replace(b"\r", b"\n").split(b"\n")[0].split(b"#")[0].split(None, 2)
+    token = tokens[0].decode("utf-8", "replace")
     if token.startswith("qid:"):
-        return DataError(
-            f"{source}, line {line}: {token!r}: ranking data (qid) is not supported; remove the qid column"
-        )
+        return DataError(f"{at}: {token!r}: ranking data (qid) is not supported; remove the qid column")
+    if code in (BAD_VALUE, LARGE_VALUE) and token.endswith(":") and len(tokens) > 1:
+        token += f" {tokens[1].decode('utf-8', 'replace')}"
     shown = repr(token if len(token) <= SNIPPET else token[:SNIPPET] + "…")
-    return DataError(f"{source}, line {line}: {WRONG[code].format(token=shown, features=limit)}")
-
-
-def _convert_inexact(
-    text: bytes, source: str, spans: np.ndarray, values: np.ndarray, labels: np.ndarray, limit: int
-) -> None:
-    """Convert the numbers that the scanner left over; a row of `spans` is (token, start, stop, entry or -1 - row)."""
-    for token, start, stop, slot in spans.tolist():
-        number = np.nan
-        with contextlib.suppress(ValueError):
-            number = float(text[start:stop].replace(b"_", b"?"))
-        if not np.isfinite(number):
-            raise _error(text, source, BAD_LABEL if slot < 0 else BAD_VALUE, token, limit)
-        if slot < 0:
-            labels[-1 - slot] = number
-        else:
-            values[slot] = number
+    if code == BAD_LABEL and ":" in token:
+        return DataError(f"{at}: the line has no label, it starts with {shown}")
+    return DataError(f"{at}: {WRONG[code].format(token=shown, features=limit)}")
 
 
 @njit
-def _is_space(byte: int) -> bool:
-    return byte == 32 or byte == 9 or byte == 13 or byte == 11 or byte == 12
-
-
-@njit
-def _number(data: np.ndarray, start: int, stop: int) -> tuple[float, bool]:
-    """(number, whether it is exact) of the decimal text data[start:stop]."""
-    pos = start
-    negative = pos < stop and data[pos] == 45
-    if pos < stop and (data[pos] == 45 or data[pos] == 43):
-        pos += 1
-    mantissa, digits, scale, seen_point = np.int64(0), 0, 0, False
-    while pos < stop:
-        byte = data[pos]
-        if 48 <= byte <= 57:
-            mantissa = mantissa * 10 + np.int64(byte - 48)
-            digits += 1
-            scale -= seen_point
-        elif byte == 46 and not seen_point:
-            seen_point = True
-        else:
-            return 0.0, False
-        if digits > 15:
-            return 0.0, False
-        pos += 1
-    power = 1.0
-    for _ in range(-scale):
-        power *= 10.0
-    number = np.float64(mantissa) / power
-    return (-number if negative else number), digits > 0
+def _ends_token(byte: int) -> bool:
+    """A space, a line end or the beginning of a comment."""
+    return byte == 32 or 9 <= byte <= 13 or byte == 35
 
 
 @njit
 def _scan(
-    data: np.ndarray, limit: int, indptr: np.ndarray, indices: np.ndarray, values: np.ndarray, labels: np.ndarray,
-    inexact: np.ndarray,
-) -> tuple[int, int, int, int]:  # fmt: skip
-    """One pass over the bytes. Returns (code, where it went wrong, rows, numbers left in `inexact`)."""
-    size = data.shape[0]
-    pos = row = entry = left = 0
+    data: np.ndarray, limit: int, state: np.ndarray, indptr: np.ndarray, indices: np.ndarray, values: np.ndarray,
+    labels: np.ndarray, powers: Powers,
+) -> int:  # fmt: skip
+    """Go on through whole lines from where `state` (see `_State`) is, to their end or to what is wrong; returns the code."""
+    row, entry, widest, pos, labelled, previous, line = (
+        state[0],
+        state[1],
+        state[2],
+        state[3],
+        state[4],
+        state[5],
+        state[6],
+    )
+    size, code, start = data.shape[0], OK, state[3]
     while pos < size:
-        at_label, previous = True, 0
-        while pos < size and data[pos] != 10:
-            if _is_space(data[pos]):
+        byte = data[pos]
+        if byte == 10 or byte == 13:
+            line += byte == 13 or pos == 0 or data[pos - 1] != 13  # CRLF is one line end
+            if labelled:
+                row += 1
+                indptr[row] = entry
+                labelled, previous = 0, 0
+            pos += 1
+            continue
+        if byte == 32 or byte == 9 or byte == 11 or byte == 12:
+            pos += 1
+            continue
+        if byte == 35:  # a comment
+            while data[pos] != 10 and data[pos] != 13:
                 pos += 1
-                continue
-            if data[pos] == 35:  # a comment
-                while pos < size and data[pos] != 10:
-                    pos += 1
+            continue
+        start, entering, index = pos, labelled, 0
+        if entering:
+            negative = byte == 45
+            pos += negative
+            first = pos
+            while 48 <= data[pos] <= 57:
+                index = min(index * 10 + (data[pos] - 48), 1 << 40)
+                pos += 1
+            if pos == first or data[pos] != 58:
+                code = BAD_INDEX
+            elif negative or index < 1:
+                code = LOW_INDEX
+            elif index <= previous:
+                code = BAD_ORDER
+            elif index > limit:
+                code = TOO_WIDE
+            if code != OK:
                 break
-            start, colon = pos, -1
-            while pos < size and data[pos] != 10 and data[pos] != 35 and not _is_space(data[pos]):
-                if data[pos] == 58 and colon < 0:
-                    colon = pos
+            pos += 1
+            while data[pos] == 32 or data[pos] == 9:
                 pos += 1
-            if at_label:
-                if colon >= 0:
-                    return NO_LABEL, start, row, left
-                labels[row], exact = _number(data, start, pos)
-                if not exact:
-                    inexact[left] = start, start, pos, -1 - row
-                    left += 1
-                at_label = False
-                continue
-            index, negative = 0, data[start] == 45
-            if colon < 0 or colon == start + negative:
-                return BAD_INDEX, start, row, left
-            for k in range(start + negative, colon):
-                if not 48 <= data[k] <= 57:
-                    return BAD_INDEX, start, row, left
-                index = min(index * 10 + (data[k] - 48), 2**40)
-            if negative or index < 1:
-                return LOW_INDEX, start, row, left
-            if index <= previous:
-                return BAD_ORDER, start, row, left
-            if index > limit:
-                return TOO_WIDE, start, row, left
-            if pos == colon + 1:
-                return BAD_VALUE, start, row, left
-            values[entry], exact = _number(data, colon + 1, pos)
-            if not exact:
-                inexact[left] = start, colon + 1, pos, entry
-                left += 1
-            indices[entry] = index - 1
-            previous = index
+        number = pos
+        value, pos, status = decimal(data, pos, powers)
+        if status == NOT_A_NUMBER or not _ends_token(data[pos]):
+            code = BAD_VALUE if entering else BAD_LABEL
+            break
+        if status == TOO_LARGE:
+            code = LARGE_VALUE if entering else LARGE_LABEL
+            break
+        if entering:
+            values[entry], indices[entry] = value, index - 1
             entry += 1
-        pos += 1
-        if not at_label:
-            row += 1
-            indptr[row] = entry
-    return OK, 0, row, left
+            previous = index
+            widest = max(widest, index)
+        else:
+            labels[row] = value
+            labelled = 1
+        if status == UNDECIDED:
+            code, start = ASK, number
+            break
+    state[0], state[1], state[2], state[3], state[4], state[5] = row, entry, widest, pos, labelled, previous
+    state[6], state[7], state[8] = line, start, pos
+    return code

@@ -26,13 +26,15 @@ from ..cluster.threads import CodecThreads
 from ..compressors import Codec
 from ..compressors.codec import Difference, Sum
 from ..compressors.identity import Identity
-from ..errors import ConfigError
+from ..errors import ConfigError, WireError
 from ..kernels.random import Keys
 from ..registry import Registry
 from ..wire import (
     CONTROL_FLAGS,
     HEADER_NBYTES,
     MAX_FRAME_NBYTES,
+    MAX_LONG_MESSAGES,
+    SHORT,
     check_header,
     dtype_flag,
     frame_around,
@@ -117,13 +119,15 @@ def frame_capacity(codec: Codec, messages: int = 1) -> int:
 
     Raises
     ------
-    ConfigError : more than one MPI message can hold.
+    ConfigError : more than a frame can hold.
     """
     nbytes = HEADER_NBYTES + messages * codec.max_nbytes
-    if nbytes > MAX_FRAME_NBYTES:
+    if nbytes > MAX_FRAME_NBYTES or (nbytes > SHORT and messages > MAX_LONG_MESSAGES):
+        one = HEADER_NBYTES + codec.max_nbytes <= MAX_FRAME_NBYTES
+        remedy = "use «exchange='p2p'», whose frames are short, or more workers" if one else "compress it in parts"
         raise ConfigError(
             f"a frame of {messages} {codec.compressor.name} message(s) of dimension {codec.dim} may take {nbytes} bytes, more than "
-            f"MPI's limit of {MAX_FRAME_NBYTES}; use «wire_dtype='float32'», more workers, or «exchange='p2p'»"
+            f"one can hold ({MAX_FRAME_NBYTES}, and {MAX_LONG_MESSAGES} messages from {SHORT} on); {remedy}"
         )
     return nbytes
 
@@ -338,6 +342,10 @@ class Exchange(ABC):
             buf = self._buffers[name] = np.zeros(nbytes, np.uint8)
         return buf
 
+    def drop_buffers(self) -> None:
+        """Give the buffers back; those that are needed again are made again."""
+        self._buffers.clear()
+
     def scaled_weights(self, scale: float) -> np.ndarray:
         """The weights of all clients times `scale`, in the dtype of the sums."""
         key = ("weights", scale)
@@ -419,6 +427,8 @@ class Exchange(ABC):
         if not add and codec.codec_id == Identity.codec_id and codec.scale == 1.0:
             header = read_header(buf, nbytes)
             check_header(header, codec=codec.codec_id, wire_dtype=codec.wire_dtype, round=round, messages=1)
+            if header.length != into.size * codec.wire_dtype.itemsize:
+                raise WireError(f"a broadcast of {header.length} bytes for {into.size} values of {codec.wire_dtype}")
             self.flags_seen |= header.flags & CONTROL_FLAGS
             if not there:
                 into[0] = buf[HEADER_NBYTES:nbytes].view(codec.wire_dtype)

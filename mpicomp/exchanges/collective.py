@@ -9,7 +9,7 @@ from ..cluster.clock import SEND, WAIT, Clock
 from ..cluster.comm import Comm
 from ..compressors import Codec
 from ..kernels.random import Keys
-from ..wire import HEADER_NBYTES, read_header
+from ..wire import HEADER_NBYTES, declared_nbytes, read_header
 from .base import Group, Plan, Vectors, exchanges, frame_capacity
 from .mpi import MPIExchange
 
@@ -43,17 +43,18 @@ class CollectiveExchange(MPIExchange):
             nbytes = self.write_frame(codec, V, group.rows, group.clients, keys, round, frame, own is not None)
             self.record_uplink(nbytes, len(group.rows), 0 if codec.fixed else _LENGTH_NBYTES)
         lengths, displacements = self._uplink_lengths(codec, plan, groups, nbytes), plan.places
+        room = plan.frame_nbytes * len(self.workers)
         if self.is_server:
             fold = self.fold(codec, total, weights, separate)
-            everything = self.buffer(("from all",), plan.frame_nbytes * len(self.workers))
-            self.comm.gatherv(_NOTHING, everything, lengths, displacements)
+            everything = self.buffer(("from all",), room)
+            self.comm.gatherv(_NOTHING, everything, lengths, displacements, room=room)
             self.clock.lap(WAIT)
             for rank in self.workers:
                 for speaking in groups[rank]:
                     start, length = int(displacements[rank]), int(lengths[rank])
                     self.accumulate(codec, everything[start : start + length], length, speaking, keys, round, fold)
             return
-        self.comm.gatherv(frame[:nbytes], None, lengths, displacements)
+        self.comm.gatherv(frame[:nbytes], None, lengths, displacements, room=room)
         self.clock.lap(SEND)
         if add_to is not None and group is not None:
             self.absorb(codec, frame, nbytes, group, keys, round, add_to, scale)
@@ -96,8 +97,9 @@ class CollectiveExchange(MPIExchange):
         plan = self.plan(codec)
         groups = [self.addressed(plan, rank, active) for rank in range(self.placement.size)]
         displacements, everything = plan.places, None
+        room = plan.frame_nbytes * len(self.workers)
         if self.is_server:
-            everything = self.buffer(("to all",), plan.frame_nbytes * len(self.workers))
+            everything = self.buffer(("to all",), room)
             self._lengths[:] = 0
             for rank in self.workers:
                 for group in groups[rank]:
@@ -113,7 +115,7 @@ class CollectiveExchange(MPIExchange):
         nbytes = int(self._length[0]) if self.is_worker else 0
         counts = self._lengths if self.is_server else np.zeros(self.placement.size, np.int64)
         frame = self.buffer(("down",), plan.frame_nbytes)[:nbytes] if self.is_worker else _NOTHING
-        self.comm.scatterv(everything, counts, displacements, frame)
+        self.comm.scatterv(everything, counts, displacements, frame, room=room)
         self.clock.lap(SEND if self.is_server else WAIT)
         if nbytes:
             self.set_rows(codec, frame, nbytes, groups[self.rank][0], keys, round, into, add)
@@ -121,6 +123,6 @@ class CollectiveExchange(MPIExchange):
 
 def declared_length(buf: np.ndarray, capacity: int) -> int:
     """The length that a frame's header declares, checked against the room there is."""
-    declared = int(buf[12:16].view(np.uint32)[0])
-    read_header(buf, HEADER_NBYTES + min(declared, capacity - HEADER_NBYTES))
-    return declared
+    nbytes = declared_nbytes(buf)
+    read_header(buf, HEADER_NBYTES + min(nbytes, capacity - HEADER_NBYTES))
+    return nbytes

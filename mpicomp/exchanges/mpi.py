@@ -11,6 +11,7 @@ from numpy.typing import DTypeLike
 
 from ..cluster.clock import Clock
 from ..cluster.comm import Comm
+from ..errors import WireError
 from .base import Exchange, ExchangeSetting
 
 TAG_EVALUATION = 3
@@ -39,7 +40,9 @@ class MPIExchange(Exchange):
                 if following != rank:
                     self.comm.send(vector, following, TAG_EVALUATION)
             elif following == self.rank:
-                self.comm.recv(vector, rank, TAG_EVALUATION)
+                nbytes = self.comm.recv(vector, rank, TAG_EVALUATION)
+                if nbytes != vector.nbytes:
+                    raise WireError(f"a sum of {nbytes} bytes from rank {rank}, expected {vector.nbytes}")
 
     def gather_rows(self, row: np.ndarray) -> np.ndarray | None:
         rows = np.empty((self.placement.size, len(row))) if self.is_root else None

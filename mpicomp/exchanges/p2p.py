@@ -16,7 +16,7 @@ from .base import Fold, Group, Vectors, exchanges, frame_capacity
 from .mpi import MPIExchange
 
 if TYPE_CHECKING:
-    from mpi4py.MPI import Request
+    from ..cluster.messages import AnyRequest
 
 SLOTS = 2  # frames under way at once, for each pair of ranks
 TAG_UP, TAG_DOWN = 1, 2
@@ -36,8 +36,8 @@ class P2PExchange(MPIExchange):
 
     def __init__(self, comm: Comm, n_clients: int, dim: int, dtype: DTypeLike, weights: np.ndarray, clock: Clock):
         super().__init__(comm, n_clients, dim, dtype, weights, clock)
-        self._pending: dict[tuple, Request] = {}
-        self._ahead: dict[int, tuple[Request, np.ndarray]] = {}  # by rank: a receive, posted before its uplink began
+        self._pending: dict[tuple, AnyRequest] = {}
+        self._ahead: dict[int, tuple[AnyRequest, np.ndarray]] = {}  # by rank: a receive, posted before its uplink began
         self._most = 0  # bytes of the longest uplink frame that may come
         self._away = frozenset(np.flatnonzero(self.nodes != self.nodes[self.rank]).tolist())
 
@@ -88,7 +88,7 @@ class P2PExchange(MPIExchange):
         begin: Callable[[], Fold],
     ) -> None:  # fmt: skip
         comm = self.comm
-        requests: dict[tuple, tuple[Request, np.ndarray]] = {}
+        requests: dict[tuple, tuple[AnyRequest, np.ndarray]] = {}
 
         def post(rank: int, g: int) -> None:
             if g == 0 and rank in self._ahead:

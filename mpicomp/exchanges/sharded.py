@@ -30,7 +30,7 @@ from .mpi import MPIExchange
 from .p2p import SLOTS, TAG_DOWN, TAG_UP
 
 if TYPE_CHECKING:
-    from mpi4py.MPI import Request
+    from ..cluster.messages import AnyRequest
 
 LEAST = 40  # slices begin at multiples of so many coordinates, at least: whole bytes of bits, and of trits at five to a byte
 
@@ -173,7 +173,7 @@ class ShardedExchange(Slicing, MPIExchange):
         self.cut_at(slices(dim, comm.size, alignment))
         self.served = self.slice_of(self.rank)
         self.others = [(self.rank + k) % comm.size for k in range(1, comm.size)]  # not all to the same one at once
-        self._pending: dict[tuple, list[Request]] = {}
+        self._pending: dict[tuple, list[AnyRequest]] = {}
 
     @property
     def is_server(self) -> bool:
@@ -237,7 +237,7 @@ class ShardedExchange(Slicing, MPIExchange):
             self.absorb(codec, frame, nbytes, group, keys, round, add_to, scale)
         return frames[self.rank]
 
-    def _send(self, frame: np.ndarray, rank: int, tag: int, messages: int) -> Request:
+    def _send(self, frame: np.ndarray, rank: int, tag: int, messages: int) -> AnyRequest:
         """Send a frame, entering all of its bytes but what the papers count."""
         direction = UPLINK if tag == TAG_UP else DOWNLINK
         self.ledger.frame(direction, (8 * (len(frame) - HEADER_NBYTES), 0), len(frame), messages, self.level(rank))
@@ -321,7 +321,7 @@ class ShardedExchange(Slicing, MPIExchange):
         whole = np.zeros((1, self.dim), x.dtype) if self.is_root else None
         part = np.ascontiguousarray(x).view(np.uint8).ravel()
         target = whole.view(np.uint8).ravel() if whole is not None else None
-        self.comm.gatherv(part, target, np.diff(self.bounds) * size, self.bounds[:-1] * size)
+        self.comm.gatherv(part, target, np.diff(self.bounds) * size, self.bounds[:-1] * size, room=self.dim * size)
         return np.zeros((1, self.dim), x.dtype) if whole is None else whole
 
     def finish(self) -> None:

@@ -76,23 +76,31 @@ if TYPE_CHECKING:
     from ..methods import methods as methods
     from ..methods.marina import cheapest_probability as cheapest_probability
     from ..methods.marina import marina_step as marina_step
+    from ..optimizers import optimizers as optimizers
     from ..optimizers.base import descend as descend
     from ..problems import Block as Block
     from ..problems import Problem as Problem
     from ..problems import Smoothness as Smoothness
+    from ..problems import problems as problems
     from ..problems.mean import Mean as Mean
     from ..problems.quadratic import Quadratic as Quadratic
     from ..registry import Registry as Registry
+    from ..registry import format_spec as format_spec
+    from ..registry import option_names as option_names
     from ..registry import parse_spec as parse_spec
+    from ..runtime.claim import Claim as Claim
     from ..runtime.config import Config as Config
     from ..runtime.control import EXIT_RESUME as EXIT_RESUME
     from ..runtime.exchanges import exchange_kind as exchange_kind
     from ..runtime.exchanges import exchange_setting as exchange_setting
+    from ..runtime.files import read_plain as read_plain
+    from ..runtime.files import write_text as write_text
     from ..runtime.loop import run as run
     from ..runtime.results import check_directory as check_directory
     from ..runtime.session import Composition as Composition
     from ..runtime.session import Session as Session
     from ..runtime.session import build_problem as build_problem
+    from ..runtime.session import choose_parts as choose_parts
     from ..streams import csv_cell as csv_cell
     from ..version import __version__ as __version__
     from ..wire import HEADER_NBYTES as HEADER_NBYTES
@@ -140,17 +148,20 @@ else:
             "mechanisms.base": ["Link"],
             "methods": ["methods"],
             "methods.marina": ["cheapest_probability", "marina_step"],
+            "optimizers": ["optimizers"],
             "optimizers.base": ["descend"],
-            "problems": ["Block", "Problem", "Smoothness"],
+            "problems": ["Block", "Problem", "Smoothness", "problems"],
             "problems.mean": ["Mean"],
             "problems.quadratic": ["Quadratic"],
-            "registry": ["Registry", "parse_spec"],
+            "registry": ["Registry", "format_spec", "option_names", "parse_spec"],
+            "runtime.claim": ["Claim"],
             "runtime.config": ["Config"],
             "runtime.control": ["EXIT_RESUME"],
             "runtime.exchanges": ["exchange_kind", "exchange_setting"],
+            "runtime.files": ["read_plain", "write_text"],
             "runtime.loop": ["run"],
             "runtime.results": ["check_directory"],
-            "runtime.session": ["Composition", "Session", "build_problem"],
+            "runtime.session": ["Composition", "Session", "build_problem", "choose_parts"],
             "streams": ["csv_cell"],
             "version": ["__version__"],
             "wire": ["HEADER_NBYTES"],

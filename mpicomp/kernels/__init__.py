@@ -12,8 +12,15 @@ from typing import Any, TypeVar, cast
 
 import numba
 
+from ..errors import EnvironmentMismatch
 from .cache import cache_directory, shared
 from .vectors import OPTIONS
+
+if numba.config.DISABLE_JIT:  # type: ignore[attr-defined]
+    raise EnvironmentMismatch(
+        "NUMBA_DISABLE_JIT switches off Numba's compiler, without which mpicomp's kernels do not run; unset it. To debug a kernel of your "
+        "own, call the Python function below it, kernel.py_func"
+    )
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -1,43 +1,59 @@
 """Where compiled kernels are kept, and how processes that start at once share them.
 
-Numba's own cache is not safe then: two processes that compile different signatures of one function may both number their machine code
-1, and an index that names the other's code is wrong for ever. Here only the holder of a lock on the directory compiles and saves; a process
-that misses a kernel waits for the lock, asleep, looks again, and finds what another has compiled meanwhile. Loading needs no lock.
+What is kept there is run as code, so the folder is this user's alone (`mpicomp.folders`). Each compiled signature of a kernel is a file of
+its own, which is written as a whole and begins with a digest: whatever becomes of one, it is at worst compiled again. (Numba's own cache
+has an index and numbers its files; processes that compile different signatures of one function at once may both take the same number.)
+
+A process that misses a kernel waits for a lock on the folder, asleep, looks again, and finds what another has compiled meanwhile. The lock
+saves work and protects nothing: where there is none, or somebody keeps it too long, kernels are compiled without it. Where the folder
+cannot be used, each process compiles in its own memory. Either costs one warning.
 """
 
 from __future__ import annotations
 
-import fcntl
 import functools
 import hashlib
 import os
+import pickle
 import platform
+import re
+import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numba
-from numba.core.caching import CompileResultCacheImpl, FunctionCache, NullCache, _CacheLocator
+from numba.core.caching import FunctionCache, NullCache
+from numba.core.compiler import CompileResult
 from numba.core.compiler_lock import global_compiler_lock
+from numba.core.serialize import dumps
 
+from .. import folders
+from ..errors import CacheWarning, number_of
 from . import forms
+
+LOCK_SECONDS = 60.0  # that one process may keep the lock
+_LOCK, _SUFFIX, _MAGIC = "compiling.lock", ".nbc", b"mpicomp kernel 1\n"
 
 
 def cache_directory() -> Path:
-    """Where compiled kernels are kept: NUMBA_CACHE_DIR where the user has set it, else a directory of ours.
+    """Where compiled kernels are kept: a folder of ours below NUMBA_CACHE_DIR where the user has set it, else below the user's caches.
 
     That is one for each host, each version of Numba, each form of the kernels (`forms`) and each state of their sources. Two hosts
-    with different processors never write the same index. And Numba looks only at the file of the function that it loads: where a kernel
-    changes, those that call it in other files would go on with its old machine code. The nodes of a network lab have host names of
-    their own, but are one machine, which MPICOMP_CACHE_HOST names.
+    with different processors never write the same files. And a kernel's file says nothing of those that it calls in other files: where
+    these change, it would go on with their old machine code. The nodes of a network lab have host names of their own, but are one machine,
+    which MPICOMP_CACHE_HOST names.
+
+    Raises
+    ------
+    OSError : there is no home directory.
     """
     users = numba.config.CACHE_DIR  # type: ignore[attr-defined]
     if users:
-        return Path(users)
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        return Path(users).absolute() / f"mpicomp-{os.geteuid()}-{digest()}"
     host = os.environ.get("MPICOMP_CACHE_HOST") or platform.node() or "host"
-    return base / "mpicomp" / "numba" / host / digest()
+    return folders.user_cache() / "mpicomp" / "numba" / host / digest()
 
 
 def digest() -> str:
@@ -60,31 +76,77 @@ def _bounds_checked() -> bool:
     return bool(numba.config.BOUNDSCHECK)  # type: ignore[attr-defined]
 
 
+def usable_directory() -> tuple[Path | None, str]:
+    """`cache_directory`, made and checked; None where it cannot be used, and why."""
+    try:
+        directory = cache_directory()
+    except OSError as error:
+        return None, str(error)
+    return _usable(directory)
+
+
+@functools.cache
+def _usable(directory: Path) -> tuple[Path | None, str]:
+    try:
+        folders.make_private(directory)
+    except OSError as error:
+        return None, str(error)
+    return directory, ""
+
+
+_warned: set[str] = set()
+
+
+def _warn(trouble: str, what: str) -> None:
+    """Once for each kind of trouble in a process."""
+    if trouble not in _warned:
+        _warned.add(trouble)
+        warnings.warn(f"mpicomp: {what}", CacheWarning, stacklevel=2)
+
+
+def _directory() -> Path | None:
+    """The folder, or one warning that there is none."""
+    directory, reason = usable_directory()
+    if directory is None:
+        _warn("folder", f"the kernel cache cannot be used ({reason}); this process compiles its kernels in memory")
+    return directory
+
+
 class _Lock:
     """One lock for all processes that use the directory; taken several times by one. Threads are kept apart by Numba's own lock."""
 
     def __init__(self) -> None:
         self.depth = 0
-        self._file: IO[str] | None = None
+        self._file: int | None = None
+        self._given_up = False
 
     def acquire(self) -> None:
-        """Wait for the lock. Where the directory cannot be written there is no cache to protect."""
+        """Wait for the lock. Where there is none, or somebody keeps it, this process goes on without."""
         self.depth += 1
-        if self.depth > 1:
+        directory = _directory()
+        if self.depth > 1 or self._given_up or directory is None:
             return
+        seconds = number_of("MPICOMP_LOCK_SECONDS", LOCK_SECONDS, 1e6, "seconds")
         try:
-            directory = cache_directory()
-            directory.mkdir(parents=True, exist_ok=True)
-            self._file = open(directory / "compiling.lock", "w")  # noqa: SIM115 - closed in release
-        except OSError:
-            return
-        fcntl.flock(self._file, fcntl.LOCK_EX)
+            self._file = folders.lock_private(directory, _LOCK, seconds)
+        except TimeoutError as error:
+            self._given_up = True
+            _warn("lock", f"{error}, perhaps it is stopped; kernels are compiled without it (MPICOMP_LOCK_SECONDS)")
+        except PermissionError:  # a folder that is only read
+            self._given_up = True
+        except OSError as error:
+            self._given_up = True
+            _warn(
+                "lock",
+                f"the file system of the kernel cache {directory} gives no lock ({error.strerror or error}); processes that start at once "
+                "compile the same kernels, each for itself",
+            )
 
     def release_to(self, depth: int) -> None:
         """Give back what was taken since the depth was this."""
         self.depth = depth
         if depth == 0 and self._file is not None:
-            self._file.close()
+            os.close(self._file)
             self._file = None
 
 
@@ -96,78 +158,115 @@ def compiling() -> Iterator[None]:
     """Alone among the processes that use the cache."""
     with global_compiler_lock:
         depth = _lock.depth
-        _lock.acquire()
         try:
+            _lock.acquire()
             yield
         finally:
             _lock.release_to(depth)
 
 
+def read_note(name: str) -> str:
+    """A text that a process has left in the cache; empty where there is none."""
+    directory = _directory()
+    if directory is not None:
+        with suppress(OSError):
+            return folders.read_private(directory, name).decode(errors="replace")
+    return ""
+
+
+def write_note(name: str, text: str) -> None:
+    """Leave a text in the cache, where it can be written."""
+    directory = _directory()
+    if directory is not None:
+        with suppress(OSError):
+            folders.write_private(directory, name, text.encode())
+
+
 _kernels: list[Any] = []
 
 
-class _Locator(_CacheLocator):
-    """A kernel's files in `cache_directory`. Numba's own locators would look at settings that are for everybody's kernels."""
-
-    def __init__(self, py_func: Any, py_file: str):
-        self._py_file, self._line = py_file, py_func.__code__.co_firstlineno
-        self._path = cache_directory() / self.get_suitable_cache_subpath(py_file)
-
-    @classmethod
-    def from_function(cls, py_func: Any, py_file: str) -> _Locator | None:
-        """None where the kernel has no source file, or the directory cannot be written."""
-        locator = cls(py_func, py_file)
-        return locator if os.path.exists(py_file) and _can_be_written(locator._path) else None
-
-    def get_cache_path(self) -> str:
-        return str(self._path)
-
-    def get_source_stamp(self) -> str:
-        return _stamp(self._py_file, os.stat(self._py_file).st_mtime_ns)
-
-    def get_disambiguator(self) -> str:
-        return str(self._line)
-
-
-@functools.cache
-def _can_be_written(directory: Path) -> bool:
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-    except OSError:
-        return False
-    return os.access(directory, os.W_OK | os.X_OK)
-
-
-@functools.cache
-def _stamp(path: str, changed: int) -> str:
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
-
-
-class _Implementation(CompileResultCacheImpl):
-    _locator_classes = [_Locator]  # noqa: RUF012 - Numba's name for it
-
-
 class _SharedCache(FunctionCache):
-    """Numba's cache, which takes the lock before it says that a kernel is not there. `shared` gives it back."""
+    """A file for each signature, in place of Numba's index and data files.
 
-    _impl_class = _Implementation
+    It takes the lock before it says that a kernel is not there. `shared` gives it back.
+    """
 
-    def load_overload(self, sig, target_context):
-        found = super().load_overload(sig, target_context)
+    def __init__(self, py_func: Any):
+        self._py_func, self._name = py_func, repr(py_func)
+        source, code = Path(py_func.__code__.co_filename), py_func.__code__
+        self._stamp = hashlib.sha256(source.read_bytes()).hexdigest()
+        where = hashlib.sha256(str(source.parent).encode()).hexdigest()[:8]
+        self._base = re.sub(r"[<>/]", "", f"{source.stem}.{py_func.__qualname__}-{code.co_firstlineno}-{where}")
+        self.enable()
+
+    @property
+    def cache_path(self) -> str:
+        return str(cache_directory())
+
+    def flush(self) -> None:
+        directory = _directory()
+        for path in directory.glob(f"{self._base}-*{_SUFFIX}") if directory is not None else ():
+            path.unlink(missing_ok=True)
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        target_context.refresh()
+        found = self._look(sig, target_context)
         if found is None:
             _lock.acquire()
-            found = super().load_overload(sig, target_context)
+            found = self._look(sig, target_context)
         return found
 
-    def _index_key(self, sig, codegen):  # for a directory of the user's, whose name says nothing of these
-        return (*super()._index_key(sig, codegen), digest())
+    def save_overload(self, sig: Any, data: Any) -> None:
+        directory = _directory()
+        if directory is None or any(not part.can_cache for part in data.lifted) or data.library.has_dynamic_globals:
+            return
+        key = self._key(sig, data.codegen)
+        body = dumps((key, data._reduce()))
+        try:
+            folders.write_private(directory, self._file(key), _MAGIC + hashlib.sha256(body).digest() + body)
+        except OSError as error:
+            _warn(
+                "write",
+                f"compiled kernels cannot be kept in {directory} ({error.strerror or error}); the next process compiles them again",
+            )
+
+    def _look(self, sig: Any, target_context: Any) -> Any:
+        """The kernel from its file; None where that is missing, of something else, damaged or not to be trusted."""
+        directory = _directory()
+        if directory is None:
+            return None
+        key = self._key(sig, target_context.codegen())
+        name = self._file(key)
+        try:
+            text = folders.read_private(directory, name)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            _warn("read", f"a kernel of the cache is not used ({error}); it is compiled again")
+            return None
+        start = len(_MAGIC) + hashlib.sha256().digest_size
+        body = text[start:]
+        try:
+            if text[:start] != _MAGIC + hashlib.sha256(body).digest():
+                raise ValueError("it is truncated or altered")
+            kept, payload = pickle.loads(body)
+            return CompileResult._rebuild(target_context, *payload) if kept == key else None
+        except Exception as error:  # whatever the unpickling of a damaged file comes to
+            _warn("read", f"the kernel {directory / name} is damaged ({error}); it is compiled again")
+            return None
+
+    def _key(self, sig: Any, codegen: Any) -> Any:
+        return (numba.__version__, self._stamp, *self._index_key(sig, codegen))
+
+    def _file(self, key: Any) -> str:
+        """The name of the file; keys that differ only in the addresses of objects share one."""
+        text = re.sub(r"0x[0-9a-f]+", "", repr(key))
+        return f"{self._base}-{hashlib.sha256(text.encode()).hexdigest()[:16]}{_SUFFIX}"
 
 
 def _cache_of(py_func: Any) -> Any:
-    try:
-        return _SharedCache(py_func)
-    except RuntimeError:  # no place for it
-        return NullCache()
+    """The cache of a kernel; none of one that was typed at a prompt."""
+    return _SharedCache(py_func) if os.path.exists(py_func.__code__.co_filename) else NullCache()
 
 
 def shared(kernel: Any) -> Any:

@@ -29,6 +29,12 @@ def _unit(size, levels, wire):
 
 
 @lean
+def no_scale(scale):
+    """Whether a scale is one that no encoder writes: negative or infinite. NaN stands for a vector that is not finite."""
+    return scale < 0 or np.isinf(scale)
+
+
+@lean
 def _largest_of(x, start, stop):  # the slice is taken here: one that is passed on costs two atomic additions
     return np.float64(max_magnitude(x[start:stop]))
 
@@ -106,6 +112,8 @@ def add_levels(buf, pos, end, acc, weight, levels, width, bucket, wire, codes, t
             b = start // bucket
             stop = min((b + 1) * bucket, last)
             target, part, unit = acc[start:stop], codes[start - first : stop - first], units[b]
+            if no_scale(unit):
+                return BAD_VALUE
             for i in range(stop - start):
                 target[i] += weight * (unit * (wire.dtype.type(np.int32(part[i])) - wire.dtype.type(levels)))
             start = stop

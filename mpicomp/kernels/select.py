@@ -164,7 +164,7 @@ def _kth_largest(bits, count, k, mask, bins):
 @njit
 def _sampled(i, d):
     """The index of entry number i of the sample among d."""
-    return np.int64((i * 0x9E3779B9 & 0xFFFFFFFF) * d >> 32)
+    return np.int64(np.uint64(i * 0x9E3779B9 & 0xFFFFFFFF) * np.uint64(d) >> np.uint64(32))
 
 
 @njit

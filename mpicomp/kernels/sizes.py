@@ -5,3 +5,4 @@ BLOCK, PAIR = 16, 32  # entries that are rounded together
 AHEAD = 2048  # entries: what is that far away is on its way from memory while an array is passed through,
 PIECE = 256  # so many at a time
 CACHE_LINE = 64  # bytes
+PLACES = 2**32  # entries of a vector that random bits and packed indices tell apart

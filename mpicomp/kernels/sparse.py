@@ -127,6 +127,16 @@ def batch_gradients(rows, link, penalty, weight, W, samples, regularizer, out):
 
 
 @njit
+def take_rows(order, indptr, indices, values, new_indptr, new_indices, new_values):
+    """Copy the rows `order` to where new_indptr says."""
+    for r in range(order.shape[0]):
+        first, size = indptr[order[r]], new_indptr[r + 1] - new_indptr[r]
+        for k in range(size):
+            new_indices[new_indptr[r] + k] = indices[first + k]
+            new_values[new_indptr[r] + k] = values[first + k]
+
+
+@njit
 def squared_norms(indptr, values):
     """‖a_r‖² of every row, float64."""
     out = np.zeros(indptr.shape[0] - 1)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any, TypeVar, cast
 
 import llvmlite
@@ -17,8 +16,9 @@ import llvmlite.binding
 import numba
 
 from . import forms, lean
-from .cache import cache_directory, compiling, digest
+from .cache import compiling, digest, read_note, write_note
 
+NOTE = "fast-forms.txt"
 F = TypeVar("F", bound=Callable[..., Any])
 plain: dict[str, Callable[..., Any]] = {}  # the plain forms by name, before they are compiled
 
@@ -64,25 +64,20 @@ def _fast_forms() -> dict[str, Any]:
 def _verdict() -> str:
     """Why the fast forms do not compile; empty where they do. Tried once for each state of the cache directory, which keeps the result."""
     state = f"{digest()} {llvmlite.__version__} {llvmlite.binding.get_host_cpu_name()}"
-    note = cache_directory() / "fast-forms.txt"
-    known = _read(note, state)
+    known = _read(state)
     if known is not None:
         return known
     with compiling():  # of processes that start at once one tries
-        known = _read(note, state)
+        known = _read(state)
         if known is None:
             known = _tried()
-            with suppress(OSError):  # where the directory cannot be written, the next process tries again
-                note.write_text(f"{state}\n{known}\n")
+            write_note(NOTE, f"{state}\n{known}\n")  # where it cannot be written, the next process tries again
     return known
 
 
-def _read(note: Any, state: str) -> str | None:
-    try:
-        stated, reason = note.read_text().split("\n")[:2]
-    except (OSError, ValueError):
-        return None
-    return reason if stated == state else None
+def _read(state: str) -> str | None:
+    stated, _, reason = read_note(NOTE).partition("\n")
+    return reason.removesuffix("\n") if stated == state else None
 
 
 def _tried() -> str:

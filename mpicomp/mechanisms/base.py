@@ -259,13 +259,14 @@ class Link:
         assert codec.measure is not None
         values = codec.measure(V, rows, clients, keys)
         column = values.astype(self.dtype)
-        return np.where(column < values, np.nextafter(column, self.dtype.type(np.inf)), column)[:, None]
+        column = np.where(column < values, np.nextafter(column, self.dtype.type(np.inf)), column)
+        return np.where(np.isfinite(column), column, self.dtype.type(np.nan))[:, None]
 
     def _send_maximum(self, codec: Codec, value: np.ndarray | None, keys: Keys, round: int) -> None:
         received = np.zeros((1, 1), self.dtype)
         self.exchange.broadcast(self._scalar_codec(), value, keys, round, received)
         assert codec.round_maximum is not None
-        codec.round_maximum[0] = received[0, 0]
+        codec.round_maximum[0] = codec.checked_maximum(received[0, 0])
 
     def _scalar_codec(self) -> Codec:
         if self._scalar is None:

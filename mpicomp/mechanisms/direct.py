@@ -36,11 +36,16 @@ class DenseDownlink(Downlink):
         self.codec = self.link.codec(Identity())
 
     def begin(self, v: np.ndarray, /) -> np.ndarray:
-        self.w = framed_zeros(v.shape, v.dtype)
-        self.w[:] = v
+        self.w = v
+        if self._keeps():
+            self.w = framed_zeros(v.shape, v.dtype)
+            self.w[:] = v
         return self.w
 
+    def _keeps(self) -> bool:
+        """This rank has a copy of its own: a server without clients has no use for one."""
+        return self.link.is_worker or self.mirrored
+
     def transmit(self, v: np.ndarray, round: int, /) -> np.ndarray:
-        keeps = self.link.is_worker or self.mirrored
-        self.link.broadcast(self.codec, v, round, self.w if keeps else None)
+        self.link.broadcast(self.codec, v, round, self.w if self._keeps() else None)
         return self.w

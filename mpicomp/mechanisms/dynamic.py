@@ -65,7 +65,8 @@ class BudgetUplink(DynamicQuantizationUplink):
 
     Parameters
     ----------
-    bits : C/(dN), mean bits of an entry, everything in a message included. rounds : N. a : 1 in the nonconvex rule.
+    bits : C/(dN), mean bits of an entry, everything in a message included; None, with k, for no limit.
+    rounds : N. a : 1 in the nonconvex rule.
     k : if given, the rule's own k (`calibrate` finds one from a pilot run); the budget then is only a limit.
 
     Raises
@@ -76,7 +77,7 @@ class BudgetUplink(DynamicQuantizationUplink):
     spent = ClientState(columns=1, dtype=np.int64)  # bits
     history = ClientState(columns=5, dtype=np.float64)  # the sums of the fit
 
-    def __init__(self, compressor: Dynamic, bits: float, rounds: int, a: float = 1.0, k: float | None = None):
+    def __init__(self, compressor: Dynamic, bits: float | None, rounds: int, a: float = 1.0, k: float | None = None):
         super().__init__(compressor)
         self.bits, self.rounds, self.log_a = bits, max(rounds, 1), float(np.log2(a))
         self.log_k = float("nan") if k is None else float(np.log2(k))
@@ -87,6 +88,9 @@ class BudgetUplink(DynamicQuantizationUplink):
         if self.chooses:
             d = self.link.dim
             least, most = (self.codec.message_bits(width) / d for width in (LEAST, MOST))
+            if self.bits is None:
+                self.total = int(most * d) * self.rounds + 1
+                return
             if not least <= self.bits <= most:
                 raise ConfigError(
                     f"a budget of {self.bits} bits an entry cannot be met: with {LEAST} to {MOST} bits an entry, the norms and the width, "

@@ -11,9 +11,8 @@ from ..state import ClientState, CommonState, ServerClientState
 from .base import Downlink, downlinks
 
 
-def memory_rate(compressor: Compressor, d: int, n: int) -> float:
+def memory_rate(omega: float) -> float:
     """The default rate of the downlink memory: 1/(8ω), and at most 1/(1+ω)."""
-    omega = compressor.omega(d, n)
     return min(1.0 / (8.0 * omega), 1.0 / (1.0 + omega)) if omega > 0 else 1.0
 
 
@@ -38,7 +37,7 @@ class MCMDownlink(Downlink):
         link = self.link
         self.codec = link.codec(self.compressor)
         if self.rate is None:
-            self.rate = memory_rate(self.compressor, link.dim, link.n_clients)
+            self.rate = memory_rate(self.compressor.omega(link.dim, link.n_clients))
         self.omega = np.zeros((1, link.dim), link.dtype)
 
     def begin(self, x: np.ndarray, /) -> np.ndarray:
@@ -79,7 +78,7 @@ class RandMCMDownlink(Downlink):
         link = self.link
         self.codec = link.codec(self.compressor)
         if self.rate is None:
-            self.rate = memory_rate(self.compressor, link.dim, link.n_clients)
+            self.rate = memory_rate(self.compressor.omega(link.dim, link.n_clients))
 
     def begin(self, x: np.ndarray, /) -> np.ndarray:
         for memory in (self.H_i, self.w_i):

@@ -37,6 +37,7 @@ class Artemis(Diana):
     paper = "Philippenko and Dieuleveut 2020, Artemis"
     default_downlink_compressor = None
     takes_downlink_compressor = True
+    downlink_needs = "unbiased"
 
     def compose(self, setting: Setting, step_size: float) -> Parts:
         uplink = DianaUplink(setting.compressor, self.shift(setting))
@@ -44,7 +45,7 @@ class Artemis(Diana):
 
     def step_size(self, setting: Setting) -> float:
         self.refuse_minibatch(setting)
-        return damped_step(setting, self.shift(setting), 2.0, 8.0)
+        return damped_step(setting, self.covered_shift(setting), 2.0, 8.0)
 
     def initial_term(self, setting: Setting, mean_squared_gradient: float) -> float:
         d, n = setting.dim, setting.n_clients

@@ -35,9 +35,10 @@ class Setting:
     dim, n_clients, rounds : d, n, T. seed : of the run.
     compressor, downlink_compressor : those that the user chose, or the method's defaults.
     find_smoothness : computes the problem's constants; called once, on rank 0, and only when a method asks for them.
-    batch : samples per client and round, 0 for exact gradients. samples : mean of the N_i, 0 where f_i is not a finite sum.
+    batch : samples per client and round, 0 for the method's own number (`Method.own_batch`).
+    samples : mean of the N_i, 0 where f_i is not a finite sum.
     problem : the problem itself, for constants that only some methods want.
-    wire_dtype : of the values that travel.
+    wire_dtype : of the values that travel. allow_unsafe : options may lie outside of what the theory covers.
     """
 
     dim: int
@@ -51,6 +52,7 @@ class Setting:
     samples: float = 0.0
     problem: Problem | None = field(repr=False, default=None)
     wire_dtype: str = "float64"
+    allow_unsafe: bool = False
 
     @cached_property
     def smoothness(self) -> Smoothness:
@@ -66,6 +68,23 @@ class Setting:
     def alpha(self) -> float:
         """α of the compressor in its contractive form."""
         return self.compressor.alpha(self.dim, self.n_clients)
+
+
+def assumed_omega(compressor: Compressor, setting: Setting) -> float:
+    """ω, by which a method chooses the options that are not given.
+
+    With `allow_unsafe` a compressor without ω counts as a Rand-K whose messages are as long, d/ζ − 1; no theory is behind that.
+
+    Raises
+    ------
+    TheoryError : the compressor has no ω.
+    """
+    try:
+        return compressor.omega(setting.dim, setting.n_clients)
+    except TheoryError:
+        if not setting.allow_unsafe:
+            raise
+        return setting.dim / min(max(compressor.density(setting.dim, setting.n_clients), 1.0), setting.dim) - 1.0
 
 
 def _no_constants() -> Smoothness:
@@ -108,6 +127,7 @@ class Method:
     own_optimizer : the optimizer is part of the method, --optimizer is refused.
     neighbourhood : with a fixed step the bound does not go to zero, so no number of rounds is promised.
     needs : "unbiased", "contractive" (an unbiased one enters as C/(1+ω)), or "any".
+    downlink_needs : the same of the second compressor; "unbiased" or "any".
     experimental : why the theory's step, or the algorithm itself, stands on neither a published theorem nor a derivation in docs;
         empty where it does. Shown by `mpicomp list` and `mpicomp theory`, and when `mpicomp run` takes the theory's step.
     """
@@ -121,6 +141,7 @@ class Method:
     takes_downlink_compressor: ClassVar[bool] = False
     own_optimizer: ClassVar[bool] = False
     needs: ClassVar[str] = "any"
+    downlink_needs: ClassVar[str] = "any"
     neighbourhood: ClassVar[bool] = False
     experimental: ClassVar[str] = ""
 
@@ -152,6 +173,10 @@ class Method:
         """
         return 0.0
 
+    def own_batch(self, setting: Setting) -> int:
+        """Samples per client and round where the run's `batch` is 0; 0 for exact gradients."""
+        return 0
+
     def check(self, compressor: Compressor) -> None:
         """Refuse a compressor that the method's theory does not cover.
 
@@ -159,9 +184,23 @@ class Method:
         ------
         ConfigError : naming what is needed and a remedy.
         """
-        if self.needs == "unbiased" and not compressor.unbiased:
+        if self.needs == "unbiased":
+            self._refuse_biased(compressor, "an unbiased compressor")
+
+    def check_downlink(self, compressor: Compressor) -> None:
+        """The same for the compressor of the way down.
+
+        Raises
+        ------
+        ConfigError : naming what is needed and a remedy.
+        """
+        if self.downlink_needs == "unbiased":
+            self._refuse_biased(compressor, "an unbiased compressor for the downlink, too")
+
+    def _refuse_biased(self, compressor: Compressor, what: str) -> None:
+        if not compressor.unbiased:
             raise ConfigError(
-                f"method {self.name!r} needs an unbiased compressor, {compressor.spec!r} is biased; use for example randk, permk, "
+                f"method {self.name!r} needs {what}, {compressor.spec!r} is biased; use for example randk, permk, "
                 "qsgd or natural, or method ef21; «allow_unsafe=True» runs it all the same, with a step size of your own"
             )
 

@@ -9,9 +9,10 @@ import numpy as np
 from ..compressors import Compressor, compressors
 from ..errors import ConfigError
 from ..mechanisms.base import downlinks, uplinks
+from ..mechanisms.mcm import memory_rate
 from ..oracles.smoothing import Smoothing
 from ..registry import Registry, option_names, parse_spec
-from .base import Method, Parts, Setting, methods
+from .base import Method, Parts, Setting, assumed_omega, methods
 from .marina import default_probability
 
 P = TypeVar("P")
@@ -89,7 +90,11 @@ def build(registry: Registry[P], text: str, setting: Setting, step_size: float) 
         if "p" in known and "p" not in options:
             options["p"] = default_probability(compressor, setting)
         if "shift_step" in known and "shift_step" not in options:
-            options["shift_step"] = 1.0 / (1.0 + compressor.omega(setting.dim, setting.n_clients))
+            options["shift_step"] = 1.0 / (1.0 + assumed_omega(compressor, setting))
+        if name == "dasha" and "a" not in options:
+            options["a"] = 1.0 / (1.0 + 2.0 * assumed_omega(compressor, setting))
+        if "rate" in known and "rate" not in options:
+            options["rate"] = memory_rate(assumed_omega(compressor, setting))
     if "step" in known:
         options["step"] = step_size
     return registry.build(name, options)

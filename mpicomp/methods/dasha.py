@@ -9,8 +9,8 @@ from ..mechanisms.base import probability
 from ..mechanisms.dasha import DashaUplink
 from ..oracles.mvr import MVR
 from ..oracles.page import Page
-from .base import Method, Parts, Setting, methods
-from .finite_sum import batch_size, mean_samples, minibatch, sample_constant
+from .base import Method, Parts, Setting, assumed_omega, methods
+from .finite_sum import batch_size, mean_samples, minibatch, own_batch, sample_constant
 
 
 @methods.register("dasha")
@@ -41,7 +41,8 @@ class Dasha(Method):
         self.a, self.start = a, start
 
     def compose(self, setting: Setting, step_size: float) -> Parts:
-        return Parts(DashaUplink(setting.compressor, self.a, self.start))
+        a = 1.0 / (2.0 * assumed_omega(setting.compressor, setting) + 1.0) if self.a is None else self.a
+        return Parts(DashaUplink(setting.compressor, a, self.start))
 
     # ---- theory -------------------------------------------------------------------------------------------------
     def momentum(self, setting: Setting) -> tuple[float, float]:
@@ -106,6 +107,9 @@ class DashaPage(Dasha):
             return 1.0
         return B / (m + B) if self.p is None else probability(self.p, self.name)
 
+    def own_batch(self, setting: Setting) -> int:
+        return own_batch(setting)
+
     def compose(self, setting: Setting, step_size: float) -> Parts:
         parts = super().compose(setting, step_size)
         if mean_samples(setting):
@@ -147,6 +151,9 @@ class DashaMVR(Dasha):
         if not 0 < b <= 1:
             raise ConfigError(f"dasha-mvr: b={b} is not in (0, 1]")
         self.b = b
+
+    def own_batch(self, setting: Setting) -> int:
+        return own_batch(setting)
 
     def compose(self, setting: Setting, step_size: float) -> Parts:
         parts = super().compose(setting, step_size)

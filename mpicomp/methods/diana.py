@@ -4,9 +4,25 @@ from __future__ import annotations
 
 from math import sqrt
 
-from ..errors import ConfigError
+from ..errors import ConfigError, TheoryError
 from ..mechanisms.diana import DianaUplink
-from .base import Method, Parts, Setting, methods
+from .base import Method, Parts, Setting, assumed_omega, methods
+
+
+def checked_shift(given: float | None, setting: Setting, name: str) -> float:
+    """a of DIANA's shifts, h_i ← h_i + a C(∇f_i − h_i): as given, or 1/(1+ω), which is also the largest that the theory covers.
+
+    Raises
+    ------
+    ConfigError : outside (0, 1/(1+ω)], or with `allow_unsafe` outside (0, 1].
+    TheoryError : the compressor has no ω.
+    """
+    default = 1.0 / (1.0 + assumed_omega(setting.compressor, setting))
+    a, largest = (default if given is None else given), (1.0 if setting.allow_unsafe else default)
+    if not 0 < a <= largest * (1 + 1e-12):
+        allowed = "(0, 1]" if setting.allow_unsafe else f"(0, 1/(1+ω)] = (0, {largest:.6g}]"
+        raise ConfigError(f"{name}: shift_step={a} is outside {allowed}")
+    return a
 
 
 @methods.register("diana")
@@ -34,21 +50,36 @@ class Diana(Method):
         self.shift_step = shift_step
 
     def shift(self, setting: Setting) -> float:
-        """a, checked against 1/(1+ω)."""
-        largest = 1.0 / (1.0 + setting.omega)
-        a = largest if self.shift_step is None else self.shift_step
-        if not 0 < a <= largest * (1 + 1e-12):
-            raise ConfigError(f"diana: shift_step={a} is outside (0, 1/(1+ω)] = (0, {largest:.6g}]")
-        return a
+        """a; see `checked_shift`."""
+        return checked_shift(self.shift_step, setting, self.name)
 
     def compose(self, setting: Setting, step_size: float) -> Parts:
         return Parts(DianaUplink(setting.compressor, self.shift(setting)))
+
+    def covered_shift(self, setting: Setting) -> float:
+        """a, which the theorems want to be at most 1/(1+ω).
+
+        Raises
+        ------
+        TheoryError : it is larger.
+        """
+        a, largest = self.shift(setting), 1.0 / (1.0 + setting.omega)
+        if a > largest * (1 + 1e-12):
+            raise TheoryError(
+                f"{self.name}: no theorem covers shift_step={a} above 1/(1+ω) = {largest:.6g}; leave it out, or give the step as a "
+                "number, for example «step=0.05»"
+            )
+        return a
 
     def step_size(self, setting: Setting) -> float:
         self.refuse_minibatch(setting)
         s, A = setting.smoothness, setting.compressor.ab(setting.dim, setting.n_clients)[0]
         largest = 1.0 / (2.0 * s.L)
-        return min(largest, self.shift(setting) / (s.L_plus * sqrt(8.0 * A))) if A > 0 and s.L_plus > 0 else largest
+        return (
+            min(largest, self.covered_shift(setting) / (s.L_plus * sqrt(8.0 * A)))
+            if A > 0 and s.L_plus > 0
+            else largest
+        )
 
     def initial_term(self, setting: Setting, mean_squared_gradient: float) -> float:
         """(4LγA/a) H⁰, with h_i⁰ = 0 and γ the theory's."""

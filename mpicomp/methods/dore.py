@@ -8,7 +8,7 @@ from ..errors import ConfigError, TheoryError
 from ..mechanisms.diana import DianaUplink
 from ..mechanisms.dore import DoubleResidualDownlink
 from .artemis import damped_step
-from .base import Parts, Setting, methods
+from .base import Parts, Setting, assumed_omega, methods
 from .diana import Diana
 
 
@@ -33,6 +33,7 @@ class DORE(Diana):
     paper = "Liu, Li, Tang and Yan 2020, DORE"
     default_downlink_compressor = None
     takes_downlink_compressor = True
+    downlink_needs = "unbiased"
 
     def __init__(self, shift_step: float | None = None, beta: float = 1.0, eta: float | None = None):
         super().__init__(shift_step)
@@ -42,7 +43,7 @@ class DORE(Diana):
 
     def largest_eta(self, setting: Setting) -> float:
         """1/√(12ω_down), at most 1."""
-        omega = setting.downlink_compressor.omega(setting.dim, setting.n_clients)
+        omega = assumed_omega(setting.downlink_compressor, setting)
         return 1.0 / sqrt(12.0 * omega) if 12.0 * omega > 1 else 1.0
 
     def compose(self, setting: Setting, step_size: float) -> Parts:
@@ -52,7 +53,7 @@ class DORE(Diana):
 
     def step_size(self, setting: Setting) -> float:
         self.refuse_minibatch(setting)
-        a, eta = self.shift(setting), self.eta
+        a, eta = self.covered_shift(setting), self.eta
         if eta == 0:
             return damped_step(setting, a, 2.0, 8.0) / self.beta
         largest = self.largest_eta(setting)

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from math import sqrt
 
+import numpy as np
+
 from ..compressors import Compressor
 from ..compressors.dynamic import dynamic
 from ..errors import ConfigError, TheoryError, unknown
 from ..mechanisms.dynamic import BudgetUplink, DynamicQuantizationUplink, ErrorTargetUplink, MeanToStdUplink
 from .base import Method, Parts, Setting, methods
 
+DEFAULT_BUDGET = 4.5  # bits an entry
 RULES = ("nonconvex", "strongly-convex", "dual")
 
 
@@ -36,7 +39,7 @@ class DQSGD(Method):
     Parameters
     ----------
     rule : "nonconvex", "strongly-convex" or "dual".
-    budget : mean bits of an entry over the run, norms and widths included, for each client.
+    budget : mean bits of an entry over the run, norms and widths included, for each client; 4.5 by default, and with `k` no limit.
     a : rate of convergence, 1 − 2μγ + Lμγ² by default where μ is known. k : of the rules, by default solved for (see `Budget`).
     error : ε of the dual: of f(x^N) − f* where a is known, else of the mean of ‖∇f‖².
     """
@@ -49,7 +52,7 @@ class DQSGD(Method):
     def __init__(
         self,
         rule: str = "nonconvex",
-        budget: float = 4.5,
+        budget: float | None = None,
         a: float | None = None,
         k: float | None = None,
         error: float | None = None,
@@ -64,6 +67,10 @@ class DQSGD(Method):
             raise ConfigError(
                 "dq-sgd: rule=dual needs error > 0, for example dq-sgd:rule=dual,error=1e-4; no other rule takes it"
             )
+        if budget is not None and not 0 < budget < np.inf:
+            raise ConfigError(f"dq-sgd: budget={budget} must be a positive number of bits an entry")
+        if budget is None and k is None:
+            budget = DEFAULT_BUDGET
         self.rule, self.budget, self.a, self.k, self.error = rule, budget, a, k, error
 
     def check(self, compressor: Compressor) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from math import sqrt
 
+from ..errors import TheoryError
 from ..mechanisms.base import Uplink
 from ..mechanisms.diana import DianaUplink
 from ..mechanisms.direct import DirectUplink
 from ..mechanisms.ef21 import EF21PDownlink, EF21Uplink
 from .base import Method, Parts, Setting, methods
+from .diana import checked_shift
 from .ef21 import EF21, expansion, xi
 
 
@@ -81,6 +83,10 @@ class EF21PWithDiana(Stacked):
         γ = min{ 1/(L(2 + √2 ξ_M)), a/(√(8Aq) (1 + ξ_M) L₊) },   E‖∇f(x̂^T)‖² ≤ 2δ⁰/(γT) + 2A H⁰/(aT),
 
     H⁰ = (1/n) Σ‖∇f_i(x⁰)‖². The paper's theorems are about convex f, and their constants are far smaller.
+
+    Parameters
+    ----------
+    shift_step : a in (0, 1/(1+ω)]; the step needs the default, 1/(1+ω).
     """
 
     summary = "EF21-P for the model, DIANA for the gradients"
@@ -88,11 +94,19 @@ class EF21PWithDiana(Stacked):
     default_compressor = "randk:fraction=0.1"
     needs = "unbiased"
 
+    def __init__(self, shift_step: float | None = None):
+        self.shift_step = shift_step
+
     def uplink(self, setting: Setting) -> Uplink:
-        return DianaUplink(setting.compressor, 1.0 / (1.0 + setting.omega))
+        return DianaUplink(setting.compressor, checked_shift(self.shift_step, setting, self.name))
 
     def step_size(self, setting: Setting) -> float:
         self.refuse_minibatch(setting)
+        if self.shift_step not in (None, best := 1.0 / (1.0 + setting.omega)):
+            raise TheoryError(
+                f"ef21-p+diana: the step wants shift_step = 1/(1+ω) = {best:.6g}; leave it out, or give the step as a number, "
+                "for example «step=0.05»"
+            )
         (master, q), s = self.down(setting), setting.smoothness
         A = setting.compressor.ab(setting.dim, setting.n_clients)[0]
         largest = 1.0 / (s.L * (2.0 + sqrt(2.0) * master))

@@ -47,9 +47,12 @@ class EF21Page(EF21):
             raise ConfigError(f"ef21-page: coin={coin!r}; allowed: {', '.join(COINS)}")
         self.p, self.coin = None if p is None else probability(p, "ef21-page"), coin
 
+    def own_batch(self, setting: Setting) -> int:
+        return max(1, ceil(sqrt(np.mean(sample_counts(setting)))))
+
     def batch(self, setting: Setting) -> int:
         """τ."""
-        return setting.batch or max(1, ceil(sqrt(np.mean(sample_counts(setting)))))
+        return setting.batch or self.own_batch(setting)
 
     def probability(self, setting: Setting) -> float:
         """p."""

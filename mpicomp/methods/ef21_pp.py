@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from ..errors import ConfigError
@@ -33,7 +35,9 @@ class EF21PP(EF21):
     formulas = "γ = 1/(L + L_QM ξ(p_min α)) [derived]"
     paper = "Fatkhullin, Sokolov, Gorbunov, Li and Richtárik 2021, EF21 with Bells & Whistles"
 
-    def __init__(self, p: float | None = None, s: int | None = None, start: str = "compressed"):
+    def __init__(
+        self, p: float | Sequence[float] | np.ndarray | None = None, s: int | None = None, start: str = "compressed"
+    ):
         if p is not None and s is not None:
             raise ConfigError(f"{self.name}: give p={p} or s={s}, not both")
         super().__init__(start)

@@ -21,6 +21,11 @@ def batch_size(setting: Setting) -> int:
     return setting.batch or 1
 
 
+def own_batch(setting: Setting) -> int:
+    """`Method.own_batch` of the methods that are about samples: one, or 0 where f_i is not a finite sum and its gradient is exact."""
+    return 1 if mean_samples(setting) else 0
+
+
 def minibatch(oracle: Oracle, setting: Setting) -> Minibatch:
     """The run's minibatch oracle, or one of a single sample in place of the exact one."""
     if not setting.batch:

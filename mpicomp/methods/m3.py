@@ -8,7 +8,7 @@ from ..errors import ConfigError
 from ..mechanisms.base import probability
 from ..mechanisms.marina import MarinaPDownlink, MarinaUplink
 from ..oracles.smoothing import Smoothing
-from .base import Method, Parts, Setting, methods
+from .base import Method, Parts, Setting, assumed_omega, methods
 from .marina import default_probability
 
 
@@ -40,12 +40,13 @@ class M3(Method):
     default_compressor = "permk"
     default_downlink_compressor = "permk"
     takes_downlink_compressor = True
+    downlink_needs = "unbiased"
     needs = "unbiased"
 
     def __init__(self, beta: float | None = None, p_up: float | None = None, p_down: float | None = None):
         if beta is not None and not 0 < beta <= 1:
             raise ConfigError(f"m3: beta={beta} is not in (0, 1]")
-        self.beta, self.p_up, self.p_down = beta, p_up, p_down
+        self.beta, self.p_up, self.p_down = None if beta is None else float(beta), p_up, p_down
 
     def probabilities(self, setting: Setting) -> tuple[float, float]:
         """(p_D, p_P)."""
@@ -56,10 +57,15 @@ class M3(Method):
     def momentum(self, setting: Setting) -> float:
         """β."""
         if self.beta is not None:
-            return float(self.beta)
-        d, n = setting.dim, setting.n_clients
-        product = setting.compressor.ab(d, n)[0] * setting.downlink_compressor.omega(d, n)
+            return self.beta
+        product = self.uplink_variance(setting) * assumed_omega(setting.downlink_compressor, setting)
         return min(1.0, (self.probabilities(setting)[0] / product) ** (1.0 / 3.0)) if product > 0 else 1.0
+
+    @staticmethod
+    def uplink_variance(setting: Setting) -> float:
+        """A of the uplink's compressors; of one without ω see `assumed_omega`."""
+        compressor, d, n = setting.compressor, setting.dim, setting.n_clients
+        return compressor.ab(d, n)[0] if compressor.unbiased else assumed_omega(compressor, setting) / n
 
     def compose(self, setting: Setting, step_size: float) -> Parts:
         up, down = self.probabilities(setting)

@@ -7,7 +7,7 @@ from math import sqrt
 from ..errors import ConfigError, TheoryError
 from ..mechanisms.diana import DianaUplink
 from ..mechanisms.mcm import MCMDownlink, RandMCMDownlink, memory_rate
-from .base import Parts, Setting, methods
+from .base import Parts, Setting, assumed_omega, methods
 from .diana import Diana
 
 
@@ -32,6 +32,7 @@ class MCM(Diana):
     paper = "Philippenko and Dieuleveut 2021, MCM"
     default_downlink_compressor = None
     takes_downlink_compressor = True
+    downlink_needs = "unbiased"
     downlink: type[MCMDownlink] | type[RandMCMDownlink] = MCMDownlink
 
     def __init__(self, shift_step: float | None = None, rate: float | None = None):
@@ -42,14 +43,17 @@ class MCM(Diana):
 
     def compose(self, setting: Setting, step_size: float) -> Parts:
         uplink = DianaUplink(setting.compressor, self.shift(setting))
-        return Parts(uplink, type(self).downlink(setting.downlink_compressor, self.rate))
+        down, rate = setting.downlink_compressor, self.rate
+        if rate is None:
+            rate = memory_rate(assumed_omega(down, setting))
+        return Parts(uplink, type(self).downlink(down, rate))
 
     # ---- theory -------------------------------------------------------------------------------------------------
     def lag(self, setting: Setting) -> tuple[float, float]:
         """(ω_down, θ); Σ E‖w − x‖² ≤ (ω_down/θ²) Σ E‖x⁺ − x‖²."""
         d, n = setting.dim, setting.n_clients
         omega = setting.downlink_compressor.omega(d, n)
-        rate = memory_rate(setting.downlink_compressor, d, n) if self.rate is None else self.rate
+        rate = memory_rate(omega) if self.rate is None else self.rate
         if rate > (1.0 + 1e-12) / (1.0 + omega):
             raise TheoryError(
                 f"{self.name}: no theorem covers rate={rate} above 1/(1+ω_down) = {1 / (1 + omega):.6g}; take that, or give "
@@ -66,7 +70,10 @@ class MCM(Diana):
         self.refuse_minibatch(setting)
         omega, theta = self.lag(setting)
         of_mean, of_each = self.constants(setting, omega)
-        A, theta_a = setting.compressor.ab(setting.dim, setting.n_clients)[0], 1.0 - sqrt(1.0 - self.shift(setting))
+        A, theta_a = (
+            setting.compressor.ab(setting.dim, setting.n_clients)[0],
+            1.0 - sqrt(1.0 - self.covered_shift(setting)),
+        )
         noise = A * of_each * (1.0 + 2.0 * sqrt(omega) / theta) ** 2 / theta_a**2
         return 1.0 / (setting.smoothness.L + sqrt(of_mean / theta**2 + noise))
 

@@ -39,7 +39,7 @@ class OneBitAdam(Method):
         weight_decay: float = 0.0,
         schedule: str = "constant",
     ):
-        if not (0 < warmup < 1 or (warmup >= 1 and warmup == int(warmup))):
+        if not (0 < warmup < 1 or (1 <= warmup < 2**63 and warmup == int(warmup))):
             raise ConfigError(
                 f"onebit-adam: warmup={warmup} must be a whole number of rounds, at least 1, or a fraction below 1"
             )

@@ -10,7 +10,7 @@ from ..oracles.lsvrg import LSVRG
 from .base import Parts, Setting, methods
 from .diana import Diana
 from .ef21_page import the_problem
-from .finite_sum import mean_samples, minibatch
+from .finite_sum import mean_samples, minibatch, own_batch
 
 
 @methods.register("vr-diana")
@@ -47,6 +47,9 @@ class VRDiana(Diana):
             return probability(self.p, "vr-diana")
         return 1.0 / max(1.0, mean_samples(setting))
 
+    def own_batch(self, setting: Setting) -> int:
+        return own_batch(setting)
+
     def compose(self, setting: Setting, step_size: float) -> Parts:
         parts, p = super().compose(setting, step_size), self.probability(setting)
         if mean_samples(setting):
@@ -55,7 +58,7 @@ class VRDiana(Diana):
 
     def step_size(self, setting: Setting) -> float:
         s, omega, m = setting.smoothness, setting.omega, 1.0 / self.probability(setting)
-        if self.shift(setting) < (1.0 - 1e-12) / (1.0 + omega):
+        if abs(self.shift(setting) * (1.0 + omega) - 1.0) > 1e-12:
             raise TheoryError(
                 f"vr-diana: the theorem wants shift_step = 1/(1+ω) = {1 / (1 + omega):.6g}; leave it out, or give the step as a number"
             )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..errors import ConfigError, TheoryError
 from ..oracles.large_batch import LargeBatch
 from .base import Parts, Setting, methods
-from .finite_sum import batch_size, mean_samples, minibatch, sample_constant
+from .finite_sum import batch_size, mean_samples, minibatch, own_batch, sample_constant
 from .marina import Marina
 
 
@@ -62,6 +62,9 @@ class VRMarina(Marina):
         )  # what gradient_variance knows of exact gradients does not count
         V = max((A - B) * setting.smoothness.L_plus**2 + B * setting.smoothness.L_pm**2, 0.0)
         return V + (A + 1.0 / setting.n_clients) * sample_constant(setting) ** 2 / batch_size(setting)
+
+    def own_batch(self, setting: Setting) -> int:
+        return own_batch(setting)
 
     def compose(self, setting: Setting, step_size: float) -> Parts:
         parts = super().compose(setting, step_size)

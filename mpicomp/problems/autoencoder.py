@@ -11,7 +11,7 @@ from numpy.typing import DTypeLike
 from ..data import images
 from ..errors import ConfigError
 from ..kernels import autoencoder
-from .base import Block, BlockProblem, problems
+from .base import SEED_BITS, Block, BlockProblem, problems
 
 
 @problems.register("autoencoder")
@@ -64,7 +64,7 @@ class Autoencoder(BlockProblem):
             raise ConfigError(
                 f"{data} has {len(rows)} images, too few for {clients} clients and the part that they share"
             )
-        rng = np.random.default_rng(seed)
+        rng = np.random.default_rng(seed & SEED_BITS)
         parts = rows[rng.permutation(len(rows))[: size * (clients + 1)]].reshape(clients + 1, size, -1)
         shared = rng.random((clients, size, 1)) < homogeneity
         mine = np.where(shared, parts[:1], parts[1:])
@@ -81,7 +81,7 @@ class Autoencoder(BlockProblem):
     def paper_start(self) -> np.ndarray:
         """Normal entries of variance 2/(p + width) (Glorot and Bengio 2010), by the seed."""
         spread = np.sqrt(2.0 / (self.pixels + self.width))
-        return spread * np.random.default_rng([self.seed, 1]).standard_normal(self.dim)
+        return spread * np.random.default_rng([self.seed & SEED_BITS, 1]).standard_normal(self.dim)
 
     def describe(self) -> dict[str, Any]:
         return {

@@ -21,6 +21,9 @@ from ..registry import Registry
 
 UNWRITTEN = -1.2345678e30  # stands in a gradient before the first call, to see that it is overwritten
 
+LARGEST_NUMBER = 1e100  # of a problem's options: its square is still a number
+SEED_BITS = 2**63 - 1  # of a seed; NumPy takes no negative one
+
 problems: Registry[Problem] = Registry("problem", "mpicomp.problems")
 
 
@@ -48,6 +51,22 @@ class Smoothness:
     mu: float | None = None
     exact: bool = False
 
+    def __post_init__(self) -> None:
+        """Raises ConfigError for a constant that is negative or not finite, or L_i that are not one number for each client."""
+        each = np.asarray(self.L_i)
+        if each.ndim != 1 or each.size == 0 or each.dtype.kind not in "fiu":
+            raise ConfigError(
+                f"L_i has shape {each.shape} and dtype {each.dtype}; one number for each client is needed"
+            )
+        if np.any(bad := ~((each >= 0) & np.isfinite(each))):
+            i = int(np.argmax(bad))
+            raise ConfigError(f"L_i[{i}] = {each[i]}: a smoothness constant is a finite number that is not negative")
+        for name in ("L", "L_plus", "L_pm", "L_A", "L_B"):
+            if not 0 <= getattr(self, name) < np.inf:
+                raise ConfigError(
+                    f"{name} = {getattr(self, name)}: a smoothness constant is a finite number that is not negative"
+                )
+
     @property
     def L_max(self) -> float:
         """max L_i."""
@@ -72,6 +91,8 @@ class Smoothness:
     def bounds(cls, L_i: ArrayLike, L: float | None = None, mu: float | None = None) -> Smoothness:
         """What follows from the L_i alone: L ≤ L_AM, L± ≤ L₊ ≤ L_QM, L_A ≤ L_QM, L_B = 0 (Jensen, Cauchy–Schwarz)."""
         each = np.asarray(L_i, dtype=np.float64)
+        if each.ndim != 1 or each.size == 0:
+            raise ConfigError(f"L_i has shape {each.shape}; one number for each client is needed")
         quadratic_mean = float(np.sqrt(np.mean(each**2)))
         return cls(
             float(np.mean(each)) if L is None else float(L),
@@ -90,7 +111,7 @@ class Smoothness:
         return cls(L, L_i, L_plus, L_pm, float(root * L_pm), float(root * L), mu, exact=True)
 
     def heterogeneity(self) -> dict[str, float]:
-        """How much the clients differ, for `Problem.describe`."""
+        """How much the clients differ, for the result files."""
         return {
             "L": self.L,
             "L_min": float(np.min(self.L_i)),
@@ -233,7 +254,7 @@ class Problem:
         return [""] * len(clients)
 
     def describe(self) -> dict[str, Any]:
-        """Facts for the result files: sizes, heterogeneity."""
+        """Facts for the result files, JSON types: sizes and options, nothing that takes long; asked on rank 0, before the first round."""
         return {"name": self.name, "dim": self.dim, "clients": self.n_clients}
 
     # ---- the block contract -------------------------------------------------------------------------------------

@@ -36,7 +36,7 @@ class LeastSquares(LinearModel):
     ):
         super().__init__(data, clients, partition, reg, regularizer, seed, features, bias)
 
-    def smoothness(self) -> Smoothness:
+    def compute_constants(self) -> Smoothness:
         """Exact, from the Hessians 2G_i + λI; with the nonconvex regularizer L₊, L_A are bounds (docs/explanation/smoothness.md)."""
         r = self.penalty_smoothness
         L_i = self.curvature * self.client_eigenvalues + r

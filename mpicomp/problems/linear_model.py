@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from ..data import load
-from ..errors import ConfigError, unknown
+from ..errors import ConfigError, DataError, unknown
 from ..kernels import sparse
 from ..kernels.sparse import NONCONVEX, RIDGE
-from .base import Block, BlockProblem, FeatureCounts
-from .rows import deal, digests_of, hosted
+from .base import LARGEST_NUMBER, Block, BlockProblem, FeatureCounts, Smoothness
+from .rows import deal, digests_of, hosted, largest_magnitude
 from .spectral import largest_eigenvalue
 
 REGULARIZERS = {"nonconvex": NONCONVEX, "ridge": RIDGE, "none": RIDGE}
@@ -55,12 +55,12 @@ class LinearModel(BlockProblem):
     ):
         if regularizer not in REGULARIZERS:
             raise unknown("regularizer", regularizer, REGULARIZERS)
-        if not reg >= 0:
-            raise ConfigError(f"problem {self.name!r} needs reg >= 0, got reg={reg}")
+        if not 0 <= reg <= LARGEST_NUMBER:
+            raise ConfigError(f"problem {self.name!r} needs reg >= 0, up to {LARGEST_NUMBER:g}, got reg={reg}")
         table = load(data, features)
         rows = deal(table._replace(labels=self.labels(table.labels, data)), partition, clients, seed)
         self.data, self.partition, self.regularizer = data, partition, regularizer
-        self.n_clients, self.dim = clients, table.features + bias
+        self.n_clients, self.dim = clients, table.features + bool(bias)
         self.reg = 0.0 if regularizer == "none" else float(reg)
         self.penalty = REGULARIZERS[regularizer]
         if bias:
@@ -70,6 +70,7 @@ class LinearModel(BlockProblem):
                 indptr=rows.indptr + np.arange(len(rows.indptr)),
             )
         self.rows = rows
+        self._check_size(0.5, "a gradient needs its square")
 
     def labels(self, labels: np.ndarray, source: str) -> np.ndarray:
         """The labels that the link takes, from those of the file."""
@@ -89,7 +90,7 @@ class LinearModel(BlockProblem):
         return 0.0
 
     def describe(self) -> dict[str, Any]:
-        """Sizes, and how much the clients differ: rows, label means, smoothness (`L_pooled`: `pooled_smoothness`)."""
+        """Sizes, and how much the clients' rows and labels differ."""
         sizes = np.diff(self.rows.offsets)
         label_means = np.add.reduceat(self.rows.labels, self.rows.offsets[:-1]) / sizes
         return {
@@ -104,9 +105,34 @@ class LinearModel(BlockProblem):
             "rows_max": int(sizes.max()),
             "label_mean_min": float(label_means.min()),
             "label_mean_max": float(label_means.max()),
-            **self.smoothness().heterogeneity(),
-            "L_pooled": self.pooled_smoothness(),
         }
+
+    def smoothness(self) -> Smoothness:
+        """Computed when it is first asked for.
+
+        Raises
+        ------
+        DataError : the features are so large that their squares, or the squares of these, overflow.
+        """
+        return self.constants
+
+    @cached_property
+    def constants(self) -> Smoothness:
+        """What `smoothness` returns."""
+        self._check_size(0.25, "the smoothness constants need its fourth power")
+        return self.compute_constants()
+
+    def _check_size(self, power: float, reason: str) -> None:
+        """Raises DataError where the largest feature is not far below this power of the largest float64."""
+        largest = largest_magnitude(self.rows.values)
+        if largest > (np.finfo(np.float64).max / (self.dim * len(self.rows.labels))) ** power:
+            raise DataError(
+                f"{self.data}: the features overflow: the largest is {largest:g}, and {reason}; scale them, for example to at most 1"
+            )
+
+    def compute_constants(self) -> Smoothness:
+        """The constants, from the rows."""
+        raise NotImplementedError
 
     def pooled_smoothness(self) -> float:
         """The smoothness constant of the mean over all rows, where published code takes it for L.
@@ -181,7 +207,7 @@ class LinearBlock(Block):
 
     def __init__(self, problem: LinearModel, clients: np.ndarray, dtype: np.dtype):
         super().__init__(problem, clients, dtype)
-        mine = hosted(problem.rows, self.clients, dtype)
+        mine = hosted(problem.rows, self.clients, dtype, problem.data)
         self._terms = mine, problem.link, problem.penalty, dtype.type(problem.reg)
         self._slopes, self._regularizer = np.empty(len(mine.labels), dtype), np.empty(problem.dim, dtype)
 

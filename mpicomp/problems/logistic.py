@@ -46,7 +46,7 @@ class Logistic(LinearModel):
             )
         return np.where(labels == values[0], -1.0, 1.0)
 
-    def smoothness(self) -> Smoothness:
+    def compute_constants(self) -> Smoothness:
         """L and L_i are exact (the Hessians are largest at 0), the others are bounds, proved in docs/explanation/smoothness.md.
 
         With G_i = A_iᵀA_i/N_i, g_i = λ_max(G_i), Q² = λ_max((1/n) Σ g_i G_i), V² = λ_max((1/n) Σ (G_i − Ḡ)²), r = 2λ

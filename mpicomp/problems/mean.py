@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from ..errors import ConfigError, unknown
-from .base import Block, BlockProblem, Smoothness, problems
+from .base import LARGEST_NUMBER, SEED_BITS, Block, BlockProblem, Smoothness, problems
 
 MEANS = ("uniform", "spikes")
 
@@ -41,14 +41,14 @@ class Mean(BlockProblem):
     summary = "½‖x − a_i‖²: distributed mean estimation, a_i = μ + U[−4σ, 4σ]"
 
     def __init__(self, dim: int = 1024, clients: int = 100, sigma: float = 0.04, means: str = "uniform", seed: int = 0):
-        if dim < 2 or clients < 1 or not sigma >= 0:
+        if dim < 2 or clients < 1 or not 0 <= sigma <= LARGEST_NUMBER:
             raise ConfigError(
-                f"problem 'mean' needs dim >= 2, clients >= 1 and sigma >= 0, got dim={dim}, clients={clients}, sigma={sigma}"
+                f"problem 'mean' needs dim >= 2, clients >= 1 and a finite sigma >= 0, got dim={dim}, clients={clients}, sigma={sigma}"
             )
         if means not in MEANS:
             raise unknown("means", means, MEANS)
         self.dim, self.n_clients, self.sigma, self.means = dim, clients, sigma, means
-        rng = np.random.default_rng(seed)
+        rng = np.random.default_rng(seed & SEED_BITS)
         mu = rng.random(dim) if means == "uniform" else np.concatenate([[1.0, -1.0], np.zeros(dim - 2)])
         self.vectors = mu + rng.uniform(-4.0 * sigma, 4.0 * sigma, (clients, dim))
 

@@ -16,6 +16,7 @@ from .base import Block, BlockProblem, problems
 from .rows import deal, digests_of, hosted, take
 
 ACTIVATIONS = {"tanh": TANH, "relu": RELU}
+SHOWN = 5  # classes in a message
 HELD_OUT = 5  # of so many rows one is for the test, where a set has no test part of its own
 
 
@@ -65,8 +66,14 @@ class MLP(BlockProblem):
         self.hidden = _widths(hidden)
         table, tested = _split(data, test, features, seed)
         classes = np.unique(table.labels)
-        if len(classes) < 2 or not np.isin(tested.labels, classes).all():
-            raise DataError(f"{data}: a classifier needs at least two classes, and no others in the test rows")
+        if len(classes) < 2:
+            raise DataError(f"{data}: a classifier needs at least two classes, the rows have only {classes[0]:g}")
+        foreign = np.setdiff1d(tested.labels, classes)
+        if len(foreign):
+            known = ", ".join(f"{label:g}" for label in classes[:SHOWN]) + (", ..." if len(classes) > SHOWN else "")
+            raise DataError(
+                f"{test or data}: the test rows have the class {foreign[0]:g}, which no training row of {data} has; these have {known}"
+            )
         scale = 1.0 / max(float(np.max(np.abs(table.values), initial=0.0)), np.finfo(float).tiny)
         self.rows = deal(_scaled(table, classes, scale), partition, clients, seed)
         self.test_rows = deal(_scaled(tested, classes, scale), "contiguous", 1, seed)
@@ -135,7 +142,7 @@ class MLPBlock(Block):
 
     def __init__(self, problem: MLP, clients: np.ndarray, dtype: np.dtype):
         super().__init__(problem, clients, dtype)
-        self._terms = hosted(problem.rows, self.clients, dtype), problem.network, dtype.type(problem.reg)
+        self._terms = hosted(problem.rows, self.clients, dtype, problem.data), problem.network, dtype.type(problem.reg)
         self._units, self._slopes = np.empty((2, int(problem.network.widths[1:].sum())), dtype)
 
     def losses(self, W: np.ndarray, out: np.ndarray) -> None:

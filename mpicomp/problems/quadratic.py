@@ -9,7 +9,7 @@ from numpy.typing import DTypeLike
 
 from ..errors import ConfigError
 from ..kernels import tridiagonal
-from .base import Block, BlockProblem, Smoothness, problems
+from .base import LARGEST_NUMBER, SEED_BITS, Block, BlockProblem, Smoothness, problems
 
 
 @problems.register("quadratic")
@@ -40,10 +40,10 @@ class Quadratic(BlockProblem):
     def __init__(self, dim: int = 1000, clients: int = 10, noise: float = 0.1, reg: float = 1e-6, seed: int = 0):
         if dim < 2 or clients < 1:
             raise ConfigError(f"problem 'quadratic' needs dim >= 2 and clients >= 1, got dim={dim}, clients={clients}")
-        if not (noise >= 0 and reg >= 0):
-            raise ConfigError(f"problem 'quadratic' needs noise >= 0 and reg >= 0, got noise={noise}, reg={reg}")
+        if not (0 <= noise <= LARGEST_NUMBER and 0 <= reg <= LARGEST_NUMBER):
+            raise ConfigError(f"problem 'quadratic' needs finite noise >= 0 and reg >= 0, got noise={noise}, reg={reg}")
         self.dim, self.n_clients, self.noise, self.reg = dim, clients, noise, reg
-        xi, zeta = np.random.default_rng(seed).standard_normal((clients, 2)).T
+        xi, zeta = np.random.default_rng(seed & SEED_BITS).standard_normal((clients, 2)).T
         self.scales = (1.0 + noise * xi) / 4.0
         self.linear = self.scales * (noise * zeta - 1.0)
         self.spectrum = (
@@ -84,7 +84,7 @@ class Quadratic(BlockProblem):
         return float(np.sqrt(np.max(square))), float(np.sqrt(max(variance, 0.0)))
 
     def describe(self) -> dict[str, Any]:
-        return {**super().describe(), "noise": self.noise, "reg": self.reg, **self.smoothness().heterogeneity()}
+        return {**super().describe(), "noise": self.noise, "reg": self.reg}
 
     def block(self, clients: np.ndarray, dtype: DTypeLike) -> QuadraticBlock:
         return QuadraticBlock(self, clients, np.dtype(dtype))

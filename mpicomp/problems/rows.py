@@ -8,30 +8,53 @@ from typing import TypeVar
 import numpy as np
 
 from ..data import SparseRows, partition_rows
-from ..kernels.sparse import ClientRows
+from ..errors import DataError
+from ..kernels.sparse import ClientRows, take_rows
 
 Rows = TypeVar("Rows", SparseRows, ClientRows)
 
 
 def deal(table: SparseRows, partition: str, clients: int, seed: int) -> ClientRows:
-    """All rows, client after client, as the partition deals them.
+    """All rows, client after client, as the partition deals them; the table's own arrays where that is their order already.
 
     Raises
     ------
     ConfigError : as `partition_rows`.
     """
     order, offsets = partition_rows(partition, table, clients, seed)
-    rows = take(order, table)
+    rows = table if np.array_equal(order, np.arange(len(order))) else take(order, table)
     return ClientRows(rows.indptr, rows.indices, rows.values, rows.labels, offsets)
 
 
-def hosted(rows: ClientRows, clients: np.ndarray, dtype: np.dtype) -> ClientRows:
-    """The rows of some clients, one after the other, in the dtype of a run."""
-    sizes = np.diff(rows.offsets)[clients]
-    offsets = np.concatenate([[0], np.cumsum(sizes)])
-    order = np.repeat(rows.offsets[clients] - offsets[:-1], sizes) + np.arange(offsets[-1])
-    mine = take(order, rows)
-    return mine._replace(values=mine.values.astype(dtype), labels=mine.labels.astype(dtype), offsets=offsets)
+def hosted(rows: ClientRows, clients: np.ndarray, dtype: np.dtype, source: str) -> ClientRows:
+    """The rows of some clients, one after the other, in the dtype of a run; the arrays of `rows` where they need no change.
+
+    Raises
+    ------
+    DataError : a feature or label overflows in this dtype; names `source`.
+    """
+    mine = rows
+    if not np.array_equal(clients, np.arange(len(rows.offsets) - 1)):
+        sizes = np.diff(rows.offsets)[clients]
+        offsets = np.concatenate([[0], np.cumsum(sizes)])
+        order = np.repeat(rows.offsets[clients] - offsets[:-1], sizes) + np.arange(offsets[-1])
+        mine = take(order, rows)._replace(offsets=offsets)
+    values, labels = (_converted(array, dtype, source) for array in (mine.values, mine.labels))
+    return mine._replace(values=values, labels=labels)
+
+
+def largest_magnitude(numbers: np.ndarray) -> float:
+    """The largest absolute value, 0 of none; without an array of its own."""
+    return float(max(numbers.max(initial=0.0), -numbers.min(initial=0.0)))
+
+
+def _converted(numbers: np.ndarray, dtype: np.dtype, source: str) -> np.ndarray:
+    if (largest := largest_magnitude(numbers)) > float(np.finfo(dtype).max):
+        raise DataError(
+            f"{source}: the features overflow: {largest:g} is above what {dtype} holds, {np.finfo(dtype).max:.2g}; scale them, or use "
+            "«dtype='float64'»"
+        )
+    return numbers.astype(dtype, copy=False)
 
 
 def digests_of(rows: ClientRows, clients: np.ndarray) -> list[str]:
@@ -54,9 +77,7 @@ def digests_of(rows: ClientRows, clients: np.ndarray) -> list[str]:
 
 def take(order: np.ndarray, rows: Rows) -> Rows:
     """The rows `order` (int64) of a table; a client's offsets stay as they are."""
-    lengths = np.diff(rows.indptr)[order]
-    indptr = np.concatenate([[0], np.cumsum(lengths)])
-    entries = np.repeat(rows.indptr[order] - indptr[:-1], lengths) + np.arange(indptr[-1])
-    return rows._replace(
-        indptr=indptr, indices=rows.indices[entries], values=rows.values[entries], labels=rows.labels[order]
-    )
+    indptr = np.concatenate([[0], np.cumsum(np.diff(rows.indptr)[order])])
+    indices, values = np.empty(indptr[-1], rows.indices.dtype), np.empty(indptr[-1], rows.values.dtype)
+    take_rows(order, rows.indptr, rows.indices, rows.values, indptr, indices, values)
+    return rows._replace(indptr=indptr, indices=indices, values=values, labels=rows.labels[order])

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from ..cluster.comm import mpi_finalized, world
 from ..cluster.process import is_owned
-from ..errors import PartFailure, RankFailure, StopNow, UserError, full_text
+from ..errors import PartFailure, RankFailure, StopEarly, StopNow, UserError, full_text
 
 if TYPE_CHECKING:
     from mpi4py.MPI import Comm as MPIComm
@@ -110,7 +110,7 @@ def wrapped() -> Iterator[None]:
     EOFError, StopIteration or SystemExit. A UserError, and the user's own Ctrl-C, pass as they are."""
     try:
         yield
-    except (UserError, PartFailure, StopNow):
+    except (UserError, PartFailure, StopEarly, StopNow):
         raise
     except BaseException as error:
         raise PartFailure(exit_code(error)) from error

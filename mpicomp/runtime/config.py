@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,11 @@ from .imports import import_parts, inherited, resolved
 
 DTYPES = ("float32", "float64")
 _PATHS = ("data", "out", "resume")  # a leading ~ is the home directory, also where no shell has seen it
+_NAME_NBYTES = 255  # of one part of a path
+_MOST = {"clients": 2**31 - 1, "threads": 2**16} | dict.fromkeys(
+    ("rounds", "batch", "seed", "eval_every", "checkpoint_every"), 2**63 - 1
+)
+_MOST |= dict.fromkeys(("checkpoint_seconds", "time_limit", "stall_timeout"), 10**9)
 _TABLES = {"method": "method_options", "problem": "problem_options", "optimizer": "optimizer_options"}
 
 
@@ -34,7 +40,8 @@ class Config:
     problem, problem_options : name and own options of the problem (`problem.dim`, `problem.reg`, ...).
     data, partition, clients : data set (name or path), how its rows are dealt to the clients, n.
     optimizer, optimizer_options : in place of the method's own, where given.
-    batch : samples per client and round; 0 for exact gradients.
+    batch : samples per client and round; 0 for the method's own number: exact gradients, or one sample (ef21-page: √N̄) where the
+        method is about samples (dasha-page, dasha-mvr, vr-marina, vr-diana).
     rounds, tol : stop after so many rounds, or once ‖∇f(x)‖² ≤ tol at an evaluation.
     step : "theory", "theory*FACTOR", or a number.
     explosion : f above f(x⁰) by so many times |f(x⁰)| (at least 1) at an evaluation is a divergence; 0 never.
@@ -168,6 +175,11 @@ class Config:
                 raise ConfigError(f"{name}={getattr(self, name)}: at least {least} is needed, and a finite number")
         if isinstance(own := self.problem_options.get("seed", 0), int) and own < 0:
             raise ConfigError(f"problem.seed={own}: at least 0 is needed")
+        for name, most in _MOST.items():
+            if abs(getattr(self, name)) > most:
+                raise ConfigError(f"{name}={getattr(self, name):.6g} is too large; up to {most} is possible")
+        for name in ("out", "resume", "data"):
+            check_path(name, getattr(self, name))
         if not self.tol >= 0:
             raise ConfigError(f"tol={self.tol} must be a number that is not negative; 0 means run all rounds")
         if self.out is None and (self.checkpoint_every or self.checkpoint_seconds or self.resume == "auto"):
@@ -251,20 +263,36 @@ def initial_point(text: str, dim: int, seed: int) -> np.ndarray:
         return np.zeros(dim)
     if kind == "ones" and not colon:
         return np.ones(dim)
-    if kind == "normal" and (not colon or rest.lstrip("-").isdigit()):
+    if kind == "normal" and (not colon or re.fullmatch(r"-?[0-9]{1,18}", rest)):
         x = np.empty(dim)
         fill_normal(derive(int(rest) if colon else seed, Stream.INIT), x)
         return x
-    raise ConfigError(f"init={text!r}; allowed: zero, ones, normal, normal:SEED, paper")
+    raise ConfigError(
+        f"init={text[:80]!r}; allowed: zero, ones, normal, normal:SEED with an integer of up to 18 digits, paper"
+    )
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
+    check_path("config", str(path))
     try:
         return tomllib.loads(path.read_text("utf-8"))
     except OSError as error:
         raise ConfigError(f"cannot read the configuration {path}: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not a TOML file: {error}") from None
+
+
+def check_path(name: str, text: str | None) -> None:
+    """Raises ConfigError for what no file can be called."""
+    if text is None:
+        return
+    try:
+        too_long = max(map(len, os.fsencode(text).split(b"/"))) > _NAME_NBYTES
+    except UnicodeEncodeError:
+        raise ConfigError(f"{name}={text[:80]!r} holds characters that a file's name cannot have") from None
+    if too_long or "\0" in text:
+        fault = "is too long for a file's name" if too_long else "holds a NUL character, which no file's name has"
+        raise ConfigError(f"{name}={text[:80]!r} {fault}")
 
 
 def _typed(f: dataclasses.Field, value: Any, source: str) -> Any:

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from ..errors import ImportedPartError, MpicompError
+from ..errors import ConfigError, ImportedPartError, MpicompError
 
 VARIABLE = "MPICOMP_IMPORT"  # for the processes that a command starts: a list in JSON
 
@@ -54,7 +54,13 @@ def inherited(environment: str | None = None) -> list[str]:
     ['a.py', 'b']
     """
     text = os.environ.get(VARIABLE, "") if environment is None else environment
-    return [str(name) for name in json.loads(text)] if text else []
+    try:
+        names = json.loads(text) if text else []
+    except ValueError:
+        names = None
+    if not isinstance(names, list):
+        raise ConfigError(f"{VARIABLE}={text[:80]!r} is not a list of names in JSON; unset it, mpicomp sets it itself")
+    return [str(name) for name in names]
 
 
 def pass_on(names: Iterable[str]) -> None:

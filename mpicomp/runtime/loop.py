@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import json
 import time
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
 from ..cluster.byte_check import VerifiedComm, verified_comm
 from ..cluster.comm import Comm
+from ..cluster.counts import checked_communicator
 from ..cluster.recovery import OnFailure
 from ..cluster.threads import CodecThreads, threads_of
 from ..compressors import Compressor
@@ -21,7 +24,8 @@ from ..methods import Method
 from ..optimizers import Optimizer
 from ..problems import Problem, Smoothness
 from .abort import guard
-from .checkpoint import refuse_other_checkpoints, resume, save
+from .checkpoint import Saver
+from .claim import LOCK, Claim
 from .config import Config
 from .control import Control
 from .data import compare_sizes, data_digest
@@ -29,7 +33,8 @@ from .exchanges import exchange_kind, exchange_setting
 from .imports import import_parts
 from .options import RunOptions
 from .record import Progress, Record, conclude
-from .results import Result, check_directory
+from .results import Result, origin, refuse_results
+from .resume import newest, refuse_other_checkpoints, resume
 from .session import Composition, Session, build_problem, total_samples
 from .stall import CHECKPOINT, END, EVALUATION, ROUND, StallWatch
 from .survival import Snapshot, Stage, run_with_survivors
@@ -130,22 +135,29 @@ def run(
     given: dict[str, Any] = {**options, **{name: part for name, part in parts.items() if isinstance(part, str)}}
     objects: dict[str, Any] = {name: part for name, part in parts.items() if not isinstance(part, str)}
     own = OwnParts(**objects)
+    checked_communicator(comm)
     with guard(comm) as held:
         whole = _configured(config, given)
         own.check()
         _refuse_ignored(own, options)
-        with Control(whole) as control:
+        with Control(whole) as control, _claim(whole, held.comm) as claim:
             if held.comm is not None and OnFailure.parse(whole.on_failure).goes_on:
                 if not exchange_kind(whole.exchange, held.comm.Get_size(), own.exchange).survives_deaths:
                     raise ConfigError(
                         "on_failure=continue: with this exchange others depend on dead ranks; use «exchange=p2p»"
                     )
-                return run_with_survivors(lambda *how: _run(whole, own, progress, control, *how), whole, held)
+                return run_with_survivors(lambda *how: _run(whole, own, progress, control, claim, *how), whole, held)
             wrapped = _counted(comm, whole, own)
-            result = _run(whole, own, progress, control, wrapped, Stage(whole.resume), Snapshot())
+            result = _run(whole, own, progress, control, claim, wrapped, Stage(whole.resume), Snapshot())
             if wrapped is not None:
                 wrapped.free()
             return result
+
+
+def _claim(config: Config, comm: MPIComm | None) -> Claim:
+    """The lock of the results' directory, which rank 0 will take."""
+    writes = config.out is not None and (comm is None or comm.Get_rank() == 0)
+    return Claim(Path(config.out or "", LOCK) if writes else None, shared=comm is not None)
 
 
 def _refuse_ignored(own: OwnParts, options: RunOptions) -> None:
@@ -195,6 +207,7 @@ def _run(
     own: OwnParts,
     progress: Progress | None,
     control: Control,
+    claim: Claim,
     comm: Comm | None,
     stage: Stage,
     seen: Snapshot,
@@ -211,14 +224,19 @@ def _run(
     hosted = kind.place(problem.n_clients, ranks).clients(0 if comm is None else comm.rank)
     data = data_digest(comm, problem, hosted)
     composition.setting.samples = _mean_samples(staged, problem, hosted, comm)
-    step_size = _agree(comm, staged, composition)
+    step_size = _agree(comm, staged, composition, claim)
+    source = _origin(config, problem, composition) if comm is None or comm.rank == 0 else {}
     exchange = kind.create(exchange_setting(config, problem, composition, comm))
     exchange.threads = CodecThreads(threads_of(config.threads, ranks))
-    start = None if stage.x is None else np.array(stage.x)
-    session = Session(staged, problem, composition.parts(step_size), exchange, step_size, start)
-    session.data_digest = data
     setup = time.perf_counter() - started
     warm_up(staged, problem, composition, step_size, kind, ranks, hosted)
+    warmed = time.perf_counter()
+    start = None if stage.x is None else np.array(stage.x)
+    session = Session(
+        staged, problem, composition.parts(step_size), exchange, step_size, start
+    )  # after the warm-up's has gone
+    session.data_digest = data
+    setup += time.perf_counter() - warmed
     if comm is not None:
         comm.meet()
     warmup = time.perf_counter() - started - setup
@@ -228,11 +246,11 @@ def _run(
     with StallWatch(config.stall_timeout, comm) as watch:
         control.attach(exchange)
         with np.errstate(over="ignore", invalid="ignore"):
-            rounds = _rounds(config, session, record, control, watch, comm)
+            rounds = _rounds(config, session, record, control, watch, Saver(session, config, comm), comm)
         exchange.finish()
         watch.at = (END, rounds)
         overhead = {"setup": setup, "warmup": warmup}
-        result = conclude(config, problem, composition, session, record, rounds, overhead, comm)
+        result = conclude(config, problem, composition, session, record, rounds, overhead, source, comm)
         if isinstance(comm, VerifiedComm):
             result.byte_check = comm.verify()
         if comm is not None:
@@ -260,28 +278,45 @@ def _mean_samples(config: Config, problem: Problem, hosted: np.ndarray, comm: Co
     return float(total[0]) / problem.n_clients
 
 
-def _begin(config: Config, composition: Composition) -> dict[str, Any]:
+def _origin(config: Config, problem: Problem, composition: Composition) -> dict[str, Any]:
+    """The manifest, as far as it is known before the rounds. Constants of the problem are in it where the method has asked for them."""
+    facts, constants = problem.describe(), composition.setting.__dict__.get("smoothness")
+    if constants is not None:
+        facts = {**facts, **constants.heterogeneity()}
+    try:
+        json.dumps(facts)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(
+            f"{type(problem).__name__}.describe() does not hold JSON types, so no result file could: {error}; convert arrays by tolist(), "
+            "numbers by float()"
+        ) from None
+    return origin(config, facts)
+
+
+def _begin(config: Config, composition: Composition, claim: Claim) -> dict[str, Any]:
     """What rank 0 does before the others go on: a directory that can be written, the step size, the constants that the method asked for."""
     if config.out is not None:
-        check_directory(config.out)
+        first = claim.take()
         refuse_other_checkpoints(config)
+        if first and newest(config) is None:
+            refuse_results(config.out, resumed=config.resume == "auto")
     step_size = composition.step_size(config.step)
     composition.parts(step_size)
     constants = composition.setting.__dict__.get("smoothness")
     return {"step": step_size, "smoothness": constants.to_dict() if constants is not None else None}
 
 
-def _agree(comm: Comm | None, config: Config, composition: Composition) -> float:
+def _agree(comm: Comm | None, config: Config, composition: Composition, claim: Claim) -> float:
     """The step size, found on rank 0; its UserError on all ranks.
 
     The smoothness constants, where the method needs them, are computed once and sent along.
     """
     if comm is None:
-        return float(_begin(config, composition)["step"])
+        return float(_begin(config, composition, claim)["step"])
     answer: dict[str, Any] = {}
     if comm.rank == 0:
         try:
-            answer = _begin(config, composition)
+            answer = _begin(config, composition, claim)
         except UserError as error:
             answer = {"error": str(error)}
     comm.meet()  # rank 0 may be computing the constants
@@ -294,7 +329,13 @@ def _agree(comm: Comm | None, config: Config, composition: Composition) -> float
 
 
 def _rounds(
-    config: Config, session: Session, record: Record, control: Control, watch: StallWatch, comm: Comm | None
+    config: Config,
+    session: Session,
+    record: Record,
+    control: Control,
+    watch: StallWatch,
+    saver: Saver,
+    comm: Comm | None,
 ) -> int:
     """All rounds, with evaluations and checkpoints between them; returns how many updates x has had."""
     clock = session.clock
@@ -322,7 +363,7 @@ def _rounds(
             if comm is not None:
                 comm.purpose = "checkpoint"
             watch.at = (CHECKPOINT, t)
-            save(session, config, t, record.saved(), comm)
+            saver.save(t, record.saved())
         if orders.stop and t < config.rounds and not stop:
             record.interrupted = stop = True
     return t

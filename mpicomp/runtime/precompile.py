@@ -12,7 +12,7 @@ import numpy as np
 from ..compressors import Compressor, compressors
 from ..compressors.base import EXAMPLE_CLIENTS, EXAMPLE_DIM, example
 from ..compressors.codec import Difference, Sum
-from ..kernels.cache import Use, cache_directory, cache_use
+from ..kernels.cache import Use, cache_use, usable_directory
 from ..kernels.random import downlink_keys, uplink_keys
 from .config import Config
 from .exchanges import exchange_kind
@@ -28,12 +28,13 @@ class Precompiled:
 
     Attributes
     ----------
-    uses : the kernels called, how often each was loaded and compiled. seconds : it took. directory : of the cache.
+    uses : the kernels called, how often each was loaded and compiled. seconds : it took. directory : of the cache; None where there is
+    none, and each process compiles in memory.
     """
 
     uses: list[Use]
     seconds: float
-    directory: Path
+    directory: Path | None
 
     @property
     def compiled(self) -> int:
@@ -66,8 +67,7 @@ def precompile(config: Config, every_codec: bool = False) -> Precompiled:
         for name in compressors:
             for dtype, wire in PRECISIONS:
                 _exercise(example(name), dtype, wire)
-    directory = cache_directory()
-    return Precompiled(cache_use(), time.perf_counter() - start, directory)
+    return Precompiled(cache_use(), time.perf_counter() - start, usable_directory()[0])
 
 
 def _exercise(compressor: Compressor, dtype: str, wire: str) -> None:

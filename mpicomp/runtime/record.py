@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,12 +12,13 @@ import numpy as np
 from ..cluster.clock import PHASES, median_interval
 from ..cluster.comm import Comm
 from ..cluster.ledger import Ledger, describe
+from ..cluster.recovery import OnFailure
 from ..errors import worded
 from ..exchanges.base import Exchange
 from ..problems import Problem
-from .checkpoint import newest
 from .config import Config
-from .results import Result, digest, manifest, rank_facts
+from .results import Result, digest, rank_facts
+from .resume import newest
 from .session import Composition, Session, complete
 from .survival import Snapshot, Stage
 
@@ -69,7 +71,9 @@ class Record:
 
     def _see(self, t: int, totals: dict[str, Any]) -> None:
         seen = self._seen
-        seen.round, seen.x = t, self.session.x[0].copy()
+        seen.round = t
+        if OnFailure.parse(self.config.on_failure).goes_on:  # then the run may go on from there
+            seen.x = self.session.x[0].copy()
         seen.saved = {"history": list(self.history), "totals": totals}
 
     def saved(self) -> dict[str, Any]:
@@ -184,9 +188,15 @@ def conclude(
     record: Record,
     rounds: int,
     overhead: dict[str, float],
+    origin: dict[str, Any],
     comm: Comm | None,
 ) -> Result:
-    """Put the result together on rank 0, and write it where `out` says."""
+    """Put the result together on rank 0, and write it where `out` says. Nothing is asked of the problem any more.
+
+    Parameters
+    ----------
+    origin : `results.origin`, on rank 0.
+    """
     exchange = session.exchange
     x = session.assembled()
     fact = {**rank_facts(comm), "clients": len(exchange.clients), "mpi_calls": _calls(exchange.ledger)}
@@ -234,10 +244,10 @@ def conclude(
     }
     for rank, fact in enumerate(facts):
         fact["seconds"] = dict(zip(PHASES, seconds[rank].tolist(), strict=True))
-    result = Result(complete(config), x[0].copy(), record.history, summary, manifest(config, facts, problem.describe()))
+    result = Result(complete(config), x[0].copy(), record.history, summary, {**origin, "ranks": facts})
     result.interrupted = record.interrupted
     if config.out is not None:
-        result.save(config.out)
+        result.write(Path(config.out))
     return result
 
 

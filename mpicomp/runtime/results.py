@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import json
 import os
 import platform
@@ -21,6 +22,9 @@ from ..cluster.comm import Comm
 from ..errors import ConfigError
 from ..version import __version__
 from .config import Config
+from .files import read_plain, write_text
+
+SUMMARY = "summary.json"  # written last: where it is, the run has ended
 
 
 @dataclass
@@ -43,21 +47,26 @@ class Result:
     interrupted: bool = False
 
     def save(self, directory: str | Path) -> None:
-        """Write config.toml, manifest.json, rounds.csv and, last, summary.json.
+        """Write config.toml, manifest.json, rounds.csv and, last, summary.json, each of them whole or not at all.
 
         Raises
         ------
-        ConfigError : the directory cannot be written.
+        ConfigError : the directory cannot be written, or holds the results of a run.
         """
-        out = check_directory(directory)
+        refuse_results(directory)
+        self.write(check_directory(directory))
+
+    def write(self, out: Path) -> None:
+        """The same into a directory that is there, in place of what this run left in it before."""
+        table = io.StringIO(newline="")
+        writer = csv.DictWriter(table, fieldnames=list(self.history[0]))
+        writer.writeheader()
+        writer.writerows(self.history)
         try:
-            (out / "config.toml").write_text(self.config.to_toml())
-            _write_json(out / "manifest.json", self.manifest)
-            with open(out / "rounds.csv", "w", newline="") as file:
-                writer = csv.DictWriter(file, fieldnames=list(self.history[0]))
-                writer.writeheader()
-                writer.writerows(self.history)
-            _write_json(out / "summary.json", self.summary)
+            write_text(out / "config.toml", self.config.to_toml())
+            write_text(out / "manifest.json", _json(self.manifest))
+            write_text(out / "rounds.csv", table.getvalue())
+            write_text(out / SUMMARY, _json(self.summary))
         except OSError as error:
             raise ConfigError(
                 f"cannot write the results to {out}: {error.strerror}; free some space or choose another «out»"
@@ -74,7 +83,7 @@ def check_directory(directory: str | Path) -> Path:
     out = Path(directory)
     try:
         out.mkdir(parents=True, exist_ok=True)
-        probe = out / ".writable"
+        probe = out / f".writable-{os.getpid()}"
         probe.touch()
         probe.unlink()
     except OSError as error:
@@ -82,13 +91,40 @@ def check_directory(directory: str | Path) -> Path:
     return out
 
 
+def refuse_results(directory: str | Path, resumed: bool = False) -> None:
+    """Raises ConfigError where a run has left its results in the directory: they would be lost.
+
+    Parameters
+    ----------
+    resumed : what a run left that was interrupted may go.
+    """
+    summary = Path(directory) / SUMMARY
+    try:
+        found = json.loads(read_plain(summary, links=True))
+        interrupted = isinstance(found, dict) and found.get("interrupted") is True
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError, RecursionError):
+        interrupted = False
+    if not (interrupted and resumed):
+        raise ConfigError(
+            f"{directory} holds the results of {'an interrupted' if interrupted else 'a finished'} run, which would be overwritten: "
+            f"choose another «out», or remove {directory}"
+        )
+
+
 def digest(x: np.ndarray) -> str:
     """sha256 of the array's bytes, little-endian."""
     return hashlib.sha256(np.ascontiguousarray(x, x.dtype.newbyteorder("<")).tobytes()).hexdigest()
 
 
-def manifest(config: Config, ranks: list[dict[str, Any]], problem: dict[str, Any]) -> dict[str, Any]:
-    """Where, with what and from which state of the sources the run was made."""
+def origin(config: Config, problem: dict[str, Any]) -> dict[str, Any]:
+    """Where, with what and from which state of the sources a run is made: the manifest apart from what the ranks add at the end.
+
+    Parameters
+    ----------
+    problem : the problem's description.
+    """
     import numba
 
     return {
@@ -107,7 +143,6 @@ def manifest(config: Config, ranks: list[dict[str, Any]], problem: dict[str, Any
         "seed": config.seed,
         "problem": problem,
         "phases": list(PHASES),
-        "ranks": ranks,
     }
 
 
@@ -131,12 +166,14 @@ def _git() -> str | None:
     """The commit of the sources, with a + where they differ from it; None outside a checkout. Asked once."""
     here = Path(__file__).parent
     try:
-        commit = subprocess.run(["git", "-C", here, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5)
+        commit = subprocess.run(
+            ["git", "-C", here, "rev-parse", "HEAD"], capture_output=True, text=True, errors="replace", timeout=5
+        )
         changed = subprocess.run(["git", "-C", here, "diff", "--quiet", "HEAD"], capture_output=True, timeout=5)
     except (OSError, subprocess.TimeoutExpired):
         return None
     return commit.stdout.strip() + ("+" if changed.returncode else "") if commit.returncode == 0 else None
 
 
-def _write_json(path: Path, value: Any) -> None:
-    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+def _json(value: Any) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"

@@ -12,7 +12,7 @@ import numpy as np
 from ..arrays import ours, read_only
 from ..cluster.clock import COMPUTE, STEP, Clock
 from ..compressors import Compressor, compressors
-from ..errors import ConfigError
+from ..errors import ConfigError, TheoryError
 from ..exchanges.base import Exchange
 from ..kernels import njit
 from ..mechanisms.base import Link
@@ -52,6 +52,35 @@ def complete(config: Config) -> Config:
     return full
 
 
+def choose_parts(
+    config: Config,
+    method: Method | None = None,
+    compressor: Compressor | None = None,
+    optimizer: Optimizer | None = None,
+) -> tuple[Method, Compressor, Compressor]:
+    """The method and the compressors of uplink and downlink, checked against each other; needs no data.
+
+    Raises
+    ------
+    ConfigError : unknown names or options, or a compressor that the method's theory does not cover (unless allow_unsafe).
+    """
+    method = method or methods.build(config.method, config.method_options)
+    compressor = compressor or compressors.create(config.compressor or method.default_compressor)
+    if config.downlink_compressor and not method.takes_downlink_compressor:
+        raise ConfigError(
+            f"method {method.name!r} has one compressor, chosen by «compressor»; drop «downlink_compressor»"
+        )
+    if (config.optimizer or optimizer) and method.own_optimizer:
+        raise ConfigError(f"method {method.name!r} brings its own optimizer; drop «optimizer»")
+    named = config.downlink_compressor or method.default_downlink_compressor
+    downlink = compressors.create(named) if named else compressor
+    if not config.allow_unsafe:
+        method.check(compressor)
+        if method.takes_downlink_compressor:
+            method.check_downlink(downlink)
+    return method, compressor, downlink
+
+
 class Composition:
     """Method and compressor of a run, and the setting they meet in.
 
@@ -74,30 +103,34 @@ class Composition:
         optimizer: Optimizer | None = None,
         samples: float | None = None,
     ):
-        self.method = method or methods.build(config.method, config.method_options)
-        self.compressor = compressor or compressors.create(config.compressor or self.method.default_compressor)
-        if config.downlink_compressor and not self.method.takes_downlink_compressor:
-            raise ConfigError(
-                f"method {self.method.name!r} has one compressor, chosen by «compressor»; drop «downlink_compressor»"
-            )
-        if (config.optimizer or optimizer) and self.method.own_optimizer:
-            raise ConfigError(f"method {self.method.name!r} brings its own optimizer; drop «optimizer»")
-        downlink = config.downlink_compressor or self.method.default_downlink_compressor
-        self.downlink_compressor = compressors.create(downlink) if downlink else self.compressor
-        if not config.allow_unsafe:
-            self.method.check(self.compressor)
+        chosen = choose_parts(config, method, compressor, optimizer)
+        self.method, self.compressor, self.downlink_compressor = chosen
         self._optimizer, self._named_optimizer = optimizer, (config.optimizer, config.optimizer_options)
         if samples is None:
             samples = total_samples(config, problem, range(problem.n_clients)) / problem.n_clients
         self.setting = Setting(
             problem.dim, problem.n_clients, config.rounds, self.compressor, self.downlink_compressor, config.seed,
             problem.smoothness, config.batch, samples, problem, config.wire_dtype or config.dtype,
+            config.allow_unsafe,
         )  # fmt: skip
 
     def step_size(self, text: str) -> float:
         """γ: the theory's times a factor, or a number."""
         from_theory, value = parse_step(text)
-        return self.method.step_size(self.setting) * value if from_theory else value
+        if not from_theory:
+            return value
+        try:
+            with np.errstate(all="ignore"):
+                step = float(self.method.step_size(self.setting) * value)
+        except (ZeroDivisionError, OverflowError):  # constants that are 0, or far too large
+            step = 0.0
+        if not 0 < step < np.inf:
+            s = self.setting.smoothness
+            raise TheoryError(
+                f"the constants of the problem (L = {s.L:.6g}, L_i from {np.min(s.L_i):.6g} to {s.L_max:.6g}) give method "
+                f"{self.method.name!r} no step size; give it as a number, for example «step=0.05»"
+            )
+        return step
 
     def parts(self, step_size: float) -> Parts:
         """Fresh parts."""
@@ -160,7 +193,7 @@ class Session:
     ----------
     x : the model, shape (1, served_dim), on the server; with a replicated optimizer shape (1, d), on every rank.
     points : where this rank's clients are, shape (1, d) or (m, d).
-    evaluated : the model of the last evaluation, shape (1, d).
+    evaluated : the model of the last evaluation, shape (1, d), on the rank that leads.
     data_digest : of all clients' data, on rank 0; empty where a client's is not known.
     """
 
@@ -189,8 +222,11 @@ class Session:
             start = initial_point(config.init, problem.dim, config.seed)
         whole = framed_zeros((1, problem.dim), dtype)
         whole[0] = start
+        start = None  # a large vector, in float64
         self.x = whole
-        if exchange.served_dim < problem.dim and not self.replicated:
+        if not (exchange.is_server or self.replicated):
+            self.x = framed_zeros((1, problem.dim), dtype)  # never written to, so it takes no memory
+        elif exchange.served_dim < problem.dim and not self.replicated:
             self.x = framed_zeros((1, exchange.served_dim), dtype)
             self.x[:] = whole[:, exchange.served]
         self._estimate = (
@@ -279,12 +315,18 @@ class Session:
         """f(x) and ‖∇f(x)‖² at the server's model, the same bits for any placement; meaningful on the rank that leads."""
         x = np.array(self.assembled())
         self.exchange.broadcast_model(x)
-        self.evaluated = x
+        if self.exchange.is_root:
+            self.evaluated = x
         vector = np.zeros(1 + x.shape[1])
         self.exchange.chain(vector, lambda v: self._add_evaluation(x, v))
         vector /= self.exchange.n_clients
         with np.errstate(over="ignore", invalid="ignore"):  # the loop says that a run diverges, in its own words
             return float(vector[0]), float(np.dot(vector[1:], vector[1:]))
+
+    def end_rounds(self) -> None:
+        """Give back what rounds need and evaluations do not."""
+        del self.uplink, self.downlink, self.optimizer, self.oracle, self.points
+        self.exchange.drop_buffers()
 
     def measure(self) -> dict[str, float]:
         """What the problem has to tell of the model just evaluated beside these two, by name; empty on ranks that do not lead."""
@@ -295,7 +337,7 @@ class Session:
 
     def _add_evaluation(self, x: np.ndarray, vector: np.ndarray) -> None:
         m = len(self.exchange.clients)
-        losses, gradients = np.zeros(m), self.uplink.link.scratch("delta", m)
+        losses, gradients = np.zeros(m), np.empty((m, x.shape[1]), x.dtype)
         self.block.losses(x, losses)
         self.block.gradients(x, gradients)
         add_rows(losses, gradients, vector)

@@ -8,6 +8,7 @@ import select
 import signal
 import threading
 import time
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
@@ -23,20 +24,26 @@ _CLOSED = 0  # no signal has this number
 class Signals:
     """Handlers of SIGNALS, as a context manager that puts back those that were there; not in child processes that are forked meanwhile.
 
-    SIGTERM, SIGUSR1, SIGUSR2 and SIGINT ask for a stop. A second SIGINT, or one before the run can stop in good order, ends the process at
-    once. A second SIGTERM, at least SAME_SECONDS after the first, has the effect that it has without this.
+    SIGTERM, SIGUSR1, SIGUSR2 and SIGINT ask for a stop, or, before the run can stop in good order, are `early`'s affair; a SIGINT then
+    ends the process at once, and so does a second one later. A second SIGTERM, at least SAME_SECONDS after the first, has the effect that
+    it has without this.
 
     Python runs handlers between two of its own instructions, never within a call of MPI or of a compiled kernel. In the command line's own
     process a thread therefore hears of the signals too, and kills the process where one that ends it at once has not done so.
     In a thread other than the main one signals are left alone.
+
+    Parameters
+    ----------
+    early : called with the number of a signal other than SIGINT that comes too early.
 
     Attributes
     ----------
     asked : a signal has asked for a stop. orderly : from now on the run can stop in good order.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, early: Callable[[int], None]) -> None:
         self.asked = self.orderly = False
+        self._early = early
         self._terminated = math.inf  # when the first SIGTERM came
         self._before: dict[int, Any] = {}
         self._listener: _Listener | None = None
@@ -49,6 +56,11 @@ class Signals:
             if is_owned():
                 self._listener = _Listener()
         return self
+
+    @property
+    def watching(self) -> bool:
+        """The handlers are in place."""
+        return bool(self._before)
 
     def __exit__(self, *_: object) -> None:
         if self._before:
@@ -79,6 +91,9 @@ class Signals:
                 os.kill(os.getpid(), number)
                 return
             self._terminated = min(self._terminated, now)
+        if not self.orderly:
+            self._early(number)
+            return
         self.asked = True
 
 

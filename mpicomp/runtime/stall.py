@@ -20,19 +20,22 @@ from types import CodeType, FrameType, FunctionType
 from typing import Any
 
 from ..cluster.comm import FINALIZE_SECONDS, Comm
-from ..errors import worded
+from ..cluster.environment import declared_rank, declared_size
+from ..errors import number_of, worded
 
 EXIT_STALLED = 4
 STDERR = 2
 GRACE = 1.0  # seconds in which the other ranks have their say, before the first process ends the job
 FILES_SECONDS = 600.0  # that writing checkpoints and results may take beyond the time-out
-ROUND, EVALUATION, CHECKPOINT, END = (
+SETUP_SECONDS = 600.0  # likewise the set-up, with its reading of data and its compiling
+SETUP, ROUND, EVALUATION, CHECKPOINT, END = (
+    "the set-up before round",
     "round",
     "the evaluation after round",
     "the checkpoint after round",
     "the end, round",
 )
-_WAITS = Path(__file__).parent.parent / "cluster" / "comm.py"
+_WAITS = {Path(__file__).parent.parent / "cluster" / name for name in ("comm.py", "messages.py")}
 
 
 class StallWatch:
@@ -40,23 +43,27 @@ class StallWatch:
 
     Parameters
     ----------
-    seconds : the longest that a round or an evaluation may take. comm : of the run; None for one process.
+    seconds : the longest that a round or an evaluation may take. comm : of the run; None for one process, and where only the launcher's
+        variables tell the rank yet. at : the stage in which it begins.
 
     Attributes
     ----------
     at : (stage, round), assigned by the loop whenever the rank gets on.
     """
 
-    def __init__(self, seconds: float, comm: Comm | None):
-        self.seconds, self.at = seconds, (ROUND, 0)
-        rank, size = (0, 1) if comm is None else (comm.rank, comm.size)
+    def __init__(self, seconds: float, comm: Comm | None, at: tuple[str, int] = (ROUND, 0)):
+        self.seconds, self.at = seconds, at
+        rank, size = (declared_rank() or 0, declared_size() or 1) if comm is None else (comm.rank, comm.size)
         self._who = f"rank {rank} of {size} on {platform.node()}"
         self._watched, self._over = threading.get_ident(), threading.Event()
         self._tick = min(seconds / 10, 0.25)
-        self._files = float(os.environ.get("MPICOMP_FILES_SECONDS", FILES_SECONDS))
+        files = number_of("MPICOMP_FILES_SECONDS", FILES_SECONDS, 1e9, "seconds")
+        setup = number_of("MPICOMP_SETUP_SECONDS", SETUP_SECONDS, 1e9, "seconds")
+        self._longer = {SETUP: setup, CHECKPOINT: files, END: files}
 
     def __enter__(self) -> StallWatch:
         if self.seconds:
+            _watching.append(self)
             self._wind_up()
             watch = _named(StallWatch._watch, self._who)
             self._thread = threading.Thread(target=watch, args=(self,), name="stall", daemon=True)
@@ -64,13 +71,19 @@ class StallWatch:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self.seconds:
+        if self.seconds and not self._over.is_set():
             self._over.set()
             self._thread.join()
             faulthandler.cancel_dump_traceback_later()
+            _watching.remove(self)
+            if _watching:  # the process has one such timer
+                _watching[-1]._wind_up()
+
+    def _limit(self, at: tuple[str, int]) -> float:
+        return self.seconds + self._longer.get(at[0], 0.0)
 
     def _wind_up(self) -> None:
-        faulthandler.dump_traceback_later(self.seconds + GRACE / 2, exit=True, file=STDERR)
+        faulthandler.dump_traceback_later(self._limit(self.at) + GRACE / 2, exit=True, file=STDERR)
 
     def _watch(self) -> None:
         seen, since = self.at, time.monotonic()
@@ -79,13 +92,13 @@ class StallWatch:
             at, now = self.at, time.monotonic()
             if at is not seen:
                 seen, since = at, now
-            elif now - since > self.seconds + (self._files if at[0] in (CHECKPOINT, END) else 0):
+            elif now - since > self._limit(at):
                 self._end(at, now - since)
 
     def _end(self, at: tuple[str, int], age: float) -> None:
         """Say where this rank is and end it, and by that the job; a rank that only waits lets the others speak first."""
         frame = sys._current_frames()[self._watched]
-        waits = Path(frame.f_code.co_filename) == _WAITS
+        waits = Path(frame.f_code.co_filename) in _WAITS
         doing = "waiting for another rank" if waits else f"busy in {_place(frame)}"
         stack = "".join(traceback.format_stack(frame))
         limit = worded(f"«stall_timeout={self.seconds:g}»")
@@ -93,6 +106,9 @@ class StallWatch:
         os.write(STDERR, text.encode())
         time.sleep(GRACE if waits else GRACE / 2)
         os._exit(EXIT_STALLED)
+
+
+_watching: list[StallWatch] = []
 
 
 def limit_end(seconds: float) -> None:

@@ -26,9 +26,9 @@ from ..errors import RankFailure
 from ..problems import Problem
 from ..problems.subset import SubsetProblem
 from .abort import Guarded
-from .checkpoint import newest
 from .config import Config
 from .results import Result
+from .resume import newest
 
 
 @dataclass

@@ -11,6 +11,7 @@ import numpy as np
 from ..compressors import Compressor
 from ..errors import TheoryError
 from ..problems import Problem
+from ..problems.linear_model import LinearModel
 from .config import Config, initial_point
 from .loop import run
 from .session import Composition, build_problem
@@ -85,8 +86,10 @@ def constants(config: Config, problem: Problem) -> tuple[dict[str, Any], dict[st
     }
     if s.mu is not None:
         smooth["μ"] = s.mu
-    known = {"name", "dim", "clients", *s.heterogeneity()}
+    known = {"name", "dim", "clients"}
     smooth.update({key: value for key, value in problem.describe().items() if key not in known})
+    if isinstance(problem, LinearModel):
+        smooth["L_pooled"] = problem.pooled_smoothness()
     compressor = Composition(dataclasses.replace(config, allow_unsafe=True), problem).compressor
     d, n = problem.dim, problem.n_clients
     return smooth, _compressor_constants(compressor, d, n)

@@ -52,6 +52,7 @@ def warm_up(
     )
     for t in range(ROUNDS):
         session.round(t)
+    session.end_rounds()  # an evaluation needs as much memory again
     if stand_in:
         session.evaluated = np.zeros((1, problem.dim), config.dtype)
     else:

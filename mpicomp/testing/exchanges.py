@@ -10,6 +10,7 @@ import numpy as np
 
 from ..cluster.clock import Clock
 from ..cluster.comm import Comm
+from ..cluster.counts import checked_communicator
 from ..cluster.ledger import UPLINK, Ledger
 from ..compressors import Codec, compressors
 from ..errors import ConfigError, MpicompError
@@ -52,6 +53,7 @@ def check_exchange(
     AssertionError : the first faults of any rank, the same message on all ranks. An exchange whose ranks wait for each other hangs:
         start it with a time-out.
     """
+    checked_communicator(comm)
     ours = Comm(comm, by_node=kind.by_node) if comm is not None else None
     n = clients or (2 * ours.size + 1 if ours is not None else 5)
     faults: list[str] = []

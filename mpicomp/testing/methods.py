@@ -17,7 +17,7 @@ from ..exchanges.sharded import LocalShardedExchange, alignment_of
 from ..mechanisms.base import Link
 from ..methods import Method, methods
 from ..problems import Problem, problems
-from ..runtime.checkpoint import FOLDER, Checkpoint, save
+from ..runtime.checkpoint import FOLDER, Checkpoint, Saver
 from ..runtime.config import Config
 from ..runtime.session import Composition, Session
 from .faults import fail, text_of
@@ -178,7 +178,7 @@ class _Suite:
             self.check_draws(draws)
             for fault in wrong_states(session, np.dtype(dtype)):
                 self.fail(fault, "Assign in place (self.h[:] = ...), or declare columns and dtype")
-            save(session, self.config(dtype, folder), SAVED_AT, {}, None)
+            Saver(session, self.config(dtype, folder), None).save(SAVED_AT, {})
             self.check_resume(session, dtype, folder)
         if not np.all(np.isfinite(session.x)):
             self.fail(f"x is not finite after {ROUNDS} rounds", "Give a smaller step, or look for a division by zero")

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from ..runtime.checkpoint import oracles
 from ..runtime.session import Session
+from ..runtime.states import oracles
 from ..state import ClientState, ModelState, ServerClientState, ServerState, State, declared
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -16,20 +17,26 @@ def compare(
         float | None, typer.Option(help="Compare at the first ‖∇f‖² ≤ this.  [the best that all reached]")
     ] = None,
 ) -> None:
-    """Compare finished runs: bytes and seconds to the same ‖∇f‖², and the link speed below which compression pays."""
+    """Compare finished runs: bytes and seconds to the same ‖∇f‖², and the link speed below which compression pays. Exit code 1 where a
+    run is damaged; the others are compared."""
     from ..runtime import UserError
-    from ..study.compare import Stored, common_target
+    from ..study.compare import common_target, load_all
 
-    runs = [Stored.load(directory) for directory in directories]
+    runs, broken = load_all(directories)
+    for line in broken:
+        print(f"mpicomp: left out: {line}", file=sys.stderr)
+    if broken and broken[0].startswith(f"{directories[0]} "):
+        print(f"mpicomp: the yardstick is now {runs[0].directory}", file=sys.stderr)
     if target is None:
         target = common_target(runs)
     for run in runs:
         if run.first_at(target) is None:
-            reached = min(row["grad_norm_sq"] for row in run.rows)
             raise UserError(
-                f"{run.directory} never reached ‖∇f‖² ≤ {target:g}, its best is {reached:g}; choose a larger --target"
+                f"{run.directory} never reached ‖∇f‖² ≤ {target:g}, its best is {run.best:g}; choose a larger --target"
             )
     show_comparison(runs, target)
+    if broken:
+        raise typer.Exit(1)
 
 
 def show_comparison(runs: list, target: float) -> None:
@@ -45,9 +52,11 @@ def show_comparison(runs: list, target: float) -> None:
     dense = costs[0]
 
     def against(value: float, base: float) -> str:
-        return (
-            f"{base / value:.2f}× less" if value < base else (f"{value / base:.2f}× more" if value > base else "same")
-        )
+        if value == base:
+            return "same"
+        if value < base:
+            return f"{base / value:.2f}× less" if value else "nothing"
+        return f"{value / base:.2f}× more" if base else "more than nothing"
 
     lines = [
         ["rounds", *(str(c.rounds) for c in costs)],

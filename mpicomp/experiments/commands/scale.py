@@ -41,7 +41,7 @@ def scale(
         return
     if out is None:
         raise ConfigError("give --out DIR, where the cells are kept")
-    open_study(loaded, study.read_text(), out)
+    open_study(loaded, study.read_text("utf-8"), out)
     signal.signal(signal.SIGTERM, _stop)  # so that the cell that runs is taken down too
     with alone(out, task, tasks):
         runner = make_runner(loaded, [host for host in hosts.split(",") if host])

@@ -181,9 +181,10 @@ def slurm_collect(
     directories: Annotated[list[Path], typer.Argument(help="Directories of runs (--out), or above them.")],
     to: Annotated[Path | None, Option("--csv", help="Also as a table, with all digits.")] = None,
 ) -> None:
-    """Show what runs have left in their directories: results, or the last checkpoint's round. Exit code 1 where one is not finished."""
+    """Show what runs have left in their directories: results, or the last checkpoint's round. Exit code 1 where one is not finished, or
+    damaged."""
     from ..runtime import seconds, size, table
-    from ..slurm.collect import UNFINISHED, collect, to_csv
+    from ..slurm.collect import DAMAGED, UNFINISHED, collect, to_csv
 
     found = collect(directories)
     rows = []
@@ -208,9 +209,12 @@ def slurm_collect(
         "iterate sha256",
     ]
     table("Runs", header, rows, text=True)
+    for run in found:
+        if run.why:
+            print(f"mpicomp: {run.why}", file=sys.stderr)
     if to is not None:
         to_csv(found, to)
-    raise typer.Exit(1 if any(run.state == UNFINISHED for run in found) else 0)
+    raise typer.Exit(1 if any(run.state in (UNFINISHED, DAMAGED) for run in found) else 0)
 
 
 def _words(text: str) -> list[str]:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..study.compare import Stored
+from ..study.style import import_matplotlib
 from .axes import column
 from .evidence import Evidence
 from .reproduction import Figure
@@ -45,7 +46,7 @@ class Line(NamedTuple):
 def have_matplotlib() -> bool:
     """Figures can be drawn here."""
     try:
-        import matplotlib  # noqa: F401
+        import_matplotlib()
     except ImportError:
         return False
     return True
@@ -53,7 +54,7 @@ def have_matplotlib() -> bool:
 
 def save(figures: Iterable[Figure], evidence: Evidence, directory: Path) -> list[Path]:
     """Draw figures and write each as PNG and SVG; returns the paths."""
-    import matplotlib
+    matplotlib = import_matplotlib()
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure as Canvas
 

@@ -92,7 +92,7 @@ def write(study: Reproduction, scale: str, runner: ExperimentRunner, judged: lis
         "verdicts": verdicts,
         "runs": {label: str(s.directory.relative_to(runner.out)) for label, s in evidence.curves.items()},
     }
-    (runner.out / "verdicts.json").write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+    (runner.out / "verdicts.json").write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", "utf-8")
     curves = [
         {"curve": label, "ranks": stored.summary["ranks"], "step": stored.summary["step"], **row}
         for label, stored in evidence.curves.items()

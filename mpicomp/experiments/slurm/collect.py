@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import csv
-import json
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
 
+from ..records import COMPLETE, fault, read_json
 from ..runtime import DataError, csv_cell
 
-FINISHED, UNFINISHED = "finished", "unfinished"
+FINISHED, UNFINISHED, DAMAGED = "finished", "unfinished", "damaged"
 _SAME = ("method", "compressor", "ranks", "rounds", "loss", "grad_norm_sq", "iterate_sha256")
 
 
@@ -19,7 +19,7 @@ _SAME = ("method", "compressor", "ranks", "rounds", "loss", "grad_norm_sq", "ite
 class Found:
     """A run's directory. Of one that is not finished, `rounds` are those of its last checkpoint and most fields are empty.
 
-    up, down : bytes of messages in the rounds. seconds : in the rounds.
+    up, down : bytes of messages in the rounds. seconds : in the rounds. why : what is wrong with one that is damaged.
     """
 
     directory: str
@@ -35,14 +35,15 @@ class Found:
     down: int | str = ""
     seconds: float | str = ""
     iterate_sha256: str = ""
+    why: str = ""
 
 
 def collect(roots: Sequence[Path]) -> list[Found]:
-    """All runs in these directories and below them, by path.
+    """All runs in these directories and below them, by path; also those of which a file is damaged.
 
     Raises
     ------
-    DataError : there are none, or a file of one cannot be read.
+    DataError : there are none.
     """
     found = [_read(directory) for root in roots for directory in sorted(_runs(root))]
     if not found:
@@ -61,34 +62,31 @@ def to_csv(found: Sequence[Found], path: Path) -> None:
 
 
 def _runs(root: Path) -> Iterator[Path]:
-    seen = {path.parent for path in root.rglob("summary.json")}
-    yield from seen | {path.parent for path in root.rglob("checkpoints") if path.is_dir()}
+    for folder, directories, files in os.walk(root):
+        if "checkpoints" in directories or "summary.json" in (*directories, *files):
+            yield Path(folder)
 
 
 def _read(directory: Path) -> Found:
-    summary = _json(directory / "summary.json")
-    checkpoints = [
-        int(path.parent.name.rpartition("-")[2]) for path in directory.glob("checkpoints/round-*/checkpoint.json")
-    ]
-    job = _json(directory / "manifest.json").get("slurm", {}).get("SLURM_JOB_ID", "")
-    if not summary or summary["interrupted"]:
-        return Found(str(directory), UNFINISHED, job, rounds=max(checkpoints, default=0))
+    whole = directory.glob("checkpoints/round-*/checkpoint.json")
+    numbers = [path.parent.name.removeprefix("round-") for path in whole]
+    last = max((int(text) for text in numbers if text.isascii() and text.isdigit()), default=0)
+    try:
+        summary = read_json(directory / "summary.json", {}, missing=True)
+        job = read_json(directory / "manifest.json", {}, missing=True).get("slurm", {})
+        job = job.get("SLURM_JOB_ID", "") if isinstance(job, dict) else ""
+        if not summary or summary.get("interrupted") is True:
+            return Found(str(directory), UNFINISHED, str(job), rounds=last)
+        if wrong := fault(summary, COMPLETE):
+            raise DataError(f"{directory / 'summary.json'} is damaged: {wrong}")
+    except DataError as error:
+        return Found(str(directory), DAMAGED, rounds=last, why=str(error))
     return Found(
         str(directory),
         "diverged" if summary["diverged"] else FINISHED,
-        job,
+        str(job),
         up=summary["bytes"]["uplink"]["message"],
         down=summary["bytes"]["downlink"]["message"],
         seconds=summary["seconds"]["total"],
         **{name: summary[name] for name in _SAME},
     )
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        content: dict[str, Any] = json.loads(path.read_text())
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read: {error}") from None
-    return content

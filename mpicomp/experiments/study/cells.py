@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -12,12 +11,14 @@ from typing import Any
 import numpy as np
 
 from ..lab.links import Link
+from ..records import CELL, MANIFEST, fault, read_json
 from ..runtime import PHASES, DataError, median_interval, rate
+from .cell import Cell
 from .compare import Stored
-from .grid import Cell, Study
+from .grid import Study
 from .scale import DONE, RUNNING, read_record
 
-NOT_STARTED = "not started"
+NOT_STARTED, DAMAGED = "not started", "damaged"
 DIRECTIONS = ("uplink", "downlink")
 ENOUGH = 6  # with fewer samples the range does not hold the median with 95 %
 
@@ -62,7 +63,7 @@ class Measured:
     warmup: float
 
     @classmethod
-    def load(cls, where: Path, record: dict[str, Any], warmup: float) -> Measured:
+    def load(cls, where: Path, cell: Cell, record: dict[str, Any], warmup: float) -> Measured:
         """Read a cell's directory.
 
         Raises
@@ -70,10 +71,15 @@ class Measured:
         DataError : a file is missing or damaged.
         """
         try:
-            manifest = json.loads((where / "manifest.json").read_text())
-        except (OSError, ValueError) as error:
-            raise DataError(f"{where} does not hold a finished cell: {error}; run `mpicomp scale` again") from None
-        return cls(Cell(**record["cell"]), record, Stored.load(where), manifest, warmup)
+            wrong = fault(record, CELL)
+            if not wrong and record["key"] != cell.key:
+                wrong = "it is the record of another cell"
+            if wrong:
+                raise DataError(f"{where / 'cell.json'} is damaged: {wrong}")
+            manifest = read_json(where / "manifest.json", MANIFEST)
+            return cls(cell, record, Stored.load(where), manifest, warmup)
+        except DataError as error:
+            raise DataError(f"{error}; remove {where}, and `mpicomp scale` runs the cell again") from None
 
     @property
     def ranks(self) -> list[dict[str, Any]]:
@@ -254,11 +260,11 @@ class Results:
         DataError : it is not a study's directory.
         """
         where = Path(directory)
-        if not (where / "study.toml").exists():
+        if not (where / "study.toml").is_file():
             raise DataError(
                 f"{where} is not the directory of a study: no study.toml in it; `mpicomp scale study.toml --out {where}` makes one"
             )
-        study = Study.load(where / "study.toml")
+        study = Study.load(where / "study.toml", parts=False)
         groups: dict[str, Group] = {}
         unfinished = []
         for cell in sorted(
@@ -268,12 +274,12 @@ class Results:
             try:
                 record = read_record(path)
                 if record.get("state") == DONE:
-                    groups.setdefault(cell.key, Group()).runs.append(Measured.load(path, record, study.warmup))
+                    groups.setdefault(cell.key, Group()).runs.append(Measured.load(path, cell, record, study.warmup))
                     continue
                 state = record.get("state", NOT_STARTED)
                 reason = record.get("reason") or (f"since {record['started']}" if state == RUNNING else "")
             except DataError as error:
-                state, reason = "damaged", str(error)
+                state, reason = DAMAGED, str(error)
             unfinished.append((cell.name, state, reason))
         return cls(where, study, list(groups.values()), unfinished)
 
@@ -287,7 +293,7 @@ class Results:
         """‖∇f‖² that time and bytes are taken to: the study's, or the smallest that all reached; NaN where there is none."""
         if self.study.target > 0:
             return self.study.target
-        reached = [min(row["grad_norm_sq"] for row in run.stored.rows) for run in self.runs if not run.diverged]
+        reached = [run.stored.best for run in self.runs if not run.diverged]
         return max(reached, default=float("nan"))
 
     def dense_beside(self, group: Group) -> Group | None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import json
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..records import COMPLETE, MEASURED, Pattern, read_json, read_rounds
 from ..runtime import DataError
 
 LOCAL_PHASES = ("compute", "encode", "decode", "step")
@@ -22,8 +23,12 @@ class Stored:
     rows: list[dict[str, float]]
 
     @classmethod
-    def load(cls, directory: str | Path) -> Stored:
+    def load(cls, directory: str | Path, pattern: Pattern = MEASURED) -> Stored:
         """Read a run directory.
+
+        Parameters
+        ----------
+        pattern : what the summary has to have, `records.fault`.
 
         Raises
         ------
@@ -31,12 +36,22 @@ class Stored:
         """
         where = Path(directory)
         try:
-            summary = json.loads((where / "summary.json").read_text())
-            with open(where / "rounds.csv", newline="") as file:
-                rows = [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
-        except (OSError, ValueError) as error:
+            summary = read_json(where / "summary.json", pattern)
+            rows = read_rounds(where / "rounds.csv")
+            for name in ("loss", "grad_norm_sq"):
+                last = rows[-1][name]
+                if name in summary and last != summary[name] and not (math.isnan(last) and math.isnan(summary[name])):
+                    raise DataError(
+                        f"{where / 'rounds.csv'} ends at {name}={last:g}, summary.json at {summary[name]:g}"
+                    )
+        except DataError as error:
             raise DataError(f"{where} does not hold a finished run: {error}") from None
         return cls(where, summary, rows)
+
+    @property
+    def best(self) -> float:
+        """The smallest ‖∇f‖² of its evaluations; infinite where none is finite."""
+        return min((row["grad_norm_sq"] for row in self.rows if math.isfinite(row["grad_norm_sq"])), default=math.inf)
 
     def first_at(self, target: float) -> dict[str, float] | None:
         """The first row with ‖∇f‖² at most `target`, None where the run did not get there."""
@@ -64,9 +79,32 @@ class Cost:
         return self.work + 8 * (self.up + self.down) / bits_per_second
 
 
+def load_all(directories: Sequence[Path]) -> tuple[list[Stored], list[str]]:
+    """The runs of these directories, and for each one that is damaged or has no finite ‖∇f‖² a line that begins with its name.
+
+    Raises
+    ------
+    DataError : no run is left.
+    """
+    runs, broken = [], []
+    for directory in directories:
+        try:
+            run = Stored.load(directory, COMPLETE)
+        except DataError as error:
+            broken.append(str(error))
+            continue
+        if math.isinf(run.best):
+            broken.append(f"{directory} has no evaluation at which ‖∇f‖² is finite")
+        else:
+            runs.append(run)
+    if not runs:
+        raise DataError("; ".join(broken))
+    return runs, broken
+
+
 def common_target(runs: list[Stored]) -> float:
     """The smallest ‖∇f‖² that all of the runs reached."""
-    return max(min(row["grad_norm_sq"] for row in run.rows) for run in runs)
+    return max(run.best for run in runs)
 
 
 def break_even(few: Cost, many: Cost) -> float | None:

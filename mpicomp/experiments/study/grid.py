@@ -4,13 +4,26 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import json
 import tomllib
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..runtime import Config, ConfigError, exchanges, parse_spec, unknown
+from ..lab.links import Link
+from ..runtime import (
+    Config,
+    ConfigError,
+    UserError,
+    choose_parts,
+    exchanges,
+    optimizers,
+    option_names,
+    parse_spec,
+    problems,
+    read_plain,
+    unknown,
+)
+from .cell import Cell
 
 MODES = ("strong", "weak", "clients")
 RUNNERS = ("local", "lab")
@@ -18,65 +31,16 @@ BASELINES = ("dense", "allreduce", "bfloat16")
 AXES = ("workers", "nodes", "per_node", "clients", "dim", "exchange", "link")
 FIXED_DATA = ("logistic", "least_squares")  # their samples are given, so more clients means fewer samples for each
 _TAKEN = ("out", "exchange", "clients", "resume", "verify_bytes")  # a study's own
+_PARTS = (
+    "method", "method_options", "compressor", "downlink_compressor", "optimizer", "optimizer_options", "problem", "problem_options",
+    "allow_unsafe",
+)  # fmt: skip
 _OF_METHOD = ("method", "compressor", "downlink_compressor", "optimizer", "step")
 _OF_BASELINE = {
     "dense": {"method": "gd"},
     "allreduce": {"method": "gd"},
     "bfloat16": {"method": "ef21", "compressor": "cast:to=bfloat16"},
 }
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One run of a study.
-
-    Attributes
-    ----------
-    options : what `mpicomp run` is given, as in its TOML files. baseline : one of BASELINES; "" for a method of the study.
-    nodes, per_node : placement; nodes = 0 where ranks are just started on this machine. workers : ranks that are not the server.
-    link : rate of each node's link such as "100mbit"; "" for whatever there is. delay_ms : one way, of the emulated network.
-    repetition : 0, 1, ...
-    """
-
-    options: dict[str, Any]
-    baseline: str
-    nodes: int
-    per_node: int
-    workers: int
-    link: str
-    delay_ms: float
-    repetition: int
-
-    @property
-    def ranks(self) -> int:
-        """Processes to start."""
-        return self.workers + 1
-
-    @property
-    def label(self) -> str:
-        """Method and compressor, for tables and plots."""
-        if self.baseline:
-            return {"dense": "dense", "allreduce": "dense Allreduce", "bfloat16": "bfloat16 uplink"}[self.baseline]
-        parts = [str(self.options[k]) for k in ("method", "compressor", "downlink_compressor") if self.options.get(k)]
-        return " + ".join(parts)
-
-    @property
-    def key(self) -> str:
-        """Sixteen hexadecimal digits of everything that defines the cell but its repetition."""
-        facts = {k: v for k, v in asdict(self).items() if k != "repetition"}
-        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
-
-    @property
-    def name(self) -> str:
-        """Its directory's name: placement, exchange and link to read, the key to be unique."""
-        where = f"{self.nodes}x{self.per_node}" if self.nodes else f"w{self.workers}"
-        readable = [self.baseline or self.options.get("method", "run").partition(":")[0], where]
-        readable += [part for part in (self.options["exchange"], self.link) if part not in ("", self.baseline)]
-        return f"{'-'.join(readable)}-{self.key[:8]}-r{self.repetition}"
-
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON types; `Cell(**fields)` is the inverse."""
-        return asdict(self)
 
 
 @dataclass
@@ -109,23 +73,27 @@ class Study:
     grid: dict[str, list[Any]] = field(default_factory=dict)
 
     @classmethod
-    def load(cls, path: str | Path) -> Study:
+    def load(cls, path: str | Path, parts: bool = True) -> Study:
         """Read and check a study's file.
+
+        Parameters
+        ----------
+        parts : check the methods, compressors, optimizers and problems that it names, too; a report does without those that are not here.
 
         Raises
         ------
         ConfigError : it cannot be read, a key is unknown, a value is not allowed, or a cell's options are.
         """
         try:
-            values = tomllib.loads(Path(path).read_text())
+            values = tomllib.loads(read_plain(Path(path), links=True).decode())
         except OSError as error:
             raise ConfigError(f"cannot read the study {path}: {error.strerror}") from None
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
             raise ConfigError(f"{path} is not a TOML file: {error}") from None
-        return cls.from_dict(values, str(path))
+        return cls.from_dict(values, str(path), parts)
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any], source: str = "study") -> Study:
+    def from_dict(cls, values: dict[str, Any], source: str = "study", parts: bool = True) -> Study:
         """From the tables of a TOML file; errors as in `load`."""
         known = cls.__dataclass_fields__
         for key, value in values.items():
@@ -134,6 +102,8 @@ class Study:
             _check_type(source, key, value, known[key].type)
         study = cls(**values)
         study._validate(source)
+        if parts:
+            study._validate_parts(source)
         return study
 
     def cells(self) -> list[Cell]:
@@ -211,6 +181,10 @@ class Study:
             for value in self.grid.get(name, []):
                 if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                     raise ConfigError(f"{source}: [grid] {name} has {value!r}; allowed: whole numbers from 1 on")
+        for link in self.grid.get("link", []):
+            if not isinstance(link, str):
+                raise ConfigError(f'{source}: [grid] link has {link!r}; allowed: texts such as "100mbit"')
+            Link.of(link or None, 0.0)
         if self.grid.get("exchange") and "allreduce" in self.grid["exchange"]:
             raise ConfigError(f'{source}: Allreduce is a baseline, not an exchange: baselines = ["dense", "allreduce"]')
         for cell in self._configurations(0):
@@ -235,6 +209,24 @@ class Study:
                     f"{source}: weak scaling keeps the work of a worker, but problem {config.problem!r} has a fixed number of samples; "
                     "use problem quadratic or mean, or mode strong"
                 )
+
+    def _validate_parts(self, source: str) -> None:
+        """The parts of every cell are known, take their options and go together."""
+        checked = set()
+        for cell in self._configurations(0):
+            config = Config.load(None, cell.options)
+            asked = repr([getattr(config, name) for name in _PARTS])
+            if asked not in checked:
+                checked.add(asked)
+                try:
+                    choose_parts(config)
+                    if config.optimizer:
+                        optimizers.build(config.optimizer, config.optimizer_options)
+                    known = option_names(problems[config.problem])
+                except UserError as error:
+                    raise ConfigError(f"{source}: {cell.label}: {error}") from None
+                for option in config.problem_options.keys() - set(known):
+                    raise unknown(f"option of problem {config.problem!r} in {source}:", option, known)
 
 
 def share(cells: list[Cell], task: int, tasks: int) -> list[Cell]:

@@ -9,9 +9,10 @@ from pathlib import Path
 
 from ..runtime import DataError, seconds
 from . import model_page
-from .cells import Results
+from .cells import DAMAGED, Results
 from .plots import all_figures
 from .rules import Observations, check
+from .scale import FAILED
 from .style import inline, pyplot, save
 from .tables import Table, all_tables, setup_rows
 
@@ -36,11 +37,12 @@ ol.rules li { margin: .35rem 0; }
 
 @dataclass(frozen=True)
 class Report:
-    """What was written: the page, and how many figures and tables it has."""
+    """What was written: the page, the names of its figures and tables, and (name, reason) of the cells that are damaged."""
 
     page: Path
     figures: list[str]
     tables: list[str]
+    damaged: list[tuple[str, str]]
 
 
 def write_report(directory: str | Path, out: str | Path | None = None) -> Report:
@@ -104,11 +106,12 @@ def write_report(directory: str | Path, out: str | Path | None = None) -> Report
     ]
     page = where / "index.html"
     page.write_text(_document(results.study.name, "\n".join(blocks)), encoding="utf-8")
-    return Report(page, [name for name, *_ in inlined], list(tables))
+    damaged = [(name, reason) for name, state, reason in results.unfinished if state == DAMAGED]
+    return Report(page, [name for name, *_ in inlined], list(tables), damaged)
 
 
 def _first_reason(results: Results) -> str:
-    reason = next((reason for _, state, reason in results.unfinished if state == "failed" and reason), "")
+    reason = next((reason for _, state, reason in results.unfinished if state in (FAILED, DAMAGED) and reason), "")
     return f"; the first says: {reason}" if reason else ""
 
 

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ..runtime import ConfigError, find_launcher, physical_cores
-from .grid import Cell, Study
+from .cell import Cell
+from .grid import Study
 
 TIMED_OUT = 124
 _GRACE = 10.0  # seconds between asking a job to end and killing it
@@ -175,7 +176,7 @@ def here() -> dict[str, Any]:
 
 def _processor() -> str:
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines()
     except OSError:
         return platform.processor()
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
-import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -16,8 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from ..runtime import Config, ConfigError, DataError, UserError, __version__
-from .grid import Cell, Study
+from ..records import NUMBER, TEXT, fault, read_json
+from ..runtime import Claim, Config, ConfigError, DataError, UserError, __version__, write_text
+from .cell import Cell
+from .grid import Study
 from .runners import TIMED_OUT, Outcome, Runner, here, python_command
 
 DONE, FAILED, RUNNING = "done", "failed", "running"
@@ -91,7 +91,7 @@ class Walk:
         self.failed = [c for c in self.cells if c not in todo and records[c.name]["state"] == FAILED]
         finished: dict[str, list[float]] = {}
         for cell in self.cells:
-            if cell not in todo:
+            if cell not in todo and "seconds" in records[cell.name]:
                 finished.setdefault(cell.key, []).append(records[cell.name]["seconds"])
         if len(todo) < len(self.cells):
             self.say(f"{len(self.cells) - len(todo)} of {len(self.cells)} cells are finished and kept")
@@ -105,11 +105,19 @@ class Walk:
         return self.out / "cells" / cell.name
 
     def _run_cell(self, cell: Cell, runner: Runner, position: int) -> dict[str, Any]:
+        """Run a cell, unless another walk has finished it meanwhile: shares of different numbers of tasks overlap."""
+        where = self.directory(cell)
+        with Claim(where.with_name(f".{where.name}.lock"), "another `mpicomp scale`") as claim:
+            claim.take()
+            record = read_record(where)
+            return record if record.get("state") == DONE else self._run_anew(cell, runner, position)
+
+    def _run_anew(self, cell: Cell, runner: Runner, position: int) -> dict[str, Any]:
         where = self.directory(cell)
         shutil.rmtree(where, ignore_errors=True)
         where.mkdir(parents=True)
         config = Config.load(None, {**cell.options, "out": str(where)})
-        (where / "config.toml").write_text(config.to_toml())
+        write_text(where / "config.toml", config.to_toml())
         record: dict[str, Any] = {
             "study": self.study.name, "state": RUNNING, "cell": cell.to_dict(), "key": cell.key, "label": cell.label, "position": position,
             "runner": runner.facts(), "machine": here(), "mpicomp": __version__, "started": _now(),
@@ -155,7 +163,7 @@ def describe(left: Estimate) -> str:
 
 def _verdict(outcome: Outcome, where: Path, timeout: float) -> dict[str, Any]:
     """What the job's end says of the cell. A run that diverged is a result: its seconds and bytes are real."""
-    (where / "log.txt").write_text(outcome.output)
+    write_text(where / "log.txt", outcome.output)
     verdict = {"finished": _now(), "seconds": outcome.seconds, "code": outcome.code, "command": outcome.command}
     if outcome.interfaces:
         verdict["interfaces"] = outcome.interfaces
@@ -183,18 +191,20 @@ def read_record(where: Path) -> dict[str, Any]:
     DataError : the file is not one.
     """
     try:
-        return json.loads((where / "cell.json").read_text())
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        raise DataError(
-            f"{where / 'cell.json'} is not the record of a cell: {error}; remove {where} to run it again"
-        ) from None
+        record = read_json(where / "cell.json", {}, missing=True)
+        if record and record.get("state") not in (DONE, FAILED, RUNNING):
+            raise DataError(f"{where / 'cell.json'} is damaged: state is {record.get('state')!r}")
+        more = {DONE: {"seconds": NUMBER}, FAILED: {"reason": TEXT}, RUNNING: {"started": TEXT}}
+        if record and (wrong := fault(record, more[record["state"]])):
+            raise DataError(f"{where / 'cell.json'} is damaged: {wrong}")
+    except DataError as error:
+        raise DataError(f"{error}; remove {where} to run it again") from None
+    return record
 
 
 def write_record(where: Path, record: dict[str, Any]) -> None:
     """Write cell.json, whole or not at all."""
-    _replace(where / "cell.json", json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+    write_text(where / "cell.json", json.dumps(record, indent=1, ensure_ascii=False) + "\n")
 
 
 def open_study(study: Study, text: str, out: Path) -> None:
@@ -213,7 +223,7 @@ def open_study(study: Study, text: str, out: Path) -> None:
                 f"{out} holds {len(strangers)} cells that are not in this study, such as {strangers[0]}; "
                 "choose another --out, or remove those cells"
             )
-        _replace(out / "study.toml", text)
+        write_text(out / "study.toml", text, contended=True)
     except OSError as error:
         raise ConfigError(f"cannot write the study to {out}: {error.strerror}; choose another --out") from None
 
@@ -226,18 +236,9 @@ def alone(out: Path, task: int, tasks: int) -> Iterator[None]:
     ------
     ConfigError : another process works on the same share.
     """
-    with open(out / f".lock-{task}-of-{tasks}", "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise ConfigError(f"another `mpicomp scale` works on {out}; wait for it, or choose another --out") from None
+    with Claim(out / f".lock-{task}-of-{tasks}", "another `mpicomp scale`") as claim:
+        claim.take()
         yield
-
-
-def _replace(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text)
-    os.replace(temporary, path)
 
 
 def _now() -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,17 @@ class MissingExtra(UserError):
     """A report needs packages that are not installed."""
 
 
+def import_matplotlib() -> Any:
+    """matplotlib, whatever MPLBACKEND says: a notebook's may name a package that is not here. Raises ImportError where there is none."""
+    named = os.environ.pop("MPLBACKEND", None)
+    try:
+        import matplotlib
+    finally:
+        if named is not None:
+            os.environ["MPLBACKEND"] = named
+    return matplotlib
+
+
 def pyplot() -> Any:
     """matplotlib.pyplot, drawing to files only.
 
@@ -33,7 +45,7 @@ def pyplot() -> Any:
     MissingExtra : it is not installed; with the pip command.
     """
     try:
-        import matplotlib
+        matplotlib = import_matplotlib()
     except ImportError:
         raise MissingExtra(
             "a report draws with matplotlib, which is not installed: pip install 'mpicomp[plot]'"
