@@ -268,9 +268,3 @@ def test_a_tilde_in_a_file_is_the_home_directory(tmp_path, monkeypatch):
     )
     assert mc.Config.load(None, {"out": "~/a"}).out == str(tmp_path / "a")
     assert mc.Config.load(None, {}, ("data=~/b",)).data == str(tmp_path / "b")
-
-
-@pytest.mark.parametrize("options", [{"seed": -1}, {"problem_options": {"seed": -1}}])
-def test_a_negative_seed_is_refused(options):
-    with pytest.raises(mc.ConfigError, match=r"seed=-1.*at least 0"):
-        mc.run(problem="quadratic", method="gd", rounds=1, **options)

@@ -166,15 +166,13 @@ class Config:
         _choice("wire_dtype", self.wire_dtype or self.dtype, DTYPES)
         if self.exchange != "auto" and self.exchange not in exchanges:
             raise unknown("exchange", self.exchange, ["auto", *exchanges])
-        least_of = {"clients": 1, "threads": 0, "rounds": 0, "batch": 0, "eval_every": 0, "seed": 0}
+        least_of = {"clients": 1, "threads": 0, "rounds": 0, "batch": 0, "eval_every": 0}
         least_of |= dict.fromkeys(
             ("checkpoint_every", "checkpoint_seconds", "time_limit", "stall_timeout", "explosion"), 0
         )
         for name, least in least_of.items():
             if not least <= getattr(self, name) < np.inf:
                 raise ConfigError(f"{name}={getattr(self, name)}: at least {least} is needed, and a finite number")
-        if isinstance(own := self.problem_options.get("seed", 0), int) and own < 0:
-            raise ConfigError(f"problem.seed={own}: at least 0 is needed")
         for name, most in _MOST.items():
             if abs(getattr(self, name)) > most:
                 raise ConfigError(f"{name}={getattr(self, name):.6g} is too large; up to {most} is possible")
