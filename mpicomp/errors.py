@@ -14,6 +14,7 @@ import difflib
 import os
 import re
 import shlex
+import signal
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -119,6 +120,37 @@ class WireError(MpicompError, ValueError):
 
 class RankFailure(MpicompError):
     """MPI reports that a rank has died, or that another one has met that."""
+
+
+class PartFailure(MpicompError):
+    """In the command line's own process: something that a part of one's own has raised, such as EOFError, SystemExit or StopIteration,
+    under a name that no library between the part and the end of the process takes for its own. The exception itself is its cause.
+
+    Attributes
+    ----------
+    code : the process's exit code.
+    """
+
+    def __init__(self, code: int):
+        super().__init__("a part of the run failed")
+        self.code = code
+
+
+class StopNow(KeyboardInterrupt):
+    """A signal ends the process now, for example Ctrl-C once more.
+
+    Attributes
+    ----------
+    code : the process's exit code.
+    """
+
+    def __init__(self, number: int = signal.SIGINT):
+        super().__init__(f"ended by {signal.Signals(number).name}")
+        self.code = 128 + number
+
+
+class StopEarly(SystemExit):
+    """A signal or the time limit ends the process in the set-up of a run, with the exit code that it holds."""
 
 
 class TheoryError(UserError, ValueError):

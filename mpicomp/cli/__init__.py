@@ -7,14 +7,26 @@ import platform
 import signal
 import sys
 import time
-import traceback
 import warnings
-from typing import Annotated, NoReturn
+from collections.abc import Callable
+from functools import partial
+from typing import Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperGroup
 
-from ..errors import CacheWarning, ImportedPartError, UserError, full_text, option_wording
+from ..errors import (
+    CacheWarning,
+    ImportedPartError,
+    PartFailure,
+    StopEarly,
+    StopNow,
+    UserError,
+    full_text,
+    option_wording,
+)
 from ..experiments.commands import attach
+from ..streams import harden, lost_output
 from ..version import __version__
 from .doctor import doctor
 from .launch import launch
@@ -23,7 +35,25 @@ from .run import run
 from .theory import theory
 from .warmup import warmup
 
+
+class _Commands(TyperGroup):
+    """The command line library takes EOFError for Ctrl-D and a broken pipe of any file for stdout's, and it ends the process in silence
+    after both; SystemExit does the same. What a part of one's own raises is not that."""
+
+    def invoke(self, ctx: Any) -> Any:
+        from ..runtime.abort import exit_code
+
+        try:
+            return super().invoke(ctx)
+        except (StopNow, StopEarly) as stop:
+            raise typer.Exit(exit_code(stop)) from None
+        except (EOFError, BrokenPipeError, SystemExit) as error:
+            raise PartFailure(exit_code(error)) from error
+
+
 app = typer.Typer(
+    cls=_Commands,
+    rich_markup_mode=None,  # a default in brackets is no markup
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -37,6 +67,9 @@ app.command("doctor")(doctor)
 app.command("list")(list_parts)
 app.command("theory")(theory)
 attach(app)
+
+
+_LASTING = [["run"], ["scale"], ["reproduce"], ["warmup"], ["report"]]  # what they do lasts without their output
 
 
 def _version(wanted: bool) -> None:
@@ -58,10 +91,14 @@ def main() -> None:
     """Run the command line; errors that all ranks see are printed by one of them."""
     from ..cluster.environment import declared_rank
 
-    if declared_rank():  # rank 0 speaks for all
+    speaks = not declared_rank()
+    harden(speaks)
+    if not speaks:  # rank 0 speaks for all
         warnings.simplefilter("ignore", CacheWarning)
     with option_wording():
-        code = _run(not declared_rank())
+        code = _run(speaks)
+    if lost_output() and not code and speaks and sys.argv[1:2] not in _LASTING:
+        code = 1
     leave(code)
 
 
@@ -74,36 +111,49 @@ def _run(speaks: bool) -> int:
             return app(standalone_mode=False) or 0
     except UserError as error:
         if isinstance(error, ImportedPartError):  # of this rank, perhaps: the others may be waiting for it
-            _fall_loudly(full_text(error))
+            _end_job(partial(full_text, error), 2)
         if speaks:
             print(f"mpicomp: {full_text(error)}", file=sys.stderr)
         return 2
     except typer.Abort:
         return 130
-    except Exception as error:  # a usage error of the command line library has `show`; anything else is ours to see
+    except PartFailure as failure:
+        return _fall_loudly(failure.__cause__ or failure, failure.code)
+    except BaseException as error:  # a usage error of the command line library has `show`; anything else is ours to see
         if not hasattr(error, "show"):
-            _fall_loudly()
-            raise
+            return _fall_loudly(error, 1)
         if speaks:
             error.show()
         return getattr(error, "exit_code", 2)
 
 
-def _fall_loudly(text: str = "") -> None:
-    """A rank that fails before MPI has started leaves the others waiting for it; MPICH ends them only if it dies by a signal.
+def _fall_loudly(error: BaseException, code: int) -> int:
+    """End a job of several ranks with the traceback; in one process print it and return the code."""
+    from ..runtime.abort import say, stack_of
 
-    text : what to print; the traceback where it is empty.
+    _end_job(partial(stack_of, error), code)
+    say(partial(stack_of, error))
+    return code
+
+
+def _end_job(text: Callable[[], str], code: int) -> None:
+    """Say what failed on this rank and end the job; nothing in one process, or where MPI has ended.
+
+    A rank that fails before MPI has started leaves the others waiting for it; MPICH ends them only if it dies by a signal.
     """
+    from ..cluster.comm import mpi_initialized
     from ..cluster.environment import declared_rank, declared_size
+    from ..runtime.abort import end_world, say
 
-    if (declared_size() or 1) > 1:
-        from ..cluster.comm import mpi_initialized
-
-        if not mpi_initialized():
-            print(f"mpicomp: rank {declared_rank()} on {platform.node()} failed before MPI started", file=sys.stderr)
-            print(text or traceback.format_exc(), file=sys.stderr, flush=True)
-            time.sleep(0.2)  # for the launcher to pass it on
-            os.kill(os.getpid(), signal.SIGKILL)
+    if (declared_size() or 1) <= 1:
+        return
+    if mpi_initialized():
+        end_world(text, code)
+        return
+    where = f"mpicomp: rank {declared_rank()} on {platform.node()} failed before MPI started"
+    say(lambda: f"{where}\n{text()}")
+    time.sleep(0.2)  # for the launcher to pass it on
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def leave(code: int) -> NoReturn:

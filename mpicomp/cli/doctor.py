@@ -53,7 +53,7 @@ def show(report: Mapping[str, Any]) -> None:
         table.add_column(heading, justify="left" if heading == "host" else "right")
     for rank, record in enumerate(report["ranks"]):
         numbers = [f"{links[rank][name]:,.1f}" if rank in links else "" for name in measured]
-        table.add_row(str(rank), record["host"], record["binding"], *numbers)
+        table.add_row(str(rank), Text(record["host"]), Text(record["binding"]), *numbers)
     console.print(table)
 
     for note in report["notes"]:

@@ -31,7 +31,7 @@ def launch(
 ) -> None:
     """Start `mpicomp ARGS` on N ranks: finds mpirun, or srun in a SLURM allocation, and the options it needs here."""
     from ..cluster.environment import declared_size
-    from ..cluster.launcher import become, find_launcher
+    from ..cluster.launcher import find_launcher
     from ..cluster.recovery import LAUNCHER_OPTIONS, OnFailure, check
     from ..cluster.restart import supervise
     from ..errors import ConfigError
@@ -67,7 +67,5 @@ def launch(
     line = " ".join([*(f"{name}={value}" for name, value in added.items()), shlex.join(command)])
     print(line, file=sys.stdout if dry_run else sys.stderr)
     times = plan.restarts if restarts is None else restarts
-    if not dry_run and (times > 0 or plan.goes_on):
-        raise typer.Exit(supervise(command, {**os.environ, **added}, times, restart_75))
     if not dry_run:
-        become(command, {**os.environ, **added})
+        raise typer.Exit(supervise(command, {**os.environ, **added}, max(times, 0), restart_75))

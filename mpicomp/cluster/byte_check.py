@@ -286,7 +286,9 @@ def interfaces(root: Path = NETWORKS) -> dict[str, Count]:
     found = {}
     for folder in sorted(root.glob("*")):
         try:
-            found[folder.name] = [int((folder / "statistics" / f"{way}_bytes").read_text()) for way in ("rx", "tx")]
+            found[folder.name] = [
+                int((folder / "statistics" / f"{way}_bytes").read_text("utf-8")) for way in ("rx", "tx")
+            ]
         except (OSError, ValueError):
             continue
     return found

@@ -62,6 +62,15 @@ def mpi_initialized() -> bool:
     return bool(MPI.Is_initialized())
 
 
+def mpi_finalized() -> bool:
+    """MPI has been ended in this process."""
+    if not mpi_initialized():
+        return False
+    from mpi4py import MPI
+
+    return bool(MPI.Is_finalized())
+
+
 def finalize(code: int) -> int:
     """End MPI in this process, where it was started; returns the size that its world had, 1 where there was none.
 
@@ -96,7 +105,7 @@ def take_names_away() -> None:
     line calls this. A file is unlinked only where it is the very one that this process has mapped (device and inode), and its user's.
     """
     try:
-        lines = Path("/proc/self/maps").read_text().splitlines()
+        lines = Path("/proc/self/maps").read_text("utf-8", "replace").splitlines()
     except OSError:  # not Linux
         return
     for device, inode, name in {tuple(found.groups()) for line in lines if (found := _MPICH_FILE.search(line))}:

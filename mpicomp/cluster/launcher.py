@@ -202,7 +202,9 @@ def find_launcher(env: Environ = os.environ, python: str = sys.executable) -> La
 
 def loaded_mpi(env: Environ = os.environ, python: str = sys.executable) -> Mpi:
     """The MPI library that mpi4py loads in `python`; asked in a process of its own, where it is not initialised."""
-    answer = subprocess.run([python, "-P", "-c", _LIBRARY], env=dict(env), capture_output=True, text=True, timeout=60)
+    answer = subprocess.run(
+        [python, "-P", "-c", _LIBRARY], env=dict(env), capture_output=True, text=True, errors="replace", timeout=60
+    )
     library = identify(answer.stdout)
     if library is None:
         reason = (answer.stderr or answer.stdout).strip().splitlines() or ["no answer"]
@@ -242,7 +244,13 @@ def _output(command: Sequence[str], env: Environ) -> str:
     """What a command prints, on both streams; nothing when it cannot be run."""
     try:
         done = subprocess.run(
-            command, env=dict(env), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=30
+            command,
+            env=dict(env),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            timeout=30,
         )
     except (OSError, subprocess.TimeoutExpired):
         return ""
@@ -251,6 +259,6 @@ def _output(command: Sequence[str], env: Environ) -> str:
 
 def _siblings(thread: int) -> str:
     try:
-        return Path(f"/sys/devices/system/cpu/cpu{thread}/topology/thread_siblings_list").read_text()
+        return Path(f"/sys/devices/system/cpu/cpu{thread}/topology/thread_siblings_list").read_text("utf-8", "replace")
     except OSError:
         return str(thread)

@@ -69,7 +69,7 @@ def compile_first(target: Path, commands: Iterable[Sequence[str]]) -> list[str] 
 def _build(target: Path, commands: Iterable[Sequence[str]]) -> list[str] | None:
     reasons, part = [], target.with_suffix(f".{os.getpid()}.part")
     for compiler, *arguments in commands:
-        done = subprocess.run([compiler, "-o", str(part), *arguments], capture_output=True, text=True)
+        done = subprocess.run([compiler, "-o", str(part), *arguments], capture_output=True, text=True, errors="replace")
         if done.returncode == 0:
             part.chmod(0o700)
             os.replace(part, target)

@@ -1,23 +1,33 @@
-"""`mpicomp launch --restarts N`: start a job again after it has failed, at most N times."""
+"""`mpicomp launch`: what stands between the user and the job's launcher; with `--restarts N` it starts a job again after it has failed."""
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from .. import streams
+
 FINISHED = {0: "finished", 2: "refused its options", 3: "diverged"}  # what another start would not change
 RESUME = 75  # the job was told to stop, or reached its time limit, and wrote a checkpoint
 END = "MPICOMP_END"  # names the file into which rank 0 writes its exit code as the last thing that it does
 END_SECONDS, ASK_SECONDS = 5.0, 2.0
-PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
+COPY_SECONDS = 2.0
+# what the job gets for a signal to this process: where the terminal is gone, it stops in good order, with a checkpoint
+PASSED_ON: dict[int, int] = {
+    signal.SIGTERM: signal.SIGTERM, signal.SIGHUP: signal.SIGTERM, signal.SIGINT: signal.SIGINT, signal.SIGQUIT: signal.SIGQUIT,
+    signal.SIGUSR1: signal.SIGUSR1, signal.SIGUSR2: signal.SIGUSR2,
+}  # fmt: skip
+PR_SET_PDEATHSIG = 1
 
 
 def supervise(command: Sequence[str], env: Mapping[str, str], restarts: int, after_resume: bool) -> int:
@@ -45,27 +55,59 @@ def supervise(command: Sequence[str], env: Mapping[str, str], restarts: int, aft
 
 def _run(command: Sequence[str], env: Mapping[str, str]) -> tuple[int, bool]:
     """The command's exit code, as a shell has it, and whether a signal was passed on to it."""
+    sys.stdout.flush()  # what was printed before the job's own output
     heard: list[int] = []
     process: subprocess.Popen[bytes] | None = None
 
     def pass_on(number: int, frame: FrameType | None) -> None:
         heard.append(number)
         if process is not None and process.poll() is None:
-            process.send_signal(number)
+            process.send_signal(PASSED_ON[number])
 
-    before: dict[int, Any] = {number: signal.signal(number, pass_on) for number in PASSED_ON}
+    before: dict[int, Any] = {}
+    for number in PASSED_ON:
+        if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # as nohup has it
+            before[number] = signal.signal(number, pass_on)
     try:
-        # in a group of its own: Ctrl-C in a terminal reaches the job once, through this process
         with tempfile.TemporaryDirectory(prefix="mpicomp-") as folder:
             end = Path(folder) / "end"
-            process = subprocess.Popen(command, env={**env, END: str(end)}, stdin=subprocess.DEVNULL, process_group=0)
+            process, copies = _start(command, {**env, END: str(end)})
             if heard:
-                process.send_signal(heard[0])
+                process.send_signal(PASSED_ON[heard[0]])
             code = _wait(process, end)
+            for copy in copies:
+                copy.join(COPY_SECONDS)  # a process that the job has left behind may hold its end open
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
     return (128 - code if code < 0 else code), bool(heard)
+
+
+def _start(command: Sequence[str], env: Mapping[str, str]) -> tuple[subprocess.Popen[bytes], list[threading.Thread]]:
+    """Start a launcher; returns it, and the threads that copy its output, since one whose stdout cannot be written ends the job.
+
+    It is in a group of its own, so that Ctrl-C in a terminal reaches the job once, through this process. It gets SIGTERM when this process
+    dies.
+    """
+    parent, library = os.getpid(), ctypes.CDLL(None)
+
+    def end_with_parent() -> None:
+        if hasattr(library, "prctl"):  # Linux
+            library.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+            if os.getppid() != parent:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    pipes = [os.pipe(), os.pipe()]
+    process = subprocess.Popen(
+        command, env=env, stdin=subprocess.DEVNULL, stdout=pipes[0][1], stderr=pipes[1][1], process_group=0,
+        preexec_fn=end_with_parent,
+    )  # fmt: skip
+    copies = []
+    for (ours, theirs), number in zip(pipes, (streams.STDOUT, streams.STDERR), strict=True):
+        os.close(theirs)
+        copies.append(threading.Thread(target=streams.pass_on, args=(ours, number), daemon=True))
+        copies[-1].start()
+    return process, copies
 
 
 def _wait(process: subprocess.Popen[bytes], end: Path) -> int:
@@ -77,7 +119,7 @@ def _wait(process: subprocess.Popen[bytes], end: Path) -> int:
         except subprocess.TimeoutExpired:
             if ended:
                 _end(process)
-                return int(end.read_text() or 1)
+                return int(end.read_text("utf-8") or 1)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
@@ -94,4 +136,4 @@ def note_end(code: int, env: Mapping[str, str] = os.environ) -> None:
     """On rank 0, before it leaves: its exit code, for `supervise`."""
     if END in env:
         with contextlib.suppress(OSError):  # on another host than the launcher there is no such directory
-            Path(env[END]).write_text(str(code))
+            Path(env[END]).write_text(str(code), "utf-8")

@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 from ..cluster.clock import PHASES
+from ..streams import shown, spelt
 from .units import rate, seconds, size
 
 __all__ = ["PHASES", "Progress", "rate", "run_rows", "seconds", "show_byte_check", "show_run", "size", "table"]
@@ -18,8 +19,8 @@ class Progress:
     INTERVAL = 0.5
 
     def __init__(self, config: Any):
-        self.label, self.rounds = config.method_spec, config.rounds
-        self._next, self._live = 0.0, sys.stdout.isatty()
+        self.label, self.rounds = shown(config.method_spec), config.rounds
+        self._next, self._live = 0.0, sys.stdout is not None and sys.stdout.isatty()
         self._unseen: dict[str, Any] | None = None
 
     def __call__(self, row: dict[str, Any]) -> None:
@@ -46,20 +47,24 @@ class Progress:
 
 
 def table(title: str, header: list[str], rows: list[list[str]], text: bool = False) -> None:
-    """Print a table; the first column is text, the others are figures unless `text`."""
+    """Print a table; the first column is text, the others are figures unless `text`. Nothing in it is markup."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
-    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    def plain(cell: str, style: str = "") -> Text:
+        return Text(spelt(shown(cell)), style)
+
+    body = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for i, name in enumerate(header):
-        shown.add_column(name, justify="left" if i == 0 or text else "right", overflow="fold")
+        body.add_column(plain(name), justify="left" if i == 0 or text else "right", overflow="fold")
     for row in rows:
-        shown.add_row(*row)
+        body.add_row(*map(plain, row))
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = max(console.width, 120)
-    console.print(f"[bold]{title}[/bold]", shown, sep="\n")
+    console.print(plain(title, "bold"), body, sep="\n")
 
 
 def experimental_notes(config: Any) -> list[str]:
@@ -141,4 +146,4 @@ def show_run(summary: dict[str, Any], out: str | None) -> None:
     """The table at the end of a run; seconds by phase are the largest of any rank."""
     table("Result", ["", summary["method"]], [list(row) for row in run_rows(summary)])
     if out:
-        print(f"results in {out}")
+        print(f"results in {shown(out)}")

@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from ..errors import LabError as LabError
     from ..errors import MpicompError as MpicompError
     from ..errors import SlurmError as SlurmError
+    from ..errors import StopNow as StopNow
     from ..errors import UserError as UserError
     from ..errors import unknown as unknown
     from ..exchanges.base import GROUP_NBYTES as GROUP_NBYTES
@@ -100,6 +101,7 @@ if TYPE_CHECKING:
     from ..runtime.session import Session as Session
     from ..runtime.session import build_problem as build_problem
     from ..runtime.session import choose_parts as choose_parts
+    from ..streams import csv_cell as csv_cell
     from ..version import __version__ as __version__
     from ..wire import HEADER_NBYTES as HEADER_NBYTES
 else:
@@ -123,7 +125,16 @@ else:
             "console.show": ["run_rows", "table"],
             "console.units": ["rate", "seconds", "size"],
             "data": ["DATA_SETS"],
-            "errors": ["ConfigError", "DataError", "LabError", "MpicompError", "SlurmError", "UserError", "unknown"],
+            "errors": [
+                "ConfigError",
+                "DataError",
+                "LabError",
+                "MpicompError",
+                "SlurmError",
+                "StopNow",
+                "UserError",
+                "unknown",
+            ],
             "kernels": ["lean", "njit"],
             "kernels.bits": ["CHUNK"],
             "kernels.blocks": ["ends_of_blocks", "powers_of_blocks"],
@@ -151,6 +162,7 @@ else:
             "runtime.loop": ["run"],
             "runtime.results": ["check_directory"],
             "runtime.session": ["Composition", "Session", "build_problem", "choose_parts"],
+            "streams": ["csv_cell"],
             "version": ["__version__"],
             "wire": ["HEADER_NBYTES"],
         },

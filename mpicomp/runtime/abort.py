@@ -1,24 +1,33 @@
-"""No rank is left behind: an exception on one rank ends the whole job, with one readable message."""
+"""No rank is left behind: an exception on one rank ends the whole job, with one readable message.
+
+The end of the job never depends on the message: what it says is made and printed in a thread of its own, which gets some seconds.
+A stderr that is full, closed or read by nobody, or an exception whose text raises another one, costs the message and nothing else.
+"""
 
 from __future__ import annotations
 
 import os
 import platform
+import signal
 import sys
+import threading
 import time
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from functools import partial
 from typing import TYPE_CHECKING, NoReturn
 
+from ..cluster.comm import mpi_finalized, world
 from ..cluster.process import is_owned
-from ..errors import RankFailure, UserError, full_text
+from ..errors import PartFailure, RankFailure, StopEarly, StopNow, UserError, full_text
 
 if TYPE_CHECKING:
     from mpi4py.MPI import Comm as MPIComm
 
 EXIT_USER_ERROR = 2
 AGREE_SECONDS = 4.0
+SAY_SECONDS = 2.0  # that the message may take
 
 
 class Guarded:
@@ -61,29 +70,58 @@ def guard(comm: MPIComm | None) -> Iterator[Guarded]:
     Parameters
     ----------
     comm : an mpi4py communicator, or None for one process, where exceptions simply pass.
+
+    Raises
+    ------
+    PartFailure : in one process that is the command line's own, in place of what is none of mpicomp's errors.
     """
     held = Guarded(comm)
     if held.comm is None:
-        yield held
+        with wrapped() if is_owned() else nullcontext():
+            yield held
         return
     try:
         with _no_silent_exit(held) if is_owned() else nullcontext():
             yield held
     except UserError as error:
-        if held.errors is None or not _all_arrive(held.errors):
-            _end(
-                held.comm,
-                f"{type(error).__name__}: {full_text(error)}\n(the other ranks do not see this error)",
-                EXIT_USER_ERROR,
-            )
+        if not _all_arrive(held.errors):
+            _end(held.comm, partial(_seen_by_one, error), EXIT_USER_ERROR)
         raise
     except RankFailure as error:
-        _end(held.comm, full_text(error), 1)
+        _end(held.comm, partial(full_text, error), 1)
     except BaseException as error:
-        code = error.code if isinstance(error, SystemExit) and isinstance(error.code, int) else 1
-        _end(held.comm, traceback.format_exc(), code or 1)
+        _end(held.comm, partial(stack_of, error), exit_code(error))
     else:
         held.release()
+
+
+def _seen_by_one(error: UserError) -> str:
+    return f"{type(error).__name__}: {full_text(error)}\n(the other ranks do not see this error)"
+
+
+def stack_of(error: BaseException) -> str:
+    """The exception as Python prints it."""
+    return "".join(traceback.format_exception(error))
+
+
+@contextmanager
+def wrapped() -> Iterator[None]:
+    """Raise PartFailure in place of an exception that the libraries between here and the process's end could take for their own, such as
+    EOFError, StopIteration or SystemExit. A UserError, and the user's own Ctrl-C, pass as they are."""
+    try:
+        yield
+    except (UserError, PartFailure, StopEarly, StopNow):
+        raise
+    except BaseException as error:
+        raise PartFailure(exit_code(error)) from error
+
+
+def exit_code(error: BaseException) -> int:
+    """The exit code after an exception: its own where it has one that is a number other than 0, 130 after Ctrl-C, else 1."""
+    code = getattr(error, "code", None) if isinstance(error, SystemExit | StopNow) else None
+    if isinstance(code, int):
+        return code % 256 or 1
+    return 128 + signal.SIGINT if isinstance(error, KeyboardInterrupt) else 1
 
 
 @contextmanager
@@ -95,7 +133,7 @@ def _no_silent_exit(held: Guarded) -> Iterator[None]:
     def failing_exit(status: int) -> NoReturn:
         if status == 0 and os.getpid() == process and held.comm is not None:  # not in a process that was forked
             stack = "".join(traceback.format_stack(sys._getframe(1)))
-            _end(held.comm, f"it called os._exit(0) in the middle of a run\n{stack}", 1)
+            _end(held.comm, lambda: f"it called os._exit(0) in the middle of a run\n{stack}", 1)
         leave(status)
 
     os._exit = failing_exit
@@ -105,23 +143,59 @@ def _no_silent_exit(held: Guarded) -> Iterator[None]:
         os._exit = leave
 
 
-def _all_arrive(comm: MPIComm) -> bool:
-    """Every rank comes here within AGREE_SECONDS."""
-    request, deadline = comm.Ibarrier(), time.monotonic() + AGREE_SECONDS
-    while not request.Test():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.01)
+def _all_arrive(comm: MPIComm | None) -> bool:
+    """Every rank comes here within AGREE_SECONDS; False also where MPI cannot tell any more."""
+    if comm is None:
+        return False
+    try:
+        request, deadline = comm.Ibarrier(), time.monotonic() + AGREE_SECONDS
+        while not request.Test():
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.01)
+    except BaseException:  # MPI's errors, and a signal that ends the process: in each case the job is to end
+        return False
     return True
 
 
-def _end(comm: MPIComm, message: str, code: int) -> None:
-    """Print the message and abort. Higher ranks wait a moment, so that of several failing ranks the first one speaks."""
-    rank = comm.Get_rank()
-    time.sleep(min(0.1 * rank, 1.0))
-    sys.stdout.flush()
-    who = f"rank {rank} of {comm.Get_size()} on {platform.node()}"
-    print(f"\nmpicomp: {who} failed; ending the job\n{message}", file=sys.stderr, flush=True)
-    time.sleep(0.2)  # once the job is being ended, MPICH's launcher may drop what it has not yet passed on
-    comm.Abort(code)
-    os._exit(code)  # MPICH's Abort returns while the job is being ended; nothing may run on as if `run` had returned
+def _end(comm: MPIComm, message: Callable[[], str], code: int) -> NoReturn:
+    """Abort, and print the message before as far as that is possible. Higher ranks wait a moment, so that of several failing ranks the
+    first one speaks."""
+    try:
+        rank = comm.Get_rank()
+        time.sleep(min(0.1 * rank, 1.0))
+        who = f"rank {rank} of {comm.Get_size()} on {platform.node()}"
+        say(lambda: f"\nmpicomp: {who} failed; ending the job\n{message()}")
+        time.sleep(0.2)  # once the job is being ended, MPICH's launcher may drop what it has not yet passed on
+    finally:
+        try:
+            comm.Abort(code)
+        finally:
+            os._exit(
+                code
+            )  # MPICH's Abort returns while the job is being ended; nothing may run on as if `run` had returned
+
+
+def end_world(message: Callable[[], str], code: int) -> None:
+    """The same for all processes of this job, outside of a run; nothing where MPI has been ended, or connects nobody."""
+    if not mpi_finalized() and world().Get_size() > 1:
+        _end(world(), message, code)
+
+
+def say(message: Callable[[], str]) -> None:
+    """Print what `message` returns on stderr, and what stdout still holds. Whatever that does, this returns within SAY_SECONDS, and raises
+    nothing."""
+
+    def speak() -> None:
+        text = "(what went wrong has no text: making it failed)"
+        with suppress(BaseException):
+            text = message()
+        with suppress(BaseException):
+            print(text, file=sys.stderr, flush=True)
+        with suppress(BaseException):
+            sys.stdout.flush()
+
+    thread = threading.Thread(target=speak, name="say", daemon=True)
+    with suppress(RuntimeError):  # no more threads
+        thread.start()
+        thread.join(SAY_SECONDS)

@@ -171,14 +171,14 @@ def _create(path: Path, mine: Holder) -> bool:
     text = json.dumps(asdict(mine), indent=1) + "\n"
     part = path.with_name(f".{path.name}-{mine.token}")
     try:
-        part.write_text(text)
+        part.write_text(text, "utf-8")
         try:
             os.link(part, path)
         except FileExistsError:
             return False
         except OSError:  # a file system without hard links
             try:
-                with open(path, "x") as file:
+                with open(path, "x", encoding="utf-8") as file:
                     file.write(text)
             except FileExistsError:
                 return False
@@ -216,7 +216,7 @@ def _lives(pid: int, born: str) -> bool:
 def _state(pid: int) -> tuple[str, str] | None:
     """(state, start in ticks) of a process; None where the system does not tell."""
     try:
-        words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        words = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()
         return words[0], words[19]
     except (OSError, IndexError, UnicodeDecodeError):
         return None
@@ -228,7 +228,7 @@ def _kernel() -> tuple[str, str, str]:
     found = []
     for path in ("/etc/machine-id", "/proc/sys/kernel/random/boot_id"):
         try:
-            found.append(Path(path).read_text().strip())
+            found.append(Path(path).read_text("utf-8").strip())
         except (OSError, UnicodeDecodeError):
             found.append("")
     try:
@@ -243,7 +243,12 @@ def _job_is_over(job: str) -> bool:
     command = ["squeue", "--noheader", "--format=%T", f"--jobs={job}"]
     try:
         done = subprocess.run(
-            command, capture_output=True, text=True, timeout=SCHEDULER_SECONDS, stdin=subprocess.DEVNULL
+            command,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=SCHEDULER_SECONDS,
+            stdin=subprocess.DEVNULL,
         )
     except (OSError, subprocess.TimeoutExpired, ValueError):
         return False

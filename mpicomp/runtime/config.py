@@ -20,6 +20,7 @@ from ..registry import format_spec, parse_spec, parse_value
 from .imports import import_parts, inherited, resolved
 
 DTYPES = ("float32", "float64")
+_PATHS = ("data", "out", "resume")  # a leading ~ is the home directory, also where no shell has seen it
 _NAME_NBYTES = 255  # of one part of a path
 _MOST = {"clients": 2**31 - 1, "threads": 2**16} | dict.fromkeys(
     ("rounds", "batch", "seed", "eval_every", "checkpoint_every"), 2**63 - 1
@@ -272,7 +273,7 @@ def initial_point(text: str, dim: int, seed: int) -> np.ndarray:
 def _read_toml(path: Path) -> dict[str, Any]:
     check_path("config", str(path))
     try:
-        return tomllib.loads(path.read_text())
+        return tomllib.loads(path.read_text("utf-8"))
     except OSError as error:
         raise ConfigError(f"cannot read the configuration {path}: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -300,7 +301,7 @@ def _typed(f: dataclasses.Field, value: Any, source: str) -> Any:
     if kind == "list[str]" and isinstance(value, list | tuple) and all(isinstance(item, str) for item in value):
         return list(value)
     if kind == "str" and isinstance(value, str | int | float) and not isinstance(value, bool):
-        return str(value)
+        return os.path.expanduser(value) if f.name in _PATHS and isinstance(value, str) else str(value)
     if kind == "float" and isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)
     if (

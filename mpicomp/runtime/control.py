@@ -15,17 +15,17 @@ import signal
 import threading
 import time
 from contextlib import suppress
-from types import FrameType, TracebackType
+from types import TracebackType
 from typing import Any, NamedTuple
 
-from ..errors import worded
+from ..errors import StopEarly, worded
 from ..exchanges.base import Exchange
 from ..wire import FLAG_CHECKPOINT, FLAG_DIVERGED, FLAG_REQUEST, FLAG_STOP
 from .config import Config
+from .signals import Signals
 from .stall import SETUP, STDERR, StallWatch
 
 EXIT_RESUME = 75  # EX_TEMPFAIL of sysexits.h: try again, with --resume auto
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT)
 
 
 class Orders(NamedTuple):
@@ -37,29 +37,21 @@ class Orders(NamedTuple):
 
 
 class Control:
-    """Watches signals and clocks for one run; a context manager that puts the signal handlers back.
-
-    SIGTERM, SIGUSR1, SIGUSR2 and SIGINT ask for a checkpoint and a stop; a second SIGINT ends the process at once, and so does any of
-    them before the first round (SystemExit 75; KeyboardInterrupt for SIGINT). In a thread other than the main one signals are left alone.
+    """Watches signals and clocks for one run; a context manager, within which `Signals` ask for a checkpoint and a stop. Before the first
+    round they end the process at once (SystemExit 75; KeyboardInterrupt for SIGINT).
     """
 
     def __init__(self, config: Config):
         self.config = config
         self.exchange: Any = None  # until `attach`
-        self._asked = self._ended = False
-        self._before: dict[int, Any] = {}
+        self._signals, self._ended = Signals(self._end_early), False
         self._start = self._last = time.monotonic()
         self._setup = StallWatch(config.stall_timeout, None, (SETUP, 1))
         self._alarm = threading.Timer(config.time_limit, signal.pthread_kill, (threading.get_ident(), signal.SIGTERM))
         self._alarm.daemon = True
 
     def __enter__(self) -> Control:
-        for number in SIGNALS:
-            try:
-                self._before[number] = signal.signal(number, self._on_signal)
-            except ValueError:  # not the main thread
-                break
-        if self.config.time_limit and self._before:
+        if self._signals.__enter__().watching and self.config.time_limit:
             self._alarm.start()
         self._setup.__enter__()
         return self
@@ -68,39 +60,31 @@ class Control:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._end_setup()
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
+        self._signals.__exit__()
         if self._ended and not isinstance(error, SystemExit):
-            raise SystemExit(EXIT_RESUME) from error
+            raise StopEarly(EXIT_RESUME) from error
 
     def attach(self, exchange: Exchange) -> None:
         """The set-up is over: from now on orders travel in the frames of this exchange."""
         if self._ended:
-            raise SystemExit(EXIT_RESUME)
-        self.exchange = exchange
+            raise StopEarly(EXIT_RESUME)
+        self.exchange, self._signals.orderly = exchange, True
         self._end_setup()
 
     def _end_setup(self) -> None:
         self._alarm.cancel()
         self._setup.__exit__()
 
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if number == signal.SIGINT and (self._asked or self.exchange is None):
-            raise KeyboardInterrupt
-        if self.exchange is None:
-            limit = self.config.time_limit
-            late = limit and time.monotonic() - self._start >= limit
-            reason = worded(f"«time_limit={limit:g}»") if late else signal.Signals(number).name
-            text = (
-                f"mpicomp: {reason} ends the job within its set-up, before the first round; exit code {EXIT_RESUME}\n"
-            )
-            with suppress(OSError):
-                os.write(STDERR, text.encode())
-            self._ended = (
-                True  # where the exception is lost, in a callback of the compiler, the set-up ends at the next place
-            )
-            raise SystemExit(EXIT_RESUME)
-        self._asked = True
+    def _end_early(self, number: int) -> None:
+        limit = self.config.time_limit
+        late = limit and time.monotonic() - self._start >= limit
+        reason = worded(f"«time_limit={limit:g}»") if late else signal.Signals(number).name
+        text = f"mpicomp: {reason} ends the job within its set-up, before the first round; exit code {EXIT_RESUME}\n"
+        with suppress(OSError):
+            os.write(STDERR, text.encode())
+        # where the exception is lost, in a callback of the compiler, the set-up ends at the next place
+        self._ended = True
+        raise StopEarly(EXIT_RESUME)
 
     def before_round(self) -> None:
         """Decide what this rank's frames say in the coming round."""
@@ -108,12 +92,12 @@ class Control:
         exchange.flags_sent = 0
         if exchange.is_root:
             limit, seconds = self.config.time_limit, self.config.checkpoint_seconds
-            if self._asked or exchange.flags_seen & FLAG_REQUEST or (limit and now - self._start >= limit):
+            if self._signals.asked or exchange.flags_seen & FLAG_REQUEST or (limit and now - self._start >= limit):
                 exchange.flags_sent |= FLAG_STOP
             if seconds and now - self._last >= seconds:
                 self._last = now
                 exchange.flags_sent |= FLAG_CHECKPOINT
-        elif self._asked:
+        elif self._signals.asked:
             exchange.flags_sent = FLAG_REQUEST
         exchange.flags_seen = 0
 

@@ -36,7 +36,7 @@ def import_parts(names: Iterable[str]) -> None:
         except ImportError as error:
             missing = f"; is {name!r} a file? then write ./{name}.py" if not is_file else ""
             raise ImportedPartError(f"cannot import {name}: {error}{missing}") from error
-        except Exception as error:
+        except (Exception, SystemExit, GeneratorExit) as error:
             raise ImportedPartError(f"cannot import {name}: {type(error).__name__}: {error}") from error
 
 

@@ -88,7 +88,7 @@ class Record:
         try:
             loss, norm = session.evaluate()
             measures = session.measure()
-        except Exception as error:
+        except BaseException as error:
             error.add_note(f"in the evaluation after round {t}")
             raise
         ranks = self.measure()

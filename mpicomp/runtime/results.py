@@ -166,7 +166,9 @@ def _git() -> str | None:
     """The commit of the sources, with a + where they differ from it; None outside a checkout. Asked once."""
     here = Path(__file__).parent
     try:
-        commit = subprocess.run(["git", "-C", here, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5)
+        commit = subprocess.run(
+            ["git", "-C", here, "rev-parse", "HEAD"], capture_output=True, text=True, errors="replace", timeout=5
+        )
         changed = subprocess.run(["git", "-C", here, "diff", "--quiet", "HEAD"], capture_output=True, timeout=5)
     except (OSError, subprocess.TimeoutExpired):
         return None

@@ -258,7 +258,7 @@ class Session:
         """Round t: gradients at x^t, uplink, step to x^{t+1}, downlink (the downlink first where every rank steps by itself)."""
         try:
             self._round(t)
-        except Exception as error:
+        except BaseException as error:
             error.add_note(f"in round {t + 1}{self._hosted()}")
             raise
 

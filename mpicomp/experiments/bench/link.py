@@ -98,7 +98,7 @@ def _counts(session: Session) -> np.ndarray:
 
 def _traffic() -> Traffic:
     """What this node's interface has moved."""
-    lines = Path("/proc/self/net/dev").read_text().splitlines()
+    lines = Path("/proc/self/net/dev").read_text("utf-8", "replace").splitlines()
     return next(parse(DEVICE, line) for line in lines if line.strip().startswith(f"{DEVICE}:"))
 
 

@@ -42,11 +42,13 @@ def bench_start(config: Any, ranks: int = 5, repeats: int = 5, timeout: float = 
     variables = {**os.environ, **launcher.environment(root=os.geteuid() == 0)}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "run.toml"
-        path.write_text(replace(config, rounds=1, eval_every=1, out=None, resume=None).to_toml())
+        path.write_text(replace(config, rounds=1, eval_every=1, out=None, resume=None).to_toml(), "utf-8")
         command = launcher.command(ranks, [sys.executable, "-c", _RANK, str(path)])
         for repeat in range(-1, repeats):
             started = time.time()
-            done = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=timeout)
+            done = subprocess.run(
+                command, env=variables, capture_output=True, text=True, errors="replace", timeout=timeout
+            )
             if done.returncode:
                 raise ConfigError(
                     f"bench start: the job failed with exit code {done.returncode}\n{done.stderr.strip()}"

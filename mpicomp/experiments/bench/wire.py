@@ -74,7 +74,7 @@ def _moved(comm: Comm, device: str, size: int, messages: int) -> Traffic:
 
 
 def _read(device: str) -> Traffic:
-    lines = COUNTERS.read_text().splitlines()
+    lines = COUNTERS.read_text("utf-8").splitlines()
     found = [line for line in lines if line.strip().startswith(f"{device}:")]
     if not found:
         there = ", ".join(line.partition(":")[0].strip() for line in lines[2:])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -42,8 +41,8 @@ def scale(
         return
     if out is None:
         raise ConfigError("give --out DIR, where the cells are kept")
-    open_study(loaded, study.read_text(), out)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the cell that runs is taken down too
+    open_study(loaded, study.read_text("utf-8"), out)
+    signal.signal(signal.SIGTERM, _stop)  # so that the cell that runs is taken down too
     with alone(out, task, tasks):
         runner = make_runner(loaded, [host for host in hosts.split(",") if host])
         walk = Walk(loaded, out, cells, lambda line: print(line, flush=True))
@@ -58,3 +57,9 @@ def scale(
         )
         raise typer.Exit(1)
     print(f"all {len(cells)} cells are finished; `mpicomp report {out}` makes the page")
+
+
+def _stop(number: int, _frame: object) -> None:
+    from ..runtime import StopNow
+
+    raise StopNow(number)

@@ -2,22 +2,51 @@
 
 from __future__ import annotations
 
+import os
 import shlex
+import shutil
+import subprocess
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 Option = typer.Option
 slurm = typer.Typer(
     no_args_is_help=True, help="Batch scripts for SLURM, and their jobs: script, submit, status, collect."
 )
-PASSED = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 
-@slurm.command("script", context_settings=PASSED)
+class _WithSbatch(TyperCommand):
+    """A command before whose `--` options of sbatch may stand beside its own; they become `DIRECTIVES`."""
+
+    DIRECTIVES = "--directive"
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        from ..slurm.options import taken
+
+        end = args.index("--") if "--" in args else len(args)
+        own = {name: not getattr(param, "is_flag", False) for param in self.get_params(ctx) for name in param.opts}
+        directives, rest = taken(args[:end], own)
+        for directive in directives:
+            name, _, value = directive.partition("=")
+            same = _SAME.get(name, name)
+            rest.append(f"{same}={value}" if same in own else f"{self.DIRECTIVES}={directive}")
+        return super().parse_args(ctx, [*rest, *args[end:]])
+
+
+class _Submitting(_WithSbatch):
+    DIRECTIVES = "--option"
+
+
+_SAME = {"--job-name": "--name"}  # ours of another name
+
+
+@slurm.command("script", cls=_WithSbatch)
 def slurm_script(
+    ctx: typer.Context,
     kind: Annotated[
         str, typer.Argument(help="run (one run), scale (a study in one job) or array (a study as a job array).")
     ],
@@ -41,7 +70,10 @@ def slurm_script(
     array: Annotated[str, Option(help="For the kind array: 0-7%4 is 8 tasks, 4 at a time.")] = "",
     log: Annotated[str, Option(help="File of the output, in sbatch's pattern.")] = "",
     directive: Annotated[
-        list[str] | None, Option(help="Any other option of sbatch, as --directive=--exclusive.")
+        list[str] | None,
+        Option(
+            help="Any other option of sbatch, as --directive=--exclusive; those that are known here need no --directive."
+        ),
     ] = None,
     setup: Annotated[
         list[str] | None, Option(help='A shell line before the command, as --setup "module load openmpi".')
@@ -49,33 +81,79 @@ def slurm_script(
     command: Annotated[str, Option(help="The mpicomp to run.  [this one]")] = "",
 ) -> None:
     """Write a batch script: signal before the limit, checkpoint, requeue, resume; exit code of the run."""
-    from ..slurm.script import Batch, write
+    from ..runtime import ConfigError
+    from ..slurm.script import KINDS, Batch, write
 
+    if output is not None and "%" in output.name:
+        raise ConfigError(
+            f"--output {output} is the file to write the script to; the job's output goes to --log {output}"
+        )
+    if kind in KINDS:
+        _check_arguments(ctx, kind, list(args or ()))
     text = write(
         Batch(
             kind, tuple(args or ()), name, nodes, tasks, tasks_per_node, cpus_per_task, time, margin, partition, account,
-            qos, constraint, mem, array, log, tuple(directive or ()), tuple(setup or ()), command or _this(),
+            qos, constraint, mem, array, log, tuple(directive or ()), tuple(setup or ()), os.path.expanduser(command) or _this(),
         )
     )  # fmt: skip
+    content = text.encode("utf-8", "surrogateescape")
+    _check_shell(content)
     if output is None:
-        print(text, end="")
+        sys.stdout.flush()
+        sys.stdout.buffer.write(content)
         return
-    output.write_text(text)
+    try:
+        output.write_bytes(content)
+    except OSError as error:
+        raise ConfigError(f"cannot write {output}: {error.strerror}") from None
     print(f"{output} is written; `mpicomp slurm submit {output}` submits it", file=sys.stderr)
 
 
-@slurm.command("submit", context_settings=PASSED)
+def _check_arguments(ctx: typer.Context, kind: str, args: list[str]) -> None:
+    """Raises ConfigError for an option that the script's command does not have: the job would find out hours later."""
+    from ..runtime import ConfigError
+
+    group: Any = ctx.find_root().command
+    name = "run" if kind == "run" else "scale"
+    command = group.get_command(ctx, name)
+    if command is None:  # another program's application
+        return
+    try:
+        command.make_parser(ctx).parse_args(args=list(args))
+    except Exception as error:
+        if not hasattr(error, "format_message"):
+            raise
+        raise ConfigError(f"mpicomp {name}: {error.format_message()}") from None
+
+
+def _check_shell(script: bytes) -> None:
+    """Raises ConfigError where the shell cannot parse the script, which only lines of --setup can cause."""
+    from ..runtime import ConfigError
+
+    if shutil.which("bash") is None:
+        return
+    done = subprocess.run(["bash", "-n"], input=script, capture_output=True, timeout=60)
+    if done.returncode:
+        said = done.stderr.decode(errors="replace").strip()
+        raise ConfigError(f"the shell cannot parse the script; look at --setup, each of which is a whole line: {said}")
+
+
+@slurm.command("submit", cls=_Submitting)
 def slurm_submit(
     script: Annotated[Path, typer.Argument(help="A batch script, of `mpicomp slurm script` or in jobs/.")],
     args: Annotated[list[str] | None, typer.Argument(metavar="[-- ARGS...]", help="Of the script.")] = None,
     sbatch: Annotated[str, Option(help='Options of sbatch, as one text: "--nodes=2 --ntasks=9".')] = "",
+    option: Annotated[
+        list[str] | None,
+        Option(help="An option of sbatch, as --option=--exclusive; those that are known here need no --option."),
+    ] = None,
     wait: Annotated[bool, Option("--wait", help="Until the job is over; the exit code is then the job's.")] = False,
     poll: Annotated[float, Option(help="With --wait: seconds between two looks at the queue.")] = 5.0,
 ) -> None:
     """Submit a batch script; prints the job's number."""
     from ..slurm import queue
 
-    number = queue.submit(script, args or (), shlex.split(sbatch))
+    number = queue.submit(script, args or (), [*_words(sbatch), *(option or ())])
     print(number, flush=True)
     if not wait:
         return
@@ -137,6 +215,15 @@ def slurm_collect(
     if to is not None:
         to_csv(found, to)
     raise typer.Exit(1 if any(run.state in (UNFINISHED, DAMAGED) for run in found) else 0)
+
+
+def _words(text: str) -> list[str]:
+    from ..runtime import ConfigError
+
+    try:
+        return shlex.split(text)
+    except ValueError as error:
+        raise ConfigError(f"--sbatch {text!r}: {error}") from None
 
 
 def _this() -> str:

@@ -97,7 +97,7 @@ class Namespaces:
     def __init__(self, keeper: int, own_user: bool):
         self.keeper, self.own_user = keeper, own_user
         self.shelf = Path(f"/proc/{keeper}/root/dev/shm")
-        self.nodes = [int(line) for line in (self.shelf / "nodes").read_text().split()]
+        self.nodes = [int(line) for line in (self.shelf / "nodes").read_text("utf-8").split()]
 
     @classmethod
     def start(cls, nodes: int, *, keep: bool = False) -> Namespaces:
@@ -149,7 +149,9 @@ class Namespaces:
             raise LabError(f"no network lab: {reason}; {_REMEDY}")
         process.stdout.close()
         process.stderr.close()
-        lab = cls(int(Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()), bool(user))
+        lab = cls(
+            int(Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text("utf-8", "replace")), bool(user)
+        )
         lab._process, lab._pipe = process, None if keep else write_end
         return lab
 
@@ -191,7 +193,12 @@ class Namespaces:
         LabError : a command of it failed.
         """
         done = subprocess.run(
-            self.command(["sh", "-e"]), input=text, capture_output=True, text=True, env={**os.environ, "PATH": _path()}
+            self.command(["sh", "-e"]),
+            input=text,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            env={**os.environ, "PATH": _path()},
         )
         if done.returncode:
             raise LabError(f"the lab's network could not be set: {done.stderr.strip() or done.stdout.strip()}")
@@ -205,7 +212,7 @@ def running() -> Iterator[tuple[Namespaces, str]]:
             argv = (folder / "cmdline").read_bytes().decode(errors="replace").split("\0")[:-1]
             if len(argv) != 4 or argv[2] != _WAIT:
                 continue
-            status = (folder / "status").read_text()
+            status = (folder / "status").read_text("utf-8", "replace")
             inner = re.search(r"^NSpid:.*\t(\d+)$", status, re.MULTILINE)
             own_user = os.readlink(folder / "ns" / "user") != os.readlink("/proc/self/ns/user")
             if inner and inner.group(1) == "1":

@@ -72,7 +72,7 @@ class NetworkLab:
         """The lab of these namespaces, that another process made."""
         lab = cls.__new__(cls)
         lab.spaces = spaces
-        kind, rate, delay = (spaces.shelf / "link").read_text().split()
+        kind, rate, delay = (spaces.shelf / "link").read_text("utf-8").split()
         lab._kind, lab.link = kind, Link(float(rate), float(delay))
         return lab
 
@@ -152,6 +152,7 @@ class NetworkLab:
             stdout=subprocess.PIPE if capture else None,
             stderr=subprocess.PIPE if capture else None,
             text=True,
+            errors="replace",
             start_new_session=True,
         )
         code = None

@@ -57,7 +57,7 @@ def write(path: Path, clients: Clients) -> str:
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         half = path.with_suffix(".part")
-        with open(half, "w") as file:
+        with open(half, "w", encoding="utf-8") as file:
             for A, b in clients:
                 for row, label in zip(A, b, strict=True):
                     entries = " ".join(f"{c + 1}:{row[c]:.17g}" for c in np.flatnonzero(row))

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ..runtime import __version__, unknown
+from ..runtime import __version__, csv_cell, unknown
 from .drawing import have_matplotlib, save
 from .evidence import Evidence
 from .reproduction import SCALES, Claim, Reproduction, Verdict, papers
@@ -92,7 +92,7 @@ def write(study: Reproduction, scale: str, runner: ExperimentRunner, judged: lis
         "verdicts": verdicts,
         "runs": {label: str(s.directory.relative_to(runner.out)) for label, s in evidence.curves.items()},
     }
-    (runner.out / "verdicts.json").write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+    (runner.out / "verdicts.json").write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", "utf-8")
     curves = [
         {"curve": label, "ranks": stored.summary["ranks"], "step": stored.summary["step"], **row}
         for label, stored in evidence.curves.items()
@@ -106,7 +106,7 @@ def write(study: Reproduction, scale: str, runner: ExperimentRunner, judged: lis
 
 def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
     names = list(dict.fromkeys(key for row in rows for key in row))
-    with open(path, "w", newline="") as file:
+    with open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, fieldnames=names)
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows({name: csv_cell(value) for name, value in row.items()} for row in rows)

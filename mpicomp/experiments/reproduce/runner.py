@@ -204,14 +204,14 @@ class ExperimentRunner:
         directory = self.out / "runs" / f"{_slug(label)}-{digest}"
         directory.mkdir(parents=True, exist_ok=True)
         if not (directory / WANTED).exists():
-            (directory / WANTED).write_text(config.to_toml())
+            (directory / WANTED).write_text(config.to_toml(), "utf-8")
         return directory
 
     def _launch(self, argv: list[str]) -> None:
         launcher = find_launcher()
         command = launcher.command(self.ranks, argv)
         environment = {**os.environ, **launcher.environment(root=os.geteuid() == 0)}
-        with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as job:
+        with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True, errors="replace") as job:
             assert job.stdout is not None
             for line in job.stdout:
                 self.say(f"  {line.rstrip()}")
@@ -241,9 +241,9 @@ class ExperimentRunner:
             self.say(f"table {name}")
             path.parent.mkdir(exist_ok=True)
             half = path.with_suffix(".part")
-            half.write_text(json.dumps(make(**arguments), indent=1))
+            half.write_text(json.dumps(make(**arguments), indent=1), "utf-8")
             half.replace(path)
-        return self.table(name, json.loads(path.read_text()))
+        return self.table(name, json.loads(path.read_text("utf-8")))
 
 
 def _quality(stored: Stored, target: float) -> tuple[float, float]:
@@ -255,7 +255,7 @@ def _quality(stored: Stored, target: float) -> tuple[float, float]:
 
 def _finished(directory: Path) -> bool:
     summary = directory / "summary.json"
-    return summary.exists() and not json.loads(summary.read_text())["interrupted"]
+    return summary.exists() and not json.loads(summary.read_text("utf-8"))["interrupted"]
 
 
 def _slug(label: str) -> str:

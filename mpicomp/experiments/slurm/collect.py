@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from ..records import COMPLETE, fault, read_json
-from ..runtime import DataError
+from ..runtime import DataError, csv_cell
 
 FINISHED, UNFINISHED, DAMAGED = "finished", "unfinished", "damaged"
 _SAME = ("method", "compressor", "ranks", "rounds", "loss", "grad_norm_sq", "iterate_sha256")
@@ -55,10 +55,10 @@ def collect(roots: Sequence[Path]) -> list[Found]:
 
 def to_csv(found: Sequence[Found], path: Path) -> None:
     """Write the runs as a table, one line each."""
-    with open(path, "w", newline="") as file:
+    with open(path, "w", newline="", encoding="utf-8", errors="backslashreplace") as file:
         writer = csv.DictWriter(file, fieldnames=[field.name for field in fields(Found)])
         writer.writeheader()
-        writer.writerows(asdict(run) for run in found)
+        writer.writerows({name: csv_cell(value) for name, value in asdict(run).items()} for run in found)
 
 
 def _runs(root: Path) -> Iterator[Path]:

@@ -159,7 +159,9 @@ def _ask(program: str, *arguments: str) -> str:
             f"{program} is not on PATH; run this where the cluster's SLURM is (a login node). "
             "`mpicomp lab slurm` starts a SLURM on this machine, to try things"
         )
-    done = subprocess.run([program, *arguments], capture_output=True, text=True, timeout=120, stdin=subprocess.DEVNULL)
+    done = subprocess.run(
+        [program, *arguments], capture_output=True, text=True, errors="replace", timeout=120, stdin=subprocess.DEVNULL
+    )
     if done.returncode:
         raise SlurmError(f"{program}: {done.stderr.strip() or done.stdout.strip() or f'exit code {done.returncode}'}")
     return done.stdout

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from ..runtime import ConfigError, unknown
+from .options import one_line, quoted
 
 EARLY = 60  # seconds by which SLURM may send the signal before its time
 MARGIN = 120  # the least seconds between signal and limit: so early it may be late, and a checkpoint takes time
@@ -67,6 +68,9 @@ KINDS = {
 }
 
 
+_DIRECTIVE = re.compile(r"--?[A-Za-z][\w-]*(=.*)?", re.ASCII)
+
+
 @dataclass(frozen=True)
 class Batch:
     """The options of a script; what is empty or 0 is left to sbatch's own options and defaults.
@@ -74,8 +78,8 @@ class Batch:
     kind : run, scale or array. args : of the command; empty means those behind the script's name in sbatch's line.
     nodes, tasks, tasks_per_node, cpus_per_task : as sbatch has them; a run's tasks are its ranks, the server included.
     time : the limit, in SLURM's forms. margin : seconds between signal and limit.
-    array : as 0-7%4. directives : more of them, as "--exclusive". setup : shell lines before the command, as "module load openmpi".
-    mpicomp : the command.
+    array : as 0-7%4. directives : more of them, as "--exclusive" or "--comment=two words".
+    setup : shell lines before the command, as "module load openmpi". mpicomp : the command, one word that no shell expands.
     """
 
     kind: str = "run"
@@ -100,11 +104,11 @@ class Batch:
 
 
 def write(batch: Batch) -> str:
-    """The text of a batch script.
+    """The text of a batch script. Everything but `setup` is quoted for the place in which it stands.
 
     Raises
     ------
-    ConfigError : an option that cannot work.
+    ConfigError : an option that cannot work, or a control character in one.
     """
     if batch.kind not in KINDS:
         raise unknown("kind of script", batch.kind, KINDS)
@@ -119,7 +123,7 @@ def write(batch: Batch) -> str:
         *(f"# {line}" for line in kind.about),
         f"# MPICOMP names the command where it is not {batch.mpicomp}, for example MPICOMP=/home/me/mpicomp/.venv/bin/mpicomp.\n",
         *(f"#SBATCH {directive}" for directive in _directives(batch)),
-        _BEGIN.format(mpicomp=batch.mpicomp, signal=kind.signal),
+        _BEGIN.format(command=shlex.quote(batch.mpicomp), signal=kind.signal),
         *(["\n".join(batch.setup) + "\n"] if batch.setup else []),
         f'"$mpicomp" {kind.command.format(args=args)} &',
         _END.format(code=kind.code),
@@ -129,7 +133,8 @@ def write(batch: Batch) -> str:
 
 _BEGIN = """
 set -u
-mpicomp=${{MPICOMP:-{mpicomp}}}
+mpicomp={command}
+mpicomp=${{MPICOMP:-$mpicomp}}
 export OMP_NUM_THREADS=${{SLURM_CPUS_PER_TASK:-1}}
 export SLURM_CPU_BIND=${{SLURM_CPU_BIND:-cores}} # read by srun, which `mpicomp launch` starts with the PMI that the MPI library speaks
 
@@ -205,9 +210,22 @@ def _check(batch: Batch) -> None:
         raise ConfigError(f"array {batch.array!r} is for scripts of the kind array, this is {batch.kind}")
     if batch.array and not re.fullmatch(r"\d+-\d+(%\d+)?", batch.array):
         raise ConfigError(f"array {batch.array!r} is not possible; allowed: FIRST-LAST or FIRST-LAST%AT_ONCE, as 0-7%4")
+    for name in ("name", "time", "partition", "account", "qos", "constraint", "mem", "log", "mpicomp"):
+        one_line(name, getattr(batch, name))
+    for name in ("args", "directives", "setup"):
+        for text in getattr(batch, name):
+            one_line(name, text.replace("\t", " ") if name == "setup" else text)
+    if not batch.mpicomp:
+        raise ConfigError("the command is empty; give the path of mpicomp, or leave it out")
     for directive in batch.directives:
-        if not directive.startswith("-") or "\n" in directive:
-            raise ConfigError(f"directive {directive!r} is none; allowed: an option of sbatch, as --exclusive")
+        if not _DIRECTIVE.fullmatch(directive):
+            raise ConfigError(
+                f"directive {directive!r} is none; allowed: an option of sbatch, as --exclusive or --comment=TEXT"
+            )
+        if directive.partition("=")[0] == "--signal":
+            raise ConfigError(
+                f"directive {directive!r}: the script needs the signal for itself; give the margin before the limit"
+            )
 
 
 def _directives(batch: Batch) -> list[str]:
@@ -228,5 +246,9 @@ def _directives(batch: Batch) -> list[str]:
         "signal": f"B:USR1@{batch.margin}",
     }
     log = batch.log or ("%x-%A_%a.log" if array else "%x-%j.log")
-    given = [f"--{name}={value}" for name, value in options.items() if value]
-    return [*given, "--requeue", "--open-mode=append", f"--output={log}", *batch.directives]
+    given = [f"--{name}={quoted(str(value))}" for name, value in options.items() if value]
+    more = [
+        f"{name}={quoted(value)}" if equals else name
+        for name, equals, value in (directive.partition("=") for directive in batch.directives)
+    ]
+    return [*given, "--requeue", "--open-mode=append", f"--output={quoted(log)}", *more]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from math import isnan
 from pathlib import Path
 
-from ..runtime import LEVELS, PHASES, seconds, size
+from ..runtime import LEVELS, PHASES, csv_cell, seconds, size
 from .cells import Group, Interval, Results, phases_of
 
 
@@ -24,8 +24,8 @@ class Table:
 
     def write_csv(self, path: Path) -> None:
         """The same table as a file."""
-        with open(path, "w", newline="") as file:
-            csv.writer(file).writerows([self.header, *self.rows])
+        with open(path, "w", newline="", encoding="utf-8", errors="backslashreplace") as file:
+            csv.writer(file).writerows([csv_cell(cell) for cell in row] for row in [self.header, *self.rows])
 
 
 def all_tables(results: Results) -> dict[str, Table]:

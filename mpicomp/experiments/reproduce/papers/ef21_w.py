@@ -91,7 +91,7 @@ def dense(options: dict[str, Any], size: Size) -> dict[str, Any]:
 def gain(old: Stored, new: Stored, where: str) -> Row:
     """What the larger step is, and how many rounds it saves to the smallest ‖∇f‖² that both reached."""
     target = common_target([old, new])
-    problem = json.loads((new.directory / "manifest.json").read_text())["problem"]
+    problem = json.loads((new.directory / "manifest.json").read_text("utf-8"))["problem"]
     return {
         "where": where,
         "clients": problem["clients"],
