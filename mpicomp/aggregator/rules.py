@@ -112,7 +112,9 @@ def grouped(tensors: Sequence[Tensor], uplink: str, rules: Sequence[Rule], bucke
     default, compressor = split(uplink)
     for rule in rules:
         if not isinstance(rule, tuple) or len(rule) != 2 or not isinstance(rule[1], str):
-            raise ConfigError(f"rule {rule!r} is no pair of a pattern and a text, such as ('ndim<2', 'cast:to=bfloat16')")
+            raise ConfigError(
+                f"rule {rule!r} is no pair of a pattern and a text, such as ('ndim<2', 'cast:to=bfloat16')"
+            )
     groups: dict[tuple[int, str, str], Group] = {}
     bucket, filled = 0, 0
     for tensor in tensors if bucket_nbytes is None else reversed(tensors):

@@ -43,7 +43,7 @@ class Tensor:
 
 def is_torch(value: Any) -> bool:
     """It is a tensor of PyTorch."""
-    return type(value).__module__.split(".", 1)[0] == "torch" and hasattr(value, "detach") or _is_parameter(value)
+    return (type(value).__module__.split(".", 1)[0] == "torch" and hasattr(value, "detach")) or _is_parameter(value)
 
 
 def _is_parameter(value: Any) -> bool:

@@ -70,9 +70,7 @@ class Custom(Method):
         )
 
 
-def build(
-    registry: Registry[P], text: str, setting: Setting, step_size: float, given: Compressor | None = None
-) -> P:
+def build(registry: Registry[P], text: str, setting: Setting, step_size: float, given: Compressor | None = None) -> P:
     """A mechanism from `NAME[@option=value,...][:COMPRESSOR]`; given : a compressor in place of a named one.
 
     Raises
