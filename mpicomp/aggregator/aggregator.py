@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ import numpy as np
 from ..cluster.clock import COMPUTE, PHASES, Clock
 from ..cluster.counts import checked_communicator
 from ..cluster.ledger import Ledger, describe
+from ..cluster.patient import PatientComm
 from ..errors import AggregationError, ConfigError, MpicompError
 from ..exchanges.base import Exchange, exchanges
 from ..exchanges.local import LocalExchange
@@ -25,7 +27,6 @@ from .bucket import Bucket
 from .rules import Rule, grouped, split
 from .state import load_arrays, saved_arrays
 from .tensors import Structure, copy_in, copy_out
-from .waiting import PatientComm
 
 if TYPE_CHECKING:
     from mpi4py.MPI import Comm as MPIComm
@@ -70,7 +71,7 @@ class Aggregator:
 
     Parameters
     ----------
-    comm : an mpi4py communicator; None for this process alone.
+    comm : an mpi4py communicator; or a process group of torch.distributed, whose ranks then exchange by gloo; None for this process alone.
     like : what later values look like: an array, a PyTorch tensor, a list or dict of them, or a dimension (float64). Float16, bfloat16 and
         float32 are summed and remembered in float32.
     uplink : MECHANISM[@option=value,...][:COMPRESSOR], for instance "ef21:topk:fraction=0.01", "diana:natural", "powersgd:rank=2".
@@ -102,7 +103,7 @@ class Aggregator:
 
     def __init__(
         self,
-        comm: MPIComm | None,
+        comm: MPIComm | Any | None,
         like: Any,
         *,
         uplink: str = "direct",
@@ -114,7 +115,9 @@ class Aggregator:
         bucket_nbytes: int | None = None,
         timeout: float = 300.0,
     ):
-        checked_communicator(comm)
+        group = type(comm).__module__.startswith("torch.")  # a process group of torch.distributed
+        if not group:
+            checked_communicator(comm)
         self.structure = Structure(like)
         self._seed, self._weighted, self._bucket_nbytes, self._timeout = seed, weighted, bucket_nbytes, timeout
         self._exchange, self._mpi = exchange, comm
@@ -124,11 +127,17 @@ class Aggregator:
         self._background: Background | None = None
         self._ledger = Ledger()
         self._clock = Clock(time.perf_counter)
-        self._rank, self._size = (0, 1) if comm is None else (comm.Get_rank(), comm.Get_size())
         self._comm: PatientComm | None = None
-        if self._size > 1:
-            assert comm is not None
+        if group:
+            from ..cluster.group import GroupComm  # it imports PyTorch, which is there where a group is
+
+            self._comm = GroupComm(comm, self._ledger)
+        elif comm is not None and comm.Get_size() > 1:
             self._comm = PatientComm(comm, self._ledger, by_node=self._by_node(exchange))
+        self._rank, self._size = (0, 1) if self._comm is None else (self._comm.rank, self._comm.size)
+        if comm is not None and not group:
+            self._rank = comm.Get_rank()
+        if self._comm is not None:
             self._comm.timeout = timeout
             self._comm.purpose = "round"
         self._set_up(uplink, downlink, tuple(rules))
@@ -170,6 +179,8 @@ class Aggregator:
         self.hosts = buckets[0].hosts
 
     def _kind(self, uplink: str, downlink: str, rules: tuple[Rule, ...]) -> type[Exchange]:
+        if isinstance(self._exchange, str) and self._exchange != AUTO:
+            exchanges[self._exchange]  # an unknown name is refused in one process, too
         if self._size == 1:
             own = self._exchange if isinstance(self._exchange, type) else None
             return own if own is not None and not own.over_mpi else LocalExchange
@@ -278,7 +289,7 @@ class Aggregator:
         error = ""
         try:
             evaluate = value if callable(value) and not hasattr(value, "shape") else None
-            if self.hosts and not (value is None and len(self.structure.tensors) > 1):
+            if self.hosts and value is not None:
                 taken = self.structure.taken(evaluate(at) if evaluate else value)
                 arrays = dict(taken)
                 self._fill(arrays)
@@ -408,10 +419,10 @@ class Aggregator:
         raise AggregationError(f"call {self.calls}: " + ("; ".join(said) or "a sum is not finite"))
 
     # ---- while gradients are computed -------------------------------------------------------------------------------
-    def start(self, name: str, value: Any) -> Any:
+    def start(self, name: str, value: Any) -> Future[np.ndarray]:
         """Give one tensor; its bucket is exchanged by a thread of its own as soon as it is complete, and those before it are done.
 
-        Returns a concurrent.futures.Future, which is done when the tensor's mean is there. `wait` ends the call.
+        The future is done when the tensor's mean is there, flat, until the next call. `wait` (or `finish`) ends the call.
         """
         if self._weighted:
             raise ConfigError(
@@ -426,15 +437,18 @@ class Aggregator:
 
         Raises as `mean`.
         """
-        if self._background is None or not self._background.open:
-            raise ConfigError("wait was called and nothing has been started")
-        flagged, error = self._background.wait()
-        self.end(flagged, error)
+        self.finish().result()
         results = {}
         for tensor in self.structure.tensors:
             results[tensor.name] = out = self.structure.fresh(tensor, None)
             copy_out(out, tensor, self._mean_of(tensor.name))
         return self.structure.put_together(results)
+
+    def finish(self) -> Future[None]:
+        """As `wait`, without waiting: the future is done when the call has ended, with the error that `wait` would raise."""
+        if self._background is None or not self._background.open:
+            raise ConfigError("finish was called and nothing has been started")
+        return self._background.finish()
 
     # ---- state ------------------------------------------------------------------------------------------------------
     def state_dict(self) -> dict[str, Any]:

@@ -8,8 +8,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ..cluster.comm import mpi_initialized
-from ..errors import AggregationError, ConfigError, EnvironmentMismatch, MpicompError
+from ..cluster.comm import refuse_single_thread
+from ..errors import AggregationError, ConfigError, MpicompError
 from .bucket import Bucket
 from .tensors import Structure, check_shape
 
@@ -25,6 +25,8 @@ class Caller(Protocol):
 
     def exchange_bucket(self, bucket: Bucket, failed: bool, scale: float) -> bool: ...
 
+    def end(self, flagged: bool, error: str) -> None: ...
+
 
 class Background:
     """The thread of an aggregator.
@@ -37,13 +39,7 @@ class Background:
     """
 
     def __init__(self, aggregator: Caller, buckets: list[Bucket]):
-        if mpi_initialized():
-            from mpi4py import MPI
-
-            if MPI.Query_thread() < MPI.THREAD_MULTIPLE:
-                raise EnvironmentMismatch(
-                    "start needs an MPI that several threads may call (MPI_THREAD_MULTIPLE); this one was started without; use mean"
-                )
+        refuse_single_thread()
         self.aggregator, self.buckets = aggregator, buckets
         self._number = {name: number for number, bucket in enumerate(buckets) for name in bucket.places}
         self.open = False
@@ -59,7 +55,7 @@ class Background:
         self._failure: BaseException | None = None
         self._done = 0
         self._flagged = False
-        self._ending = False
+        self._ended: Future[None] | None = None
 
     def start(self, name: str, value: Any) -> Future[np.ndarray]:
         agg = self.aggregator
@@ -99,17 +95,13 @@ class Background:
             self._changed.notify_all()
         return future
 
-    def wait(self) -> tuple[bool, str]:
-        """Wait for all buckets; returns whether some rank's vectors cannot be used, and what is wrong with this one's."""
+    def finish(self) -> Future[None]:
+        """No more tensors come in this call; the future is done when it has ended, with the error that all ranks raise."""
+        ended: Future[None] = Future()
         with self._changed:
-            self._ending = True
+            self._ended = ended
             self._changed.notify_all()
-            while self._done < len(self._missing) and self._failure is None:
-                self._changed.wait()
-        self.open = False
-        if self._failure is not None:
-            raise self._failure
-        return self._flagged, "; ".join(self._errors)
+        return ended
 
     def close(self) -> None:
         with self._changed:
@@ -119,40 +111,56 @@ class Background:
             self._thread.join()
 
     def _work(self) -> None:
-        agg = self.aggregator
         while True:
             with self._changed:
                 while not self._closing and not self._ready():
                     self._changed.wait()
                 if self._closing:
                     return
-                number = self._done
-                missing = list(self._missing[number])
-            bucket = self.buckets[number]
-            try:
-                for name in missing:  # not started: zeros
-                    bucket.given.own[0, bucket.places[name]] = 0
-                self._flagged |= agg.exchange_bucket(bucket, bool(self._errors), 1.0)
-            except BaseException as error:
-                with self._changed:
-                    self._failure = error
-                    self._fail(error)
-                    self._changed.notify_all()
+                number, failure = self._done, self._failure
+            if failure is not None:
+                self._stop(failure)
                 continue
-            for name in bucket.places:
-                future = self._futures.get(name)
-                if future is not None:
-                    future.set_result(bucket.result[0, bucket.places[name]])
-            with self._changed:
-                self._done += 1
-                self._changed.notify_all()
+            try:
+                if number < len(self.buckets):
+                    self._exchange(number)
+                    continue
+                self.aggregator.end(self._flagged, self._said())
+            except BaseException as error:
+                for future in self._futures.values():
+                    if not future.done():
+                        future.set_exception(error)
+                self._stop(error)
+                continue
+            self._stop(None)
+
+    def _said(self) -> str:
+        """What is wrong with this rank's vectors: the first of its errors, and how many more there are."""
+        more = len(self._errors) - 1
+        return (self._errors or [""])[0] + (f" (and {more} more)" if more > 0 else "")
+
+    def _exchange(self, number: int) -> None:
+        bucket = self.buckets[number]
+        for name in self._missing[number]:  # not started: zeros
+            bucket.given.own[0, bucket.places[name]] = 0
+        self._flagged |= self.aggregator.exchange_bucket(bucket, bool(self._errors), 1.0)
+        for name, place in bucket.places.items():
+            if name in self._futures:
+                self._futures[name].set_result(bucket.result[0, place])
+        with self._changed:
+            self._done += 1
+
+    def _stop(self, error: BaseException | None) -> None:
+        """The call has ended; its error goes to whoever asks for its end, now or later."""
+        with self._changed:
+            self._failure, ended = error, self._ended
+            self.open = ended is None
+        if ended is not None:
+            ended.set_exception(error) if error else ended.set_result(None)
 
     def _ready(self) -> bool:
-        if not self.open or self._failure is not None or self._done >= len(self._missing):
+        if not self.open or (self._failure is not None and self._ended is None):
             return False
-        return not self._missing[self._done] or self._ending
-
-    def _fail(self, error: BaseException) -> None:
-        for future in self._futures.values():
-            if not future.done():
-                future.set_exception(error)
+        if self._failure is not None or self._done == len(self.buckets):
+            return self._ended is not None
+        return not self._missing[self._done] or self._ended is not None

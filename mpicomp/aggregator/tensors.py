@@ -60,7 +60,7 @@ class Structure:
 
     Attributes
     ----------
-    tensors : in the caller's order. torch : they are PyTorch's.
+    tensors : in the caller's order. torch : they are PyTorch's. parameters : PyTorch's tensors by name, where a dict of them was given.
 
     Raises
     ------
@@ -84,6 +84,7 @@ class Structure:
         self.tensors = [_described(str(key), value) for key, value in items]
         self.torch = any(is_torch(value) for _, value in items)
         self._like = {str(key): value for key, value in items} if self.torch else {}
+        self.parameters = self._like if self._mapping else {}
         names = [tensor.name for tensor in self.tensors]
         if not names or not sum(tensor.size for tensor in self.tensors):
             raise ConfigError("like holds no array with an entry; give the arrays, or what looks like them")

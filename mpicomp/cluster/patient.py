@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from ..cluster.comm import Comm
-from ..cluster.counts import pieces
-from ..cluster.messages import AnyRequest, Receiving
 from ..errors import RankFailure
+from .comm import Comm
+from .counts import pieces
+from .messages import AnyRequest, Receiving
 
 _SPIN, _NAP = 2e-4, 5e-5  # seconds of looking without sleep; of each sleep after that
 
