@@ -39,6 +39,7 @@ class Stream(IntEnum):
     PROBLEM = 11
     TEST = 12
     ORACLE_COIN = 13
+    GRADIENT = 14
 
 
 class Keys(NamedTuple):
