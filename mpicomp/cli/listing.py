@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
@@ -62,8 +63,11 @@ def _downlinks() -> None:
 
 def _optimizers() -> None:
     from ..optimizers import optimizers
+    from ..optimizers.schedule import ScheduleOptions
 
-    _parts("Optimizers", optimizers)
+    shared = [*ScheduleOptions.__annotations__]
+    _parts("Optimizers", optimizers, shared)
+    print(f"Of all of them, for the step size by the round: {','.join(f'{name}=' for name in shared)}")
 
 
 def _exchanges() -> None:
@@ -73,14 +77,14 @@ def _exchanges() -> None:
     table("Exchanges", ["name", "what it is"], [[n, exchanges[n].summary] for n in exchanges], text=True)
 
 
-def _parts(title: str, registry: Any) -> None:
-    """Parts that have no summary of their own: the first line of their documentation is their formula."""
+def _parts(title: str, registry: Any, shared: Sequence[str] = ()) -> None:
+    """Parts that have no summary of their own: the first line of their documentation is their formula. `shared` options are left out."""
     from ..console.show import table
 
     rows = []
     for name in registry:
         lines = (registry[name].__doc__ or "").strip().splitlines()
-        rows.append([_with_options(name, registry[name]), lines[0] if lines else ""])
+        rows.append([_with_options(name, registry[name], shared), lines[0] if lines else ""])
     table(title, ["name", "what it is"], rows, text=True)
 
 
@@ -120,10 +124,10 @@ def _footnotes(parts: dict[str, Any]) -> None:
             print(f"* {name} is experimental: {part.experimental}")
 
 
-def _with_options(name: str, cls: type) -> str:
+def _with_options(name: str, cls: type, left_out: Sequence[str] = ()) -> str:
     from ..registry import option_names
 
-    options = option_names(cls)
+    options = [option for option in option_names(cls) if option not in left_out]
     return f"{name}:{','.join(o + '=' for o in options)}" if options else name
 
 

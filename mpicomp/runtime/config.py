@@ -39,13 +39,14 @@ class Config:
     compressor, downlink_compressor : `name:option=value,...`; the method's defaults where None.
     problem, problem_options : name and own options of the problem (`problem.dim`, `problem.reg`, ...).
     data, partition, clients : data set (name or path), how its rows are dealt to the clients, n.
-    optimizer, optimizer_options : in place of the method's own, where given.
+    optimizer, optimizer_options : in place of the method's own, where given; options alone are for the method's own.
     batch : samples per client and round; 0 for the method's own number: exact gradients, or one sample (ef21-page: √N̄) where the
         method is about samples (dasha-page, dasha-mvr, vr-marina, vr-diana).
     rounds, tol : stop after so many rounds, or once ‖∇f(x)‖² ≤ tol at an evaluation.
     step : "theory", "theory*FACTOR", or a number.
     explosion : f above f(x⁰) by so many times |f(x⁰)| (at least 1) at an evaluation is a divergence; 0 never.
-    init : x⁰: "zero", "ones", "normal:SEED", or "paper" for the problem's own.
+    init : x⁰: "zero", "ones", "normal:SEED", or "paper" for the problem's own; None for zero, or for the problem's own where it has
+        weights to begin with (TorchProblem).
     dtype, wire_dtype : of the computation, and of the values that travel (as dtype where None).
     exchange : "p2p", "collective", "sharded", "hierarchical", "hierarchical:sum", "allreduce" (dense sums, no server), "local", or "auto"
         (p2p over several processes, local in one); docs/reference/exchanges.md says which one when.
@@ -80,7 +81,7 @@ class Config:
     tol: float = 0.0
     step: str = "theory"
     explosion: float = 1e6
-    init: str = "zero"
+    init: str | None = None
     dtype: str = "float64"
     wire_dtype: str | None = None
     exchange: str = "auto"
@@ -184,8 +185,8 @@ class Config:
             raise ConfigError("checkpoints are written under the results: give «out=DIR» too")
         self._validate_on_failure()
         parse_step(self.step)
-        if self.init != "paper":
-            initial_point(self.init, 1, 0)
+        if self.init not in (None, "paper"):
+            initial_point(str(self.init), 1, 0)
 
     def _validate_on_failure(self) -> None:
         plan = OnFailure.parse(self.on_failure)
@@ -210,11 +211,12 @@ class Config:
         lines, tables = [], []
         for f in dataclasses.fields(self):
             value = getattr(self, f.name)
-            if f.name in _TABLES.values() or value is None:
-                continue
             options = getattr(self, _TABLES[f.name]) if f.name in _TABLES else {}
+            if f.name in _TABLES.values() or (value is None and not options):
+                continue
             if options:
-                rows = [f"name = {_toml(value)}", *(f"{k} = {_toml(v)}" for k, v in options.items())]
+                named = [] if value is None else [f"name = {_toml(value)}"]
+                rows = [*named, *(f"{k} = {_toml(v)}" for k, v in options.items())]
                 tables.append("\n".join([f"\n[{f.name}]", *rows]))
             else:
                 lines.append(f"{f.name} = {_toml(value)}")

@@ -52,6 +52,17 @@ def complete(config: Config) -> Config:
     return full
 
 
+def init_of(config: Config, problem: Problem) -> str:
+    """The configured x⁰ by name; the problem's own, or zero, where none is configured."""
+    return config.init or ("paper" if problem.starts_itself else "zero")
+
+
+def start_of(config: Config, problem: Problem) -> np.ndarray:
+    """x⁰, shape (d,)."""
+    init = init_of(config, problem)
+    return problem.paper_start() if init == "paper" else initial_point(init, problem.dim, config.seed)
+
+
 def choose_parts(
     config: Config,
     method: Method | None = None,
@@ -70,7 +81,7 @@ def choose_parts(
         raise ConfigError(
             f"method {method.name!r} has one compressor, chosen by «compressor»; drop «downlink_compressor»"
         )
-    if (config.optimizer or optimizer) and method.own_optimizer:
+    if (config.optimizer or optimizer or config.optimizer_options) and method.own_optimizer:
         raise ConfigError(f"method {method.name!r} brings its own optimizer; drop «optimizer»")
     named = config.downlink_compressor or method.default_downlink_compressor
     downlink = compressors.create(named) if named else compressor
@@ -140,7 +151,15 @@ class Composition:
             parts.optimizer = copy.copy(self._optimizer)
         elif name is not None:
             parts.optimizer = optimizers.build(name, options)
+        elif options:
+            parts.optimizer = _with_options(parts.optimizer, options)
         return parts
+
+
+def _with_options(optimizer: Optimizer, options: dict[str, Any]) -> Optimizer:
+    """The method's optimizer with some options in place of its own."""
+    kept = {name: getattr(optimizer, name) for name in option_names(type(optimizer)) if hasattr(optimizer, name)}
+    return optimizers.build(optimizer.name, {**kept, **options})
 
 
 def total_samples(config: Config, problem: Problem, clients: Iterable[int]) -> float:
@@ -216,10 +235,8 @@ class Session:
         self.replicated = self.downlink.mirrored = parts.replicated
         if parts.weights is not None:
             exchange.weights = _checked_weights(parts.weights, problem.n_clients)
-        if start is None and config.init == "paper":
-            start = problem.paper_start()
-        elif start is None:
-            start = initial_point(config.init, problem.dim, config.seed)
+        if start is None:
+            start = start_of(config, problem)
         whole = framed_zeros((1, problem.dim), dtype)
         whole[0] = start
         start = None  # a large vector, in float64
@@ -233,6 +250,7 @@ class Session:
             1,
             problem.dim if self.downlink.silent else exchange.served_dim,
         )  # shape of what uplinks return
+        self.optimizer.rounds_of_run = config.rounds
         self.optimizer.start(self.x, step_size)
         self.uplink.start(link(exchange, config.seed, wire, True, parts.participation))
         self.downlink.start(link(exchange, config.seed, wire, False, parts.participation))
