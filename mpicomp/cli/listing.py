@@ -9,12 +9,12 @@ import typer
 
 from ..console.options import Import
 
-KINDS = ("methods", "compressors", "uplinks", "downlinks", "optimizers", "exchanges", "problems", "data")
+KINDS = ("methods", "compressors", "uplinks", "downlinks", "optimizers", "exchanges", "problems", "data", "trackers")
 
 
 def list_parts(
     kind: Annotated[
-        str | None, typer.Argument(help=f"{', '.join(KINDS[:-1])} or data; all of them by default.")
+        str | None, typer.Argument(help=f"{', '.join(KINDS[:-1])} or {KINDS[-1]}; all of them by default.")
     ] = None,
     import_: Import = None,
 ) -> None:
@@ -68,6 +68,12 @@ def _optimizers() -> None:
     shared = [*ScheduleOptions.__annotations__]
     _parts("Optimizers", optimizers, shared)
     print(f"Of all of them, for the step size by the round: {','.join(f'{name}=' for name in shared)}")
+
+
+def _trackers() -> None:
+    from ..trackers.base import trackers
+
+    _parts("Trackers, for --track", trackers)
 
 
 def _exchanges() -> None:
@@ -133,5 +139,5 @@ def _with_options(name: str, cls: type, left_out: Sequence[str] = ()) -> str:
 
 _SHOW = {
     "methods": _methods, "compressors": _compressors, "uplinks": _uplinks, "downlinks": _downlinks, "optimizers": _optimizers,
-    "exchanges": _exchanges, "problems": _problems, "data": _data,
+    "exchanges": _exchanges, "problems": _problems, "data": _data, "trackers": _trackers,
 }  # fmt: skip
