@@ -92,6 +92,9 @@ def _options(
     eval_every: Annotated[
         int | None, Option(help="Rounds between evaluations; 0 for about a hundred in all.  [0]")
     ] = None,
+    evaluate: Annotated[
+        str | None, Option(help="full: f, ‖∇f‖² and the problem's measures; measures: these alone; none.  [full]")
+    ] = None,
     out: Annotated[
         Path | None, Option(help="Directory for config.toml, manifest.json, rounds.csv and summary.json.")
     ] = None,

@@ -295,7 +295,7 @@ class Problem:
         """
 
     def state(self, i: int) -> dict[str, np.ndarray]:
-        """What client i's evaluations change and the next ones depend on (BatchNorm's buffers, a generator): arrays of real numbers by name.
+        """What client i's gradients change and the next ones depend on (BatchNorm's buffers, a generator): arrays of real numbers, by name.
 
         Names, shapes and dtypes are the same for all clients and throughout a run. Called on the rank that hosts client i, for
         checkpoints and for the mean of an evaluation; the arrays are not written to, and copied at once. Empty where there is no state.

@@ -21,6 +21,7 @@ from .imports import import_parts, inherited, resolved
 
 DTYPES = ("float32", "float64")
 _PATHS = ("data", "out", "resume")  # a leading ~ is the home directory, also where no shell has seen it
+FULL, MEASURES, NOTHING = EVALUATE = ("full", "measures", "none")
 _NAME_NBYTES = 255  # of one part of a path
 _MOST = {"clients": 2**31 - 1, "threads": 2**16} | dict.fromkeys(
     ("rounds", "batch", "seed", "eval_every", "checkpoint_every"), 2**63 - 1
@@ -53,6 +54,8 @@ class Config:
     threads : of a rank, which encode and decode its clients' messages together; 0 for SLURM_CPUS_PER_TASK, or else its share of the
         processors. The results are the same for any number.
     seed : of everything random. eval_every : rounds between evaluations, 0 for about a hundred in all.
+    evaluate : what is evaluated then: "full", f, ‖∇f‖² and the problem's own measures; "measures", these alone; "none", nothing. Bytes and
+        seconds are recorded in any case.
     out : directory for the results; nothing is written where None.
     checkpoint_every, checkpoint_seconds : write a checkpoint under `out` after so many rounds or seconds; 0 never.
     time_limit : seconds after which to checkpoint and stop with exit code 75; 0 for none.
@@ -88,6 +91,7 @@ class Config:
     threads: int = 0
     seed: int = 0
     eval_every: int = 0
+    evaluate: str = FULL
     out: str | None = None
     checkpoint_every: int = 0
     checkpoint_seconds: float = 0.0
@@ -165,6 +169,7 @@ class Config:
                 )
         _choice("dtype", self.dtype, DTYPES)
         _choice("wire_dtype", self.wire_dtype or self.dtype, DTYPES)
+        _choice("evaluate", self.evaluate, EVALUATE)
         if self.exchange != "auto" and self.exchange not in exchanges:
             raise unknown("exchange", self.exchange, ["auto", *exchanges])
         least_of = {"clients": 1, "threads": 0, "rounds": 0, "batch": 0, "eval_every": 0}
@@ -181,6 +186,11 @@ class Config:
             check_path(name, getattr(self, name))
         if not self.tol >= 0:
             raise ConfigError(f"tol={self.tol} must be a number that is not negative; 0 means run all rounds")
+        if self.tol > 0 and self.evaluate != FULL:
+            raise ConfigError(
+                f"«tol={self.tol:g}» stops at a ‖∇f‖², which «evaluate={self.evaluate!r}» does not evaluate; drop one of them, or give "
+                "«evaluate='full'»"
+            )
         if self.out is None and (self.checkpoint_every or self.checkpoint_seconds or self.resume == "auto"):
             raise ConfigError("checkpoints are written under the results: give «out=DIR» too")
         self._validate_on_failure()

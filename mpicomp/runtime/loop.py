@@ -27,6 +27,7 @@ from ..problems import Problem, Smoothness
 from .abort import guard
 from .checkpoint import Saver
 from .claim import LOCK, Claim
+from .client_states import has_states
 from .config import Config
 from .control import Control
 from .data import compare_sizes, data_digest
@@ -224,6 +225,7 @@ def _run(
     staged = stage.config(config)
     problem = stage.problem(whole)
     compare_sizes(comm, problem)
+    has_states(problem)  # or lacks what they need
     ranks = 1 if comm is None else comm.size
     composition = Composition(staged, problem, own.method, own.compressor, own.optimizer, samples=0.0)
     kind = exchange_kind(config.exchange, ranks, own.exchange)
@@ -235,13 +237,14 @@ def _run(
     exchange = kind.create(exchange_setting(config, problem, composition, comm))
     exchange.threads = CodecThreads(threads_of(config.threads, ranks))
     setup = time.perf_counter() - started
-    warm_up(staged, problem, composition, step_size, kind, ranks, hosted)
+    warm_up(staged, problem, composition, step_size, kind, ranks, hosted, comm is None or comm.rank == 0)
     warmed = time.perf_counter()
     start = None if stage.x is None else np.array(stage.x)
     session = Session(
         staged, problem, composition.parts(step_size), exchange, step_size, start
     )  # after the warm-up's has gone
     session.data_digest = data
+    session.states.agree(comm)
     setup += time.perf_counter() - warmed
     if comm is not None:
         comm.meet()

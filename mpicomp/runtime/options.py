@@ -26,6 +26,7 @@ class RunOptions(TypedDict, total=False):
     threads: int
     seed: int
     eval_every: int
+    evaluate: str
     out: str | None
     checkpoint_every: int
     checkpoint_seconds: float

@@ -52,4 +52,5 @@ def state_arrays(session: Session) -> dict[str, np.ndarray]:
         if session.replicated:
             for name, array in held(session.optimizer, ModelState).items():
                 arrays[f"worker/shared/optimizer/{name}"] = array
+        arrays |= session.states.arrays()
     return {name: array for name, array in arrays.items() if array is not None}
