@@ -142,10 +142,7 @@ def run(
         _refuse_ignored(own, options)
         with Control(whole) as control, _claim(whole, held.comm) as claim:
             if held.comm is not None and OnFailure.parse(whole.on_failure).goes_on:
-                if not exchange_kind(whole.exchange, held.comm.Get_size(), own.exchange).survives_deaths:
-                    raise ConfigError(
-                        "on_failure=continue: with this exchange others depend on dead ranks; use «exchange=p2p»"
-                    )
+                whole.refuse_dependence(exchange_kind(whole.exchange, held.comm.Get_size(), own.exchange))
                 return run_with_survivors(lambda *how: _run(whole, own, progress, control, claim, *how), whole, held)
             wrapped = _counted(comm, whole, own)
             result = _run(whole, own, progress, control, claim, wrapped, Stage(whole.resume), Snapshot())

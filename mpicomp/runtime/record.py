@@ -17,6 +17,7 @@ from ..errors import worded
 from ..exchanges.base import Exchange
 from ..problems import Problem
 from .config import Config
+from .data import named_data
 from .results import Result, digest, rank_facts
 from .resume import newest
 from .session import Composition, Session, complete
@@ -212,7 +213,7 @@ def conclude(
         "method": composition.method.name,
         "compressor": composition.compressor.spec,
         "problem": problem.name,
-        "data": config.data if problem.name != "quadratic" else None,
+        "data": named_data(problem),
         "clients": problem.n_clients,
         "ranks": 1 if comm is None else comm.size,
         "exchange": exchange.name,

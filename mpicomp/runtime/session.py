@@ -257,16 +257,21 @@ class Session:
     def round(self, t: int) -> None:
         """Round t: gradients at x^t, uplink, step to x^{t+1}, downlink (the downlink first where every rank steps by itself)."""
         try:
-            self._round(t)
+            self.advance(t)
         except BaseException as error:
-            error.add_note(f"in round {t + 1}{self._hosted()}")
+            self.note(error, f"in round {t + 1}")
             raise
+
+    def note(self, error: BaseException, where: str) -> None:
+        """Add to an exception where it comes from, and from which rank."""
+        error.add_note(f"{where}{self._hosted()}")
 
     def _hosted(self) -> str:
         clients = self.exchange.clients
         return f", on the rank of clients {clients[0]} to {clients[-1]}" if len(clients) else ""
 
-    def _round(self, t: int) -> None:
+    def advance(self, t: int) -> None:
+        """Round t, without a note in what it raises."""
         if self.exchange.is_worker:
             self.oracle.move(self.points, t)
         g = self.uplink.transmit(self.oracle, t)

@@ -50,11 +50,15 @@ def warm_up(
     session = Session(
         config, problem, composition.parts(step_size), exchange, step_size, link=WarmUpLink, stand_in=stand_in
     )
-    for t in range(ROUNDS):
-        session.round(t)
-    session.end_rounds()  # an evaluation needs as much memory again
-    if stand_in:
-        session.evaluated = np.zeros((1, problem.dim), config.dtype)
-    else:
-        session.evaluate()
-    session.measure()
+    try:
+        for t in range(ROUNDS):
+            session.advance(t)
+        session.end_rounds()  # an evaluation needs as much memory again
+        if stand_in:
+            session.evaluated = np.zeros((1, problem.dim), config.dtype)
+        else:
+            session.evaluate()
+        session.measure()
+    except BaseException as error:
+        session.note(error, "in the warm-up")
+        raise
