@@ -212,6 +212,7 @@ def conclude(
     summary = {
         "method": composition.method.name,
         "compressor": composition.compressor.spec,
+        "heading": composition.heading,
         "problem": problem.name,
         "data": named_data(problem),
         "clients": problem.n_clients,

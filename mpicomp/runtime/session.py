@@ -114,6 +114,11 @@ class Composition:
             config.allow_unsafe,
         )  # fmt: skip
 
+    @property
+    def heading(self) -> str:
+        """The method, and what its messages are made of."""
+        return f"{self.method.name} · {self.method.heading(self.compressor, self.downlink_compressor)}"
+
     def step_size(self, text: str) -> float:
         """γ: the theory's times a factor, or a number."""
         from_theory, value = parse_step(text)
