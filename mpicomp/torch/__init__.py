@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 from .._lazy import attach
 
 if TYPE_CHECKING:
-    from .hook import CommState as CommState
-    from .hook import hook as hook
+    from .ddp import CommState as CommState
+    from .ddp import hook as hook
     from .optimizer import DistributedOptimizer as DistributedOptimizer
     from .problem import TorchProblem as TorchProblem
 else:
     __getattr__, __dir__, __all__ = attach(
         __name__,
         {
-            "torch.hook": ("CommState", "hook"),
+            "torch.ddp": ("CommState", "hook"),
             "torch.optimizer": ("DistributedOptimizer",),
             "torch.problem": ("TorchProblem",),
         },
