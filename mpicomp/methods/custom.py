@@ -59,6 +59,9 @@ class Custom(Method):
                 "drop «compressor»"
             )
 
+    def heading(self, compressor: Compressor, downlink_compressor: Compressor) -> str:
+        return f"{self.uplink} up, {self.downlink} down"
+
     def compose(self, setting: Setting, step_size: float) -> Parts:
         lipschitz = setting.smoothness.L_i if self.weights == "lipschitz" else None
         return Parts(
