@@ -318,6 +318,8 @@ class Aggregator:
             error = str(found)
         self._clock.lap(COMPUTE)
         error = error or self._not_finite(dense=False)
+        if in_place:  # the sums will take the vectors' places
+            error = error or self._not_finite(dense=True)
         scale = self._scale(0.0 if error or weight is None else weight)
         flagged = False
         for bucket in self._buckets:

@@ -27,7 +27,6 @@ class DenseBucket(Vector):
         super().__init__(group)
         self._comm, self._clock, self._ledger = comm, clock, ledger
         self.given = Given(self.dim, self.dtype)
-        self._sum = np.zeros(self.dim, self.dtype)
         self._level = IN_NODE if np.all(comm.nodes == comm.nodes[0]) else BETWEEN_NODES
         self._own_result = np.zeros((1, self.dim), self.dtype)
         self.result = self._own_result
@@ -38,11 +37,14 @@ class DenseBucket(Vector):
         if flagged:
             V = self.given.own
             V[0, 0] = np.nan
-        self.result = self._own_result if self.target is None else self.target
+        self.result = total = self._own_result if self.target is None else self.target
         self._ledger.frame(UPLINK, _NOBODY + 8 * V.nbytes, V.nbytes, 1, self._level)
-        self._comm.sum_into(V[0], self._sum)
+        if total is V:
+            self._comm.allreduce_sum(V[0])
+        else:
+            self._comm.sum_into(V[0], total[0])
         self._clock.lap(WAIT)
-        sound = bool(scaled_finite(self._sum, 1.0 / self._comm.size, self.result[0]))
+        sound = bool(scaled_finite(total[0], 1.0 / self._comm.size, total[0]))
         self._clock.lap(DECODE)
         return not sound
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 
 from . import lean, njit
-from .sizes import PIECE
 
 
 @njit
@@ -46,15 +45,10 @@ def copy_slice(x, start, stop, out, at):
 
 @lean
 def scaled_finite(x, factor, out):
-    """out_j = factor · x_j, chunk after chunk; False, and nothing of that chunk or later ones written, where one holds NaN or Inf."""
-    scale = x.dtype.type(factor)
-    for first in range(0, x.shape[0], PIECE):
-        part, target = x[first : first + PIECE], out[first : first + PIECE]
-        bad = 0
-        for i in range(part.shape[0]):
-            bad |= not abs(part[i]) < np.inf
-        if bad:
-            return False
-        for i in range(part.shape[0]):
-            target[i] = scale * part[i]
-    return True
+    """out_j = factor · x_j, which may be x itself; whether all of them are finite."""
+    scale, bad = x.dtype.type(factor), 0
+    for i in range(x.shape[0]):
+        value = scale * x[i]
+        bad |= not abs(value) < np.inf
+        out[i] = value
+    return bad == 0
