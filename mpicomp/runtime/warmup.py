@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..errors import ConfigError
 from ..exchanges.base import Exchange
 from ..mechanisms.base import Link
 from ..problems import Problem
@@ -48,12 +49,7 @@ def warm_up(
     """
     stand_in = len(hosted) == 0
     clients = np.arange(problem.n_clients) if stand_in else hosted
-    exchange = warmup_exchange(kind, config, problem, composition, ranks, clients)
-    session = Session(
-        config, problem, composition.parts(step_size), exchange, step_size, link=WarmUpLink, stand_in=stand_in
-    )
-    for t in range(ROUNDS):
-        session.round(t)
+    session = _session(config, problem, composition, step_size, kind, ranks, clients, stand_in)
     session.end_rounds()  # an evaluation needs as much memory again
     if config.evaluate == FULL and not stand_in:
         session.evaluate()
@@ -62,3 +58,42 @@ def warm_up(
         session.evaluated = np.zeros((1, problem.dim), config.dtype)
     if leads and config.evaluate != NOTHING:
         session.measure()
+
+
+def refusal(
+    config: Config,
+    problem: Problem,
+    composition: Composition,
+    step_size: float,
+    kind: type[Exchange],
+    ranks: int,
+) -> str:
+    """Why an exchange of this kind cannot carry the method's messages, in its own words; empty where it can.
+
+    The problem is asked for no gradients, so that the answer is the same on all ranks.
+    """
+    try:
+        _session(config, problem, composition, step_size, kind, ranks, np.arange(problem.n_clients), True)
+    except ConfigError as error:
+        return str(error)
+    return ""
+
+
+def _session(
+    config: Config,
+    problem: Problem,
+    composition: Composition,
+    step_size: float,
+    kind: type[Exchange],
+    ranks: int,
+    clients: np.ndarray,
+    stand_in: bool,
+) -> Session:
+    """A session of this process alone, after a few rounds."""
+    exchange = warmup_exchange(kind, config, problem, composition, ranks, clients)
+    session = Session(
+        config, problem, composition.parts(step_size), exchange, step_size, link=WarmUpLink, stand_in=stand_in
+    )
+    for t in range(ROUNDS):
+        session.round(t)
+    return session
