@@ -166,6 +166,7 @@ class Problem:
     copies_points : `loss`, `gradient` and `batch_gradient` get a copy of x, for libraries that take no read-only arrays. Otherwise x is
         read-only, since all clients of a rank may share it: writing to it raises an error.
     holds_all : every rank has the data of all clients, not only of those that it hosts.
+    starts_itself : a run that names no x⁰ begins at `paper_start()` in place of zero.
     random_gradients : the gradients depend on the key that `begin_round` tells (dropout masks, augmentation); None: they do where the
         problem defines `begin_round`. Then a difference of exact gradients is evaluated at both points with the same key.
     """
@@ -175,6 +176,7 @@ class Problem:
     measures: ClassVar[tuple[str, ...]] = ()
     copies_points: bool = False
     holds_all: ClassVar[bool] = False
+    starts_itself: ClassVar[bool] = False
     random_gradients: bool | None = None
     n_clients: int
     dim: int

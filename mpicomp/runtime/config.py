@@ -15,7 +15,7 @@ import numpy as np
 
 from ..cluster.recovery import OnFailure
 from ..errors import ConfigError, unknown
-from ..exchanges.base import exchanges
+from ..exchanges.base import Exchange, exchanges
 from ..registry import format_spec, parse_spec, parse_value
 from .imports import import_parts, inherited, resolved
 
@@ -40,13 +40,14 @@ class Config:
     compressor, downlink_compressor : `name:option=value,...`; the method's defaults where None.
     problem, problem_options : name and own options of the problem (`problem.dim`, `problem.reg`, ...).
     data, partition, clients : data set (name or path), how its rows are dealt to the clients, n.
-    optimizer, optimizer_options : in place of the method's own, where given.
+    optimizer, optimizer_options : in place of the method's own, where given; options alone are for the method's own.
     batch : samples per client and round; 0 for the method's own number: exact gradients, or one sample (ef21-page: √N̄) where the
         method is about samples (dasha-page, dasha-mvr, vr-marina, vr-diana).
     rounds, tol : stop after so many rounds, or once ‖∇f(x)‖² ≤ tol at an evaluation.
     step : "theory", "theory*FACTOR", or a number.
     explosion : f above f(x⁰) by so many times |f(x⁰)| (at least 1) at an evaluation is a divergence; 0 never.
-    init : x⁰: "zero", "ones", "normal:SEED", or "paper" for the problem's own.
+    init : x⁰: "zero", "ones", "normal:SEED", or "paper" for the problem's own; None for zero, or for the problem's own where it has
+        weights to begin with (TorchProblem).
     dtype, wire_dtype : of the computation, and of the values that travel (as dtype where None).
     exchange : "p2p", "collective", "sharded", "hierarchical", "hierarchical:sum", "allreduce" (dense sums, no server), "local", or "auto"
         (p2p over several processes, local in one); docs/reference/exchanges.md says which one when.
@@ -83,7 +84,7 @@ class Config:
     tol: float = 0.0
     step: str = "theory"
     explosion: float = 1e6
-    init: str = "zero"
+    init: str | None = None
     dtype: str = "float64"
     wire_dtype: str | None = None
     exchange: str = "auto"
@@ -194,16 +195,13 @@ class Config:
             raise ConfigError("checkpoints are written under the results: give «out=DIR» too")
         self._validate_on_failure()
         parse_step(self.step)
-        if self.init != "paper":
-            initial_point(self.init, 1, 0)
+        if self.init not in (None, "paper"):
+            initial_point(str(self.init), 1, 0)
 
     def _validate_on_failure(self) -> None:
         plan = OnFailure.parse(self.on_failure)
-        if plan.goes_on and self.exchange != "auto" and not exchanges[self.exchange].survives_deaths:
-            raise ConfigError(
-                f"«on_failure={self.on_failure!r}» goes on without dead ranks, but with «exchange={self.exchange!r}» others depend "
-                "on them; use «exchange='p2p'», or «on_failure='stop'» or «on_failure='restart'»"
-            )
+        if plan.goes_on and self.exchange != "auto":
+            self.refuse_dependence(exchanges[self.exchange])
         if plan.restarts and not (self.resume and (self.checkpoint_every or self.checkpoint_seconds)):
             raise ConfigError(
                 f"«on_failure={self.on_failure!r}» goes on from checkpoints: "
@@ -214,17 +212,26 @@ class Config:
                 "«verify_bytes=True» compares all that MPI was handed, of which a dead rank cannot tell; give «on_failure='stop'»"
             )
 
+    def refuse_dependence(self, exchange: type[Exchange]) -> None:
+        """Raises ConfigError for an exchange that cannot go on without a dead rank, of a run that is to."""
+        if not exchange.survives_deaths:
+            raise ConfigError(
+                f"«on_failure={self.on_failure!r}» goes on without dead ranks, but with «exchange={exchange.name!r}» others depend "
+                "on them; use «exchange='p2p'», or «on_failure='stop'» or «on_failure='restart'»"
+            )
+
     # ---- writing ------------------------------------------------------------------------------------------------
     def to_toml(self) -> str:
         """The complete configuration as TOML; `load` gives it back."""
         lines, tables = [], []
         for f in dataclasses.fields(self):
             value = getattr(self, f.name)
-            if f.name in _TABLES.values() or value is None:
-                continue
             options = getattr(self, _TABLES[f.name]) if f.name in _TABLES else {}
+            if f.name in _TABLES.values() or (value is None and not options):
+                continue
             if options:
-                rows = [f"name = {_toml(value)}", *(f"{k} = {_toml(v)}" for k, v in options.items())]
+                named = [] if value is None else [f"name = {_toml(value)}"]
+                rows = [*named, *(f"{k} = {_toml(v)}" for k, v in options.items())]
                 tables.append("\n".join([f"\n[{f.name}]", *rows]))
             else:
                 lines.append(f"{f.name} = {_toml(value)}")

@@ -20,7 +20,7 @@ class RunOptions(TypedDict, total=False):
     tol: float
     step: str | float
     explosion: float
-    init: str
+    init: str | None
     dtype: str
     wire_dtype: str | None
     threads: int

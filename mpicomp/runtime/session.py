@@ -54,6 +54,17 @@ def complete(config: Config) -> Config:
     return full
 
 
+def init_of(config: Config, problem: Problem) -> str:
+    """The configured x⁰ by name; the problem's own, or zero, where none is configured."""
+    return config.init or ("paper" if problem.starts_itself else "zero")
+
+
+def start_of(config: Config, problem: Problem) -> np.ndarray:
+    """x⁰, shape (d,)."""
+    init = init_of(config, problem)
+    return problem.paper_start() if init == "paper" else initial_point(init, problem.dim, config.seed)
+
+
 def choose_parts(
     config: Config,
     method: Method | None = None,
@@ -72,7 +83,7 @@ def choose_parts(
         raise ConfigError(
             f"method {method.name!r} has one compressor, chosen by «compressor»; drop «downlink_compressor»"
         )
-    if (config.optimizer or optimizer) and method.own_optimizer:
+    if (config.optimizer or optimizer or config.optimizer_options) and method.own_optimizer:
         raise ConfigError(f"method {method.name!r} brings its own optimizer; drop «optimizer»")
     named = config.downlink_compressor or method.default_downlink_compressor
     downlink = compressors.create(named) if named else compressor
@@ -116,6 +127,11 @@ class Composition:
             config.allow_unsafe,
         )  # fmt: skip
 
+    @property
+    def heading(self) -> str:
+        """The method, and what its messages are made of."""
+        return f"{self.method.name} · {self.method.heading(self.compressor, self.downlink_compressor)}"
+
     def step_size(self, text: str) -> float:
         """γ: the theory's times a factor, or a number."""
         from_theory, value = parse_step(text)
@@ -142,7 +158,15 @@ class Composition:
             parts.optimizer = copy.copy(self._optimizer)
         elif name is not None:
             parts.optimizer = optimizers.build(name, options)
+        elif options:
+            parts.optimizer = _with_options(parts.optimizer, options)
         return parts
+
+
+def _with_options(optimizer: Optimizer, options: dict[str, Any]) -> Optimizer:
+    """The method's optimizer with some options in place of its own."""
+    kept = {name: getattr(optimizer, name) for name in option_names(type(optimizer)) if hasattr(optimizer, name)}
+    return optimizers.build(optimizer.name, {**kept, **options})
 
 
 def total_samples(config: Config, problem: Problem, clients: Iterable[int]) -> float:
@@ -221,10 +245,8 @@ class Session:
         self.replicated = self.downlink.mirrored = parts.replicated
         if parts.weights is not None:
             exchange.weights = _checked_weights(parts.weights, problem.n_clients)
-        if start is None and config.init == "paper":
-            start = problem.paper_start()
-        elif start is None:
-            start = initial_point(config.init, problem.dim, config.seed)
+        if start is None:
+            start = start_of(config, problem)
         whole = framed_zeros((1, problem.dim), dtype)
         whole[0] = start
         start = None  # a large vector, in float64
@@ -238,6 +260,7 @@ class Session:
             1,
             problem.dim if self.downlink.silent else exchange.served_dim,
         )  # shape of what uplinks return
+        self.optimizer.rounds_of_run = config.rounds
         self.optimizer.start(self.x, step_size)
         self.uplink.start(link(exchange, config.seed, wire, True, parts.participation))
         self.downlink.start(link(exchange, config.seed, wire, False, parts.participation))
@@ -263,16 +286,21 @@ class Session:
     def round(self, t: int) -> None:
         """Round t: gradients at x^t, uplink, step to x^{t+1}, downlink (the downlink first where every rank steps by itself)."""
         try:
-            self._round(t)
+            self.advance(t)
         except BaseException as error:
-            error.add_note(f"in round {t + 1}{self._hosted()}")
+            self.note(error, f"in round {t + 1}")
             raise
+
+    def note(self, error: BaseException, where: str) -> None:
+        """Add to an exception where it comes from, and from which rank."""
+        error.add_note(f"{where}{self._hosted()}")
 
     def _hosted(self) -> str:
         clients = self.exchange.clients
         return f", on the rank of clients {clients[0]} to {clients[-1]}" if len(clients) else ""
 
-    def _round(self, t: int) -> None:
+    def advance(self, t: int) -> None:
+        """Round t, without a note in what it raises."""
         if self._asks:
             begin_round(self.problem, self._seed, t)
         if self.exchange.is_worker:

@@ -50,14 +50,18 @@ def warm_up(
     stand_in = len(hosted) == 0
     clients = np.arange(problem.n_clients) if stand_in else hosted
     session = _session(config, problem, composition, step_size, kind, ranks, clients, stand_in)
-    session.end_rounds()  # an evaluation needs as much memory again
-    if config.evaluate == FULL and not stand_in:
-        session.evaluate()
-    elif config.evaluate != NOTHING:
-        problem.begin_evaluation({})
-        session.evaluated = np.zeros((1, problem.dim), config.dtype)
-    if leads and config.evaluate != NOTHING:
-        session.measure()
+    try:
+        session.end_rounds()  # an evaluation needs as much memory again
+        if config.evaluate == FULL and not stand_in:
+            session.evaluate()
+        elif config.evaluate != NOTHING:
+            problem.begin_evaluation({})
+            session.evaluated = np.zeros((1, problem.dim), config.dtype)
+        if leads and config.evaluate != NOTHING:
+            session.measure()
+    except BaseException as error:
+        session.note(error, "in the warm-up")
+        raise
 
 
 def refusal(
@@ -94,6 +98,10 @@ def _session(
     session = Session(
         config, problem, composition.parts(step_size), exchange, step_size, link=WarmUpLink, stand_in=stand_in
     )
-    for t in range(ROUNDS):
-        session.round(t)
+    try:
+        for t in range(ROUNDS):
+            session.advance(t)
+    except BaseException as error:
+        session.note(error, "in the warm-up")
+        raise
     return session

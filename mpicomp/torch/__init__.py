@@ -1,0 +1,12 @@
+"""mpicomp for PyTorch. The names below are loaded when first used; only then PyTorch is, which `pip install 'mpicomp[torch]'` brings."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .._lazy import attach
+
+if TYPE_CHECKING:
+    from .problem import TorchProblem as TorchProblem
+else:
+    __getattr__, __dir__, __all__ = attach(__name__, {"torch.problem": ("TorchProblem",)})
