@@ -130,6 +130,27 @@ def evaluate(comm: object) -> None:
         print(json.dumps(found))
 
 
+def auto(comm: object) -> None:
+    """Large and small vectors, and an object that says nothing of who holds what: the exchange, why, and the iterate."""
+    found = {}
+    options = {"method": "ef21", "compressor": "topk:k=100", "clients": 6, "rounds": 3, "step": 0.1, "evaluate": "none"}
+    for name, dim, exchange in (("large", 100_000, "auto"), ("star", 100_000, "p2p"), ("small", 1000, "auto")):
+        result = mc.run(problem="quadratic", problem_options={"dim": dim}, comm=comm, exchange=exchange, **options)
+        if result.summary:
+            found[name] = [result.summary[key] for key in ("exchange", "exchange_choice", "iterate_sha256")]
+    hosted = mc.hosted_clients(6, comm)
+
+    class Own(Masked):
+        def gradient(self, i: int, x: np.ndarray, out: np.ndarray) -> None:
+            assert i in hosted
+            super().gradient(i, x, out)
+
+    result = mc.run(problem=Own(dim=100_000), comm=comm, **{**OPTIONS, "rounds": 2, "evaluate": "none"})
+    if result.summary:
+        found["object"] = [result.summary["exchange"], result.summary["exchange_choice"]]
+        print(json.dumps(found))
+
+
 def resume(comm: object, out: str, exchange: str) -> None:
     """Go on from a checkpoint in `out`, under another exchange."""
     result = mc.run(problem=Masked(), comm=comm, exchange=exchange, out=out, resume="auto", **OPTIONS)
