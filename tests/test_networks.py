@@ -19,6 +19,7 @@ from mpicomp.experiments.study.compare import Stored, load_all
 from mpicomp.problems.subset import SubsetProblem
 from mpicomp.runtime.choice import LEAST_NBYTES, choose
 from mpicomp.runtime.session import Composition, build_problem
+from mpicomp.testing import check_problem
 
 PROGRAM = Path(__file__).with_name("network_problems.py")
 
@@ -322,6 +323,41 @@ def test_what_is_left_after_a_drop_keeps_keys_states_and_measures():
     assert problem.count == {0: 0, 1: 12, 2: 0, 3: 0, 4: 12, 5: 12}
     seen = np.mean([problem.seen[i].astype(np.float64) for i in (1, 4, 5)], axis=0)
     assert result.summary["measures"]["buffer"] == pytest.approx(seen.sum(), rel=1e-14)
+
+
+# ---- the conformance suite --------------------------------------------------------------------------------------------
+def test_the_suite_takes_a_problem_with_rounds_and_states():
+    check_problem(Masked(clients=3, dim=8), points=2)
+    assert mc.check_gradient(Masked(clients=3, dim=8)) < 1e-6
+
+
+def _own_draws(self, i, x, out):
+    out[:] = self.h[i] * (x - self.a[i]) + (0 if self.key is None else np.random.default_rng().normal(size=self.dim))
+
+
+def _begins_once(self):
+    if not hasattr(self, "seen"):
+        Masked.begin_run(self)
+
+
+def _counts_evaluations(self, i, x, out):
+    self.count[i] += 1
+    out[:] = self.h[i] * (x - self.a[i])
+
+
+@pytest.mark.parametrize(
+    ("member", "value", "words"),
+    [
+        ("gradient", _counts_evaluations, "an evaluation changes the state"),
+        ("begin_run", _begins_once, "begin_run does not put the state back"),
+        ("load_state", lambda self, i, state: None, "not the inverse"),
+        ("gradient", _own_draws, "other bits for the same x, state and key"),
+        ("state", lambda self, i: {"a": self.nothing}, "raised AttributeError"),
+    ],
+)  # fmt: skip
+def test_the_suite_finds(member, value, words):
+    with pytest.raises(AssertionError, match=words):
+        check_problem(type("Odd", (Masked,), {member: value})(clients=3, dim=8), points=1)
 
 
 # ---- exchange=auto ----------------------------------------------------------------------------------------------------
