@@ -59,13 +59,14 @@ class Masked(mc.Problem):
         out[:] = self.h[i] * (x - self.a[i])
         if self.key is None:
             return
-        out *= self.mask(i, self.key)
+        mask = self.mask(i, self.key)
+        out *= mask
         if self.noise:
             self.drawn[i] += 1  # a sequential generator
             out += self.noise * np.random.default_rng([7, i, self.drawn[i]]).normal(size=self.dim)
         self.count[i] += 1
         self.seen[i] *= np.float32(0.9)
-        self.seen[i] += (0.1 * x.reshape(2, -1)).astype(np.float32)
+        self.seen[i] += (0.1 * mask * x).reshape(2, -1).astype(np.float32)
 
     def state(self, i: int) -> dict[str, np.ndarray]:
         return {

@@ -385,7 +385,7 @@ def chosen(ranks: int = 5, own: type | None = None, holds_all: bool = True, **op
     [
         ({}, ShardedExchange, f"would carry {4 * D * 8 / 1e6:.3g} MB a round"),
         ({"compressor": "sign", "method": "dcgd", "allow_unsafe": True}, ShardedExchange, "would carry"),
-        ({**DENSE, "ranks": 3, "dtype": "float32"}, ShardedExchange, "2.4 MB a round, and the busiest with slices carries 1.6"),
+        ({**DENSE, "ranks": 3, "dtype": "float32"}, ShardedExchange, "6.4 MB a round, and the busiest with slices carries 2.93"),
         ({"ranks": 2}, P2PExchange, "with 2 ranks"),
         ({"problem_options": {"dim": 1000}}, P2PExchange, "carries 0.032 MB a round, and slices pay from 1.05 MB on"),
         ({"clients": 4}, P2PExchange, "4 clients are too few for each of 5 ranks"),
