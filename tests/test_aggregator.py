@@ -19,7 +19,7 @@ UPLINKS = [
     "ef14:sign",
     "diana:randk:fraction=0.2",
     "ef21+:topk:k=3",
-    "powersgd:rank=2",
+    "powersgd:rank=2,rows=7",
 ]
 DOWNLINKS = ["dense", "direct:natural", "ef14:sign", "ef21-p:topk:fraction=0.2"]
 

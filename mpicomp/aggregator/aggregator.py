@@ -24,7 +24,7 @@ from ..exchanges.local import LocalExchange
 from ..kernels.rows import finite_rows
 from .background import Background
 from .bucket import Bucket
-from .rules import Rule, grouped, split
+from .rules import Group, Rule, grouped, split
 from .state import load_arrays, saved_arrays
 from .tensors import Structure, copy_in, copy_out
 
@@ -149,7 +149,7 @@ class Aggregator:
 
     # ---- making the buckets -----------------------------------------------------------------------------------------
     def _set_up(self, uplink: str, downlink: str, rules: tuple[Rule, ...]) -> None:
-        error, buckets = "", []
+        error = ""
         try:
             split(uplink)
             if not self._timeout > 0:
@@ -159,40 +159,40 @@ class Aggregator:
             error, groups = str(found), []
         described = [self.structure.described(), uplink, downlink, [list(map(str, rule)) for rule in rules]]
         self._compare(error, [*described, self._seed, self._weighted, self._bucket_nbytes, str(self._exchange)])
-        kinds = [self._kind(uplink, downlink, rules)]
-        if self._exchange == AUTO and kinds[0].name == "sliced":
-            kinds.append(exchanges["sharded"])
-        for attempt, kind in enumerate(kinds):
-            try:
-                clients = kind.place(self._size if kind.serves_everywhere else max(self._size - 1, 1), self._size)
-                buckets = [
-                    Bucket(group, downlink, kind, self._comm, clients.n_clients, self._seed, number, self._clock)
-                    for number, group in enumerate(groups)
-                ]
-                break
-            except ConfigError:
-                if attempt == len(kinds) - 1:
-                    raise
-        self.uplink, self.downlink, self.rules, self.exchange = uplink, downlink, rules, kind.name
+        buckets = []
+        for number, group in enumerate(groups):
+            kinds = self._kinds(group, downlink)
+            for attempt, kind in enumerate(kinds):
+                try:
+                    buckets.append(self._bucket(group, downlink, kind, number))
+                    break
+                except ConfigError:
+                    if attempt == len(kinds) - 1:
+                        raise
+        self.uplink, self.downlink, self.rules = uplink, downlink, rules
+        self.exchange = "+".join(dict.fromkeys(bucket.exchange.name for bucket in buckets))
         self._buckets = buckets
         self._bucket_of = {name: bucket for bucket in buckets for name in bucket.places}
         self.hosts = buckets[0].hosts
 
-    def _kind(self, uplink: str, downlink: str, rules: tuple[Rule, ...]) -> type[Exchange]:
+    def _bucket(self, group: Group, downlink: str, kind: type[Exchange], number: int) -> Bucket:
+        clients = self._size if kind.serves_everywhere else max(self._size - 1, 1)
+        return Bucket(group, downlink, kind, self._comm, clients, self._seed, number, self._clock)
+
+    def _kinds(self, group: Group, downlink: str) -> list[type[Exchange]]:
+        """The classes of exchange for a group: the first that can carry its messages is taken."""
         if isinstance(self._exchange, str) and self._exchange != AUTO:
-            exchanges[self._exchange]  # an unknown name is refused in one process, too
-        if self._size == 1:
-            own = self._exchange if isinstance(self._exchange, type) else None
-            return own if own is not None and not own.over_mpi else LocalExchange
-        if isinstance(self._exchange, type):
-            return self._exchange
-        if self._exchange != AUTO:
-            kind = exchanges[self._exchange]
-            if not kind.over_mpi:
+            chosen = exchanges[self._exchange]
+            if self._size > 1 and not chosen.over_mpi:
                 raise ConfigError(f"exchange={self._exchange!r} is for one process, this communicator has {self._size}")
-            return kind
-        dense = uplink in ("direct", "direct:identity") and downlink == "dense" and not rules
-        return exchanges["allreduce" if dense else "sliced"]
+            return [chosen if self._size > 1 or not chosen.over_mpi else LocalExchange]
+        if isinstance(self._exchange, type):
+            return [self._exchange if self._size > 1 or not self._exchange.over_mpi else LocalExchange]
+        if self._size == 1:
+            return [LocalExchange]
+        if group.is_dense and (downlink == "dense" or group.mechanism.startswith("powersgd")):
+            return [exchanges["allreduce"]]
+        return [exchanges["sliced"], exchanges["sharded"]]
 
     def _compare(self, error: str, described: list[Any]) -> None:
         """Raises ConfigError on all ranks where one has an error, or was given something else than rank 0."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -94,6 +95,8 @@ class Bucket:
             )
         if isinstance(self.uplink, PowerSGDUplink):
             self.downlink = NoDownlink()
+            if self.uplink.rows is None:
+                self.uplink.shapes = [_matrix(tensor.shape) for tensor in self.tensors if tensor.size]
         if getattr(self.uplink, "start_from", "") == "zero":
             raise ConfigError("start=zero sends nothing in the first call; use start=compressed or start=dense")
 
@@ -154,3 +157,9 @@ class Bucket:
         part = self.uplink if way == "uplink" else self.downlink
         state = next(state for state in declared(part) if state.name == state_name)
         return isinstance(state, ClientState | CommonState) and self.arrays()[name].shape == (1, self.dim)
+
+
+def _matrix(shape: tuple[int, ...]) -> tuple[int, int]:
+    """A tensor as a matrix: its first dimension, and all others together; a vector as one row."""
+    rows = shape[0] if len(shape) > 1 else 1
+    return rows, prod(shape) // rows

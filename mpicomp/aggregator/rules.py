@@ -48,6 +48,13 @@ class Group:
         """In the order of the vector's entries."""
         return self.together + [tensor for tensor, _ in self.alone]
 
+    @property
+    def is_dense(self) -> bool:
+        """What travels is sums of plain vectors, which MPI can add on the way."""
+        name = self.mechanism.partition("@")[0]
+        plain = self.compressor in ("", "identity") and all(text == "identity" for _, text in self.alone)
+        return plain and name in ("direct", "powersgd")
+
     def make_compressor(self) -> Compressor | None:
         """For the vector; None where the mechanism takes none, or has one of its own."""
         if not self.compressor and not self.alone:
