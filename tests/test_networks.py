@@ -418,6 +418,21 @@ def test_auto_leaves_parts_of_ones_own_with_the_star():
     assert choice.kind is P2PExchange and "Scaled" in choice.why
 
 
+def test_auto_leaves_a_step_that_needs_all_of_x_with_the_star(monkeypatch):
+    """As of a built-in optimizer that looks at matrices: it refuses a slice of x."""
+    from mpicomp.optimizers.gd import GradientDescent as GD
+
+    def start(self, x, step_size):
+        if x.shape[1] != D:
+            raise mc.ConfigError("one server must have all of x")
+        whole(self, x, step_size)
+
+    whole = GD.start
+    monkeypatch.setattr(GD, "start", start)
+    choice = chosen()
+    assert choice.kind is P2PExchange and "all of x" in choice.why
+
+
 @pytest.mark.process
 def test_auto_changes_no_bit_and_says_why(mpi):
     found = last_json(mpi.run(3, [PROGRAM, "auto"], timeout=120).check().out)

@@ -72,12 +72,18 @@ def refusal(
     kind: type[Exchange],
     ranks: int,
 ) -> str:
-    """Why an exchange of this kind cannot carry the method's messages, in its own words; empty where it can.
+    """Why an exchange of this kind cannot carry the method's messages, or its server's step, in its own words; empty where it can.
 
-    The problem is asked for no gradients, so that the answer is the same on all ranks.
+    The problem is asked for no gradients, so that the answer is the same on all ranks; one client is enough, for the memory's sake.
     """
     try:
-        _session(config, problem, composition, step_size, kind, ranks, np.arange(problem.n_clients), True)
+        _session(config, problem, composition, step_size, kind, ranks, np.arange(1), True)
+        parts = composition.parts(step_size)
+        if (
+            kind.serves_everywhere and not parts.replicated
+        ):  # that session's server has all of x, a rank's will have a slice
+            parts.optimizer.rounds_of_run = config.rounds
+            parts.optimizer.start(np.zeros((1, max(1, problem.dim // ranks)), config.dtype), step_size)
     except ConfigError as error:
         return str(error)
     return ""
