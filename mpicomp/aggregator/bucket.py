@@ -55,17 +55,64 @@ class Given(Oracle):
         return self.change()
 
 
-class Bucket:
+class Vector:
     """The tensors of a group, as one vector that is exchanged in one go.
+
+    Attributes
+    ----------
+    places : of each tensor's entries, by name. given : what this rank has to give. hosts : it has something to give.
+    result : the mean, shape (1, d), until the next exchange.
+    target : where the mean is to go, for kinds that write it anywhere; None for an array of the bucket's own.
+    exchange_name : how it travels.
+    """
+
+    given: Given
+    hosts: bool
+    result: np.ndarray
+    target: np.ndarray | None = None
+    exchange_name: str
+
+    def __init__(self, group: Group):
+        self.group, self.dtype = group, group.dtype
+        self.tensors: list[Tensor] = group.tensors
+        ends = np.cumsum([tensor.size for tensor in self.tensors])
+        self.dim = int(ends[-1])
+        self.places = {t.name: slice(int(end) - t.size, int(end)) for t, end in zip(self.tensors, ends, strict=True)}
+
+    def exchange_mean(self, call: int, flagged: bool) -> bool:
+        """One round; returns whether any rank has said that its vector cannot be used.
+
+        flagged : this rank says so.
+        """
+        raise NotImplementedError
+
+    def mean_weight(self, weight: float, call: int) -> float:
+        """The mean of the ranks' weights."""
+        raise NotImplementedError
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The arrays that outlive a call, by way and name."""
+        return {}
+
+    def by_tensor(self, name: str) -> bool:
+        """The array has an entry for each entry of the tensors."""
+        return False
+
+    def parts(self) -> dict[str, object]:
+        """What remembers something, by way: "uplink", "downlink"."""
+        return {}
+
+    def finish(self) -> None:
+        """Complete what is under way."""
+
+
+class Bucket(Vector):
+    """A vector with an uplink, a downlink and an exchange.
 
     Parameters
     ----------
     group : which tensors, and their uplink. downlink : text. kind : the class of the exchange. comm : None for one process.
     clients : n. seed : of the run. number : of the bucket; the first has the keys of a run with this seed.
-
-    Attributes
-    ----------
-    result : the mean, shape (1, d), until the next exchange.
 
     Raises
     ------
@@ -75,11 +122,8 @@ class Bucket:
     def __init__(
         self, group: Group, downlink: str, kind: type[Exchange], comm: Comm | None, clients: int, seed: int, number: int, clock: Clock
     ):  # fmt: skip
-        self.tensors: list[Tensor] = group.tensors
-        self.group, self.dtype = group, group.dtype
-        ends = np.cumsum([tensor.size for tensor in self.tensors])
-        self.dim = int(ends[-1])
-        self.places = {t.name: slice(int(end) - t.size, int(end)) for t, end in zip(self.tensors, ends, strict=True)}
+        super().__init__(group)
+        self.exchange_name = kind.name
         seed = seed if number == 0 else int(derive(seed, Stream.BUCKET, number)) & (2**63 - 1)
         chosen = group.make_compressor()
         identity = compressors.create("identity")
@@ -120,10 +164,6 @@ class Bucket:
         return Link(self.exchange, self.seed, self.dtype, uplink)
 
     def exchange_mean(self, call: int, flagged: bool) -> bool:
-        """One round; returns whether any rank has said that its vector cannot be used.
-
-        flagged : this rank says so.
-        """
         exchange = self.exchange
         exchange.flags_seen, exchange.flags_sent = 0, FLAG_DIVERGED if flagged else 0
         g = self.uplink.transmit(self._oracle, call)
@@ -133,7 +173,6 @@ class Bucket:
         return bool((exchange.flags_seen | exchange.flags_sent) & FLAG_DIVERGED)
 
     def mean_weight(self, weight: float, call: int) -> float:
-        """The mean of the ranks' weights."""
         link = self.uplink.link
         own = np.full((1, 1), weight, self.dtype) if self.hosts else None
         total = np.zeros((1, 1), self.dtype) if link.is_server else None
@@ -143,18 +182,22 @@ class Bucket:
         return float(received[0, 0])
 
     # ---- state ------------------------------------------------------------------------------------------------------
+    def parts(self) -> dict[str, object]:
+        return {"uplink": self.uplink, "downlink": self.downlink}
+
+    def finish(self) -> None:
+        self.exchange.finish()
+
     def arrays(self) -> dict[str, np.ndarray]:
-        """The arrays that outlive a call, by way and name."""
         found: dict[str, Any] = {}
-        for way, part in (("uplink", self.uplink), ("downlink", self.downlink)):
+        for way, part in self.parts().items():
             for state in declared(part):
                 found[f"{way}/{state.name}"] = vars(part).get(state.name)
         return {name: array for name, array in found.items() if array is not None}
 
     def by_tensor(self, name: str) -> bool:
-        """The array has an entry for each entry of the tensors."""
         way, _, state_name = name.partition("/")
-        part = self.uplink if way == "uplink" else self.downlink
+        part = self.parts()[way]
         state = next(state for state in declared(part) if state.name == state_name)
         return isinstance(state, ClientState | CommonState) and self.arrays()[name].shape == (1, self.dim)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from . import lean, njit
+from .sizes import PIECE
 
 
 @njit
@@ -41,3 +42,19 @@ def copy_slice(x, start, stop, out, at):
     part, target = x[start:stop], out[at : at + stop - start]
     for i in range(part.shape[0]):
         target[i] = part[i]
+
+
+@lean
+def scaled_finite(x, factor, out):
+    """out_j = factor · x_j, chunk after chunk; False, and nothing of that chunk or later ones written, where one holds NaN or Inf."""
+    scale = x.dtype.type(factor)
+    for first in range(0, x.shape[0], PIECE):
+        part, target = x[first : first + PIECE], out[first : first + PIECE]
+        bad = 0
+        for i in range(part.shape[0]):
+            bad |= not abs(part[i]) < np.inf
+        if bad:
+            return False
+        for i in range(part.shape[0]):
+            target[i] = scale * part[i]
+    return True
