@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
+from ..arrays import ours
 from ..cluster.byte_check import VerifiedComm, verified_comm
 from ..cluster.comm import Comm
 from ..cluster.counts import checked_communicator
@@ -26,6 +27,7 @@ from ..optimizers import Optimizer
 from ..problems import Problem, Smoothness
 from .abort import guard
 from .checkpoint import Saver
+from .choice import choose
 from .claim import LOCK, Claim
 from .client_states import has_states
 from .config import Config
@@ -225,17 +227,21 @@ def _run(
     has_states(problem)  # or lacks what they need
     ranks = 1 if comm is None else comm.size
     composition = Composition(staged, problem, own.method, own.compressor, own.optimizer, samples=0.0)
+    rank = 0 if comm is None else comm.rank
     kind = exchange_kind(config.exchange, ranks, own.exchange)
-    hosted = kind.place(problem.n_clients, ranks).clients(0 if comm is None else comm.rank)
+    hosted = kind.place(problem.n_clients, ranks).clients(rank)
     data = data_digest(comm, problem, hosted)
     composition.setting.samples = _mean_samples(staged, problem, hosted, comm)
     step_size = _agree(comm, staged, composition, claim)
     source = _origin(config, problem, composition) if comm is None or comm.rank == 0 else {}
-    exchange = kind.create(exchange_setting(config, problem, composition, comm))
-    exchange.threads = CodecThreads(threads_of(config.threads, ranks))
+    anywhere = problem.holds_all or (own.problem is None and ours(problem))
+    choice = choose(staged, problem, composition, step_size, ranks, own.exchange, anywhere)
     setup = time.perf_counter() - started
-    warm_up(staged, problem, composition, step_size, kind, ranks, hosted, comm is None or comm.rank == 0)
+    hosted = choice.kind.place(problem.n_clients, ranks).clients(rank)
+    warm_up(staged, problem, composition, step_size, choice.kind, ranks, hosted, rank == 0)
     warmed = time.perf_counter()
+    exchange = choice.kind.create(exchange_setting(config, problem, composition, comm))
+    exchange.threads = CodecThreads(threads_of(config.threads, ranks))
     start = None if stage.x is None else np.array(stage.x)
     session = Session(
         staged, problem, composition.parts(step_size), exchange, step_size, start
@@ -256,7 +262,7 @@ def _run(
         exchange.finish()
         watch.at = (END, rounds)
         overhead = {"setup": setup, "warmup": warmup}
-        result = conclude(config, problem, composition, session, record, rounds, overhead, source, comm)
+        result = conclude(config, problem, composition, session, record, rounds, overhead, source, choice.why, comm)
         if isinstance(comm, VerifiedComm):
             result.byte_check = comm.verify()
         if comm is not None:
