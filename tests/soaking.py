@@ -8,261 +8,26 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import random
 import shutil
-import signal
-import subprocess
 import sys
 import tempfile
 import time
-import uuid
 from collections import Counter
-from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from conftest import _MARK, MpiHere, _kill, _mpi_of, _open_mpi, processes
+from conftest import MpiHere, _mpi_of, _open_mpi
+from soak_faults import FAULTS, damage, freeze
+from soak_jobs import END_SECONDS, FILES_SECONDS, JOB_SECONDS, STALL_SECONDS, Case, Job, Loss, kill, typed, wait_until
+from soak_surroundings import mounts, possible
 
 import mpicomp as mc
-from mpicomp.methods import methods
+from mpicomp.runtime.claim import LOCK
 from mpicomp.runtime.config import Config
 
-END_SECONDS, JOB_SECONDS = 10.0, 600.0  # from a fault to the job's end; for a whole job
-STALL_SECONDS, FILES_SECONDS = 4.0, 6.0  # --stall-timeout, and what checkpoints and results may take beyond it
-QUICK = {"MPICOMP_FILES_SECONDS": f"{FILES_SECONDS:g}"}
-COMPRESSORS = (
-    "identity", "topk:k=3", "topk:fraction=0.2", "randk:k=4", "permk", "sign", "natural", "qsgd:bits=4,bucket=32", "cq", "eden:bits=2",
-    "terngrad", "dynamic:bits=4",
-)  # fmt: skip
-
-
-class Loss(AssertionError):
-    """A job that did not end, left something behind, or whose result is not that of the undisturbed run."""
-
-
-@dataclass
-class Job:
-    """A job that is under way, in an environment that names it.
-
-    Attributes
-    ----------
-    argv : what Python runs on each rank. launched : start it as a user does, by `mpicomp launch`; argv is then that of `mpicomp`.
-    """
-
-    mpi: MpiHere
-    ranks: int
-    argv: list[str]
-    launched: bool = False
-    mark: str = field(default_factory=lambda: uuid.uuid4().hex)
-
-    def __post_init__(self) -> None:
-        if self.launched:
-            command = [self.mpi.python, "-m", "mpicomp", "launch", "-n", str(self.ranks), "--", *self.argv[2:]]
-        else:
-            command = self.mpi.launcher.command(self.ranks, [self.mpi.python, *self.argv])
-        kept = {k: v for k, v in os.environ.items() if not k.startswith(("PMI", "OMPI_", "PRTE_"))}
-        env = {**kept, **self.mpi.launcher.environment(root=os.geteuid() == 0), _MARK: self.mark, **QUICK}
-        self.segments: set[Path] = set()
-        self._said = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed in `end`
-        self.process = subprocess.Popen(
-            command,
-            env=env,
-            stdin=subprocess.DEVNULL,
-            stdout=self._said,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-
-    def pids(self) -> list[int]:
-        """The ranks' processes. Their shared memory is noted on the way."""
-        lines = processes(self.mark).items()
-        found = [pid for pid, line in lines if line.startswith(f"{self.mpi.python} -m mpicomp run")]
-        for pid in found:
-            self.segments |= segments(pid)
-        return found
-
-    def end(self, seconds: float) -> tuple[int, str]:
-        """Exit code, and what was said. Raises Loss where it takes longer, or leaves a process behind."""
-        try:
-            code = self.process.wait(timeout=seconds)
-            deadline = time.monotonic() + END_SECONDS
-            while left := processes(self.mark):
-                if time.monotonic() > deadline:
-                    raise Loss(f"processes left behind: {left}")
-                time.sleep(0.02)
-        except subprocess.TimeoutExpired:
-            raise Loss(f"not over after {seconds:.0f} s: {processes(self.mark)}") from None
-        finally:
-            _kill(self.mark)
-        if left := sorted(str(path) for path in self.segments if path.exists()):
-            raise Loss(f"shared memory left behind: {left}")
-        self._said.seek(0)
-        with self._said as said:
-            return code, said.read()
-
-
-def segments(pid: int) -> set[Path]:
-    """The files in /dev/shm that a process has mapped."""
-    try:
-        maps = Path(f"/proc/{pid}/maps").read_text()
-    except OSError:
-        return set()
-    return {Path(line.split()[5]) for line in maps.splitlines() if "/dev/shm/" in line and "(deleted)" not in line}
-
-
-# ---- a trial's run ------------------------------------------------------------------------------------------------------
-@dataclass
-class Case:
-    """A run, and where its files are."""
-
-    options: dict[str, str]
-    folder: Path
-    rng: random.Random
-
-    @classmethod
-    def draw(cls, rng: random.Random, folder: Path) -> Case:
-        """A random one that its method allows."""
-        while True:
-            options = {
-                "method": rng.choice([name for name in methods if name != "custom"]), "compressor": rng.choice(COMPRESSORS),
-                "clients": str(rng.randrange(3, 12)), "rounds": str(rng.choice((150, 300, 600))), "seed": str(rng.randrange(10**6)),
-                "step": rng.choice(("0.01", "0.003")), "eval_every": str(rng.choice((37, 100))), "data": "mushrooms",
-                "wire_dtype": rng.choice(("float32", "float64")), "checkpoint_every": rng.choice(("2", "7", "30")),
-            }  # fmt: skip
-            if rng.random() < 0.3:
-                options["batch"] = "4"
-            try:
-                mc.run(Config.load(options={**typed(options), "rounds": 0}))
-            except mc.UserError:
-                continue
-            return cls(options, folder, rng)
-
-    def argv(self, *more: str) -> list[str]:
-        """The command line, with another exchange each time."""
-        words = [word for key, value in self.options.items() for word in (f"--{key.replace('_', '-')}", value)]
-        out = ["--out", str(self.folder), "--resume", "auto"]
-        exchange = ["--exchange", self.rng.choice(("p2p", "collective"))]
-        return ["-m", "mpicomp", "run", "-q", "--no-table", *words, *exchange, *out, *more]
-
-    def ranks(self) -> int:
-        """Another number of ranks each time."""
-        return self.rng.randrange(2, min(5, int(self.options["clients"]) + 2))
-
-    def manifests(self) -> list[Path]:
-        """The checkpoints that are whole, the oldest first; a job that runs may remove one while it is looked at."""
-        found = []
-        with suppress(FileNotFoundError):
-            for name in sorted(os.listdir(self.folder / "checkpoints")):
-                path = self.folder / "checkpoints" / name / "checkpoint.json"
-                found += [path] if name.startswith("round-") and path.exists() else []
-        return found
-
-    def writing(self) -> bool:
-        """A file of a checkpoint is being written."""
-        with suppress(FileNotFoundError):
-            folder = self.folder / "checkpoints"
-            return any(file.endswith(".part") for name in os.listdir(folder) for file in os.listdir(folder / name))
-        return False
-
-    def written(self) -> list[int]:
-        """When they were written."""
-        times = []
-        for path in self.manifests():
-            with suppress(FileNotFoundError):
-                times.append(path.stat().st_mtime_ns)
-        return times
-
-
-def typed(options: dict[str, str]) -> dict[str, object]:
-    """The options in their types."""
-    whole = ("clients", "rounds", "seed", "eval_every", "batch")
-    return {key: int(value) if key in whole else value for key, value in options.items() if key != "checkpoint_every"}
-
-
-def wait_until(job: Job, condition: Callable[[], object], seconds: float = JOB_SECONDS) -> bool:
-    """Wait for the condition; False where the job is over first."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if job.process.poll() is not None:
-            return False
-        if time.monotonic() > deadline:
-            raise Loss(f"no progress within {seconds:.0f} s")
-        time.sleep(0.0005)
-    return True
-
-
-# ---- faults: each returns the exit codes that may follow -----------------------------------------------------------------
-def kill(pids: list[int]) -> None:
-    """SIGKILL."""
-    for pid in pids:
-        try:
-            os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            continue
-
-
-def kill_one(case: Case, job: Job) -> None:
-    """SIGKILL of one rank at a random moment."""
-    time.sleep(case.rng.expovariate(4.0))
-    kill(case.rng.sample(job.pids(), 1) if job.pids() else [])
-
-
-def kill_all(case: Case, job: Job) -> None:
-    """SIGKILL of all ranks at a random moment."""
-    time.sleep(case.rng.expovariate(4.0))
-    kill(job.pids())
-
-
-def kill_writing(case: Case, job: Job) -> None:
-    """SIGKILL of one or all ranks while a file of a checkpoint is being written."""
-    pids = job.pids()
-    wait_until(job, lambda: case.writing())
-    kill(case.rng.choice((pids[:1], pids[-1:], pids)))
-
-
-def ask(case: Case, job: Job) -> None:
-    """A signal that asks one rank for a checkpoint and an orderly end."""
-    time.sleep(case.rng.expovariate(4.0))
-    pids = job.pids()
-    if pids:
-        os.kill(case.rng.choice(pids), case.rng.choice((signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM)))
-
-
-def freeze(case: Case, job: Job) -> None:
-    """SIGSTOP of one rank: the stall watch of the others has to end the job."""
-    time.sleep(case.rng.expovariate(4.0))
-    pids = job.pids()
-    if pids:
-        os.kill(case.rng.choice(pids), signal.SIGSTOP)
-
-
-FAULTS: dict[str, tuple[Callable[[Case, Job], None], list[str]]] = {
-    "SIGKILL of one rank": (kill_one, []),
-    "SIGKILL of all ranks": (kill_all, []),
-    "SIGKILL while a checkpoint is written": (kill_writing, []),
-    "a signal to one rank": (ask, []),
-    "SIGSTOP of one rank": (freeze, ["--stall-timeout", f"{STALL_SECONDS:g}", "--checkpoint-every", "60"]),
-}
-
-
-def damage(case: Case) -> str | None:
-    """Truncate, alter or remove a file of the newest checkpoint, where there is an older one; says what was done."""
-    whole = case.manifests()
-    if len(whole) < 2:
-        return None
-    file = case.rng.choice(sorted(whole[-1].parent.iterdir()))
-    what = case.rng.choice(("truncated", "altered", "removed"))
-    data = bytearray(file.read_bytes())
-    if what == "removed":
-        file.unlink()
-    elif what == "truncated":
-        file.write_bytes(data[: case.rng.randrange(len(data))])
-    else:
-        data[case.rng.randrange(len(data))] ^= 1 << case.rng.randrange(8)
-        file.write_bytes(data)
-    return f"file of the newest checkpoint {what}"
+OVER = "(over before the fault)"
+SURROUNDING_SHARE = 0.5  # of the faults
 
 
 # ---- trials ---------------------------------------------------------------------------------------------------------------
@@ -303,9 +68,24 @@ def trial(case: Case, mpi: MpiHere, ulfm: MpiHere | None, tally: Tally) -> None:
         if code:
             raise Loss(f"exit code {code} without a fault\n{said}")
     compare(whole.summary, json.loads((case.folder / "summary.json").read_text()))
+    if left := [path.name for path in case.folder.iterdir() if path.name == LOCK or path.suffix == ".part"]:
+        raise Loss(f"files left behind in the directory of results: {left}")
 
 
 def disturb(case: Case, mpi: MpiHere, tally: Tally) -> None:
+    """Let a fault meet the run, and see that it ends."""
+    if case.rng.random() < SURROUNDING_SHARE:
+        name = case.rng.choice(list(possible()))
+        for code, late in possible()[name](case, mpi):
+            tally.codes[code] += 1
+            tally.faults[OVER if late else name] += 1
+    else:
+        interrupt(case, mpi, tally)
+    if case.rng.random() < 0.25 and (what := damage(case)):
+        tally.faults[what] += 1
+
+
+def interrupt(case: Case, mpi: MpiHere, tally: Tally) -> None:
     """Start the job, let a fault meet it, and see it end."""
     name = case.rng.choice(list(FAULTS))
     fault, more = FAULTS[name]
@@ -318,14 +98,12 @@ def disturb(case: Case, mpi: MpiHere, tally: Tally) -> None:
     code, said = job.end(END_SECONDS + (STALL_SECONDS + FILES_SECONDS if fault is freeze else 0))
     tally.codes[code] += 1
     if late or code == 0:
-        tally.faults["(over before the fault)"] += 1
+        tally.faults[OVER] += 1
     else:
         tally.faults[name] += 1
         tally.ends.append(time.monotonic() - start)
     if "Traceback" in said and "SIGSTOP" not in name:
         raise Loss(f"after {name}, exit code {code}:\n{said}")
-    if case.rng.random() < 0.25 and (what := damage(case)):
-        tally.faults[what] += 1
 
 
 def survive(case: Case, ulfm: MpiHere, tally: Tally) -> None:
@@ -337,7 +115,7 @@ def survive(case: Case, ulfm: MpiHere, tally: Tally) -> None:
         workers = [pid for pid in job.pids() if rank_of(pid) > 0]
         kill(case.rng.sample(workers, min(1, len(workers))))  # none where the job has just ended
     code, said = job.end(JOB_SECONDS)
-    tally.faults["SIGKILL of one rank, the others go on" if "died;" in said else "(over before the fault)"] += 1
+    tally.faults["SIGKILL of one rank, the others go on" if "died;" in said else OVER] += 1
     if code:
         raise Loss(f"exit code {code} of a job that was to go on\n{said}")
 
@@ -366,12 +144,14 @@ def soak(seconds: float, seed: int, only_trial: int | None, share: float) -> Tal
     mpi, ulfm = _mpi_of(sys.executable), _open_mpi()
     if isinstance(mpi, str):
         sys.exit(mpi)
+    if why := mounts():
+        print(f"without a kernel cache that is full, for which a file system has to be mounted: {why}", flush=True)
     tally, start, number = Tally(), time.monotonic(), only_trial or 0
     while time.monotonic() - start < seconds:
         rng = random.Random(seed * 2**40 + number)
         goes_on = ulfm if isinstance(ulfm, MpiHere) and rng.random() < share else None
         with tempfile.TemporaryDirectory(prefix="mpicomp-soak-") as folder:
-            case = Case.draw(rng, Path(folder) / "out")
+            case = Case.draw(rng, Path(folder))
             try:
                 trial(case, mpi, goes_on, tally)
             except Loss as loss:

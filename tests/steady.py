@@ -68,7 +68,7 @@ def on_rank(what: str, count: int) -> None:
 def steady(rounds: int, runs: int) -> list[str]:
     """Run both jobs, print figures; returns what grew or was left."""
     from conftest import MpiHere, _mpi_of, processes
-    from soaking import Job, segments
+    from soak_jobs import Job, segments
 
     mpi, faults = _mpi_of(sys.executable), []
     assert isinstance(mpi, MpiHere)

@@ -352,6 +352,7 @@ def test_signs_of_all_lengths_and_ties():
 
 
 # ---- what is known of them ----------------------------------------------------------------------------------------------
+@pytest.mark.full(reason="many runs of hundreds of rounds")
 @pytest.mark.parametrize("compressor", ["sign", "topk:fraction=0.05"])
 def test_naive_compression_stalls(compressor):
     """Mean ‖∇f‖² over the last 50 of 1,500 rounds on mushrooms: memory is worth a factor of ten at least."""
@@ -440,6 +441,7 @@ if MPI.COMM_WORLD.Get_rank() == 0:
 """
 
 
+@pytest.mark.full(reason="many runs of hundreds of rounds")
 @pytest.mark.process
 def test_all_ranks_have_the_same_model(mpi):
     """Replicated optimizers end with the same bits on every rank, which are those of the run in one process."""

@@ -15,7 +15,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import soaking
+import soak_jobs
 from lanes import shortened
 
 import mpicomp as mc
@@ -429,16 +429,16 @@ def test_a_killed_job_goes_on_from_its_last_checkpoint(mpi, tmp_path):
 
     for moment in (0.03, 0.17, "*/*.part"):
         before = written()
-        job = soaking.Job(mpi, 3, ["-m", "mpicomp", "run", "-q", *options, *out])
-        assert soaking.wait_until(job, lambda seen=before: written() != seen)
+        job = soak_jobs.Job(mpi, 3, ["-m", "mpicomp", "run", "-q", *options, *out])
+        assert soak_jobs.wait_until(job, lambda seen=before: written() != seen)
         pids = job.pids()
         assert len(pids) == 3
         if isinstance(moment, str):
-            assert soaking.wait_until(job, lambda: any((tmp_path / "out" / "checkpoints").glob(moment)))  # noqa: B023
+            assert soak_jobs.wait_until(job, lambda: any((tmp_path / "out" / "checkpoints").glob(moment)))  # noqa: B023
             pids = pids[-1:]
         else:
             time.sleep(moment)
-        soaking.kill(pids)
+        soak_jobs.kill(pids)
         code, _ = job.end(20.0)  # nothing is left: no process, no shared memory
         assert code not in (0, 75)
     subprocess.run(command(3, *options, *out), check=True, timeout=200, capture_output=True)
@@ -572,6 +572,7 @@ echo "code $?" >&2
 """
 
 
+@pytest.mark.full(reason="a dozen jobs")
 @pytest.mark.process
 @needs_mpirun
 def test_a_full_disk_and_a_read_only_one(tmp_path):

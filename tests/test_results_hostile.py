@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import soaking
+import soak_jobs
 
 import mpicomp as mc
 from mpicomp.problems.linear_model import LinearModel
@@ -237,6 +237,7 @@ with Claim(Path(sys.argv[1])) as claim:
     assert said == ["False", "False", "False", "True"] and list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.full(reason="several jobs")
 @pytest.mark.process
 def test_a_job_of_several_ranks_holds_the_lock_and_a_killed_one_leaves_a_stale_one(mpi, tmp_path):
     argv = [
@@ -253,12 +254,12 @@ def test_a_job_of_several_ranks_holds_the_lock_and_a_killed_one_leaves_a_stale_o
         "--out",
         str(tmp_path),
     ]
-    job = soaking.Job(mpi, 3, [*argv, "--rounds", "100000000"])
-    assert soaking.wait_until(job, lambda: (tmp_path / LOCK).exists())
+    job = soak_jobs.Job(mpi, 3, [*argv, "--rounds", "100000000"])
+    assert soak_jobs.wait_until(job, lambda: (tmp_path / LOCK).exists())
     second = subprocess.run([sys.executable, *argv, "--rounds", "5"], capture_output=True, text=True, timeout=60)
     assert second.returncode == 2 and "is in use by another run" in second.stderr and "--out" in second.stderr
     assert Holder.read(tmp_path / LOCK).pid in job.pids()
-    soaking.kill(job.pids())
+    soak_jobs.kill(job.pids())
     job.end(20.0)
     assert (tmp_path / LOCK).exists()
     subprocess.run([sys.executable, *argv, "--rounds", "5"], check=True, capture_output=True, timeout=60)

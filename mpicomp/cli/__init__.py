@@ -111,7 +111,7 @@ def _run(speaks: bool) -> int:
             return app(standalone_mode=False) or 0
     except UserError as error:
         if isinstance(error, ImportedPartError):  # of this rank, perhaps: the others may be waiting for it
-            _end_job(partial(full_text, error), 2)
+            _end_job(error, partial(full_text, error), 2)
         if speaks:
             print(f"mpicomp: {full_text(error)}", file=sys.stderr)
         return 2
@@ -131,24 +131,24 @@ def _fall_loudly(error: BaseException, code: int) -> int:
     """End a job of several ranks with the traceback; in one process print it and return the code."""
     from ..runtime.abort import say, stack_of
 
-    _end_job(partial(stack_of, error), code)
+    _end_job(error, partial(stack_of, error), code)
     say(partial(stack_of, error))
     return code
 
 
-def _end_job(text: Callable[[], str], code: int) -> None:
+def _end_job(error: BaseException, text: Callable[[], str], code: int) -> None:
     """Say what failed on this rank and end the job; nothing in one process, or where MPI has ended.
 
     A rank that fails before MPI has started leaves the others waiting for it; MPICH ends them only if it dies by a signal.
     """
     from ..cluster.comm import mpi_initialized
     from ..cluster.environment import declared_rank, declared_size
-    from ..runtime.abort import end_world, say
+    from ..runtime.abort import end_world, headline_of, say
 
     if (declared_size() or 1) <= 1:
         return
     if mpi_initialized():
-        end_world(text, code)
+        end_world(text, code, partial(headline_of, error))
         return
     where = f"mpicomp: rank {declared_rank()} on {platform.node()} failed before MPI started"
     say(lambda: f"{where}\n{text()}")

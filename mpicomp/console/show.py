@@ -114,8 +114,9 @@ _LEVELS = {"shared_memory": "in memory", "intra_node": "MPI, within nodes", "int
 def run_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
     """The lines of a run's table."""
     up, down, took = summary["bytes"]["uplink"], summary["bytes"]["downlink"], summary["seconds"]
+    plain = f"{summary['method']} · {summary['compressor']}"  # results of an earlier version have no heading
     rows = [
-        ("method", f"{summary['method']} · {summary['compressor']}"),
+        ("method", f"{summary.get('heading', plain)}"),
         ("problem", f"{summary['problem']} · {summary['data'] or '-'} · d = {summary['dim']}"),
         ("clients on ranks", f"{summary['clients']} on {summary['ranks']} ({summary['exchange']})"),
         ("step γ", f"{summary['step']:.6g}"),

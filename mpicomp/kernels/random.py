@@ -40,6 +40,7 @@ class Stream(IntEnum):
     TEST = 12
     ORACLE_COIN = 13
     GRADIENT = 14
+    BUCKET = 15
 
 
 class Keys(NamedTuple):

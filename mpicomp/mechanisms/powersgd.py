@@ -12,7 +12,7 @@ from ..kernels.lowrank import add_product, orthonormalize, times, transposed_tim
 from ..kernels.random import client_key, fill_normal
 from ..oracles import Oracle
 from ..state import ClientState, CommonState
-from .base import Uplink
+from .base import Uplink, uplinks
 
 
 def matrix_shape(d: int, rows: int | None, rank: int | None) -> tuple[int, int, int]:
@@ -32,6 +32,7 @@ def matrix_shape(d: int, rows: int | None, rank: int | None) -> tuple[int, int, 
     return rows, cols, min(2, largest) if rank is None else rank
 
 
+@uplinks.register("powersgd")
 class PowerSGDUplink(Uplink):
     """Algorithms 1 and 2 of the paper, for one matrix: M_i is the vector ∇f_i(x^t) + e_i, row after row, filled up with zeros.
 

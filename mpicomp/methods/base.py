@@ -160,6 +160,12 @@ class Method:
             f"method {self.name!r} brings no theory; give the step size as a number, for example «step=0.05»"
         )
 
+    def heading(self, compressor: Compressor, downlink_compressor: Compressor) -> str:
+        """What messages are made of, in a line, for headings."""
+        if self.takes_downlink_compressor:
+            return f"{compressor.spec} up, {downlink_compressor.spec} down"
+        return compressor.spec
+
     def gap_factor(self, setting: Setting) -> float:
         """The factor of δ⁰/(γT) in the theorem, 2 for most."""
         return 2.0

@@ -19,6 +19,7 @@ from functools import partial
 from typing import TYPE_CHECKING, NoReturn
 
 from ..cluster.comm import mpi_finalized, world
+from ..cluster.failing import MOST_SECONDS, told_by_another, turn
 from ..cluster.process import is_owned
 from ..errors import PartFailure, RankFailure, StopEarly, StopNow, UserError, full_text
 
@@ -85,18 +86,23 @@ def guard(comm: MPIComm | None) -> Iterator[Guarded]:
             yield held
     except UserError as error:
         if not _all_arrive(held.errors):
-            _end(held.comm, partial(_seen_by_one, error), EXIT_USER_ERROR)
+            _end(held.comm, partial(_seen_by_one, error), EXIT_USER_ERROR, partial(headline_of, error), held.errors)
         raise
     except RankFailure as error:
         _end(held.comm, partial(full_text, error), 1)
     except BaseException as error:
-        _end(held.comm, partial(stack_of, error), exit_code(error))
+        _end(held.comm, partial(stack_of, error), exit_code(error), partial(headline_of, error), held.errors)
     else:
         held.release()
 
 
 def _seen_by_one(error: UserError) -> str:
     return f"{type(error).__name__}: {full_text(error)}\n(the other ranks do not see this error)"
+
+
+def headline_of(error: BaseException) -> str:
+    """Kind and text of the exception, the first line of it."""
+    return "".join(traceback.format_exception_only(error)).strip().split("\n")[0]
 
 
 def stack_of(error: BaseException) -> str:
@@ -158,14 +164,30 @@ def _all_arrive(comm: MPIComm | None) -> bool:
     return True
 
 
-def _end(comm: MPIComm, message: Callable[[], str], code: int) -> NoReturn:
+def _end(
+    comm: MPIComm,
+    message: Callable[[], str],
+    code: int,
+    headline: Callable[[], str] | None = None,
+    talk: MPIComm | None = None,
+) -> NoReturn:
     """Abort, and print the message before as far as that is possible. Higher ranks wait a moment, so that of several failing ranks the
-    first one speaks."""
+    first one speaks.
+
+    Parameters
+    ----------
+    headline : one line in place of the message, where another rank tells that. talk : over which ranks hear of it; None: they do not.
+    """
     try:
         rank = comm.Get_rank()
-        time.sleep(min(0.1 * rank, 1.0))
         who = f"rank {rank} of {comm.Get_size()} on {platform.node()}"
-        say(lambda: f"\nmpicomp: {who} failed; ending the job\n{message()}")
+        if talk is None:
+            time.sleep(turn(rank))
+        if talk is not None and headline is not None and told_by_another(talk):
+            say(lambda: f"mpicomp: {who} failed too: {headline()}")
+            time.sleep(MOST_SECONDS)  # for the other one's turn
+        else:
+            say(lambda: f"\nmpicomp: {who} failed; ending the job\n{message()}")
         time.sleep(0.2)  # once the job is being ended, MPICH's launcher may drop what it has not yet passed on
     finally:
         try:
@@ -176,10 +198,15 @@ def _end(comm: MPIComm, message: Callable[[], str], code: int) -> NoReturn:
             )  # MPICH's Abort returns while the job is being ended; nothing may run on as if `run` had returned
 
 
-def end_world(message: Callable[[], str], code: int) -> None:
-    """The same for all processes of this job, outside of a run; nothing where MPI has been ended, or connects nobody."""
+def end_world(message: Callable[[], str], code: int, headline: Callable[[], str]) -> None:
+    """The same for all processes of this job, outside of a run; nothing where MPI has been ended, or connects nobody.
+
+    Parameters
+    ----------
+    headline : one line, for all ranks but one of several that fail at once.
+    """
     if not mpi_finalized() and world().Get_size() > 1:
-        _end(world(), message, code)
+        _end(world(), message, code, headline, world())
 
 
 def say(message: Callable[[], str]) -> None:

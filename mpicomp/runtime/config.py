@@ -15,7 +15,7 @@ import numpy as np
 
 from ..cluster.recovery import OnFailure
 from ..errors import ConfigError, unknown
-from ..exchanges.base import exchanges
+from ..exchanges.base import Exchange, exchanges
 from ..registry import format_spec, parse_spec, parse_value
 from .imports import import_parts, inherited, resolved
 
@@ -200,11 +200,8 @@ class Config:
 
     def _validate_on_failure(self) -> None:
         plan = OnFailure.parse(self.on_failure)
-        if plan.goes_on and self.exchange != "auto" and not exchanges[self.exchange].survives_deaths:
-            raise ConfigError(
-                f"«on_failure={self.on_failure!r}» goes on without dead ranks, but with «exchange={self.exchange!r}» others depend "
-                "on them; use «exchange='p2p'», or «on_failure='stop'» or «on_failure='restart'»"
-            )
+        if plan.goes_on and self.exchange != "auto":
+            self.refuse_dependence(exchanges[self.exchange])
         if plan.restarts and not (self.resume and (self.checkpoint_every or self.checkpoint_seconds)):
             raise ConfigError(
                 f"«on_failure={self.on_failure!r}» goes on from checkpoints: "
@@ -213,6 +210,14 @@ class Config:
         if plan.goes_on and self.verify_bytes:
             raise ConfigError(
                 "«verify_bytes=True» compares all that MPI was handed, of which a dead rank cannot tell; give «on_failure='stop'»"
+            )
+
+    def refuse_dependence(self, exchange: type[Exchange]) -> None:
+        """Raises ConfigError for an exchange that cannot go on without a dead rank, of a run that is to."""
+        if not exchange.survives_deaths:
+            raise ConfigError(
+                f"«on_failure={self.on_failure!r}» goes on without dead ranks, but with «exchange={exchange.name!r}» others depend "
+                "on them; use «exchange='p2p'», or «on_failure='stop'» or «on_failure='restart'»"
             )
 
     # ---- writing ------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import platform
+from os import PathLike
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import numpy as np
 from ..cluster.comm import Comm
 from ..errors import ConfigError, DataError
 from ..problems import Problem
+from ..problems.subset import SubsetProblem
 
 
 def compare_sizes(comm: Comm | None, problem: Problem) -> None:
@@ -24,7 +26,7 @@ def compare_sizes(comm: Comm | None, problem: Problem) -> None:
         return
     comm.meet()  # some ranks may still be reading their data
     rows = comm.gather_json(
-        {"host": platform.node(), "data": _source(problem), "n": problem.n_clients, "d": problem.dim}
+        {"host": platform.node(), "data": named_data(problem), "n": problem.n_clients, "d": problem.dim}
     )
     error, everybody = "", rows or []
     for rank, row in enumerate(everybody):
@@ -55,7 +57,7 @@ def data_digest(comm: Comm | None, problem: Problem, hosted: np.ndarray) -> str:
         return _combined(mine)
     comm.meet()  # some ranks may still be at it
     rows = comm.gather_json(
-        {"host": platform.node(), "data": _source(problem), "clients": hosted.tolist(), "digests": mine}
+        {"host": platform.node(), "data": named_data(problem), "clients": hosted.tolist(), "digests": mine}
     )
     error, everything = "", [""] * problem.n_clients
     if rows is not None:
@@ -76,9 +78,11 @@ def _combined(digests: list[str]) -> str:
     return hashlib.blake2b("\n".join(digests).encode(), digest_size=16).hexdigest() if all(digests) else ""
 
 
-def _source(problem: Problem) -> str:
+def named_data(problem: Problem) -> str | None:
     """The file or data set that the problem names, if it does."""
-    return str(getattr(problem, "data", ""))
+    whole = problem.whole if isinstance(problem, SubsetProblem) else problem
+    data = getattr(whole, "data", None)
+    return str(data) if isinstance(data, str | PathLike) else None
 
 
 def _from(row: dict[str, Any]) -> str:

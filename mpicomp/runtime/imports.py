@@ -75,7 +75,7 @@ def _import_file(path: Path) -> None:
         return
     spec = importlib.util.spec_from_file_location(name, whole)
     if spec is None or spec.loader is None or not whole.is_file():
-        raise ImportedPartError(f"cannot import {path}: there is no such file")
+        raise ImportError("there is no such file")
     if str(whole.parent) not in sys.path:
         sys.path.append(str(whole.parent))  # for the files beside it; last, so that none of them hides a module
     module = importlib.util.module_from_spec(spec)

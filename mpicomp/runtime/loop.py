@@ -146,10 +146,7 @@ def run(
         followers = Followers(progress, own.recorded(whole))
         with Control(whole) as control, _claim(whole, held.comm) as claim, followers:
             if held.comm is not None and OnFailure.parse(whole.on_failure).goes_on:
-                if not exchange_kind(whole.exchange, held.comm.Get_size(), own.exchange).survives_deaths:
-                    raise ConfigError(
-                        "on_failure=continue: with this exchange others depend on dead ranks; use «exchange=p2p»"
-                    )
+                whole.refuse_dependence(exchange_kind(whole.exchange, held.comm.Get_size(), own.exchange))
                 result = run_with_survivors(lambda *how: _run(whole, own, followers, control, claim, *how), whole, held)
             else:
                 wrapped = _counted(comm, whole, own)

@@ -17,6 +17,7 @@ from ..errors import worded
 from ..exchanges.base import Exchange
 from ..problems import Problem
 from .config import FULL, NOTHING, Config
+from .data import named_data
 from .results import Result, digest, rank_facts
 from .resume import newest
 from .session import Composition, Session, complete
@@ -218,8 +219,9 @@ def conclude(
     summary = {
         "method": composition.method.name,
         "compressor": composition.compressor.spec,
+        "heading": composition.heading,
         "problem": problem.name,
-        "data": config.data if problem.name != "quadratic" else None,
+        "data": named_data(problem),
         "clients": problem.n_clients,
         "ranks": 1 if comm is None else comm.size,
         "exchange": exchange.name,

@@ -127,6 +127,11 @@ class Composition:
             config.allow_unsafe,
         )  # fmt: skip
 
+    @property
+    def heading(self) -> str:
+        """The method, and what its messages are made of."""
+        return f"{self.method.name} · {self.method.heading(self.compressor, self.downlink_compressor)}"
+
     def step_size(self, text: str) -> float:
         """γ: the theory's times a factor, or a number."""
         from_theory, value = parse_step(text)
@@ -281,16 +286,21 @@ class Session:
     def round(self, t: int) -> None:
         """Round t: gradients at x^t, uplink, step to x^{t+1}, downlink (the downlink first where every rank steps by itself)."""
         try:
-            self._round(t)
+            self.advance(t)
         except BaseException as error:
-            error.add_note(f"in round {t + 1}{self._hosted()}")
+            self.note(error, f"in round {t + 1}")
             raise
+
+    def note(self, error: BaseException, where: str) -> None:
+        """Add to an exception where it comes from, and from which rank."""
+        error.add_note(f"{where}{self._hosted()}")
 
     def _hosted(self) -> str:
         clients = self.exchange.clients
         return f", on the rank of clients {clients[0]} to {clients[-1]}" if len(clients) else ""
 
-    def _round(self, t: int) -> None:
+    def advance(self, t: int) -> None:
+        """Round t, without a note in what it raises."""
         if self._asks:
             begin_round(self.problem, self._seed, t)
         if self.exchange.is_worker:

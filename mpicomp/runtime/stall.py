@@ -10,11 +10,15 @@ from __future__ import annotations
 import faulthandler
 import os
 import platform
+import select
+import stat
 import subprocess
 import sys
 import threading
 import time
 import traceback
+from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from types import CodeType, FrameType, FunctionType
 from typing import Any
@@ -83,7 +87,7 @@ class StallWatch:
         return self.seconds + self._longer.get(at[0], 0.0)
 
     def _wind_up(self) -> None:
-        faulthandler.dump_traceback_later(self._limit(self.at) + GRACE / 2, exit=True, file=STDERR)
+        faulthandler.dump_traceback_later(self._limit(self.at) + GRACE / 2, exit=True, file=_stderr())
 
     def _watch(self) -> None:
         seen, since = self.at, time.monotonic()
@@ -103,12 +107,29 @@ class StallWatch:
         stack = "".join(traceback.format_stack(frame))
         limit = worded(f"«stall_timeout={self.seconds:g}»")
         text = f"\nmpicomp: {self._who} has been in {at[0]} {at[1]} for {age:.1f} s, {doing}; ending the job ({limit})\n{stack}"
-        os.write(STDERR, text.encode())
+        _write(text)
         time.sleep(GRACE if waits else GRACE / 2)
         os._exit(EXIT_STALLED)
 
 
 _watching: list[StallWatch] = []
+
+
+@cache
+def _stderr() -> int:
+    """stderr, by a descriptor that never waits where it is a pipe: one that nobody reads would keep the process from its end."""
+    with suppress(OSError):
+        if stat.S_ISFIFO(os.fstat(STDERR).st_mode):
+            return os.open(f"/proc/self/fd/{STDERR}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    return STDERR
+
+
+def _write(text: str) -> None:
+    """Write to stderr as much of the text as it takes within a moment."""
+    rest, deadline = text.encode(), time.monotonic() + GRACE / 2
+    with suppress(OSError):
+        while rest and select.select([], [_stderr()], [], max(deadline - time.monotonic(), 0.0))[1]:
+            rest = rest[os.write(_stderr(), rest) :]
 
 
 def limit_end(seconds: float) -> None:

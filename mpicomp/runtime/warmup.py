@@ -52,13 +52,17 @@ def warm_up(
     session = Session(
         config, problem, composition.parts(step_size), exchange, step_size, link=WarmUpLink, stand_in=stand_in
     )
-    for t in range(ROUNDS):
-        session.round(t)
-    session.end_rounds()  # an evaluation needs as much memory again
-    if config.evaluate == FULL and not stand_in:
-        session.evaluate()
-    elif config.evaluate != NOTHING:
-        problem.begin_evaluation({})
-        session.evaluated = np.zeros((1, problem.dim), config.dtype)
-    if leads and config.evaluate != NOTHING:
-        session.measure()
+    try:
+        for t in range(ROUNDS):
+            session.advance(t)
+        session.end_rounds()  # an evaluation needs as much memory again
+        if config.evaluate == FULL and not stand_in:
+            session.evaluate()
+        elif config.evaluate != NOTHING:
+            problem.begin_evaluation({})
+            session.evaluated = np.zeros((1, problem.dim), config.dtype)
+        if leads and config.evaluate != NOTHING:
+            session.measure()
+    except BaseException as error:
+        session.note(error, "in the warm-up")
+        raise
