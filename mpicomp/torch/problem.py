@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+from numpy.random import mtrand
 
 from ..errors import ConfigError, ProblemError
 from ..problems import Problem
@@ -268,7 +269,7 @@ class TorchProblem(Problem):
     def _computing(self, key: int, i: int) -> Iterator[None]:
         """Within it the generators give what the key says for client i, and PyTorch has the problem's number of threads."""
         seed = int(np.random.SeedSequence([key, i]).generate_state(1, np.uint64)[0])
-        threads, numbers, python = torch.get_num_threads(), np.random.get_bit_generator(), random.getstate()
+        threads, numbers, python = torch.get_num_threads(), mtrand.get_bit_generator(), random.getstate()
         generators = [
             torch.default_generator
         ]  # torch.manual_seed would seed those of all devices, and take a millisecond
@@ -278,7 +279,7 @@ class TorchProblem(Problem):
         try:
             for generator in generators:
                 generator.manual_seed(seed)
-            np.random.set_bit_generator(self._numbers)
+            mtrand.set_bit_generator(self._numbers)
             np.random.seed(seed % 2**32)  # noqa: NPY002 - users' data sets draw from it
             random.seed(seed)
             torch.set_num_threads(self.threads)
@@ -286,7 +287,7 @@ class TorchProblem(Problem):
         finally:
             torch.set_num_threads(threads)
             random.setstate(python)
-            np.random.set_bit_generator(numbers)
+            mtrand.set_bit_generator(numbers)
             for generator, state in zip(generators, states, strict=True):
                 generator.set_state(state)
 
