@@ -6,6 +6,7 @@ import copy
 import hashlib
 import json
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
@@ -18,6 +19,7 @@ from ..cluster.counts import checked_communicator
 from ..cluster.recovery import OnFailure
 from ..cluster.threads import CodecThreads, threads_of
 from ..compressors import Compressor
+from ..data import shared_reading
 from ..errors import ConfigError, UserError, unknown
 from ..exchanges.base import Exchange
 from ..methods import Method
@@ -213,16 +215,22 @@ def _run(
     _compare(comm, config)
     config = own.recorded(config)
     staged = stage.config(config)
-    problem = stage.problem(own.problem or build_problem(config))
+    shares = own.problem is None and comm is not None  # the problem's data, with other ranks
+    with shared_reading() if shares and comm is not None and comm.rank > 0 else nullcontext():
+        problem = stage.problem(own.problem or build_problem(config))
     compare_sizes(comm, problem)
     ranks = 1 if comm is None else comm.size
     composition = Composition(staged, problem, own.method, own.compressor, own.optimizer, samples=0.0)
     kind = exchange_kind(config.exchange, ranks, own.exchange)
     hosted = kind.place(problem.n_clients, ranks).clients(0 if comm is None else comm.rank)
+    if shares and comm is not None and comm.rank > 0:
+        problem.keep_clients(hosted)
     data = data_digest(comm, problem, hosted)
     composition.setting.samples = _mean_samples(staged, problem, hosted, comm)
     step_size = _agree(comm, staged, composition, claim)
     source = _origin(config, problem, composition) if comm is None or comm.rank == 0 else {}
+    if shares:
+        problem.keep_clients(hosted)
     exchange = kind.create(exchange_setting(config, problem, composition, comm))
     exchange.threads = CodecThreads(threads_of(config.threads, ranks))
     setup = time.perf_counter() - started
