@@ -18,6 +18,7 @@ from ._lazy import attach
 from .version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from .aggregator import Aggregator as Aggregator
     from .api import compressor as compressor
     from .api import hosted_clients as hosted_clients
     from .api import register_compressor as register_compressor
@@ -29,11 +30,13 @@ if TYPE_CHECKING:
     from .api import register_uplink as register_uplink
     from .compressors import Compressor as Compressor
     from .compressors import MessageKey as MessageKey
+    from .errors import AggregationError as AggregationError
     from .errors import CheckpointError as CheckpointError
     from .errors import ConfigError as ConfigError
     from .errors import DataError as DataError
     from .errors import MpicompError as MpicompError
     from .errors import ProblemError as ProblemError
+    from .errors import RankFailure as RankFailure
     from .errors import TheoryError as TheoryError
     from .errors import UserError as UserError
     from .errors import WireError as WireError
@@ -56,6 +59,7 @@ else:
     __getattr__, __dir__, __all__ = attach(
         __name__,
         {
+            "aggregator": ("Aggregator",),
             "api": (
                 "compressor",
                 "hosted_clients",
@@ -69,11 +73,13 @@ else:
             ),
             "compressors": ("Compressor", "MessageKey"),
             "errors": (
+                "AggregationError",
                 "CheckpointError",
                 "ConfigError",
                 "DataError",
                 "MpicompError",
                 "ProblemError",
+                "RankFailure",
                 "TheoryError",
                 "UserError",
                 "WireError",

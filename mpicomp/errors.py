@@ -118,6 +118,11 @@ class WireError(MpicompError, ValueError):
     """A message that is truncated, corrupted, or of another version, codec, round or length."""
 
 
+class AggregationError(MpicompError):
+    """The ranks' vectors cannot be averaged: the message names each rank that says so, the tensor, and what is wrong with it. All ranks
+    raise it in the same call, with the same message."""
+
+
 class RankFailure(MpicompError):
     """MPI reports that a rank has died, or that another one has met that."""
 

@@ -218,10 +218,18 @@ def default_options(cls: type) -> dict[str, Any]:
 
 
 def _parameters(cls: type) -> list[inspect.Parameter]:
-    """The constructor's parameters without self."""
-    if cls.__init__ is object.__init__:  # type: ignore[misc]
-        return []
-    return list(inspect.signature(cls.__init__).parameters.values())[1:]  # type: ignore[misc]
+    """The constructor's parameters without self; where it hands `**options` on, also those of the class that it is derived from."""
+    found: dict[str, inspect.Parameter] = {}
+    for base in cls.__mro__:
+        if base is object or "__init__" not in vars(base):
+            continue
+        own = list(inspect.signature(vars(base)["__init__"]).parameters.values())[1:]
+        for parameter in own:
+            if parameter.kind is not parameter.VAR_KEYWORD:
+                found.setdefault(parameter.name, parameter)
+        if all(parameter.kind is not parameter.VAR_KEYWORD for parameter in own):
+            break
+    return list(found.values())
 
 
 def parse_spec(text: str) -> tuple[str, dict[str, Any]]:

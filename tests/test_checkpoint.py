@@ -572,6 +572,7 @@ echo "code $?" >&2
 """
 
 
+@pytest.mark.full(reason="a dozen jobs")
 @pytest.mark.process
 @needs_mpirun
 def test_a_full_disk_and_a_read_only_one(tmp_path):

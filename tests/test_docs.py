@@ -44,6 +44,7 @@ REASONS = {
     "serves until it is stopped",
 }
 FULL = "executed in the full lane"
+TORCH = "not executed: needs PyTorch"
 SECONDS = 600  # of one command; with an empty kernel cache the first one compiles
 FENCE = re.compile(r"^( *)```(\w*) *(?:title=\"([^\"]+)\")?$")
 
@@ -172,6 +173,17 @@ def test_blocks_of(page, clone):
 def test_all_blocks_of(page, clone):
     for block in BLOCKS[page]:
         if block.executed:
+            run_block(block, clone)
+
+
+@pytest.mark.torch
+@pytest.mark.process
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("page", sorted({block.page for block in LEFT_OUT if block.mark == TORCH}))
+def test_blocks_that_need_torch(page, clone):
+    pytest.importorskip("torch")
+    for block in BLOCKS[page]:
+        if block.mark == TORCH:
             run_block(block, clone)
 
 

@@ -827,6 +827,7 @@ def cases() -> list[dict[str, Any]]:
     return [{"init": START, **common, **case} for case in RUNS]
 
 
+@pytest.mark.full(reason="many jobs; test_exchanges_mpi has every exchange in the quick lane")
 @pytest.mark.process
 def test_over_mpi_the_same_bits(mpi):
     done = mpi.run(3, ["-c", PROGRAM, json.dumps(cases())], timeout=240).check()

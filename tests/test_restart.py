@@ -84,6 +84,7 @@ if (os.environ.get("PMI_RANK") or os.environ.get("OMPI_COMM_WORLD_RANK")) == "2"
 """
 
 
+@pytest.mark.full(reason="several jobs")
 @pytest.mark.process
 def test_a_job_of_which_a_rank_is_killed_goes_on(each_mpi, tmp_path):
     (tmp_path / "sitecustomize.py").write_text(CUSTOMIZE)

@@ -237,6 +237,7 @@ with Claim(Path(sys.argv[1])) as claim:
     assert said == ["False", "False", "False", "True"] and list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.full(reason="several jobs")
 @pytest.mark.process
 def test_a_job_of_several_ranks_holds_the_lock_and_a_killed_one_leaves_a_stale_one(mpi, tmp_path):
     argv = [

@@ -125,6 +125,7 @@ def test_a_second_sigterm_to_the_launcher_ends_a_job_that_is_stuck(mpi, tmp_path
     assert started.end()[0] != 0
 
 
+@pytest.mark.full(reason="several jobs")
 @pytest.mark.process
 def test_a_rank_that_waits_in_mpi_hears_the_second_signal(mpi, tmp_path):
     """Rank 0 waits within MPI for rank 2, where Python runs no handler; its signals end the job all the same."""

@@ -1,4 +1,4 @@
-"""`mpicomp launch`: start the command line on N ranks with the MPI that is here."""
+"""`mpicomp launch`: start the command line, or any program, on N ranks with the MPI that is here."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ import typer
 
 
 def launch(
+    ctx: typer.Context,
     args: Annotated[
-        list[str] | None, typer.Argument(metavar="-- ARGS...", help="What each rank runs: run ..., doctor, ...")
+        list[str] | None,
+        typer.Argument(metavar="-- ARGS...", help="What each rank runs: run ..., doctor, or python train.py ..."),
     ] = None,
     n: Annotated[
         int | None, typer.Option("-n", help="Number of ranks, one of them the server.  [in SLURM: its tasks]")
@@ -29,9 +31,10 @@ def launch(
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the command on stdout, start nothing.")] = False,
 ) -> None:
-    """Start `mpicomp ARGS` on N ranks: finds mpirun, or srun in a SLURM allocation, and the options it needs here."""
+    """Start `mpicomp ARGS`, or any program, on N ranks: finds mpirun, or srun in a SLURM allocation, and the options it needs here."""
     from ..cluster.environment import declared_size
     from ..cluster.launcher import find_launcher
+    from ..cluster.program import launcher_for, master, rank_command, resolve
     from ..cluster.recovery import LAUNCHER_OPTIONS, OnFailure, check
     from ..cluster.restart import supervise
     from ..errors import ConfigError
@@ -46,8 +49,9 @@ def launch(
     if not ranks and n is None:
         raise ConfigError("how many ranks? For example -n 5: one server and four workers")
 
-    plan = OnFailure.of(args)
-    launcher = find_launcher()
+    program = resolve(args, ctx.find_root().command.commands)  # type: ignore[attr-defined]
+    plan = OnFailure.of(args) if program is None else OnFailure()
+    launcher = find_launcher() if program is None else launcher_for(program)
     if plan.goes_on:
         check(launcher.mpi)
         if launcher.is_srun:
@@ -56,9 +60,12 @@ def launch(
             )
     named, more = [host for host in hosts.split(",") if host], shlex.split(mpi_args)
     options, interfaces = launcher.loopback(named, hostfile, more)
+    each = [sys.executable, "-m", "mpicomp", *args]
+    if program is not None:
+        each = rank_command(program, *master(named, hostfile, more))
     command = launcher.command(
         ranks,
-        [sys.executable, "-m", "mpicomp", *args],
+        each,
         hosts=named,
         hostfile=hostfile,
         extra=[*(LAUNCHER_OPTIONS if plan.goes_on else ()), *options, *more],

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
 
 from ..console.options import Import
 
-KINDS = ("methods", "compressors", "uplinks", "downlinks", "optimizers", "exchanges", "problems", "data")
+KINDS = ("methods", "compressors", "uplinks", "downlinks", "optimizers", "exchanges", "problems", "data", "trackers")
 
 
 def list_parts(
     kind: Annotated[
-        str | None, typer.Argument(help=f"{', '.join(KINDS[:-1])} or data; all of them by default.")
+        str | None, typer.Argument(help=f"{', '.join(KINDS[:-1])} or {KINDS[-1]}; all of them by default.")
     ] = None,
     import_: Import = None,
 ) -> None:
@@ -62,8 +63,17 @@ def _downlinks() -> None:
 
 def _optimizers() -> None:
     from ..optimizers import optimizers
+    from ..optimizers.schedule import ScheduleOptions
 
-    _parts("Optimizers", optimizers)
+    shared = [*ScheduleOptions.__annotations__]
+    _parts("Optimizers", optimizers, shared)
+    print(f"Of all of them, for the step size by the round: {','.join(f'{name}=' for name in shared)}")
+
+
+def _trackers() -> None:
+    from ..trackers.base import trackers
+
+    _parts("Trackers, for --track", trackers)
 
 
 def _exchanges() -> None:
@@ -73,14 +83,14 @@ def _exchanges() -> None:
     table("Exchanges", ["name", "what it is"], [[n, exchanges[n].summary] for n in exchanges], text=True)
 
 
-def _parts(title: str, registry: Any) -> None:
-    """Parts that have no summary of their own: the first line of their documentation is their formula."""
+def _parts(title: str, registry: Any, shared: Sequence[str] = ()) -> None:
+    """Parts that have no summary of their own: the first line of their documentation is their formula. `shared` options are left out."""
     from ..console.show import table
 
     rows = []
     for name in registry:
         lines = (registry[name].__doc__ or "").strip().splitlines()
-        rows.append([_with_options(name, registry[name]), lines[0] if lines else ""])
+        rows.append([_with_options(name, registry[name], shared), lines[0] if lines else ""])
     table(title, ["name", "what it is"], rows, text=True)
 
 
@@ -120,14 +130,14 @@ def _footnotes(parts: dict[str, Any]) -> None:
             print(f"* {name} is experimental: {part.experimental}")
 
 
-def _with_options(name: str, cls: type) -> str:
+def _with_options(name: str, cls: type, left_out: Sequence[str] = ()) -> str:
     from ..registry import option_names
 
-    options = option_names(cls)
+    options = [option for option in option_names(cls) if option not in left_out]
     return f"{name}:{','.join(o + '=' for o in options)}" if options else name
 
 
 _SHOW = {
     "methods": _methods, "compressors": _compressors, "uplinks": _uplinks, "downlinks": _downlinks, "optimizers": _optimizers,
-    "exchanges": _exchanges, "problems": _problems, "data": _data,
+    "exchanges": _exchanges, "problems": _problems, "data": _data, "trackers": _trackers,
 }  # fmt: skip

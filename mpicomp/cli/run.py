@@ -17,6 +17,13 @@ def run(
     config: Any,
     quiet: Annotated[bool, Option("--quiet", "-q", help="No progress, only the final table.")] = False,
     no_table: Annotated[bool, Option("--no-table", help="Progress, but no final table.")] = False,
+    track: Annotated[
+        list[str] | None,
+        Option(
+            metavar="NAME[:OPTIONS]",
+            help="tensorboard:directory=DIR, wandb, mlflow, bar; several with commas, or given again.",
+        ),
+    ] = None,
 ) -> None:
     """Run one method on one problem; under mpirun or srun on all their ranks, else in this process."""
     from ..cluster.environment import declared_size
@@ -33,8 +40,9 @@ def run(
     if config.step.startswith("theory") and (comm is None or comm.Get_rank() == 0):
         for note in experimental_notes(config):
             print(f"mpicomp: {note}", file=sys.stderr)
-    progress = None if quiet else Progress(config)
-    result = run_method(config, comm=comm, progress=progress)
+    trackers = _trackers(track or [])
+    progress = None if quiet or any(tracker.name == "bar" for tracker in trackers) else Progress(config)
+    result = run_method(config, comm=comm, progress=[*([progress] if progress else []), *trackers])
     if progress is not None:
         progress.finish()
     if result.summary and not no_table:
@@ -51,3 +59,13 @@ def run(
     if result.summary.get("diverged"):
         print(f"mpicomp: {result.summary['divergence']}", file=sys.stderr)
         raise typer.Exit(3)
+
+
+def _trackers(texts: list[str]) -> list[Any]:
+    """Trackers by name; names without options may stand in one text, with commas between them."""
+    if not texts:
+        return []
+    from ..trackers.base import trackers
+
+    named = [name for text in texts for name in ([text] if ":" in text else text.split(","))]
+    return [trackers.create(name) for name in named]

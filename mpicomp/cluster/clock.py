@@ -1,4 +1,7 @@
-"""The clock: seconds by phase on one rank. A phase ends with `lap`, which charges it with the time since the previous lap."""
+"""The clock: seconds by phase on one rank. A phase ends with `lap`, which charges it with the time since the previous lap.
+
+Only rounds are on the clock: the phases of a rank never add up to more than its rounds took.
+"""
 
 from __future__ import annotations
 
@@ -30,20 +33,25 @@ class Clock:
         self.total = 0.0
         self._walls = np.full(min(max(rounds, 1), 1 << 20), 0.0)  # its memory is taken now, not little by little
         self._finished = 0
+        self._running = False
         self._last = self._start = now()
 
     def start_round(self) -> None:
         """A round begins now; the time since the last lap is nobody's (evaluation, checkpoints)."""
+        self._running = True
         self._last = self._start = self.now()
 
     def lap(self, phase: int) -> None:
-        """Charge the time since the previous lap to `phase`."""
+        """Charge the time since the previous lap to `phase`; between rounds it is nobody's."""
+        if not self._running:
+            return
         now = self.now()
         self.seconds[phase] += now - self._last
         self._last = now
 
     def end_round(self) -> None:
         """The round is over."""
+        self._running = False
         wall = self.now() - self._start
         self.total += wall
         self._walls[self._finished % len(self._walls)] = wall

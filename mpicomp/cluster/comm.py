@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import RankFailure, number_of
+from ..errors import EnvironmentMismatch, RankFailure, number_of
 from .counts import pieces
 from .ledger import Ledger
 from .messages import PointToPoint, bytes_of
@@ -60,6 +60,18 @@ def mpi_initialized() -> bool:
     from mpi4py import MPI
 
     return bool(MPI.Is_initialized())
+
+
+def refuse_single_thread() -> None:
+    """Raises EnvironmentMismatch where MPI was started in this process in a way that only one thread may call it."""
+    if mpi_initialized():
+        from mpi4py import MPI
+
+        if MPI.Query_thread() < MPI.THREAD_MULTIPLE:
+            raise EnvironmentMismatch(
+                "this needs an MPI that several threads may call (MPI_THREAD_MULTIPLE), and the one here was started without; "
+                "leave mpi4py.rc.threads as it is"
+            )
 
 
 def mpi_finalized() -> bool:

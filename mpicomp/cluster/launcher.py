@@ -128,14 +128,7 @@ class Launcher:
         on all interfaces; it has no option for that. Nothing where there may be other hosts, or the user chose an interface.
         """
         elsewhere = hostfile or any(host.partition(":")[0] not in _HERE for host in hosts)
-        elsewhere = elsewhere or any(option.lstrip("-").split("=")[0] in _OF_HOSTS for option in extra)
-        if (
-            self.mpi.flavour != MPICH
-            or self.is_srun
-            or elsewhere
-            or _OF_ALLOCATIONS & set(env)
-            or not _LOOPBACK.exists()
-        ):
+        if self.mpi.flavour != MPICH or self.is_srun or elsewhere or names_hosts(extra, env) or not _LOOPBACK.exists():
             return [], {}
         return ["-iface", _LOOPBACK.name], {name: _LOOPBACK.name for name in _INTERFACES if name not in env}
 
@@ -170,6 +163,11 @@ class Launcher:
         elif open_mpi and n > cores:
             flags += ["--map-by", ":OVERSUBSCRIBE"] if self.mpi.major >= 5 else ["--oversubscribe"]
         return flags
+
+
+def names_hosts(options: Sequence[str], env: Environ = os.environ) -> bool:
+    """A launcher's options, or the variables of an allocation, name hosts: ranks may be elsewhere than here."""
+    return bool(_OF_ALLOCATIONS & set(env)) or any(option.lstrip("-").split("=")[0] in _OF_HOSTS for option in options)
 
 
 def find_launcher(env: Environ = os.environ, python: str = sys.executable) -> Launcher:

@@ -70,7 +70,9 @@ def _options(
         int | None,
         Option(help="Samples per client and round; 0 for the method's own: exact gradients, or few samples.  [0]"),
     ] = None,
-    optimizer: Annotated[str | None, Option(help="gd or heavyball:momentum=0.9, in place of the method's own.")] = None,
+    optimizer: Annotated[
+        str | None, Option(help="In place of the method's own: sgd:momentum=0.9,schedule=cosine, ...")
+    ] = None,
     uplink: Annotated[str | None, Option(help="For --method custom: MECHANISM:COMPRESSOR, as ef21:topk:k=10.")] = None,
     downlink: Annotated[str | None, Option(help="For --method custom: as marina-p@p=0.1:permk.")] = None,
     smoothing: Annotated[float | None, Option(help="For --method custom: β of the clients' model averages.")] = None,
@@ -89,6 +91,9 @@ def _options(
     seed: Annotated[int | None, Option(help="Of everything random.  [0]")] = None,
     eval_every: Annotated[
         int | None, Option(help="Rounds between evaluations; 0 for about a hundred in all.  [0]")
+    ] = None,
+    evaluate: Annotated[
+        str | None, Option(help="full: f, ‖∇f‖² and the problem's measures; measures: these alone; none.  [full]")
     ] = None,
     out: Annotated[
         Path | None, Option(help="Directory for config.toml, manifest.json, rounds.csv and summary.json.")

@@ -38,12 +38,25 @@ class Progress:
 
     def _print(self, row: dict[str, Any]) -> None:
         self._unseen = None
-        text = (
-            f"{self.label:>10}  round {row['round']:>{len(str(self.rounds))}}/{self.rounds}  loss {row['loss']:.6g}  "
-            f"‖∇f‖² {row['grad_norm_sq']:.2e}  up {size(row['uplink_message'])}  down {size(row['downlink_message'])}  "
-            f"{row['seconds_total']:.1f} s"
+        figures = (
+            [f"loss {row['loss']:.6g}", f"‖∇f‖² {row['grad_norm_sq']:.2e}"]
+            if row["loss"] is not None
+            else _measures(row)
         )
+        text = "  ".join(
+            [
+                f"{self.label:>10}  round {row['round']:>{len(str(self.rounds))}}/{self.rounds}", *figures,
+                f"up {size(row['uplink_message'])}  down {size(row['downlink_message'])}  {row['seconds_total']:.1f} s",
+            ]
+        )  # fmt: skip
         print(f"\r{text}\x1b[K" if self._live else text, end="" if self._live else "\n", flush=True)
+
+
+def _measures(row: dict[str, Any]) -> list[str]:
+    """What a problem measured by itself: the columns between f and ‖∇f‖² and the bytes."""
+    names = list(row)
+    own = names[names.index("grad_norm_sq") + 1 : names.index("uplink_payload")]
+    return [f"{shown(name)} {row[name]:.4g}" for name in own if row[name] is not None]
 
 
 def table(title: str, header: list[str], rows: list[list[str]], text: bool = False) -> None:
@@ -65,6 +78,15 @@ def table(title: str, header: list[str], rows: list[list[str]], text: bool = Fal
     if not console.is_terminal:
         console.width = max(console.width, 120)
     console.print(plain(title, "bold"), body, sep="\n")
+
+
+def figure(value: float | None, digits: int) -> str:
+    """A number, or that it was not evaluated.
+
+    >>> figure(0.25, 4), figure(None, 4)
+    ('0.25', 'not evaluated')
+    """
+    return "not evaluated" if value is None else f"{value:.{digits}g}"
 
 
 def experimental_notes(config: Any) -> list[str]:
@@ -99,9 +121,9 @@ def run_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
         ("clients on ranks", f"{summary['clients']} on {summary['ranks']} ({summary['exchange']})"),
         ("step γ", f"{summary['step']:.6g}"),
         ("rounds", f"{summary['rounds']}"),
-        ("loss", f"{summary['loss']:.9g}"),
-        ("‖∇f‖²", f"{summary['grad_norm_sq']:.4g}"),
-        *((name, f"{value:.4g}") for name, value in summary.get("measures", {}).items()),
+        ("loss", figure(summary["loss"], 9)),
+        ("‖∇f‖²", figure(summary["grad_norm_sq"], 4)),
+        *((name, figure(value, 4)) for name, value in summary.get("measures", {}).items()),
         ("bytes up (payload)", f"{size(up['message'])} ({size(up['payload'])})"),
         ("bytes down (payload)", f"{size(down['message'])} ({size(down['payload'])})"),
         ("bytes total", size(up["message"] + down["message"])),

@@ -23,7 +23,7 @@ from ..cluster.clock import DECODE, ENCODE, Clock
 from ..cluster.ledger import BETWEEN_NODES, DOWNLINK, IN_MEMORY, IN_NODE, UPLINK, Ledger
 from ..cluster.placement import Placement
 from ..cluster.threads import CodecThreads
-from ..compressors import Codec
+from ..compressors import Codec, Compressor
 from ..compressors.codec import Difference, Sum
 from ..compressors.identity import Identity
 from ..errors import ConfigError, WireError
@@ -256,6 +256,10 @@ class Exchange(ABC):
         return self.placement.workers
 
     # ---- the contract -------------------------------------------------------------------------------------------
+    def bind(self, compressor: Compressor, wire_dtype: DTypeLike) -> Codec:
+        """The codec with which vectors of dimension d travel here."""
+        return compressor.bind(self.dim, self.n_clients, wire_dtype)
+
     def check(self, codec: Codec, uplink: bool) -> None:  # noqa: B027 - most exchanges carry everything
         """Raises ConfigError where this exchange cannot carry the codec's messages in this direction."""
 

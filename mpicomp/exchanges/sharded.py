@@ -20,7 +20,7 @@ from ..cluster.ledger import DOWNLINK, IN_MEMORY, UPLINK, VALUE_BITS, Ledger
 from ..cluster.placement import slices
 from ..compressors import Codec, compressors
 from ..compressors.base import EXAMPLE_CLIENTS, EXAMPLE_DIM, example
-from ..compressors.codec import Difference, Sum
+from ..compressors.layers import columns
 from ..errors import ConfigError
 from ..kernels.random import Keys
 from ..wire import HEADER_NBYTES, dtype_flag, write_header
@@ -378,7 +378,8 @@ class LocalShardedExchange(Slicing, LocalExchange):
             reader = self.reader(codec, s)
             if reader is not None:
                 buf = self.buffer(("frame",), frame_capacity(reader))
-                part, target = _columns(v, self.slice_of(s)), into[:, self.slice_of(s)]
+                served = self.slice_of(s)
+                part, target = columns(v, served.start, served.stop), into[:, served]
                 nbytes = self.write_frame(reader, part, group.rows, group.clients, keys, round, buf)
                 self.record_downlink(nbytes, 1, IN_MEMORY, self.n_clients)
                 self.deliver(reader, buf, nbytes, keys, round, target, add, False)
@@ -401,11 +402,3 @@ class LocalShardedExchange(Slicing, LocalExchange):
                 )
                 self.record_downlink(nbytes, len(group.rows), IN_MEMORY)
                 self.set_rows(reader, buf, nbytes, group, keys, round, into[:, columns], add)
-
-
-def _columns(v: np.ndarray | Difference | Sum, columns: slice) -> np.ndarray | Difference:
-    """A slice of a vector of shape (1, d), or of one that is not formed yet."""
-    if isinstance(v, Difference):
-        return Difference(*(array[:, columns] for array in v))
-    assert isinstance(v, np.ndarray), "a slice of a sum cannot be encoded"
-    return v[:, columns]

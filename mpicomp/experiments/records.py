@@ -46,10 +46,11 @@ COMPLETE = MEASURED | {
     **dict.fromkeys(("method", "compressor", "problem"), TEXT),
     "data": TEXT_OR_NONE,
     "ranks": COUNT,
-    **dict.fromkeys(("loss", "grad_norm_sq", "step"), NUMBER),
+    **dict.fromkeys(("loss", "grad_norm_sq"), NUMBER_OR_NONE),
+    "step": NUMBER,
     "reached_tol": FLAG,
     "interrupted": FLAG,
-    "measures": {"*": NUMBER},
+    "measures": {"*": NUMBER_OR_NONE},
     "bytes": {way: _LEVELS | {"payload": COUNT} for way in ("uplink", "downlink")},
     "seconds": dict.fromkeys(
         (*PHASES, "total", "round_median", "round_median_low", "round_median_high", "setup", "warmup"), NUMBER
@@ -141,7 +142,7 @@ def fault(value: Any, pattern: Pattern, name: str = "") -> str:
 
 
 def read_rounds(path: Path, columns: Sequence[str] = COLUMNS) -> list[dict[str, float]]:
-    """The rows of a rounds.csv, with numbers for text; at least one.
+    """The rows of a rounds.csv, with numbers for text, NaN for an empty cell, which is what was not evaluated; at least one.
 
     Raises
     ------
@@ -154,7 +155,7 @@ def read_rounds(path: Path, columns: Sequence[str] = COLUMNS) -> list[dict[str, 
         for line in reader:
             if len(line) != len(reader.fieldnames or ()) or None in line.values():
                 raise ValueError(f"line {reader.line_num} has another number of cells than the first")
-            rows.append({key: float(value) for key, value in line.items()})
+            rows.append({key: float(value or "nan") for key, value in line.items()})
     except FileNotFoundError:
         raise DataError(f"{path} is not there") from None
     except OSError as error:

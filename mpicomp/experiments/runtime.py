@@ -32,6 +32,10 @@ if TYPE_CHECKING:
     from ..cluster.native import cached as cached
     from ..cluster.native import compile_first as compile_first
     from ..cluster.placement import Placement as Placement
+    from ..cluster.program import launcher_for as launcher_for
+    from ..cluster.program import master as master
+    from ..cluster.program import rank_command as rank_command
+    from ..cluster.program import resolve as resolve
     from ..compressors import Codec as Codec
     from ..compressors import Compressor as Compressor
     from ..compressors import compressors as compressors
@@ -119,6 +123,7 @@ else:
             "cluster.native": ["cached", "compile_first"],
             "exchanges.p2p": ["IN_TURN_NBYTES"],
             "cluster.placement": ["Placement"],
+            "cluster.program": ["launcher_for", "master", "rank_command", "resolve"],
             "compressors": ["Codec", "Compressor", "compressors"],
             "compressors.codec": ["Difference", "Sum"],
             "console.options": ["Import", "launched_world", "with_run_options"],

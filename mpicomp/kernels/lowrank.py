@@ -13,14 +13,29 @@ from . import njit
 @njit
 def times(V, cols, Q, out):
     """out[i] = M_i Q, where V_i is M_i; Q has shape (cols, r), out (m, rows · r)."""
-    r = Q.shape[1]
-    out[:] = 0
+    r, rows = Q.shape[1], -(-V.shape[1] // cols)
+    together = V.shape[1] // cols // 4 * 4  # rows whose sums, each in the order of its columns, are formed four at once
     for i in range(V.shape[0]):
-        for k in range(V.shape[1]):
-            a = k // cols
-            c = k - a * cols
-            for s in range(r):
-                out[i, a * r + s] += V[i, k] * Q[c, s]
+        v = V[i]
+        for s in range(r):
+            q = Q[:, s]
+            for a in range(0, together, 4):
+                at = a * cols
+                t0 = t1 = t2 = t3 = out.dtype.type(0)
+                for c in range(cols):
+                    t0 += v[at + c] * q[c]
+                    t1 += v[at + cols + c] * q[c]
+                    t2 += v[at + 2 * cols + c] * q[c]
+                    t3 += v[at + 3 * cols + c] * q[c]
+                out[i, a * r + s] = t0
+                out[i, (a + 1) * r + s] = t1
+                out[i, (a + 2) * r + s] = t2
+                out[i, (a + 3) * r + s] = t3
+            for a in range(together, rows):
+                total = out.dtype.type(0)
+                for k in range(a * cols, min((a + 1) * cols, v.shape[0])):
+                    total += v[k] * q[k - a * cols]
+                out[i, a * r + s] = total
 
 
 @njit
@@ -29,11 +44,12 @@ def transposed_times(V, cols, P, out):
     r = P.shape[1]
     out[:] = 0
     for i in range(V.shape[0]):
-        for k in range(V.shape[1]):
-            a = k // cols
-            c = k - a * cols
+        for a in range(P.shape[0]):
+            row = V[i, a * cols : min((a + 1) * cols, V.shape[1])]
             for s in range(r):
-                out[i, c * r + s] += V[i, k] * P[a, s]
+                factor = P[a, s]
+                for c in range(row.shape[0]):
+                    out[i, c * r + s] += row[c] * factor
 
 
 @njit
@@ -41,13 +57,13 @@ def add_product(weight, P, Q, cols, V):
     """M_i += weight · P Q_iᵀ; Q has shape (m, cols · r)."""
     r = P.shape[1]
     for i in range(V.shape[0]):
-        for k in range(V.shape[1]):
-            a = k // cols
-            c = k - a * cols
-            total = V.dtype.type(0)
-            for s in range(r):
-                total += P[a, s] * Q[i, c * r + s]
-            V[i, k] += weight * total
+        for a in range(P.shape[0]):
+            row = V[i, a * cols : min((a + 1) * cols, V.shape[1])]
+            for c in range(row.shape[0]):
+                total = V.dtype.type(0)
+                for s in range(r):
+                    total += P[a, s] * Q[i, c * r + s]
+                row[c] += weight * total
 
 
 @njit

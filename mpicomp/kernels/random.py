@@ -39,6 +39,8 @@ class Stream(IntEnum):
     PROBLEM = 11
     TEST = 12
     ORACLE_COIN = 13
+    GRADIENT = 14
+    BUCKET = 15
 
 
 class Keys(NamedTuple):

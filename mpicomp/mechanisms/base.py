@@ -20,6 +20,7 @@ from ..compressors import Codec, Compressor
 from ..compressors.bit_mask import BitMask
 from ..compressors.codec import Difference, Sum
 from ..compressors.identity import Identity
+from ..compressors.layers import LayeredCodec
 from ..errors import ConfigError
 from ..kernels.random import Keys, Stream, derive, downlink_keys, numbered_keys, uniform64, uplink_keys
 from ..kernels.rows import add_scaled, finite_rows
@@ -77,7 +78,8 @@ class Link:
         ------
         ConfigError : the exchange cannot carry its messages.
         """
-        codec = compressor.bind(self.dim if dim is None else dim, self.n_clients, self.wire_dtype)
+        wire = self.wire_dtype
+        codec = self.exchange.bind(compressor, wire) if dim is None else compressor.bind(dim, self.n_clients, wire)
         codec.whole = dim is not None
         self.exchange.check(codec, self.uplink)
         return codec
@@ -85,6 +87,8 @@ class Link:
     def contractive_codec(self, compressor: Compressor) -> Codec:
         """The same for mechanisms whose theory wants a contractive compressor: an unbiased one enters as C/(1+ω)."""
         codec = self.codec(compressor)
+        if isinstance(codec, LayeredCodec):
+            return codec.contractive()
         if compressor.unbiased and not compressor.contractive:
             codec = codec.scaled(1.0 / (1.0 + compressor.omega(self.dim, self.n_clients)))
         return codec

@@ -26,7 +26,7 @@ class MomentumUplink(Uplink):
 
     Parameters
     ----------
-    compressor : C. optimizer : the replicated one (`OneBitAdam`); its m is m^t, its warmup T_w, its b1 b₁.
+    compressor : C. optimizer : the replicated one (`OneBitAdam`); its m is m^t, its dense_rounds T_w, its b1 b₁.
     """
 
     e_i = ClientState()
@@ -39,7 +39,7 @@ class MomentumUplink(Uplink):
 
     def transmit(self, oracle: Oracle, round: int) -> np.ndarray:
         link, b1 = self.link, self.optimizer.b1
-        if not link.reached(round, self.optimizer.warmup):
+        if not link.reached(round, self.optimizer.dense_rounds):
             link.gather(self.dense, oracle.value() if link.is_worker else None, round, self.mean)
             return self.mean
         u_i = None

@@ -13,8 +13,8 @@ class AMSGradMethod(Method):
 
     Parameters
     ----------
-    b1, b2, nu, variant, eps, weight_decay : of `AMSGrad`. schedule : of γ_t, "constant", "sqrt" or "steps" (γ/10 from T/2 on, γ/100
-        from 3T/4 on, as in the experiments of CD-Adam).
+    b1, b2, nu, variant, eps, weight_decay : of `AMSGrad`. schedule : of γ_t, "constant", "cosine", "sqrt" or "steps" (γ/10 from T/2
+        on, γ/100 from 3T/4 on, as in the experiments of CD-Adam); `optimizer.warmup` and the other options of a schedule add to it.
     """
 
     def __init__(
@@ -33,8 +33,9 @@ class AMSGradMethod(Method):
     def amsgrad(self, setting: Setting) -> AMSGrad:
         """The optimizer."""
         return AMSGrad(
-            self.b1, self.b2, self.nu, self.variant, self.eps, self.weight_decay, self.schedule, max(setting.rounds, 1)
-        )
+            self.b1, self.b2, self.nu, self.variant, self.eps, self.weight_decay, schedule=self.schedule,
+            rounds=max(setting.rounds, 1),
+        )  # fmt: skip
 
     def step_size(self, setting: Setting) -> float:
         raise TheoryError(

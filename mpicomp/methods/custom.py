@@ -73,8 +73,8 @@ class Custom(Method):
         )
 
 
-def build(registry: Registry[P], text: str, setting: Setting, step_size: float) -> P:
-    """A mechanism from `NAME[@option=value,...][:COMPRESSOR]`.
+def build(registry: Registry[P], text: str, setting: Setting, step_size: float, given: Compressor | None = None) -> P:
+    """A mechanism from `NAME[@option=value,...][:COMPRESSOR]`; given : a compressor in place of a named one.
 
     Raises
     ------
@@ -84,8 +84,10 @@ def build(registry: Registry[P], text: str, setting: Setting, step_size: float) 
     name, _, own = head.partition("@")
     options = parse_spec(f"{name}:{own}")[1]
     known = option_names(registry[name])
-    compressor: Compressor | None = None
-    if rest:
+    compressor = given
+    if given is not None:
+        options["compressor"] = given
+    elif rest:
         compressor = options["compressor"] = compressors.create(rest)
     elif "compressor" in known and name != "direct":
         raise ConfigError(f"{registry.kind} {text!r} names no compressor; write for example {name}:topk:k=10")

@@ -57,10 +57,10 @@ class OneBitAdam(Method):
             self.b2,
             self.eps,
             self.weight_decay,
-            self.schedule,
-            max(setting.rounds, 1),
+            schedule=self.schedule,
+            rounds=max(setting.rounds, 1),
         )
-        downlink = MomentumDownlink(setting.downlink_compressor, optimizer.warmup)
+        downlink = MomentumDownlink(setting.downlink_compressor, optimizer.dense_rounds)
         return Parts(MomentumUplink(setting.compressor, optimizer), downlink, optimizer, replicated=True)
 
     def step_size(self, setting: Setting) -> float:

@@ -1,29 +1,28 @@
-"""Adam and AMSGrad, with the step's schedule that compressed Adam methods are run with."""
+"""Adam, AdamW and AMSGrad, and the optimizer of 1-bit Adam."""
 
 from __future__ import annotations
 
 from math import sqrt
+from typing import Unpack
 
 import numpy as np
 
 from ..errors import ConfigError, unknown
 from ..kernels import njit
 from ..state import ModelState
-from .base import Optimizer, optimizers
+from .base import optimizers
+from .schedule import Scheduled, ScheduleOptions
 
-SCHEDULES = ("constant", "sqrt", "steps")
 VARIANTS = ("paper", "code")
 
 
-class Moments(Optimizer):
-    """What Adam-like optimizers share: m = b₁m + (1−b₁)g, v = b₂v + (1−b₂)g², and γ_t.
+class Moments(Scheduled):
+    """What Adam-like optimizers share: m = b₁m + (1−b₁)g, v = b₂v + (1−b₂)g².
 
     Parameters
     ----------
     b1, b2 : decay rates, in [0, 1).
-    weight_decay : λ ≥ 0; g + λx takes the place of g.
-    schedule : γ_t = γ ("constant"), γ/√t ("sqrt"), or γ until t = T/2, then γ/10, and γ/100 after 3T/4 ("steps"); t = 1, 2, ...
-    rounds : T, for "steps".
+    weight_decay : λ ≥ 0; g + λx takes the place of g, unless the optimizer says otherwise. For the others see `Scheduled`.
 
     Raises
     ------
@@ -32,30 +31,21 @@ class Moments(Optimizer):
 
     m, v = ModelState(), ModelState()
     t = ModelState(columns=1, dtype=np.int64)  # steps taken
+    counts = True
 
-    def __init__(self, b1: float, b2: float, weight_decay: float, schedule: str, rounds: int):
+    def __init__(self, b1: float, b2: float, weight_decay: float, **schedule: Unpack[ScheduleOptions]):
+        super().__init__(**schedule)
         for name, value in (("b1", b1), ("b2", b2)):
             if not 0 <= value < 1:
                 raise ConfigError(f"{self.name}: {name}={value} is not in [0, 1)")
         if not weight_decay >= 0:
             raise ConfigError(f"{self.name}: weight_decay={weight_decay} is negative")
-        if schedule not in SCHEDULES:
-            raise unknown("schedule", schedule, SCHEDULES)
-        if schedule == "steps" and rounds < 1:
-            raise ConfigError(
-                f"{self.name}: schedule=steps needs the number of rounds, for example optimizer.rounds=1000"
-            )
-        self.b1, self.b2, self.weight_decay, self.schedule, self.rounds = b1, b2, weight_decay, schedule, rounds
+        self.b1, self.b2, self.weight_decay = b1, b2, weight_decay
 
-    def advance(self) -> tuple[int, float]:
+    def advanced(self) -> tuple[int, float]:
         """Count the step; returns t (from 1 on) and γ_t."""
-        self.t += 1
-        t = int(self.t[0, 0])
-        if self.schedule == "sqrt":
-            return t, self.step_size / sqrt(t)
-        if self.schedule == "steps":
-            return t, self.step_size * (1.0 if 2 * t <= self.rounds else 0.1 if 4 * t <= 3 * self.rounds else 0.01)
-        return t, self.step_size
+        step = self.advance()
+        return int(self.t[0, 0]), step
 
 
 @optimizers.register("adam")
@@ -67,6 +57,8 @@ class Adam(Moments):
     eps : ε. bias_correction : False for m̂ = m, v̂ = v. For the others see `Moments`.
     """
 
+    decoupled = False  # AdamW's weight decay
+
     def __init__(
         self,
         b1: float = 0.9,
@@ -74,20 +66,44 @@ class Adam(Moments):
         eps: float = 1e-8,
         weight_decay: float = 0.0,
         bias_correction: bool = True,
-        schedule: str = "constant",
-        rounds: int = 0,
+        **schedule: Unpack[ScheduleOptions],
     ):
-        super().__init__(b1, b2, weight_decay, schedule, rounds)
+        super().__init__(b1, b2, weight_decay, **schedule)
         self.eps, self.bias_correction = eps, bias_correction
 
     def step(self, x: np.ndarray, g: np.ndarray) -> None:
-        t, step = self.advance()
-        root = 1.0
+        t, step = self.advanced()
+        root, kept, weight_decay = 1.0, 1.0, self.weight_decay
+        if self.decoupled:
+            kept, weight_decay = 1.0 - step * self.weight_decay, 0.0
         if self.bias_correction:
             step, root = step / (1 - self.b1**t), sqrt(1 - self.b2**t)
         _step(
-            x[0], g[0], self.m[0], self.v[0], self.v[0], step, self.b1, self.b2, self.weight_decay, 0.0, root, self.eps
+            x[0], g[0], self.m[0], self.v[0], self.v[0], step, self.b1, self.b2, weight_decay, kept, 0.0, root, self.eps
         )
+
+
+@optimizers.register("adamw")
+class AdamW(Adam):
+    """x ← (1 − γ_t λ)x − γ_t m̂/(√v̂ + ε): Adam whose weight decay is decoupled from the gradient. Loshchilov and Hutter 2019, Algorithm 2.
+
+    Parameters
+    ----------
+    weight_decay : λ. The decay takes part in the schedule of γ_t, as in PyTorch. For the others see `Adam`.
+    """
+
+    decoupled = True
+
+    def __init__(
+        self,
+        b1: float = 0.9,
+        b2: float = 0.999,
+        eps: float = 1e-8,
+        weight_decay: float = 1e-2,
+        bias_correction: bool = True,
+        **schedule: Unpack[ScheduleOptions],
+    ):
+        super().__init__(b1, b2, eps, weight_decay, bias_correction, **schedule)
 
 
 @optimizers.register("amsgrad")
@@ -110,21 +126,34 @@ class AMSGrad(Moments):
         variant: str = "paper",
         eps: float = 1e-8,
         weight_decay: float = 0.0,
-        schedule: str = "constant",
-        rounds: int = 0,
+        **schedule: Unpack[ScheduleOptions],
     ):
-        super().__init__(b1, b2, weight_decay, schedule, rounds)
+        super().__init__(b1, b2, weight_decay, **schedule)
         if variant not in VARIANTS:
             raise unknown("variant", variant, VARIANTS)
         self.nu, self.variant, self.eps = nu, variant, eps
 
     def step(self, x: np.ndarray, g: np.ndarray) -> None:
-        t, step = self.advance()
+        t, step = self.advanced()
         nu, root, eps = self.nu, 1.0, 0.0
         if self.variant == "code":
             nu, root, eps = 0.0, sqrt(1 - self.b2**t), self.eps
             step /= 1 - self.b1**t
-        _step(x[0], g[0], self.m[0], self.v[0], self.v_hat[0], step, self.b1, self.b2, self.weight_decay, nu, root, eps)
+        _step(
+            x[0],
+            g[0],
+            self.m[0],
+            self.v[0],
+            self.v_hat[0],
+            step,
+            self.b1,
+            self.b2,
+            self.weight_decay,
+            1.0,
+            nu,
+            root,
+            eps,
+        )
 
 
 class OneBitAdam(Moments):
@@ -136,18 +165,26 @@ class OneBitAdam(Moments):
 
     Parameters
     ----------
-    warmup : T_w ≥ 1. For the others see `Adam`.
+    dense_rounds : T_w ≥ 1. For the others see `Adam`.
     """
 
     name = "onebit-adam"
 
-    def __init__(self, warmup: int, b1: float, b2: float, eps: float, weight_decay: float, schedule: str, rounds: int):
-        super().__init__(b1, b2, weight_decay, schedule, rounds)
-        self.warmup, self.eps = warmup, eps
+    def __init__(
+        self,
+        dense_rounds: int,
+        b1: float,
+        b2: float,
+        eps: float,
+        weight_decay: float,
+        **schedule: Unpack[ScheduleOptions],
+    ):
+        super().__init__(b1, b2, weight_decay, **schedule)
+        self.dense_rounds, self.eps = dense_rounds, eps
 
     def step(self, x: np.ndarray, g: np.ndarray) -> None:
-        t, step = self.advance()
-        if t <= self.warmup:
+        t, step = self.advanced()
+        if t <= self.dense_rounds:
             b1, b2 = self.b1, self.b2
         else:
             b1, b2 = 0.0, 1.0  # m = g, v frozen
@@ -157,16 +194,16 @@ class OneBitAdam(Moments):
 @njit
 def _step(
     x: np.ndarray, g: np.ndarray, m: np.ndarray, v: np.ndarray, v_hat: np.ndarray, step: float, b1: float, b2: float,
-    weight_decay: float, nu: float, root: float, eps: float,
+    weight_decay: float, kept: float, nu: float, root: float, eps: float,
 ) -> None:  # fmt: skip
-    """v̂ and v are the same array in Adam. A NaN goes through."""
+    """v̂ and v are the same array in Adam. kept : what is left of x, 1 − γ_t λ in AdamW. A NaN goes through."""
     for j in range(x.shape[0]):
         u = g[j] + weight_decay * x[j]
         m[j] = b1 * m[j] + (1.0 - b1) * u
         v[j] = b2 * v[j] + (1.0 - b2) * u * u
         if not v[j] <= v_hat[j]:
             v_hat[j] = v[j]
-        x[j] -= step * m[j] / (np.sqrt(v_hat[j] + nu) / root + eps)
+        x[j] = kept * x[j] - step * m[j] / (np.sqrt(v_hat[j] + nu) / root + eps)
 
 
 @njit

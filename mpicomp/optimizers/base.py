@@ -14,10 +14,16 @@ optimizers: Registry[Optimizer] = Registry("optimizer", "mpicomp.optimizers")
 
 
 class Optimizer:
-    """Base class. What outlives a step is declared in the class body as `ModelState` (`mpicomp.state`)."""
+    """Base class. What outlives a step is declared in the class body as `ModelState` (`mpicomp.state`).
+
+    Attributes
+    ----------
+    step_size : γ, once started. rounds_of_run : T of the run, which it sets before the start; None outside of a run.
+    """
 
     name: ClassVar[str] = "user"
     step_size: float
+    rounds_of_run: int | None = None
 
     def start(self, x: np.ndarray, step_size: float) -> None:
         """Allocate the state, all zero. x : shape (1, d), or on one of several servers (1, served_dim); step_size : γ."""

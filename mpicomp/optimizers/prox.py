@@ -2,29 +2,40 @@
 
 from __future__ import annotations
 
+from typing import Unpack
+
 import numpy as np
 
 from ..errors import ConfigError, unknown
-from .base import Optimizer, descend, optimizers
+from .base import descend, optimizers
+from .schedule import Scheduled, ScheduleOptions
 
 FUNCTIONS = ("l1", "ridge", "box")
 
 
 @optimizers.register("prox")
-class Prox(Optimizer):
+class Prox(Scheduled):
     """x^{t+1} = prox_{γr}(x^t − γ g^t), prox_{γr}(y) = argmin_x { r(x) + ‖x − y‖²/(2γ) }.
 
     Parameters
     ----------
     r : "l1", weight·‖x‖₁; "ridge", (weight/2)‖x‖²; "box", 0 where low ≤ x_j ≤ high for all j, else infinite.
-    weight : ≥ 0. low, high : of the box.
+    weight : ≥ 0. low, high : of the box. For the others, by which γ is γ_t, see `Scheduled`.
 
     Raises
     ------
     ConfigError : an unknown r, a negative weight, an empty box.
     """
 
-    def __init__(self, r: str = "l1", weight: float = 1e-3, low: float = -1.0, high: float = 1.0):
+    def __init__(
+        self,
+        r: str = "l1",
+        weight: float = 1e-3,
+        low: float = -1.0,
+        high: float = 1.0,
+        **schedule: Unpack[ScheduleOptions],
+    ):
+        super().__init__(**schedule)
         if r not in FUNCTIONS:
             raise unknown("r of optimizer 'prox':", r, FUNCTIONS)
         if not weight >= 0:
@@ -38,8 +49,9 @@ class Prox(Optimizer):
         self._work = np.zeros_like(x)
 
     def step(self, x: np.ndarray, g: np.ndarray) -> None:
-        descend(x, g, x.dtype.type(self.step_size))
-        self.apply(x, self.step_size)
+        step = self.advance()
+        descend(x, g, x.dtype.type(step))
+        self.apply(x, step)
 
     def apply(self, x: np.ndarray, step_size: float) -> None:
         """x ← prox_{γr}(x), in place; x has shape (1, d)."""

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..problems import Block
+from ..kernels.random import Stream, derive
+from ..problems import Block, Problem
+
+
+def begin_round(problem: Problem, seed: int, round: int, step: int = 0) -> None:
+    """Tell a problem which round begins, or which local step of it, and the key of what it draws at random."""
+    if type(problem).begin_round is not Problem.begin_round:
+        problem.begin_round(round, int(derive(seed, Stream.GRADIENT, round, step)) >> 1)
 
 
 class Oracle:

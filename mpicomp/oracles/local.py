@@ -6,7 +6,7 @@ import numpy as np
 
 from ..errors import ConfigError
 from ..kernels.random import Stream, derive
-from .base import Oracle
+from .base import Oracle, begin_round
 from .minibatch import Minibatch, draw_samples
 from .tracked import Wrapping
 
@@ -14,7 +14,8 @@ from .tracked import Wrapping
 class Local(Wrapping):
     """y_i^0 = x; y_i^{k+1} = y_i^k − η(∇f_i(y_i^k) + μ(y_i^k − x)), k < K. The value is (x − y_i^K)/(Kη), the mean direction of the path.
 
-    With K = 1 this is the gradient. With a minibatch each local step draws its own samples, the first those of the round.
+    With K = 1 this is the gradient. With a minibatch each local step draws its own samples, the first those of the round, and a problem
+    with random gradients is told a key for each.
 
     Parameters
     ----------
@@ -33,6 +34,10 @@ class Local(Wrapping):
         super().__init__(oracle)
         self.steps, self.step, self.prox = steps, step, prox
         self.minibatch = oracle if isinstance(oracle, Minibatch) else None
+        innermost = oracle
+        while innermost.oracle is not None:
+            innermost = innermost.oracle
+        self._seed: int = getattr(innermost, "seed", 0)
         shape = (len(self.block.clients), self.dim)
         self._total, self._work, self._y, self._gradient = (np.zeros(shape, self.block.dtype) for _ in range(4))
 
@@ -59,6 +64,8 @@ class Local(Wrapping):
 
     def _at(self, y: np.ndarray, k: int) -> np.ndarray:
         """∇f_i(y_i), on the samples of local step k."""
+        if k > 0:
+            begin_round(self.block.problem, self._seed, self.round, k)
         if self.minibatch is None:
             self.block.gradients(y, self._gradient)
         else:

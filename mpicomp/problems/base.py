@@ -166,6 +166,9 @@ class Problem:
     copies_points : `loss`, `gradient` and `batch_gradient` get a copy of x, for libraries that take no read-only arrays. Otherwise x is
         read-only, since all clients of a rank may share it: writing to it raises an error.
     holds_all : a rank can be asked for the data of all clients, not only of those that it hosts.
+    starts_itself : a run that names no x⁰ begins at `paper_start()` in place of zero.
+    random_gradients : the gradients depend on the key that `begin_round` tells (dropout masks, augmentation); None: they do where the
+        problem defines `begin_round`. Then a difference of exact gradients is evaluated at both points with the same key.
     """
 
     name: ClassVar[str] = "user"
@@ -173,6 +176,8 @@ class Problem:
     measures: ClassVar[tuple[str, ...]] = ()
     copies_points: bool = False
     holds_all: ClassVar[bool] = False
+    starts_itself: ClassVar[bool] = False
+    random_gradients: bool | None = None
     n_clients: int
     dim: int
 
@@ -262,10 +267,64 @@ class Problem:
         """Facts for the result files, JSON types: sizes and options, nothing that takes long; asked on rank 0, before the first round."""
         return {"name": self.name, "dim": self.dim, "clients": self.n_clients}
 
+    # ---- what changes from round to round: random gradients, and a state of each client ---------------------------
+    def begin_run(self) -> None:
+        """A run begins, or its warm-up: the states of all clients are to be those of the start. Called on every rank, before anything is
+        evaluated; a problem that has a `state` defines it, so that a second run gives what the first one gave."""
+
+    def begin_round(self, round: int, key: int) -> None:
+        """The gradients that are asked for from now on are those of this round, and what is random in them is drawn from this key.
+
+        Called on ranks that host clients, before the first gradient of a round. All gradients until the next call have the same draw,
+        also where a method asks for them at two points to take the difference (the previous point first). Local steps after a round's
+        first are told another key each, with the same round.
+
+        Parameters
+        ----------
+        round : counts from 0. key : in [0, 2⁶³), a function of the run's seed, the round and the local step, the same on all ranks;
+            `numpy.random.default_rng([key, i])` draws for client i, whichever rank hosts it.
+        """
+
+    def begin_evaluation(self, mean: dict[str, np.ndarray]) -> None:
+        """What is asked for from now on is an evaluation, off the clock: `loss`, `gradient` and `measure` draw nothing at random and leave
+        the states as they are, or results would depend on how often a run evaluates.
+
+        Called on every rank, also on a server that hosts no clients, before each evaluation and, with empty `mean`, before the warm-up's.
+
+        Parameters
+        ----------
+        mean : the mean over all n clients of the arrays of floating point in their states, by name, in float64; the same bits on all
+            ranks and for any placement. Empty where there are none. With it f, ‖∇f‖² and the measures are those of one model: x and these.
+
+        With `evaluate="none"` it is not called.
+        """
+
+    def state(self, i: int) -> dict[str, np.ndarray]:
+        """What client i's gradients change and the next ones depend on (BatchNorm's buffers, a generator): arrays of real numbers, by name.
+
+        Names, shapes and dtypes are the same for all clients and throughout a run. Called on the rank that hosts client i, for
+        checkpoints and for the mean of an evaluation; the arrays are not written to, and copied at once. Empty where there is no state.
+        """
+        return {}
+
+    def load_state(self, i: int, state: dict[str, np.ndarray]) -> None:
+        """Put client i's state back to what `state(i)` gave, bit for bit; called on the rank that hosts client i, when a run resumes.
+        The arrays are the problem's to keep."""
+        raise ConfigError(
+            f"problem {self.name!r} has a state and no load_state(i, state), so no run could go on from a checkpoint; define it"
+        )
+
     # ---- the block contract -------------------------------------------------------------------------------------
     def block(self, clients: np.ndarray, dtype: DTypeLike) -> Block:
         """The part of the problem that one rank hosts: `clients` is an int64 array of client indices."""
         return Block(self, clients, np.dtype(dtype))
+
+
+def has_random_gradients(problem: Problem) -> bool:
+    """The problem's gradients depend on the key of the round."""
+    if problem.random_gradients is None:
+        return type(problem).begin_round is not Problem.begin_round
+    return problem.random_gradients
 
 
 class _client:

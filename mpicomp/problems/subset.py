@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
-from .base import Block, Problem, Smoothness
+from .base import Block, Problem, Smoothness, has_random_gradients
 
 
 class SubsetProblem(Problem):
@@ -23,6 +23,8 @@ class SubsetProblem(Problem):
         self.n_clients, self.dim = len(self.left), whole.dim
         self.name = whole.name  # type: ignore[misc]
         self.holds_all = whole.holds_all  # type: ignore[misc]
+        self.measures = whole.measures  # type: ignore[misc]
+        self.random_gradients = has_random_gradients(whole)
 
     def loss(self, i: int, x: np.ndarray) -> float:
         return self.whole.loss(int(self.left[i]), x)
@@ -58,6 +60,24 @@ class SubsetProblem(Problem):
 
     def digests(self, clients: np.ndarray) -> list[str]:
         return self.whole.digests(self.left[clients])
+
+    def measure(self, x: np.ndarray) -> tuple[float, ...]:
+        return self.whole.measure(x)
+
+    def begin_run(self) -> None:
+        self.whole.begin_run()
+
+    def begin_round(self, round: int, key: int) -> None:
+        self.whole.begin_round(round, key)
+
+    def begin_evaluation(self, mean: dict[str, np.ndarray]) -> None:
+        self.whole.begin_evaluation(mean)
+
+    def state(self, i: int) -> dict[str, np.ndarray]:
+        return self.whole.state(int(self.left[i]))
+
+    def load_state(self, i: int, state: dict[str, np.ndarray]) -> None:
+        self.whole.load_state(int(self.left[i]), state)
 
     def block(self, clients: np.ndarray, dtype: DTypeLike) -> Block:
         return self.whole.block(self.left[clients], dtype)

@@ -4,9 +4,10 @@
 digests of all of them and its own, the round and the totals. A directory without a manifest is not whole. The previous checkpoint stays
 until the new one is.
 
-What is saved is what the parts declare (`states.py`): mechanisms, oracles (and those that they wrap) and optimizers; and x and the
-clients' points. All randomness is keyed, so there is no generator to save. A run may go on with another number
-of workers or another exchange: client rows are looked up by client, and what servers hold slices of by coordinate.
+What is saved is what the parts declare (`states.py`): mechanisms, oracles (and those that they wrap) and optimizers; x and the clients'
+points; and the states that a problem has of its clients (`client_states.py`). All other randomness is keyed, so there is no generator to
+save. A run may go on with another number of workers or another exchange: client rows are looked up by client, and what servers hold slices
+of by coordinate.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from .session import Session, complete
 from .shards import Shard
 from .states import state_arrays
 
-FORMAT = 6
+FORMAT = 7
 FOLDER, MANIFEST = "checkpoints", "checkpoint.json"
 VISIBLE_SECONDS = 10.0  # in which another host's file is to be seen here
 # Options that may differ between the run that wrote a checkpoint and the one that goes on from it.
@@ -42,6 +43,7 @@ FREE = (
     "rounds",
     "tol",
     "eval_every",
+    "evaluate",
     "explosion",
     "exchange",
     "threads",

@@ -21,6 +21,7 @@ from .imports import import_parts, inherited, resolved
 
 DTYPES = ("float32", "float64")
 _PATHS = ("data", "out", "resume")  # a leading ~ is the home directory, also where no shell has seen it
+FULL, MEASURES, NOTHING = EVALUATE = ("full", "measures", "none")
 _NAME_NBYTES = 255  # of one part of a path
 _MOST = {"clients": 2**31 - 1, "threads": 2**16} | dict.fromkeys(
     ("rounds", "batch", "seed", "eval_every", "checkpoint_every"), 2**63 - 1
@@ -39,19 +40,22 @@ class Config:
     compressor, downlink_compressor : `name:option=value,...`; the method's defaults where None.
     problem, problem_options : name and own options of the problem (`problem.dim`, `problem.reg`, ...).
     data, partition, clients : data set (name or path), how its rows are dealt to the clients, n.
-    optimizer, optimizer_options : in place of the method's own, where given.
+    optimizer, optimizer_options : in place of the method's own, where given; options alone are for the method's own.
     batch : samples per client and round; 0 for the method's own number: exact gradients, or one sample (ef21-page: √N̄) where the
         method is about samples (dasha-page, dasha-mvr, vr-marina, vr-diana).
     rounds, tol : stop after so many rounds, or once ‖∇f(x)‖² ≤ tol at an evaluation.
     step : "theory", "theory*FACTOR", or a number.
     explosion : f above f(x⁰) by so many times |f(x⁰)| (at least 1) at an evaluation is a divergence; 0 never.
-    init : x⁰: "zero", "ones", "normal:SEED", or "paper" for the problem's own.
+    init : x⁰: "zero", "ones", "normal:SEED", or "paper" for the problem's own; None for zero, or for the problem's own where it has
+        weights to begin with (TorchProblem).
     dtype, wire_dtype : of the computation, and of the values that travel (as dtype where None).
     exchange : "p2p", "collective", "sharded", "hierarchical", "hierarchical:sum", "allreduce" (dense sums, no server), "local", or "auto"
         (p2p over several processes, local in one); docs/reference/exchanges.md says which one when.
     threads : of a rank, which encode and decode its clients' messages together; 0 for SLURM_CPUS_PER_TASK, or else its share of the
         processors. The results are the same for any number.
     seed : of everything random. eval_every : rounds between evaluations, 0 for about a hundred in all.
+    evaluate : what is evaluated then: "full", f, ‖∇f‖² and the problem's own measures; "measures", these alone; "none", nothing. Bytes and
+        seconds are recorded in any case.
     out : directory for the results; nothing is written where None.
     checkpoint_every, checkpoint_seconds : write a checkpoint under `out` after so many rounds or seconds; 0 never.
     time_limit : seconds after which to checkpoint and stop with exit code 75; 0 for none.
@@ -80,13 +84,14 @@ class Config:
     tol: float = 0.0
     step: str = "theory"
     explosion: float = 1e6
-    init: str = "zero"
+    init: str | None = None
     dtype: str = "float64"
     wire_dtype: str | None = None
     exchange: str = "auto"
     threads: int = 0
     seed: int = 0
     eval_every: int = 0
+    evaluate: str = FULL
     out: str | None = None
     checkpoint_every: int = 0
     checkpoint_seconds: float = 0.0
@@ -164,6 +169,7 @@ class Config:
                 )
         _choice("dtype", self.dtype, DTYPES)
         _choice("wire_dtype", self.wire_dtype or self.dtype, DTYPES)
+        _choice("evaluate", self.evaluate, EVALUATE)
         if self.exchange != "auto" and self.exchange not in exchanges:
             raise unknown("exchange", self.exchange, ["auto", *exchanges])
         least_of = {"clients": 1, "threads": 0, "rounds": 0, "batch": 0, "eval_every": 0}
@@ -180,12 +186,17 @@ class Config:
             check_path(name, getattr(self, name))
         if not self.tol >= 0:
             raise ConfigError(f"tol={self.tol} must be a number that is not negative; 0 means run all rounds")
+        if self.tol > 0 and self.evaluate != FULL:
+            raise ConfigError(
+                f"«tol={self.tol:g}» stops at a ‖∇f‖², which «evaluate={self.evaluate!r}» does not evaluate; drop one of them, or give "
+                "«evaluate='full'»"
+            )
         if self.out is None and (self.checkpoint_every or self.checkpoint_seconds or self.resume == "auto"):
             raise ConfigError("checkpoints are written under the results: give «out=DIR» too")
         self._validate_on_failure()
         parse_step(self.step)
-        if self.init != "paper":
-            initial_point(self.init, 1, 0)
+        if self.init not in (None, "paper"):
+            initial_point(str(self.init), 1, 0)
 
     def _validate_on_failure(self) -> None:
         plan = OnFailure.parse(self.on_failure)
@@ -215,11 +226,12 @@ class Config:
         lines, tables = [], []
         for f in dataclasses.fields(self):
             value = getattr(self, f.name)
-            if f.name in _TABLES.values() or value is None:
-                continue
             options = getattr(self, _TABLES[f.name]) if f.name in _TABLES else {}
+            if f.name in _TABLES.values() or (value is None and not options):
+                continue
             if options:
-                rows = [f"name = {_toml(value)}", *(f"{k} = {_toml(v)}" for k, v in options.items())]
+                named = [] if value is None else [f"name = {_toml(value)}"]
+                rows = [*named, *(f"{k} = {_toml(v)}" for k, v in options.items())]
                 tables.append("\n".join([f"\n[{f.name}]", *rows]))
             else:
                 lines.append(f"{f.name} = {_toml(value)}")

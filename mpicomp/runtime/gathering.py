@@ -134,6 +134,8 @@ class Gathering:
                 self.arrays[name][...] = saved
             else:
                 setattr(self.later[name].owner, self.later[name].state.name, saved)
+        if self.part.worker:
+            self.session.states.load(self.arrays)
 
     # ---- one shard --------------------------------------------------------------------------------------------------
     def _of(self, prefix: str) -> Iterator[str]:

@@ -107,5 +107,6 @@ def read_history(folder: Path, entry: Any) -> list[Row]:
 
 
 def _sound(row: Any) -> bool:
-    numbers = isinstance(row, dict) and all(type(value) in (int, float) for value in row.values())
+    # null is what was not evaluated
+    numbers = isinstance(row, dict) and all(type(value) in (int, float, type(None)) for value in row.values())
     return numbers and type(row.get("round")) is int and row["round"] >= 0 and {"loss", "grad_norm_sq"} <= row.keys()

@@ -6,6 +6,7 @@ import copy
 import hashlib
 import json
 import time
+from collections.abc import Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -28,16 +29,18 @@ from ..problems import Problem, Smoothness
 from .abort import guard
 from .checkpoint import Saver
 from .claim import LOCK, Claim
+from .client_states import has_states
 from .config import Config
 from .control import Control
 from .data import compare_sizes, data_digest
 from .exchanges import exchange_kind, exchange_setting
+from .followers import Followers
 from .imports import import_parts
 from .options import RunOptions
 from .record import Progress, Record, conclude
 from .results import Result, origin, refuse_results
 from .resume import newest, refuse_other_checkpoints, resume
-from .session import Composition, Session, build_problem, total_samples
+from .session import Composition, Session, build_problem, init_of, total_samples
 from .stall import CHECKPOINT, END, EVALUATION, ROUND, StallWatch
 from .survival import Snapshot, Stage, run_with_survivors
 from .warmup import warm_up
@@ -101,7 +104,7 @@ def run(
     compressor: Compressor | str | None = None,
     optimizer: Optimizer | str | None = None,
     exchange: type[Exchange] | str | None = None,
-    progress: Progress | None = None,
+    progress: Progress | Iterable[Progress] | None = None,
     **options: Unpack[RunOptions],
 ) -> Result:
     """Run a method on a problem.
@@ -112,7 +115,7 @@ def run(
     comm : an mpi4py communicator of at least two ranks, on all of which this is called alike; None runs in this process.
     problem, method, compressor, optimizer : an object of your own, or a name with options.
     exchange : a class of your own, or a name.
-    progress : called on the server with each evaluation's row.
+    progress : called on rank 0 with each evaluation's row: a function, a tracker (`mpicomp.trackers`), or a list of them.
 
     Returns
     -------
@@ -142,14 +145,17 @@ def run(
         whole = _configured(config, given)
         own.check()
         _refuse_ignored(own, options)
-        with Control(whole) as control, _claim(whole, held.comm) as claim:
+        followers = Followers(progress, own.recorded(whole))
+        with Control(whole) as control, _claim(whole, held.comm) as claim, followers:
             if held.comm is not None and OnFailure.parse(whole.on_failure).goes_on:
                 whole.refuse_dependence(exchange_kind(whole.exchange, held.comm.Get_size(), own.exchange))
-                return run_with_survivors(lambda *how: _run(whole, own, progress, control, claim, *how), whole, held)
-            wrapped = _counted(comm, whole, own)
-            result = _run(whole, own, progress, control, claim, wrapped, Stage(whole.resume), Snapshot())
-            if wrapped is not None:
-                wrapped.free()
+                result = run_with_survivors(lambda *how: _run(whole, own, followers, control, claim, *how), whole, held)
+            else:
+                wrapped = _counted(comm, whole, own)
+                result = _run(whole, own, followers, control, claim, wrapped, Stage(whole.resume), Snapshot())
+                if wrapped is not None:
+                    wrapped.free()
+            followers.summary = result.summary
             return result
 
 
@@ -204,7 +210,7 @@ def _configured(config: Config | None, given: dict[str, Any]) -> Config:
 def _run(
     config: Config,
     own: OwnParts,
-    progress: Progress | None,
+    progress: Progress,
     control: Control,
     claim: Claim,
     comm: Comm | None,
@@ -213,12 +219,14 @@ def _run(
 ) -> Result:
     started = time.perf_counter()
     _compare(comm, config)
-    config = own.recorded(config)
-    staged = stage.config(config)
     shares = own.problem is None and comm is not None  # the problem's data, with other ranks
     with shared_reading() if shares and comm is not None and comm.rank > 0 else nullcontext():
-        problem = stage.problem(own.problem or build_problem(config))
+        whole = own.problem or build_problem(config)
+    config = replace(own.recorded(config), init=init_of(config, whole))
+    staged = stage.config(config)
+    problem = stage.problem(whole)
     compare_sizes(comm, problem)
+    has_states(problem)  # or lacks what they need
     ranks = 1 if comm is None else comm.size
     composition = Composition(staged, problem, own.method, own.compressor, own.optimizer, samples=0.0)
     kind = exchange_kind(config.exchange, ranks, own.exchange)
@@ -234,13 +242,14 @@ def _run(
     exchange = kind.create(exchange_setting(config, problem, composition, comm))
     exchange.threads = CodecThreads(threads_of(config.threads, ranks))
     setup = time.perf_counter() - started
-    warm_up(staged, problem, composition, step_size, kind, ranks, hosted)
+    warm_up(staged, problem, composition, step_size, kind, ranks, hosted, comm is None or comm.rank == 0)
     warmed = time.perf_counter()
     start = None if stage.x is None else np.array(stage.x)
     session = Session(
         staged, problem, composition.parts(step_size), exchange, step_size, start
     )  # after the warm-up's has gone
     session.data_digest = data
+    session.states.agree(comm)
     setup += time.perf_counter() - warmed
     if comm is not None:
         comm.meet()

@@ -20,12 +20,13 @@ class RunOptions(TypedDict, total=False):
     tol: float
     step: str | float
     explosion: float
-    init: str
+    init: str | None
     dtype: str
     wire_dtype: str | None
     threads: int
     seed: int
     eval_every: int
+    evaluate: str
     out: str | None
     checkpoint_every: int
     checkpoint_seconds: float

@@ -62,7 +62,7 @@ def precompile(config: Config, every_codec: bool = False) -> Precompiled:
     problem = build_problem(config)
     composition = Composition(config, problem)
     step_size, everybody = composition.step_size(config.step), np.arange(problem.n_clients)
-    warm_up(config, problem, composition, step_size, exchange_kind(config.exchange, 2), 2, everybody)
+    warm_up(config, problem, composition, step_size, exchange_kind(config.exchange, 2), 2, everybody, True)
     if every_codec:
         for name in compressors:
             for dtype, wire in PRECISIONS:

@@ -16,7 +16,7 @@ from ..cluster.recovery import OnFailure
 from ..errors import worded
 from ..exchanges.base import Exchange
 from ..problems import Problem
-from .config import Config
+from .config import FULL, NOTHING, Config
 from .data import named_data
 from .results import Result, digest, rank_facts
 from .resume import newest
@@ -87,29 +87,33 @@ class Record:
         session = self.session
         self._off_the_clock()
         try:
-            loss, norm = session.evaluate()
-            measures = session.measure()
+            loss, norm, measures = session.observe(self.config.evaluate)
         except BaseException as error:
             error.add_note(f"in the evaluation after round {t}")
             raise
         ranks = self.measure()
         if ranks is not None:
             self.history.append(self._row(t, loss, norm, measures, *ranks))
-            first = self.history[0]["loss"]
-            if not np.isfinite(loss + norm):
-                self.divergence = self._advice(t, "f or ‖∇f‖² is not finite")
-            elif self.config.explosion and loss - first > self.config.explosion * max(abs(first), 1.0):
-                what = f"f has grown from {first:.6g} to {loss:.6g} («explosion={self.config.explosion:g}»)"
-                self.divergence = self._advice(t, what, self._seen.round)
-            self.diverged = self.divergence is not None
+            if loss is not None and norm is not None:
+                self._judge(t, loss, norm)
             if not self.diverged:
                 self._see(t, _sums(*ranks))
-            self.reached = norm <= self.config.tol and self.config.tol > 0
             self._flag[0] = self.reached or self.diverged
             if self.progress:
                 self.progress(self.history[-1])
         session.exchange.broadcast_model(self._flag)
         return bool(self._flag[0])
+
+    def _judge(self, t: int, loss: float, norm: float) -> None:
+        """Whether the run has diverged, or reached its tolerance."""
+        first = next(row["loss"] for row in self.history if row["loss"] is not None)
+        if not np.isfinite(loss + norm):
+            self.divergence = self._advice(t, "f or ‖∇f‖² is not finite")
+        elif self.config.explosion and loss - first > self.config.explosion * max(abs(first), 1.0):
+            what = f"f has grown from {first:.6g} to {loss:.6g} («explosion={self.config.explosion:g}»)"
+            self.divergence = self._advice(t, what, self._seen.round)
+        self.diverged = self.divergence is not None
+        self.reached = norm <= self.config.tol and self.config.tol > 0
 
     def diverge(self, t: int) -> None:
         """The server met a NaN or Inf in the t-th round: add a last row, without asking the problem at such a point, and find who began."""
@@ -120,8 +124,11 @@ class Record:
         self.diverged = True
         if ranks is None or facts is None:
             return
-        unknown = dict.fromkeys(self.session.problem.measures, np.nan)
-        self.history.append(self._row(t, np.nan, np.nan, unknown, *ranks))
+        unknown = np.nan if self.config.evaluate == FULL else None
+        others: dict[str, float | None] = dict.fromkeys(
+            self.session.problem.measures, None if self.config.evaluate == NOTHING else np.nan
+        )
+        self.history.append(self._row(t, unknown, unknown, others, *ranks))
         if self.progress:
             self.progress(self.history[-1])
         names = [f"client {f['client']} (rank {r} on {f['host']})" for r, f in enumerate(facts) if f["client"] >= 0]
@@ -158,9 +165,9 @@ class Record:
     @staticmethod
     def _row(
         t: int,
-        loss: float,
-        norm: float,
-        measures: dict[str, float],
+        loss: float | None,
+        norm: float | None,
+        measures: dict[str, float | None],
         traffic: np.ndarray,
         seconds: np.ndarray,
         totals: np.ndarray,
@@ -245,7 +252,7 @@ def conclude(
         "seed": config.seed,
     }
     for rank, fact in enumerate(facts):
-        fact["seconds"] = dict(zip(PHASES, seconds[rank].tolist(), strict=True))
+        fact["seconds"] = {**dict(zip(PHASES, seconds[rank].tolist(), strict=True)), "total": float(totals[rank])}
     result = Result(complete(config), x[0].copy(), record.history, summary, {**origin, "ranks": facts})
     result.interrupted = record.interrupted
     if config.out is not None:

@@ -18,12 +18,14 @@ from ..kernels import njit
 from ..mechanisms.base import Link
 from ..methods import Method, Parts, Setting, methods
 from ..optimizers import Optimizer, optimizers
-from ..oracles import Full, Minibatch, NoClients, Oracle, StandIn, Weighted
+from ..oracles import Full, Minibatch, NoClients, Oracle, RandomFull, StandIn, Weighted
+from ..oracles.base import begin_round
 from ..problems import Problem, problems
-from ..problems.base import hosted_block
+from ..problems.base import has_random_gradients, hosted_block
 from ..registry import default_options, option_names
 from ..wire import FLAG_DIVERGED, FLAG_STOP, framed_zeros
-from .config import Config, initial_point, parse_step
+from .client_states import ClientStates
+from .config import FULL, MEASURES, Config, initial_point, parse_step
 
 
 def build_problem(config: Config) -> Problem:
@@ -52,6 +54,17 @@ def complete(config: Config) -> Config:
     return full
 
 
+def init_of(config: Config, problem: Problem) -> str:
+    """The configured x⁰ by name; the problem's own, or zero, where none is configured."""
+    return config.init or ("paper" if problem.starts_itself else "zero")
+
+
+def start_of(config: Config, problem: Problem) -> np.ndarray:
+    """x⁰, shape (d,)."""
+    init = init_of(config, problem)
+    return problem.paper_start() if init == "paper" else initial_point(init, problem.dim, config.seed)
+
+
 def choose_parts(
     config: Config,
     method: Method | None = None,
@@ -70,7 +83,7 @@ def choose_parts(
         raise ConfigError(
             f"method {method.name!r} has one compressor, chosen by «compressor»; drop «downlink_compressor»"
         )
-    if (config.optimizer or optimizer) and method.own_optimizer:
+    if (config.optimizer or optimizer or config.optimizer_options) and method.own_optimizer:
         raise ConfigError(f"method {method.name!r} brings its own optimizer; drop «optimizer»")
     named = config.downlink_compressor or method.default_downlink_compressor
     downlink = compressors.create(named) if named else compressor
@@ -145,7 +158,15 @@ class Composition:
             parts.optimizer = copy.copy(self._optimizer)
         elif name is not None:
             parts.optimizer = optimizers.build(name, options)
+        elif options:
+            parts.optimizer = _with_options(parts.optimizer, options)
         return parts
+
+
+def _with_options(optimizer: Optimizer, options: dict[str, Any]) -> Optimizer:
+    """The method's optimizer with some options in place of its own."""
+    kept = {name: getattr(optimizer, name) for name in option_names(type(optimizer)) if hasattr(optimizer, name)}
+    return optimizers.build(optimizer.name, {**kept, **options})
 
 
 def total_samples(config: Config, problem: Problem, clients: Iterable[int]) -> float:
@@ -199,6 +220,7 @@ class Session:
     x : the model, shape (1, served_dim), on the server; with a replicated optimizer shape (1, d), on every rank.
     points : where this rank's clients are, shape (1, d) or (m, d).
     evaluated : the model of the last evaluation, shape (1, d), on the rank that leads.
+    states : those that the problem has of the hosted clients.
     data_digest : of all clients' data, on rank 0; empty where a client's is not known.
     """
 
@@ -216,15 +238,15 @@ class Session:
         stand_in: bool = False,
     ):
         self.problem, self.exchange, self.clock = problem, exchange, exchange.clock
+        self.states, self._seed = ClientStates(problem, exchange), config.seed
+        problem.begin_run()
         dtype, wire = np.dtype(config.dtype), config.wire_dtype or config.dtype
         self.uplink, self.downlink, self.optimizer = parts.uplink, parts.downlink, parts.optimizer
         self.replicated = self.downlink.mirrored = parts.replicated
         if parts.weights is not None:
             exchange.weights = _checked_weights(parts.weights, problem.n_clients)
-        if start is None and config.init == "paper":
-            start = problem.paper_start()
-        elif start is None:
-            start = initial_point(config.init, problem.dim, config.seed)
+        if start is None:
+            start = start_of(config, problem)
         whole = framed_zeros((1, problem.dim), dtype)
         whole[0] = start
         start = None  # a large vector, in float64
@@ -238,15 +260,17 @@ class Session:
             1,
             problem.dim if self.downlink.silent else exchange.served_dim,
         )  # shape of what uplinks return
+        self.optimizer.rounds_of_run = config.rounds
         self.optimizer.start(self.x, step_size)
         self.uplink.start(link(exchange, config.seed, wire, True, parts.participation))
         self.downlink.start(link(exchange, config.seed, wire, False, parts.participation))
         oracle: Oracle = NoClients()
+        self._asks = exchange.is_worker and not stand_in  # the problem, for gradients
         if stand_in:
             oracle = StandIn(len(exchange.clients), problem.dim, dtype)
         elif exchange.is_worker:
             self.block = hosted_block(problem, exchange.clients, dtype)
-            oracle = Full(self.block, problem.dim)
+            oracle = (RandomFull if has_random_gradients(problem) else Full)(self.block, problem.dim, config.seed)
             if config.batch:
                 oracle = Minibatch(self.block, problem.dim, config.batch, config.seed)
             if parts.weights is not None:
@@ -277,6 +301,8 @@ class Session:
 
     def advance(self, t: int) -> None:
         """Round t, without a note in what it raises."""
+        if self._asks:
+            begin_round(self.problem, self._seed, t)
         if self.exchange.is_worker:
             self.oracle.move(self.points, t)
         g = self.uplink.transmit(self.oracle, t)
@@ -321,8 +347,29 @@ class Session:
         """The model, shape (1, d), on the rank that leads."""
         return self.exchange.assemble(self.x[:, self.exchange.served] if self.replicated else self.x)
 
+    def observe(self, what: str) -> tuple[float | None, float | None, dict[str, float | None]]:
+        """f(x), ‖∇f(x)‖² and the problem's measures; None for what is not asked for. Meaningful on the rank that leads.
+
+        Without the first two no vector of d numbers travels, but for a model in slices, which the problem is to measure whole.
+
+        Parameters
+        ----------
+        what : as `Config.evaluate`.
+        """
+        names = self.problem.measures
+        if what == FULL:
+            return *self.evaluate(), {**self.measure()}
+        if what != MEASURES or not names:
+            return None, None, dict.fromkeys(names)
+        self.problem.begin_evaluation(self.states.mean())
+        x = self.assembled()
+        if self.exchange.is_root:
+            self.evaluated = np.array(x)
+        return None, None, {**self.measure()}
+
     def evaluate(self) -> tuple[float, float]:
         """f(x) and ‖∇f(x)‖² at the server's model, the same bits for any placement; meaningful on the rank that leads."""
+        self.problem.begin_evaluation(self.states.mean())
         x = np.array(self.assembled())
         self.exchange.broadcast_model(x)
         if self.exchange.is_root:

@@ -30,8 +30,8 @@ def state_arrays(session: Session) -> dict[str, np.ndarray]:
         arrays["server/x" if session.replicated else "served/x"] = x
         for state in declared(session.optimizer, ModelState):
             sliced = not session.replicated and state.columns is None
-            arrays[f"{'served' if sliced else 'server'}/optimizer/{state.name}"] = getattr(
-                session.optimizer, state.name
+            arrays[f"{'served' if sliced else 'server'}/optimizer/{state.name}"] = vars(session.optimizer).get(
+                state.name
             )
     for way, mechanism in (("uplink", session.uplink), ("downlink", session.downlink)):
         for name, array in held(mechanism, ClientState).items():
@@ -52,4 +52,5 @@ def state_arrays(session: Session) -> dict[str, np.ndarray]:
         if session.replicated:
             for name, array in held(session.optimizer, ModelState).items():
                 arrays[f"worker/shared/optimizer/{name}"] = array
+        arrays |= session.states.arrays()
     return {name: array for name, array in arrays.items() if array is not None}

@@ -12,9 +12,9 @@ from ..compressors import Compressor
 from ..errors import TheoryError
 from ..problems import Problem
 from ..problems.linear_model import LinearModel
-from .config import Config, initial_point
+from .config import Config
 from .loop import run
-from .session import Composition, build_problem
+from .session import Composition, build_problem, start_of
 
 SAMPLE_ROUNDS = 300
 
@@ -112,7 +112,7 @@ def _compressor_constants(compressor: Compressor, d: int, n: int) -> dict[str, A
 
 def _start(config: Config, problem: Problem) -> tuple[float | None, float]:
     """(δ⁰ or a bound of it, (1/n) Σ‖∇f_i(x⁰)‖²)."""
-    x = problem.paper_start() if config.init == "paper" else initial_point(config.init, problem.dim, config.seed)
+    x = start_of(config, problem)
     clients = np.arange(problem.n_clients)
     block = problem.block(clients, np.float64)
     losses, gradients = np.zeros(len(clients)), np.zeros((len(clients), problem.dim))

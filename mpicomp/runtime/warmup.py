@@ -11,7 +11,7 @@ import numpy as np
 from ..exchanges.base import Exchange
 from ..mechanisms.base import Link
 from ..problems import Problem
-from .config import Config
+from .config import FULL, NOTHING, Config
 from .exchanges import warmup_exchange
 from .session import Composition, Session
 
@@ -36,6 +36,7 @@ def warm_up(
     kind: type[Exchange],
     ranks: int,
     hosted: np.ndarray,
+    leads: bool,
 ) -> None:
     """Run a few rounds in this process, with states of their own, so that every kernel is compiled and loaded.
 
@@ -43,6 +44,7 @@ def warm_up(
     ----------
     kind, ranks : the run's exchange, and over how many ranks.
     hosted : the clients of this rank. Only they are asked for gradients; a rank that hosts nobody takes fixed numbers.
+    leads : this rank is the one that will ask the problem for its measures.
     """
     stand_in = len(hosted) == 0
     clients = np.arange(problem.n_clients) if stand_in else hosted
@@ -54,11 +56,13 @@ def warm_up(
         for t in range(ROUNDS):
             session.advance(t)
         session.end_rounds()  # an evaluation needs as much memory again
-        if stand_in:
-            session.evaluated = np.zeros((1, problem.dim), config.dtype)
-        else:
+        if config.evaluate == FULL and not stand_in:
             session.evaluate()
-        session.measure()
+        elif config.evaluate != NOTHING:
+            problem.begin_evaluation({})
+            session.evaluated = np.zeros((1, problem.dim), config.dtype)
+        if leads and config.evaluate != NOTHING:
+            session.measure()
     except BaseException as error:
         session.note(error, "in the warm-up")
         raise

@@ -24,7 +24,11 @@ Which = Annotated[int, typer.Option("--lab", help="Which lab, by `mpicomp lab st
 
 @lab.command("run", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def lab_run(
-    args: Annotated[list[str], typer.Argument(metavar="-- ARGS...", help="What each rank runs: run ..., doctor, ...")],
+    ctx: typer.Context,
+    args: Annotated[
+        list[str],
+        typer.Argument(metavar="-- ARGS...", help="What each rank runs: run ..., doctor, or python train.py ..."),
+    ],
     nodes: Nodes = 0,
     rate: Rate = "none",
     delay: Delay = 0.0,
@@ -32,21 +36,22 @@ def lab_run(
     timeout: Annotated[float, typer.Option(help="Seconds, after which the run is ended.")] = 3600.0,
     which: Which = 0,
 ) -> None:
-    """Run `mpicomp ARGS` with ranks on all nodes: of a lab for this one run (--nodes), or of the one that is up.
+    """Run `mpicomp ARGS`, or any program, with ranks on all nodes: of a lab for this one run (--nodes), or of the one that is up.
 
     Prints what each node's interface moved; the exit code is the run's.
     """
     from ..lab import NetworkLab
-    from ..runtime import ConfigError
+    from ..runtime import ConfigError, resolve
 
     if nodes and which:
         raise ConfigError("both --nodes (a new lab) and --lab (one that is up) are given; give one of them")
-    command = [sys.executable, "-m", "mpicomp", *args]
+    program = resolve(args, ctx.find_root().command.commands)  # type: ignore[attr-defined]
+    command = program or [sys.executable, "-m", "mpicomp", *args]
     if nodes:
         with NetworkLab(nodes, _rate(rate), delay) as network:
-            done = network.run(command, per_node, timeout, capture=False)
+            done = network.run(command, per_node, timeout, capture=False, program=program is not None)
     else:
-        done = _find(which).run(command, per_node, timeout, capture=False)
+        done = _find(which).run(command, per_node, timeout, capture=False, program=program is not None)
     sys.stderr.write(done.stderr)
     show(done.interfaces)
     raise typer.Exit(done.code)

@@ -192,7 +192,7 @@ def slurm_collect(
         figures = [""] * 7
         if run.iterate_sha256:
             up_down = [size(float(run.up)), size(float(run.down))]
-            figures = [run.method, str(run.ranks), f"{run.loss:.9g}", *up_down,
+            figures = [run.method, str(run.ranks), _figure(run.loss), *up_down,
                        seconds(float(run.seconds)), run.iterate_sha256[:8]]  # fmt: skip
         rows.append([run.directory, run.state, run.job, str(run.rounds), *figures])
     header = [
@@ -215,6 +215,10 @@ def slurm_collect(
     if to is not None:
         to_csv(found, to)
     raise typer.Exit(1 if any(run.state in (UNFINISHED, DAMAGED) for run in found) else 0)
+
+
+def _figure(loss: float | str) -> str:
+    return loss if isinstance(loss, str) else f"{loss:.9g}"
 
 
 def _words(text: str) -> list[str]:

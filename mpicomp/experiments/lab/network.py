@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 
-from ..runtime import OPEN_MPI, ConfigError, Launcher, find_launcher
+from ..runtime import OPEN_MPI, ConfigError, Launcher, find_launcher, launcher_for, master, rank_command
 from . import links, traffic
 from .links import BRIDGE, SWITCH, Link
 from .namespaces import ENTER, Namespaces
@@ -26,6 +26,8 @@ MPICH_BY_TCP = {
     "FI_TCP_IFACE": "eth0",
     "UCX_NET_DEVICES": "eth0",
 }
+
+TORCH_BY_TCP = {"GLOO_SOCKET_IFNAME": "eth0", "TP_SOCKET_IFNAME": "eth0"}
 
 
 @dataclass(frozen=True)
@@ -114,6 +116,7 @@ class NetworkLab:
         env: Mapping[str, str] | None = None,
         *,
         capture: bool = True,
+        program: bool = False,
     ) -> LabRun:
         """Run an MPI job: rank r on node r // per_node + 1, under the launcher of the MPI that mpi4py loads.
 
@@ -126,13 +129,17 @@ class NetworkLab:
         timeout : seconds, after which the job is ended with code 124.
         env : variables beside this process's own; they win.
         capture : keep what the job prints; else it goes where this process prints.
+        program : the command is any program, which gets the variables of torch.distributed, with rank 0 on node1.
         """
         if per_node < 1:
             raise ConfigError(f"per_node = {per_node} is not possible; allowed: 1 or more ranks on each node")
         outside = {k: v for k, v in os.environ.items() if not k.startswith("SLURM_")}  # here srun knows no node
         python = command[0] if Path(command[0]).name.startswith("python") else sys.executable
-        launcher = find_launcher(outside, python)
+        launcher = launcher_for(command, outside) if program else find_launcher(outside, python)
         options, variables = _through_the_lab(launcher)
+        if program:
+            command = rank_command(command, *master(["node1"], "", []))
+            variables |= TORCH_BY_TCP
         argv = launcher.command(
             self.nodes * per_node,
             command,

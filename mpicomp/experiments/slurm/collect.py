@@ -17,7 +17,8 @@ _SAME = ("method", "compressor", "ranks", "rounds", "loss", "grad_norm_sq", "ite
 
 @dataclass(frozen=True)
 class Found:
-    """A run's directory. Of one that is not finished, `rounds` are those of its last checkpoint and most fields are empty.
+    """A run's directory. Of one that is not finished, `rounds` are those of its last checkpoint and most fields are empty; so are those of
+    what a run did not evaluate.
 
     up, down : bytes of messages in the rounds. seconds : in the rounds. why : what is wrong with one that is damaged.
     """
@@ -88,5 +89,5 @@ def _read(directory: Path) -> Found:
         up=summary["bytes"]["uplink"]["message"],
         down=summary["bytes"]["downlink"]["message"],
         seconds=summary["seconds"]["total"],
-        **{name: summary[name] for name in _SAME},
+        **{name: "" if summary[name] is None else summary[name] for name in _SAME},
     )

@@ -290,10 +290,10 @@ class Results:
 
     @cached_property
     def target(self) -> float:
-        """‖∇f‖² that time and bytes are taken to: the study's, or the smallest that all reached; NaN where there is none."""
+        """‖∇f‖² that time and bytes are taken to: the study's, or the smallest that all which evaluate it reached; NaN where none did."""
         if self.study.target > 0:
             return self.study.target
-        reached = [run.stored.best for run in self.runs if not run.diverged]
+        reached = [run.stored.best for run in self.runs if run.stored.evaluated and not run.diverged]
         return max(reached, default=float("nan"))
 
     def dense_beside(self, group: Group) -> Group | None:

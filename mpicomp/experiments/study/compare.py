@@ -39,14 +39,18 @@ class Stored:
             summary = read_json(where / "summary.json", pattern)
             rows = read_rounds(where / "rounds.csv")
             for name in ("loss", "grad_norm_sq"):
-                last = rows[-1][name]
-                if name in summary and last != summary[name] and not (math.isnan(last) and math.isnan(summary[name])):
-                    raise DataError(
-                        f"{where / 'rounds.csv'} ends at {name}={last:g}, summary.json at {summary[name]:g}"
-                    )
+                last, told = rows[-1][name], summary.get(name, rows[-1][name])
+                told = math.nan if told is None else told
+                if last != told and not (math.isnan(last) and math.isnan(told)):
+                    raise DataError(f"{where / 'rounds.csv'} ends at {name}={last:g}, summary.json at {told:g}")
         except DataError as error:
             raise DataError(f"{where} does not hold a finished run: {error}") from None
         return cls(where, summary, rows)
+
+    @property
+    def evaluated(self) -> bool:
+        """It evaluated f and ‖∇f‖² (`evaluate="full"`)."""
+        return self.summary.get("grad_norm_sq", math.inf) is not None
 
     @property
     def best(self) -> float:
@@ -93,7 +97,11 @@ def load_all(directories: Sequence[Path]) -> tuple[list[Stored], list[str]]:
         except DataError as error:
             broken.append(str(error))
             continue
-        if math.isinf(run.best):
+        if not run.evaluated:
+            broken.append(
+                f"{directory} did not evaluate ‖∇f‖², so there is nothing to compare at; run it with --evaluate full"
+            )
+        elif math.isinf(run.best):
             broken.append(f"{directory} has no evaluation at which ‖∇f‖² is finite")
         else:
             runs.append(run)

@@ -196,6 +196,10 @@ class Study:
                 config = Config.load(None, cell.options)
             except ConfigError as error:
                 raise ConfigError(f"{source}: {error}") from None
+            if self.target > 0 and config.evaluate != "full":
+                raise ConfigError(
+                    f"{source}: target = {self.target:g} is a ‖∇f‖², which evaluate = {config.evaluate!r} leaves out; drop one of them"
+                )
             kind = exchanges["p2p" if config.exchange == "auto" else config.exchange]
             everywhere = kind.serves_everywhere  # rank 0 hosts clients too
             if config.clients < cell.workers + everywhere:

@@ -153,7 +153,11 @@ def time_against_link(results: Results, plt: Any, look: Look) -> Drawn | None:
 
 def loss_curves(results: Results, plt: Any, look: Look) -> Drawn | None:
     """f − best f seen against bytes and against seconds."""
-    groups = [g for g in at_one_condition(largest(results)) if not any(run.diverged for run in g.runs)]
+    groups = [
+        g
+        for g in at_one_condition(largest(results))
+        if all(run.stored.evaluated and not run.diverged for run in g.runs)
+    ]
     if not groups:
         return None
     best = min(row["loss"] for g in groups for run in g.runs for row in run.stored.rows)

@@ -124,6 +124,8 @@ def to_target(results: Results) -> Table:
         }
         if any(run.diverged for run in g.runs):
             rows.append([*key, "diverged", *[""] * 4])
+        elif not all(run.stored.evaluated for run in g.runs):
+            rows.append([*key, "not evaluated", *[""] * 4])
         elif found["round"] is None or found["seconds_total"] is None:
             rows.append([*key, f"not in {g.runs[0].rounds:,}", *[""] * 4])
         else:
@@ -139,7 +141,7 @@ def to_target(results: Results) -> Table:
                 ]
             )
     return Table(
-        f"To ‖∇f‖² ≤ {results.target:.3g}",
+        "To a target" if isnan(results.target) else f"To ‖∇f‖² ≤ {results.target:.3g}",
         "Until the first evaluation that is at or below the target; medians over the repetitions, with their range "
         "where there are fewer than "
         "six. Bytes are what MPI was handed, headers and indices included.",

@@ -1,0 +1,5 @@
+"""The mean of vectors over ranks, compressed, inside a loop of one's own."""
+
+from .aggregator import Aggregator, Report
+
+__all__ = ["Aggregator", "Report"]

@@ -1,0 +1,504 @@
+"""The aggregator: the mean of the ranks' vectors, compressed on the way up and down, in a loop of one's own.
+
+It is a round of a run without its problem and optimizer: the same mechanisms, exchanges, keys and ledger, and the same bits.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..cluster.clock import COMPUTE, PHASES, Clock
+from ..cluster.counts import checked_communicator
+from ..cluster.ledger import Ledger, describe
+from ..cluster.patient import PatientComm
+from ..errors import AggregationError, ConfigError, MpicompError
+from ..exchanges.base import Exchange, exchanges
+from ..exchanges.local import LocalExchange
+from ..kernels.rows import finite_rows
+from .background import Background
+from .bucket import Bucket
+from .rules import Group, Rule, grouped, split
+from .state import load_arrays, saved_arrays
+from .tensors import Structure, copy_in, copy_out
+
+if TYPE_CHECKING:
+    from mpi4py.MPI import Comm as MPIComm
+
+AUTO = "auto"
+_ROW = np.zeros(1, np.int64)
+
+
+@dataclass(frozen=True)
+class Report:
+    """What one call cost on this rank.
+
+    Attributes
+    ----------
+    call : number of the call, from 0 on. phases : seconds by phase (compute, encode, send, wait, decode, step).
+    traffic : int64, shape (2, 9), the ledger's table of this call.
+    """
+
+    call: int
+    phases: np.ndarray
+    traffic: np.ndarray
+
+    @cached_property
+    def seconds(self) -> dict[str, float]:
+        """Seconds by phase."""
+        return {name: float(value) for name, value in zip(PHASES, self.phases, strict=True)}
+
+    @cached_property
+    def bytes(self) -> dict[str, dict[str, Any]]:
+        """What this rank handed over, by direction: payload, header, message, and by level (shared_memory, intra_node, inter_node)."""
+        return describe(self.traffic)
+
+
+class Aggregator:
+    """The weighted mean of the ranks' vectors, on every rank, through compressed messages.
+
+    Every rank is a worker with one vector, as in an Allreduce. With an exchange that has a server (p2p, collective, hierarchical) rank 0
+    is the server and has no vector; it makes the same calls, with None.
+
+    All ranks make the same calls in the same order. What cannot be averaged (NaN, a tensor of another shape) is told to all of them: they
+    raise the same AggregationError, and the memory of the mechanisms stays finite, so that the loop may go on.
+
+    Parameters
+    ----------
+    comm : an mpi4py communicator; or a process group of torch.distributed, whose ranks then exchange by gloo; None for this process alone.
+    like : what later values look like: an array, a PyTorch tensor, a list or dict of them, or a dimension (float64). Float16, bfloat16 and
+        float32 are summed and remembered in float32.
+    uplink : MECHANISM[@option=value,...][:COMPRESSOR], for instance "ef21:topk:fraction=0.01", "diana:natural", "powersgd:rank=2".
+    downlink : the same for the way down, or "dense".
+    exchange : a name or a class; "auto" is allreduce where nothing is compressed, else sliced.
+    seed : of all random numbers; with the same seed a loop gives the same bits.
+    rules : pairs (pattern, mechanism or compressor) in order; the first whose pattern speaks of a tensor holds. A pattern is a name with
+        wildcards, `ndim<2`, `size>=1000`, or a function of name and shape. Such a tensor is compressed by itself; the others are
+        compressed together, as one vector.
+    weighted : each rank gives a weight with its vector, for instance its number of samples.
+    bucket_nbytes : tensors are exchanged in buckets of about so many bytes, from the last to the first, so that `start` can send the first
+        bucket while later gradients are computed; None for one bucket.
+    timeout : seconds to wait for the other ranks.
+
+    Attributes
+    ----------
+    last : a Report of the last call; None before the first.
+    calls : number of calls made.
+
+    >>> import numpy as np
+    >>> agg = Aggregator(None, np.zeros(4), uplink="ef21:topk:k=1")
+    >>> agg.mean(np.array([1.0, 2.0, 3.0, 4.0]))
+    array([0., 0., 0., 4.])
+
+    Raises
+    ------
+    ConfigError : options that cannot work, or ranks that were given other ones; on all ranks.
+    """
+
+    def __init__(
+        self,
+        comm: MPIComm | Any | None,
+        like: Any,
+        *,
+        uplink: str = "direct",
+        downlink: str = "dense",
+        exchange: type[Exchange] | str = AUTO,
+        seed: int = 0,
+        rules: Sequence[Rule] = (),
+        weighted: bool = False,
+        bucket_nbytes: int | None = None,
+        timeout: float = 300.0,
+    ):
+        group = type(comm).__module__.startswith("torch.")  # a process group of torch.distributed
+        if not group:
+            checked_communicator(comm)
+        self.structure = Structure(like)
+        self._seed, self._weighted, self._bucket_nbytes, self._timeout = seed, weighted, bucket_nbytes, timeout
+        self._exchange, self._mpi = exchange, comm
+        self.calls = 0
+        self.last: Report | None = None
+        self._previous: dict[str, np.ndarray] | None = None
+        self._background: Background | None = None
+        self._ledger = Ledger()
+        self._clock = Clock(time.perf_counter)
+        self._comm: PatientComm | None = None
+        if group:
+            from ..cluster.group import GroupComm  # it imports PyTorch, which is there where a group is
+
+            self._comm = GroupComm(comm, self._ledger)
+        elif comm is not None and comm.Get_size() > 1:
+            self._comm = PatientComm(comm, self._ledger, by_node=self._by_node(exchange))
+        self._rank, self._size = (0, 1) if self._comm is None else (self._comm.rank, self._comm.size)
+        if comm is not None and not group:
+            self._rank = comm.Get_rank()
+        if self._comm is not None:
+            self._comm.timeout = timeout
+            self._comm.purpose = "round"
+        self._set_up(uplink, downlink, tuple(rules))
+
+    @staticmethod
+    def _by_node(exchange: type[Exchange] | str) -> bool:
+        kind = exchange if isinstance(exchange, type) else exchanges[exchange] if exchange != AUTO else None
+        return kind is not None and kind.by_node
+
+    # ---- making the buckets -----------------------------------------------------------------------------------------
+    def _set_up(self, uplink: str, downlink: str, rules: tuple[Rule, ...]) -> None:
+        error = ""
+        try:
+            split(uplink)
+            if not self._timeout > 0:
+                raise ConfigError(f"timeout={self._timeout}: it is a number of seconds above 0")
+            groups = grouped(self.structure.tensors, uplink, rules, self._bucket_nbytes)
+        except MpicompError as found:
+            error, groups = str(found), []
+        described = [self.structure.described(), uplink, downlink, [list(map(str, rule)) for rule in rules]]
+        self._compare(error, [*described, self._seed, self._weighted, self._bucket_nbytes, str(self._exchange)])
+        buckets = []
+        for number, group in enumerate(groups):
+            kinds = self._kinds(group, downlink)
+            for attempt, kind in enumerate(kinds):
+                try:
+                    buckets.append(self._bucket(group, downlink, kind, number))
+                    break
+                except ConfigError:
+                    if attempt == len(kinds) - 1:
+                        raise
+        self.uplink, self.downlink, self.rules = uplink, downlink, rules
+        self.exchange = "+".join(dict.fromkeys(bucket.exchange.name for bucket in buckets))
+        self._buckets = buckets
+        self._bucket_of = {name: bucket for bucket in buckets for name in bucket.places}
+        self.hosts = buckets[0].hosts
+
+    def _bucket(self, group: Group, downlink: str, kind: type[Exchange], number: int) -> Bucket:
+        clients = self._size if kind.serves_everywhere else max(self._size - 1, 1)
+        return Bucket(group, downlink, kind, self._comm, clients, self._seed, number, self._clock)
+
+    def _kinds(self, group: Group, downlink: str) -> list[type[Exchange]]:
+        """The classes of exchange for a group: the first that can carry its messages is taken."""
+        if isinstance(self._exchange, str) and self._exchange != AUTO:
+            chosen = exchanges[self._exchange]
+            if self._size > 1 and not chosen.over_mpi:
+                raise ConfigError(f"exchange={self._exchange!r} is for one process, this communicator has {self._size}")
+            return [chosen if self._size > 1 or not chosen.over_mpi else LocalExchange]
+        if isinstance(self._exchange, type):
+            return [self._exchange if self._size > 1 or not self._exchange.over_mpi else LocalExchange]
+        if self._size == 1:
+            return [LocalExchange]
+        if group.is_dense and (downlink == "dense" or group.mechanism.startswith("powersgd")):
+            return [exchanges["allreduce"]]
+        return [exchanges["sliced"], exchanges["sharded"]]
+
+    def _compare(self, error: str, described: list[Any]) -> None:
+        """Raises ConfigError on all ranks where one has an error, or was given something else than rank 0."""
+        if self._comm is None:
+            if error:
+                raise ConfigError(error)
+            return
+        table = self._comm.bcast_json(self._comm.gather_json([self._rank, error, described]))
+        for rank, text, _ in table:
+            if text:
+                raise ConfigError(f"rank {rank}: {text}")
+        (first, _, reference), others = table[0], table[1:]
+        for rank, _, own in others:
+            if own == reference:
+                continue
+            if own[0] != reference[0]:
+                raise ConfigError(f"rank {rank} has {_difference(own[0], reference[0])} on rank {first}")
+            mine, theirs = next((a, b) for a, b in zip(own, reference, strict=True) if a != b)
+            raise ConfigError(f"rank {rank} was given {mine!r} where rank {first} was given {theirs!r}")
+
+    def set(
+        self, *, uplink: str | None = None, downlink: str | None = None, rules: Sequence[Rule] | None = None
+    ) -> None:
+        """Go on with other mechanisms or compressors; all ranks call it alike, between two calls.
+
+        What a mechanism remembers of a tensor stays where the tensor's new mechanism is of the same kind, for instance another compressor
+        of EF21; else it begins anew.
+        """
+        if self._background is not None:
+            if self._background.open:
+                raise ConfigError("set was called between start and wait; call wait first")
+            self._background.close()
+            self._background = None
+        before = [(bucket, bucket.arrays()) for bucket in self._buckets]
+        self._set_up(
+            uplink if uplink is not None else self.uplink,
+            downlink if downlink is not None else self.downlink,
+            tuple(rules) if rules is not None else self.rules,
+        )
+        for new in self._buckets:
+            for old, arrays in before:
+                if old.places != new.places or old.dtype != new.dtype:
+                    continue
+                for way, mine, theirs in (("uplink", new.uplink, old.uplink), ("downlink", new.downlink, old.downlink)):
+                    if type(mine) is not type(theirs):
+                        continue
+                    for name, array in new.arrays().items():
+                        saved = arrays.get(name)
+                        if name.startswith(way) and saved is not None and saved.shape == array.shape:
+                            array[...] = saved
+
+    # ---- the mean ---------------------------------------------------------------------------------------------------
+    def mean(self, value: Any = None, *, weight: float | None = None, at: Any = None) -> Any:
+        """The mean of all ranks' `value`, in new arrays of its shapes and dtypes.
+
+        Parameters
+        ----------
+        value : as `like`; None in a dict or list for a tensor without a gradient, which counts as zeros. Or a function of a point that
+            gives it, for uplinks that evaluate at two points (marina): it is called with `at`, and with the point of the last call, and
+            is to draw the same samples both times.
+        weight : this rank's weight, ≥ 0, where the aggregator is `weighted`.
+        at : the point, as `like`.
+
+        Raises
+        ------
+        AggregationError : some rank's value cannot be used: it is not finite, of another shape, or has another set of tensors.
+        RankFailure : a rank has not made this call for `timeout` seconds.
+        """
+        arrays = self._call(value, weight, at)
+        results = {}
+        for tensor in self.structure.tensors:
+            results[tensor.name] = out = self.structure.fresh(tensor, arrays.get(tensor.name))
+            copy_out(out, tensor, self._mean_of(tensor.name))
+        return self.structure.put_together(results)
+
+    def mean_(self, value: Any, *, weight: float | None = None, at: Any = None) -> Any:
+        """As `mean`, in place: the arrays of `value` become the mean. A tensor that is None there gets a new array; returns them all."""
+        arrays = self._call(value, weight, at)
+        for tensor in self.structure.tensors:
+            if tensor.name not in arrays:
+                arrays[tensor.name] = self.structure.fresh(tensor, None)
+            copy_out(arrays[tensor.name], tensor, self._mean_of(tensor.name))
+        return self.structure.put_together(arrays)
+
+    def _mean_of(self, name: str) -> np.ndarray:
+        bucket = self._bucket_of.get(name)
+        return np.empty(0, np.float32) if bucket is None else bucket.result[0, bucket.places[name]]
+
+    def _call(self, value: Any, weight: float | None, at: Any) -> dict[str, Any]:
+        if self._background is not None and self._background.open:
+            raise ConfigError("mean was called between start and wait; call wait first")
+        self.begin()
+        arrays: dict[str, Any] = {}
+        error = ""
+        try:
+            evaluate = value if callable(value) and not hasattr(value, "shape") else None
+            if self.hosts and value is not None:
+                taken = self.structure.taken(evaluate(at) if evaluate else value)
+                arrays = dict(taken)
+                self._fill(arrays)
+                if evaluate:
+                    self._two_points(evaluate, at)
+            elif self.hosts:
+                raise ConfigError("mean got None: this rank has a vector to give")
+            elif value is not None:
+                arrays = self.structure.taken(value)
+            self._check_weight(weight)
+        except (MpicompError, TypeError, ValueError) as found:
+            error = str(found)
+        self._clock.lap(COMPUTE)
+        error = error or self._not_finite()
+        scale = self._scale(0.0 if error or weight is None else weight)
+        flagged = False
+        for bucket in self._buckets:
+            flagged |= self.exchange_bucket(bucket, bool(error), scale)
+        self.end(flagged, error)
+        return arrays
+
+    def begin(self) -> None:
+        self._clock.start_round()
+        self._before = self._clock.seconds.copy(), self._ledger.traffic.copy()
+        if self._comm is not None:
+            self._comm.call = self.calls
+
+    def _fill(self, arrays: dict[str, Any]) -> None:
+        """The caller's arrays into the buckets' vectors; an array that is one already is taken as it lies."""
+        for bucket in self._buckets:
+            bucket.given.V, bucket.given.change = bucket.given.own, None
+            if len(bucket.tensors) == 1:
+                array = arrays.get(bucket.tensors[0].name)
+                if isinstance(array, np.ndarray) and array.dtype == bucket.dtype and array.flags.carray:
+                    bucket.given.V = array.reshape(1, -1)
+                    continue
+            for tensor in bucket.tensors:
+                self.fill_tensor(bucket, tensor.name, arrays.get(tensor.name))
+
+    def fill_tensor(self, bucket: Bucket, name: str, array: Any) -> None:
+        """One tensor into its bucket's vector; None counts as zeros."""
+        flat = bucket.given.own[0, bucket.places[name]]
+        if array is None:
+            flat[:] = 0
+        else:
+            copy_in(flat, self.structure.named(name), array)
+
+    def _two_points(self, evaluate: Callable[[Any], Any], at: Any) -> None:
+        """Let the uplinks ask for the change since the last call's point, and remember this one."""
+        point = {name: np.array(_numpy(array)) for name, array in self.structure.taken(at).items()}
+        previous, self._previous = self._previous, point
+        found: dict[str, Any] = {}
+
+        def change(bucket: Bucket) -> np.ndarray:
+            if not found:
+                if previous is None:
+                    raise ConfigError("the first call has no point before it")
+                there = self._as_given(previous, at)
+                found.update(self.structure.taken(evaluate(there)))
+            other = np.zeros((1, bucket.dim), bucket.dtype)
+            for tensor in bucket.tensors:
+                if tensor.name in found:
+                    copy_in(other[0, bucket.places[tensor.name]], tensor, found[tensor.name])
+            np.subtract(bucket.given.V, other, out=other)
+            return other
+
+        for bucket in self._buckets:
+            bucket.given.change = lambda bucket=bucket: change(bucket)
+
+    def _as_given(self, point: dict[str, np.ndarray], at: Any) -> Any:
+        """A remembered point, as the caller has points."""
+        like, arrays = self.structure.taken(at), {}
+        for tensor in self.structure.tensors:
+            arrays[tensor.name] = self.structure.fresh(tensor, like.get(tensor.name))
+            copy_out(arrays[tensor.name], tensor, point[tensor.name].reshape(-1))
+        return self.structure.put_together(arrays)
+
+    def _check_weight(self, weight: float | None) -> None:
+        if self._weighted and self.hosts:
+            if weight is None or not 0 <= weight < np.inf:
+                raise ConfigError(f"weight={weight}: the aggregator is weighted, so each rank gives a number ≥ 0")
+        elif weight is not None and not self._weighted:
+            raise ConfigError(f"weight={weight}: make the aggregator with weighted=True to give weights")
+
+    def _scale(self, weight: float) -> float:
+        """What this rank's vectors are multiplied by, so that the plain mean is the weighted one."""
+        if not self._weighted:
+            return 1.0
+        mean = self._buckets[0].mean_weight(weight, self.calls)
+        return weight / mean if mean > 0 else 0.0
+
+    def _not_finite(self) -> str:
+        for bucket in self._buckets if self.hosts else ():
+            if not finite_rows(bucket.given.V, _ROW):
+                return self._where_not_finite(bucket)
+        return ""
+
+    def _where_not_finite(self, bucket: Bucket) -> str:
+        for name, place in bucket.places.items():
+            part = bucket.given.V[0, place]
+            if not np.isfinite(part).all():
+                at = int(np.flatnonzero(~np.isfinite(part))[0])
+                return f"{self.structure.named(name).called} holds {part[at]} at entry {at}"
+        return ""
+
+    def exchange_bucket(self, bucket: Bucket, failed: bool, scale: float) -> bool:
+        given = bucket.given
+        if failed:  # what goes in its place is finite, and of the right shape
+            given.V = given.own
+            given.own[:] = 0
+            given.change = lambda: given.own
+        elif scale != 1.0 and self.hosts:
+            np.multiply(given.V, bucket.dtype.type(scale), out=given.own)
+            given.V = given.own
+        return bucket.exchange_mean(self.calls, failed)
+
+    def end(self, flagged: bool, error: str) -> None:
+        seconds, traffic = self._before
+        self.last = Report(self.calls, self._clock.seconds - seconds, self._ledger.traffic - traffic)
+        self.calls += 1
+        if not flagged:
+            return
+        texts = [[self._rank, error]]
+        if self._comm is not None:
+            texts = self._comm.bcast_json(self._comm.gather_json([self._rank, error]))
+        said = [f"rank {rank}: {text}" for rank, text in texts if text]
+        raise AggregationError(f"call {self.calls}: " + ("; ".join(said) or "a sum is not finite"))
+
+    # ---- while gradients are computed -------------------------------------------------------------------------------
+    def start(self, name: str, value: Any) -> Future[np.ndarray]:
+        """Give one tensor; its bucket is exchanged by a thread of its own as soon as it is complete, and those before it are done.
+
+        The future is done when the tensor's mean is there, flat, until the next call. `wait` (or `finish`) ends the call.
+        """
+        if self._weighted:
+            raise ConfigError(
+                "start cannot weigh vectors, whose weights all ranks need beforehand; use mean(value, weight=...)"
+            )
+        if self._background is None:
+            self._background = Background(self, self._buckets)
+        return self._background.start(name, value)
+
+    def wait(self) -> Any:
+        """Wait for all that was started, and return the means as `like`; tensors that were not started count as zeros.
+
+        Raises as `mean`.
+        """
+        self.finish().result()
+        results = {}
+        for tensor in self.structure.tensors:
+            results[tensor.name] = out = self.structure.fresh(tensor, None)
+            copy_out(out, tensor, self._mean_of(tensor.name))
+        return self.structure.put_together(results)
+
+    def finish(self) -> Future[None]:
+        """As `wait`, without waiting: the future is done when the call has ended, with the error that `wait` would raise."""
+        if self._background is None or not self._background.open:
+            raise ConfigError("finish was called and nothing has been started")
+        return self._background.finish()
+
+    # ---- state ------------------------------------------------------------------------------------------------------
+    def state_dict(self) -> dict[str, Any]:
+        """What this rank remembers, by tensor: arrays, or PyTorch's tensors where `like` has such. Each rank saves its own."""
+        point = self._previous or {}
+        return saved_arrays(self._facts(), self.calls, self.structure.torch, self._buckets, point)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a state that this rank's `state_dict` gave, in a job of as many ranks; then all bits are as without the interruption.
+
+        Raises
+        ------
+        ConfigError : it is another rank's, of other tensors, mechanisms, seed or exchange; nothing has been changed.
+        """
+        self.calls, point = load_arrays(self._facts(), state, self._buckets)
+        self._previous = point or None
+
+    def _facts(self) -> dict[str, Any]:
+        """What has to be alike where a state is loaded."""
+        return {
+            "rank": self._rank,
+            "size": self._size,
+            "exchange": self.exchange,
+            "seed": self._seed,
+            "uplink": self.uplink,
+            "downlink": self.downlink,
+            "rules": [[str(pattern), text] for pattern, text in self.rules],
+            "bucket_nbytes": self._bucket_nbytes or 0,
+            "tensors": sorted(self.structure.described()),
+        }
+
+    def close(self) -> None:
+        """Give the communicator and the thread back; collective."""
+        if self._background is not None:
+            self._background.close()
+            self._background = None
+        for bucket in self._buckets:
+            bucket.exchange.finish()
+        if self._comm is not None:
+            self._comm.free()
+            self._comm = None
+
+
+def _difference(mine: list[list[Any]], theirs: list[list[Any]]) -> str:
+    """The first tensor in which two ranks differ."""
+    for own, other in zip(mine, theirs, strict=False):
+        if own != other:
+            return f"tensor {own[0]!r} of shape {tuple(own[1])} ({own[2]}), not {other[0]!r} of shape {tuple(other[1])} ({other[2]}) as"
+    return f"{len(mine)} tensors, not {len(theirs)} as"
+
+
+def _numpy(array: Any) -> np.ndarray:
+    return np.asarray(array.detach().cpu().double() if hasattr(array, "detach") else array)

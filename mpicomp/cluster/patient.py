@@ -1,0 +1,69 @@
+"""A communicator that yields the processor while it waits, and gives up with a message when a rank does not come."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ..errors import RankFailure
+from .comm import Comm
+from .counts import pieces
+from .messages import AnyRequest, Receiving
+
+_SPIN, _NAP = 2e-4, 5e-5  # seconds of looking without sleep; of each sleep after that
+
+
+class PatientComm(Comm):
+    """For loops of somebody else's, in which ranks come late and processors are shared.
+
+    Attributes
+    ----------
+    timeout : seconds after which a wait ends with RankFailure. call : number of the call, for the message.
+    """
+
+    timeout: float = 300.0
+    call: int = 0
+
+    def irecv(self, buf: np.ndarray, source: int, tag: int = 0) -> AnyRequest:
+        request = super().irecv(buf, source, tag)
+        self._sources()[id(request)] = source
+        return request
+
+    def wait(self, request: AnyRequest) -> int:
+        source = self._sources().pop(id(request), None)
+        if isinstance(request, Receiving):
+            return super().wait(request)
+        self._until(lambda: request.Test(self._status), source)
+        return self._status.Get_count(self._mpi.BYTE)
+
+    def allreduce_sum(self, values: np.ndarray) -> None:
+        for s in pieces(values.size, self._most):
+            part = values.reshape(-1)[s]
+            self.ledger.handed(self.purpose, "Iallreduce", part.nbytes)
+            self._until(self._comm.Iallreduce(self._mpi.IN_PLACE, part, self._mpi.SUM).Test, None)
+
+    def _sources(self) -> dict[int, int]:
+        if "sources" not in self.__dict__:
+            self.sources: dict[int, int] = {}
+        return self.sources
+
+    def _until(self, test: Callable[[], Any], source: int | None) -> None:
+        if test():
+            return
+        began = time.perf_counter()
+        while not test():
+            waited = time.perf_counter() - began
+            if waited < _SPIN:
+                os.sched_yield()
+            elif waited < self.timeout:
+                time.sleep(_NAP)
+            else:
+                who = f"rank {source} has" if source is not None else "some rank has"
+                raise RankFailure(
+                    f"rank {self.rank} waits in call {self.call + 1} of the aggregator since {self.timeout:g} s: {who} not made this call; "
+                    "all ranks have to make the same calls (see the aggregator's timeout)"
+                )

@@ -1,0 +1,76 @@
+"""A communication hook for DistributedDataParallel: gradients are averaged by an Aggregator while backward goes on."""
+
+# No `from __future__ import annotations` here: DistributedDataParallel looks at the hook's annotations.
+import threading
+from concurrent.futures import Future
+from functools import partial
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from ..aggregator import Aggregator
+from ..errors import ConfigError
+
+
+class CommState:
+    """What `hook` needs to know, for `ddp.register_comm_hook(CommState(aggregator), hook)`.
+
+    What mechanisms remember belongs to parameters, so that DDP may rebuild its buckets.
+
+    Parameters
+    ----------
+    aggregator : one made with `like=dict(model.named_parameters())`, all of which are trained.
+
+    Raises
+    ------
+    ConfigError : the aggregator was made for something else than a dict of parameters.
+    """
+
+    def __init__(self, aggregator: Aggregator):
+        parameters = aggregator.structure.parameters
+        if not parameters:
+            raise ConfigError(
+                "make the aggregator for parameters by name: Aggregator(comm, dict(model.named_parameters()))"
+            )
+        self.aggregator = aggregator
+        self.names = {id(parameter): name for name, parameter in parameters.items()}
+
+
+def hook(state: CommState, bucket: dist.GradBucket) -> torch.futures.Future[torch.Tensor]:
+    """The mean of a bucket's gradients; see `torch.nn.parallel.DistributedDataParallel.register_comm_hook`."""
+    agg = state.aggregator
+    result: torch.futures.Future[torch.Tensor] = torch.futures.Future()
+    gradients, buffer = bucket.gradients(), bucket.buffer()
+    try:
+        names = [state.names[id(parameter)] for parameter in bucket.parameters()]
+    except KeyError:
+        raise ConfigError(
+            "DDP reduces a parameter that the aggregator was not made for; make it with dict(model.named_parameters())"
+        ) from None
+    waiting: list[Future[Any]] = [agg.start(name, gradient) for name, gradient in zip(names, gradients, strict=True)]
+    if bucket.is_last():
+        waiting.append(agg.finish())
+    left, lock = len(waiting), threading.Lock()
+    failed: list[BaseException] = []
+
+    def arrived(number: int, future: Future[Any]) -> None:
+        nonlocal left
+        error = future.exception()
+        if error is None and number < len(gradients):
+            gradients[number].copy_(torch.from_numpy(future.result()).view_as(gradients[number]))
+        with lock:
+            if error is not None:
+                failed.append(error)
+            left -= 1
+            last = left == 0
+        if not last:
+            return
+        if failed:
+            result.set_exception(failed[-1])
+        else:
+            result.set_result(buffer)
+
+    for number, future in enumerate(waiting):
+        future.add_done_callback(partial(arrived, number))
+    return result

@@ -1,0 +1,110 @@
+"""An optimizer of PyTorch whose step first averages the gradients of all ranks: for loops without DistributedDataParallel."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, TypeVar
+
+import torch
+
+from ..aggregator import Aggregator
+from ..errors import ConfigError
+
+Opt = TypeVar("Opt", bound=torch.optim.Optimizer)
+_KEY = "mpicomp"
+
+
+def DistributedOptimizer(
+    optimizer: Opt,
+    named_parameters: Iterable[tuple[str, torch.nn.Parameter]],
+    aggregator: Aggregator,
+    *,
+    overlap: bool = False,
+    every: int = 1,
+) -> Opt:
+    """The optimizer itself, whose `step` from now on averages the gradients of all ranks first.
+
+    Its `state_dict` has this rank's error memory beside its own state, so each rank saves its own.
+    To clip the mean, call `optimizer.synchronize()`, clip, and then `step`, which does not average again.
+
+    Parameters
+    ----------
+    named_parameters : of the model, the same that the aggregator was made for, dict(named_parameters).
+    overlap : gradients travel while backward goes on, as soon as a bucket (the aggregator's bucket_nbytes) is complete.
+    every : backward passes a step (gradient accumulation); only the last one's gradients travel, which are the sum.
+
+    Raises
+    ------
+    ConfigError : the parameters are others than the aggregator's, or `every` is below 1.
+    """
+    parameters = {name: p for name, p in named_parameters if p.requires_grad}
+    names = {tensor.name for tensor in aggregator.structure.tensors}
+    if names != set(parameters):
+        other = min(names ^ set(parameters))
+        raise ConfigError(
+            f"parameter {other!r} is only in one of the aggregator and named_parameters; make the aggregator with dict(named_parameters)"
+        )
+    if every < 1:
+        raise ConfigError(f"every={every}: at least one backward pass a step")
+    loop = _Loop(parameters, aggregator, overlap, every)
+    optimizer.register_step_pre_hook(lambda *ignored: loop.before_step())
+    optimizer.register_step_post_hook(lambda *ignored: loop.after_step())
+    optimizer.register_state_dict_post_hook(lambda own, state: {**state, _KEY: aggregator.state_dict()})
+    optimizer.register_load_state_dict_pre_hook(lambda own, state: loop.load(state))
+    optimizer.synchronize = loop.synchronize
+    return optimizer
+
+
+class _Loop:
+    """What happens around the steps of an optimizer."""
+
+    def __init__(self, parameters: dict[str, torch.nn.Parameter], aggregator: Aggregator, overlap: bool, every: int):
+        self.parameters, self.aggregator, self.every = parameters, aggregator, every
+        self.done = False
+        self.passes = dict.fromkeys(parameters, 0)
+        self.overlap = overlap
+        if overlap:
+            for name, parameter in parameters.items():
+                parameter.register_post_accumulate_grad_hook(lambda p, name=name: self.arrived(name, p))
+
+    def arrived(self, name: str, parameter: torch.Tensor) -> None:
+        self.passes[name] += 1
+        if self.passes[name] == self.every:
+            self.aggregator.start(name, parameter.grad)
+
+    def synchronize(self) -> None:
+        """Average the gradients now; the next step does not do it again."""
+        if self.done:
+            return
+        agg = self.aggregator
+        if self.overlap:
+            for name, count in self.passes.items():
+                if 0 < count < self.every:
+                    agg.start(name, self.parameters[name].grad)
+            if not any(self.passes.values()):
+                agg.start(next(iter(self.parameters)), next(iter(self.parameters.values())).grad)
+            self.passes = dict.fromkeys(self.passes, 0)
+            means = agg.wait()
+        else:
+            means = agg.mean({name: p.grad for name, p in self.parameters.items()})
+        with torch.no_grad():
+            for name, parameter in self.parameters.items():
+                if parameter.grad is None:
+                    parameter.grad = means[name].to(parameter.dtype)
+                else:
+                    parameter.grad.copy_(means[name])
+        self.done = True
+
+    def before_step(self) -> None:
+        self.synchronize()
+
+    def after_step(self) -> None:
+        self.done = False
+
+    def load(self, state: dict[str, Any]) -> dict[str, Any]:
+        rest = dict(state)
+        own = rest.pop(_KEY, None)
+        if own is None:
+            raise ConfigError("the optimizer's state has no 'mpicomp': it was saved without the aggregator's memory")
+        self.aggregator.load_state_dict(own)
+        return rest
