@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
+
 from ..arrays import ours
 from ..cluster.recovery import OnFailure
 from ..compressors import Compressor
@@ -83,6 +85,14 @@ def choose(
         exchanges[SLICES],
         f"a server's link would carry {server} a round, and the busiest with slices carries {busiest}",
     )
+
+
+def may_host(config: Config, n_clients: int, ranks: int, rank: int, kind: type[Exchange]) -> np.ndarray:
+    """The clients that a rank may come to host, int64, before the exchange is chosen; kind : what the configuration says so far."""
+    clients = kind.place(n_clients, ranks).clients(rank)
+    if config.exchange != AUTO or n_clients < ranks:
+        return clients
+    return np.union1d(clients, exchanges[SLICES].place(n_clients, ranks).clients(rank))
 
 
 def _text(nbytes: int) -> str:

@@ -7,6 +7,7 @@ import hashlib
 import json
 import time
 from collections.abc import Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
@@ -20,6 +21,7 @@ from ..cluster.counts import checked_communicator
 from ..cluster.recovery import OnFailure
 from ..cluster.threads import CodecThreads, threads_of
 from ..compressors import Compressor
+from ..data import shared_reading
 from ..errors import ConfigError, UserError, unknown
 from ..exchanges.base import Exchange
 from ..methods import Method
@@ -27,7 +29,7 @@ from ..optimizers import Optimizer
 from ..problems import Problem, Smoothness
 from .abort import guard
 from .checkpoint import Saver
-from .choice import choose
+from .choice import choose, may_host
 from .claim import LOCK, Claim
 from .client_states import has_states
 from .config import Config
@@ -219,7 +221,9 @@ def _run(
 ) -> Result:
     started = time.perf_counter()
     _compare(comm, config)
-    whole = own.problem or build_problem(config)
+    shares = own.problem is None and comm is not None  # the problem's data, with other ranks
+    with shared_reading() if shares and comm is not None and comm.rank > 0 else nullcontext():
+        whole = own.problem or build_problem(config)
     config = replace(own.recorded(config), init=init_of(config, whole))
     staged = stage.config(config)
     problem = stage.problem(whole)
@@ -230,6 +234,8 @@ def _run(
     rank = 0 if comm is None else comm.rank
     kind = exchange_kind(config.exchange, ranks, own.exchange)
     hosted = kind.place(problem.n_clients, ranks).clients(rank)
+    if shares and rank > 0:
+        problem.keep_clients(may_host(config, problem.n_clients, ranks, rank, kind))
     data = data_digest(comm, problem, hosted)
     composition.setting.samples = _mean_samples(staged, problem, hosted, comm)
     step_size = _agree(comm, staged, composition, claim)
@@ -238,6 +244,8 @@ def _run(
     choice = choose(staged, problem, composition, step_size, ranks, own.exchange, anywhere)
     setup = time.perf_counter() - started
     hosted = choice.kind.place(problem.n_clients, ranks).clients(rank)
+    if shares:
+        problem.keep_clients(hosted)
     warm_up(staged, problem, composition, step_size, choice.kind, ranks, hosted, rank == 0)
     warmed = time.perf_counter()
     exchange = choice.kind.create(exchange_setting(config, problem, composition, comm))
