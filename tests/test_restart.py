@@ -91,8 +91,8 @@ def test_a_job_of_which_a_rank_is_killed_goes_on(each_mpi, tmp_path):
     options = ["--clients", "6", "--rounds", "3000", "--step", "0.01", "--method", "ef21", "--eval-every", "1000", "-q"]
     launch = [each_mpi.python, "-m", "mpicomp", "launch", "-n", "4", "--restarts", "2", "--", "run", *options]
     more = ["--out", tmp_path / "out", "--checkpoint-every", "100", "--resume", "auto"]
-    job = run_alone([*launch, *more], timeout=90, PYTHONPATH=str(tmp_path)).check()
+    job = run_alone([*launch, *more], timeout=300, PYTHONPATH=str(tmp_path)).check()
     assert (tmp_path / "killed").exists() and job.err.count("restart 1 of 2") == 1 and "restart 2 of 2" not in job.err
-    run_alone([each_mpi.python, "-m", "mpicomp", "run", *options, "--out", tmp_path / "whole"], timeout=90).check()
+    run_alone([each_mpi.python, "-m", "mpicomp", "run", *options, "--out", tmp_path / "whole"], timeout=300).check()
     again, whole = (json.loads((tmp_path / name / "summary.json").read_text()) for name in ("out", "whole"))
     assert again["resumed_at"] >= 100 and again["iterate_sha256"] == whole["iterate_sha256"]

@@ -5,6 +5,7 @@ It is a round of a run without its problem and optimizer: the same mechanisms, e
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -21,6 +22,7 @@ from ..cluster.patient import PatientComm
 from ..errors import AggregationError, ConfigError, MpicompError
 from ..exchanges.base import Exchange, exchanges
 from ..exchanges.local import LocalExchange
+from ..kernels.cache import cache_use
 from ..kernels.rows import finite_rows
 from .background import Background
 from .bucket import Bucket, Vector
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 
 AUTO = "auto"
 _ROW = np.zeros(1, np.int64)
+_LONG = 5.0  # seconds of compiling that are worth a word
 
 
 @dataclass(frozen=True)
@@ -178,6 +181,25 @@ class Aggregator:
         self._buckets = buckets
         self._bucket_of = {name: bucket for bucket in buckets for name in bucket.places}
         self.hosts = buckets[0].hosts
+        self._warm_up()
+
+    def _warm_up(self) -> None:
+        """Compile and load what the calls will need, on all ranks at once, before the first of them waits for another."""
+        began, before = time.perf_counter(), sum(use.compiled for use in cache_use())
+        for number, bucket in enumerate(self._buckets):
+            if isinstance(bucket, Bucket):
+                kind, clients = type(bucket.exchange), bucket.exchange.n_clients
+                Bucket(
+                    bucket.group, self.downlink, kind, None, clients, self._seed, number, Clock(time.perf_counter), alone=self._size
+                ).warm_up()  # fmt: skip
+        seconds, compiled = time.perf_counter() - began, sum(use.compiled for use in cache_use()) - before
+        if compiled and seconds > _LONG:
+            logging.getLogger("mpicomp").warning(
+                "rank %d: %d kernels were compiled or waited for in %.0f s, and are kept; `mpicomp warmup --all-codecs` does it beforehand",
+                self._rank, compiled, seconds,
+            )  # fmt: skip
+        if self._comm is not None:
+            self._comm.meet()  # asleep: another rank may need the processor to compile
 
     def _bucket(self, group: Group, downlink: str, kind: type[Exchange], number: int) -> Bucket:
         clients = self._size if kind.serves_everywhere else max(self._size - 1, 1)

@@ -13,7 +13,9 @@ from ..cluster.comm import Comm
 from ..compressors import Codec, Compressor, compressors
 from ..errors import ConfigError
 from ..exchanges.base import Exchange, ExchangeSetting
+from ..exchanges.local import LocalExchange
 from ..kernels.random import Stream, derive
+from ..kernels.rows import finite_rows
 from ..mechanisms.base import Downlink, Link, Uplink, downlinks, uplinks
 from ..mechanisms.no_downlink import NoDownlink
 from ..mechanisms.powersgd import PowerSGDUplink
@@ -24,6 +26,8 @@ from ..state import ClientState, CommonState, declared
 from ..wire import FLAG_DIVERGED, framed_zeros
 from .rules import Group
 from .tensors import Tensor
+
+_ROW = np.zeros(1, np.int64)
 
 
 class Given(Oracle):
@@ -113,6 +117,7 @@ class Bucket(Vector):
     ----------
     group : which tensors, and their uplink. downlink : text. kind : the class of the exchange. comm : None for one process.
     clients : n. seed : of the run. number : of the bucket; the first has the keys of a run with this seed.
+    alone : for the warm-up: this process by itself, with so many ranks in mind.
 
     Raises
     ------
@@ -120,18 +125,19 @@ class Bucket(Vector):
     """
 
     def __init__(
-        self, group: Group, downlink: str, kind: type[Exchange], comm: Comm | None, clients: int, seed: int, number: int, clock: Clock
+        self, group: Group, downlink: str, kind: type[Exchange], comm: Comm | None, clients: int, seed: int, number: int, clock: Clock,
+        alone: int | None = None,
     ):  # fmt: skip
         super().__init__(group)
         self.exchange_name = kind.name
         seed = seed if number == 0 else int(derive(seed, Stream.BUCKET, number)) & (2**63 - 1)
         chosen = group.make_compressor()
         identity = compressors.create("identity")
-        setting = Setting(
+        method_setting = Setting(
             self.dim, clients, 0, chosen or identity, identity, seed, wire_dtype=self.dtype.name, allow_unsafe=True
         )
-        self.uplink: Uplink = build(uplinks, group.mechanism, setting, 1.0, chosen)
-        self.downlink: Downlink = build(downlinks, downlink, setting, 1.0)
+        self.uplink: Uplink = build(uplinks, group.mechanism, method_setting, 1.0, chosen)
+        self.downlink: Downlink = build(downlinks, downlink, method_setting, 1.0)
         if declared(self.downlink, ClientState):
             raise ConfigError(
                 f"downlink {downlink!r} gives each client a vector of its own, and the mean is to be the same on all ranks; "
@@ -149,7 +155,8 @@ class Bucket(Vector):
             return [c.bind(self.dim, clients, self.dtype) for c in parts if isinstance(c, Compressor)]
 
         weights = np.full(clients, 1.0 / clients)
-        self.exchange = kind.create(ExchangeSetting(comm, clients, self.dim, self.dtype, weights, clock, codecs))
+        setting = ExchangeSetting(comm, clients, self.dim, self.dtype, weights, clock, codecs)
+        self.exchange = kind.create(setting) if alone is None else _alone(kind, setting, alone)
         self.clock, self.seed = clock, seed
         self.downlink.mirrored = True
         self.uplink.start(self._link(uplink=True))
@@ -162,6 +169,16 @@ class Bucket(Vector):
 
     def _link(self, uplink: bool) -> Link:
         return Link(self.exchange, self.seed, self.dtype, uplink)
+
+    def warm_up(self) -> None:
+        """Two rounds with numbers of no meaning, so that the kernels are compiled and loaded."""
+        self.given.own[:] = 1.0
+        self.given.own[:, ::2] = -0.5
+        self.given.change = lambda: self.given.own
+        for call in range(2):
+            self.uplink.transmit(self._oracle, call)
+            finite_rows(self.given.own, _ROW)
+            self.downlink.transmit(np.ones((1, self.exchange.served_dim), self.dtype), call)
 
     def exchange_mean(self, call: int, flagged: bool) -> bool:
         exchange = self.exchange
@@ -200,6 +217,13 @@ class Bucket(Vector):
         part = self.parts()[way]
         state = next(state for state in declared(part) if state.name == state_name)
         return isinstance(state, ClientState | CommonState) and self.arrays()[name].shape == (1, self.dim)
+
+
+def _alone(kind: type[Exchange], setting: ExchangeSetting, ranks: int) -> Exchange:
+    """An exchange of this process with one client, which calls the kernels that `kind` will call on so many ranks."""
+    client = np.zeros(1, np.int64)
+    own = kind.create_for_warmup(setting, client, ranks)
+    return own or LocalExchange(setting.n_clients, setting.dim, setting.dtype, clients=client)
 
 
 def _matrix(shape: tuple[int, ...]) -> tuple[int, int]:

@@ -96,6 +96,9 @@ class GroupComm(PatientComm):
     def barrier(self) -> None:
         dist.barrier(self._group)
 
+    def meet(self) -> None:
+        dist.barrier(self._group)
+
     def free(self) -> None:
         dist.destroy_process_group(self._group)
 

@@ -9,35 +9,18 @@ the bits that Python's `float` gives (`mpicomp.kernels.decimals`).
 
 from __future__ import annotations
 
-import bz2
-import gzip
-import lzma
-import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from ..errors import DataError
 from ..kernels import njit
 from ..kernels.decimals import NOT_A_NUMBER, TOO_LARGE, UNDECIDED, Powers, decimal, powers
+from .text import BLOCK, blocks_of, lines_of
 
-BLOCK = 1 << 18
 SNIPPET = 40
-BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-OPENERS: dict[bytes, Callable[[Any], Any]] = {
-    b"\x1f\x8b": lambda file: gzip.GzipFile(fileobj=file),
-    b"\xfd7zXZ\0": lzma.LZMAFile,
-    b"BZh": bz2.BZ2File,
-}
-REFUSED = {
-    b"\x28\xb5\x2f\xfd": "is compressed by zstd, which is not read; decompress it, or use gzip, xz or bzip2",
-    b"PK\x03\x04": "is a ZIP archive, which is not read; unpack it, or use gzip, xz or bzip2",
-    b"\xff\xfe": "is text in UTF-16, which is not read; save it as UTF-8",
-    b"\xfe\xff": "is text in UTF-16, which is not read; save it as UTF-8",
-}
-
 OK, BAD_LABEL, BAD_INDEX, LOW_INDEX, BAD_ORDER, BAD_VALUE, TOO_WIDE, LARGE_LABEL, LARGE_VALUE, ASK = range(10)
 WRONG = {
     BAD_LABEL: "the label {token} is not a finite number",
@@ -76,67 +59,76 @@ def read_libsvm(path: str | Path, features: int | None = None) -> SparseRows:
     ------
     DataError : the file is missing, damaged, empty or not LIBSVM text; the message names file, line and token.
     """
-    return _parse(_blocks_of(Path(path)), str(path), features)
+    return Reader(blocks_of(Path(path)), str(path), features).rows()
 
 
 def parse_libsvm(text: bytes, source: str, features: int | None = None) -> SparseRows:
     """Read text that is already in memory; `source` is its name in messages."""
-    return _parse((text[at : at + BLOCK] for at in range(0, len(text), BLOCK)), source, features)
+    return Reader((text[at : at + BLOCK] for at in range(0, len(text), BLOCK)), source, features).rows()
 
 
-def _blocks_of(path: Path) -> Iterator[bytes]:
-    """The text of a file, decompressed, in pieces."""
-    try:
-        with open(path, "rb") as file:
-            start = file.peek(6)[:6]
-            for signature, refusal in REFUSED.items():
-                if start.startswith(signature):
-                    raise DataError(f"{path} {refusal}")
-            opener = next((opener for signature, opener in OPENERS.items() if start.startswith(signature)), None)
-            with opener(file) if opener else file as text:
-                while block := text.read(BLOCK):
-                    yield block
-    except FileNotFoundError:
-        raise DataError(f"no such file: {path}") from None
-    except (EOFError, lzma.LZMAError, zlib.error, gzip.BadGzipFile) as error:
-        raise DataError(f"{path} is truncated or damaged: {error}") from error
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error}") from error
+class Reader:
+    """Reads text block by block.
 
+    Parameters
+    ----------
+    blocks : the text. source : its name in messages. features : number of columns; None for the largest index.
+    """
 
-def _lines(blocks: Iterable[bytes], source: str) -> Iterator[bytes]:
-    """The text in pieces of whole lines, each of which ends with a line end."""
-    rest, first = b"", True
-    for block in blocks:
-        if first and b"\0" in block[:4096]:
+    def __init__(self, blocks: Iterable[bytes], source: str, features: int | None):
+        if features is not None and not 1 <= features < 2**31:
+            raise DataError(f"{source}: features must be a number from 1 to 2147483647, got {features}")
+        self._blocks, self._source, self._features = blocks, source, features
+        self._into = _Rows(np.zeros(1, np.int64), np.empty(0, np.int32), np.empty(0), np.empty(0))
+        self._state = np.zeros(len(_State._fields), np.int64)
+        self._forgotten = 0  # rows
+
+    def rows(self) -> SparseRows:
+        """All rows."""
+        for _ in self.pieces(None):
+            pass
+        found = self._at
+        return SparseRows(*_sized(self._into, found.row, found.entry), self.width())
+
+    def pieces(self, most: int | None) -> Iterator[SparseRows]:
+        """Read to the end. Once there are more than `most` entries, what has been read is handed out and forgotten, time and again; each
+        piece is good until the next one. Where there never are so many, `rows` has them."""
+        limit = 2**31 - 1 if self._features is None else self._features
+        for text in lines_of(self._blocks, self._source):
+            self._into = _with_room(self._into, self._at, len(text))
+            _scan_all(text, self._source, limit, self._state, self._into)
+            if most is not None and (self._forgotten or self._at.entry > most):
+                yield self._piece()
+                if not self._forgotten:
+                    _sized(self._into, 0, 0)
+                self._forgotten += self._at.row
+                self._state[:_WIDEST] = 0
+
+    @property
+    def _at(self) -> _State:
+        return _State(*self._state.tolist())
+
+    def _piece(self) -> SparseRows:
+        into, at = self._into, self._at
+        return SparseRows(
+            into.indptr[: at.row + 1],
+            into.indices[: at.entry],
+            into.values[: at.entry],
+            into.labels[: at.row],
+            at.widest,
+        )
+
+    def width(self) -> int:
+        """The number of columns, once all is read."""
+        found, source = self._at, self._source
+        if found.row + self._forgotten == 0:
+            raise DataError(f"{source} is empty: it has no row of data")
+        width = self._features or found.widest
+        if width == 0:
             raise DataError(
-                f"{source}, line 1: this is binary data, not LIBSVM text 'label index:value index:value ...'"
+                f"{source} has labels but no features; is it LIBSVM text, 'label index:value index:value ...'?"
             )
-        text = rest + (block.removeprefix(BYTE_ORDER_MARK) if first else block)
-        end = text.rfind(b"\n") + 1 or text.rfind(b"\r", 0, -1) + 1  # the CR at the very end may be half of a CRLF
-        if end:
-            yield text[:end]
-        rest, first = text[end:], False
-    if rest:
-        yield rest + b"\n"
-
-
-def _parse(blocks: Iterable[bytes], source: str, features: int | None) -> SparseRows:
-    if features is not None and not 1 <= features < 2**31:
-        raise DataError(f"{source}: features must be a number from 1 to 2147483647, got {features}")
-    limit = 2**31 - 1 if features is None else features
-    into = _Rows(np.zeros(1, np.int64), np.empty(0, np.int32), np.empty(0), np.empty(0))
-    state = np.zeros(len(_State._fields), np.int64)
-    for text in _lines(blocks, source):
-        into = _with_room(into, _State(*state.tolist()), len(text))
-        _scan_all(text, source, limit, state, into)
-    found = _State(*state.tolist())
-    if found.row == 0:
-        raise DataError(f"{source} is empty: it has no row of data")
-    width = features or found.widest
-    if width == 0:
-        raise DataError(f"{source} has labels but no features; is it LIBSVM text, 'label index:value index:value ...'?")
-    return SparseRows(*_sized(into, found.row, found.entry), width)
+        return width
 
 
 class _Rows(NamedTuple):
@@ -153,7 +145,7 @@ class _State(NamedTuple):
 
     row: int  # rows that are complete
     entry: int  # entries so far
-    widest: int  # the largest index so far
+    widest: int  # the largest index so far; what stands before it begins anew after each piece
     pos: int  # in this piece of text
     labelled: int  # the line has its label
     previous: int  # the index before
@@ -162,7 +154,7 @@ class _State(NamedTuple):
     stop: int
 
 
-_POS = _State._fields.index("pos")
+_POS, _WIDEST = _State._fields.index("pos"), _State._fields.index("widest")
 
 
 def _with_room(into: _Rows, at: _State, nbytes: int) -> _Rows:

@@ -132,6 +132,19 @@ partitions: dict[str, Callable[..., Partition]] = {
 }
 
 
+def needs_entries(text: str) -> bool:
+    """A partition looks at the rows' entries, not only at their labels.
+
+    >>> needs_entries("sorted:key=norm"), needs_entries("dirichlet:0.1")
+    (True, False)
+    """
+    name, _, options = text.strip().partition(":")
+    return name not in ("contiguous", "shuffled", "dirichlet") and (name, options) not in (
+        ("sorted", ""),
+        ("sorted", "key=label"),
+    )
+
+
 def _equal_sizes(order: np.ndarray, clients: int) -> Partition:
     offsets = np.arange(clients + 1, dtype=np.int64) * (len(order) // clients)
     offsets[-1] = len(order)

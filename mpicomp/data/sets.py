@@ -86,9 +86,19 @@ def load(data: str, features: int | None = None) -> SparseRows:
     ----------
     features : number of columns; by default that of the named set, or the largest index in the file.
     """
+    return read_libsvm(*located(data, features))
+
+
+def located(data: str, features: int | None) -> tuple[Path, int | None]:
+    """The file of a set known by name, or at a path, and its number of columns where that is known.
+
+    Raises
+    ------
+    DataError : there is no such set and no such file.
+    """
     known = DATA_SETS.get(data)
     if known is not None:
-        return read_libsvm(FILES / f"{data}.svm.xz", known.features if features is None else features)
+        return FILES / f"{data}.svm.xz", known.features if features is None else features
     if not Path(data).exists():
         raise DataError(f"no such file, and {unknown('data set', data, DATA_SETS)}")
-    return read_libsvm(data, features)
+    return Path(data), features

@@ -166,7 +166,8 @@ class Problem:
     copies_points : `loss`, `gradient` and `batch_gradient` get a copy of x, for libraries that take no read-only arrays. Otherwise x is
         read-only, since all clients of a rank may share it: writing to it raises an error.
     shapes : of the tensors that x is made of, by name and in their order, row by row; empty where it is one vector.
-    holds_all : every rank has the data of all clients, not only of those that it hosts.
+    holds_all : a rank can be asked for the data of all clients, not only of those that it hosts; `exchange="auto"` may then let rank 0
+        host some.
     starts_itself : a run that names no x⁰ begins at `paper_start()` in place of zero.
     random_gradients : the gradients depend on the key that `begin_round` tells (dropout masks, augmentation); None: they do where the
         problem defines `begin_round`. Then a difference of exact gradients is evaluated at both points with the same key.
@@ -259,6 +260,11 @@ class Problem:
         clients : int64, clients that this rank hosts; of a problem with `holds_all` any.
         """
         return [""] * len(clients)
+
+    def keep_clients(self, clients: np.ndarray) -> None:
+        """From now on this rank computes for these clients only, int64: what is held for others may go. Called where the run has made the
+        problem itself, before the rounds; here it does nothing."""
+        return
 
     def describe(self) -> dict[str, Any]:
         """Facts for the result files, JSON types: sizes and options, nothing that takes long; asked on rank 0, before the first round."""

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import DTypeLike
 
-from ..data import load
+from ..data import DataFile, Outline, SparseRows
 from ..errors import ConfigError, DataError, unknown
 from ..kernels import sparse
-from ..kernels.sparse import NONCONVEX, RIDGE
+from ..kernels.sparse import NONCONVEX, RIDGE, ClientRows
 from .base import LARGEST_NUMBER, Block, BlockProblem, FeatureCounts, Smoothness
-from .rows import deal, digests_of, hosted, largest_magnitude
+from .rows import DealtRows, largest_magnitude
 from .spectral import largest_eigenvalue
 
 REGULARIZERS = {"nonconvex": NONCONVEX, "ridge": RIDGE, "none": RIDGE}
@@ -33,10 +33,6 @@ class LinearModel(BlockProblem):
     seed : of the partition.
     features : number of columns, where it is not the largest index of the file.
     bias : append a column of ones.
-
-    Attributes
-    ----------
-    rows : all rows, client after client.
     """
 
     link: ClassVar[int]
@@ -57,30 +53,45 @@ class LinearModel(BlockProblem):
             raise unknown("regularizer", regularizer, REGULARIZERS)
         if not 0 <= reg <= LARGEST_NUMBER:
             raise ConfigError(f"problem {self.name!r} needs reg >= 0, up to {LARGEST_NUMBER:g}, got reg={reg}")
-        table = load(data, features)
-        rows = deal(table._replace(labels=self.labels(table.labels, data)), partition, clients, seed)
+        file = DataFile(data, features)
+        table = file.read()
+        table = table._replace(labels=self.labels(table.labels, data))
         self.data, self.partition, self.regularizer = data, partition, regularizer
         self.n_clients, self.dim = clients, table.features + bool(bias)
         self.reg = 0.0 if regularizer == "none" else float(reg)
         self.penalty = REGULARIZERS[regularizer]
-        if bias:
-            rows = rows._replace(
-                values=np.insert(rows.values, rows.indptr[1:], 1.0),
-                indices=np.insert(rows.indices, rows.indptr[1:], np.int32(table.features)),
-                indptr=rows.indptr + np.arange(len(rows.indptr)),
-            )
-        self.rows = rows
+        self._largest = table.largest if isinstance(table, Outline) else largest_magnitude(table.values)
+        self._n_rows = len(table.labels)
         self._check_size(0.5, "a gradient needs its square")
+
+        def whole() -> SparseRows:
+            rows = file.whole()
+            return rows._replace(labels=self.labels(rows.labels, data))
+
+        finish = partial(_with_bias, column=table.features) if bias else _as_it_is
+        self._dealt = DealtRows(table, partition, clients, seed, whole, file.some, finish)
+
+    @property
+    def rows(self) -> ClientRows:
+        """All rows, client after client."""
+        return self._dealt.all()
+
+    def keep_clients(self, clients: np.ndarray) -> None:
+        self._dealt.keep(clients)
+
+    def hosted_rows(self, clients: np.ndarray, dtype: np.dtype) -> ClientRows:
+        """The rows of these clients, in the dtype of a run."""
+        return self._dealt.hosted(clients, dtype, self.data)
 
     def labels(self, labels: np.ndarray, source: str) -> np.ndarray:
         """The labels that the link takes, from those of the file."""
         return labels
 
     def n_samples(self, i: int) -> int:
-        return int(self.rows.offsets[i + 1] - self.rows.offsets[i])
+        return int(self._dealt.offsets[i + 1] - self._dealt.offsets[i])
 
     def digests(self, clients: np.ndarray) -> list[str]:
-        return digests_of(self.rows, clients)
+        return self._dealt.digests(clients)
 
     def block(self, clients: np.ndarray, dtype: DTypeLike) -> LinearBlock:
         return LinearBlock(self, clients, np.dtype(dtype))
@@ -91,16 +102,17 @@ class LinearModel(BlockProblem):
 
     def describe(self) -> dict[str, Any]:
         """Sizes, and how much the clients' rows and labels differ."""
-        sizes = np.diff(self.rows.offsets)
-        label_means = np.add.reduceat(self.rows.labels, self.rows.offsets[:-1]) / sizes
+        rows = self.rows
+        sizes = np.diff(rows.offsets)
+        label_means = np.add.reduceat(rows.labels, rows.offsets[:-1]) / sizes
         return {
             **super().describe(),
             "data": self.data,
             "partition": self.partition,
             "reg": self.reg,
             "regularizer": self.regularizer,
-            "rows": len(self.rows.labels),
-            "nonzeros": len(self.rows.values),
+            "rows": len(rows.labels),
+            "nonzeros": len(rows.values),
             "rows_min": int(sizes.min()),
             "rows_max": int(sizes.max()),
             "label_mean_min": float(label_means.min()),
@@ -124,10 +136,9 @@ class LinearModel(BlockProblem):
 
     def _check_size(self, power: float, reason: str) -> None:
         """Raises DataError where the largest feature is not far below this power of the largest float64."""
-        largest = largest_magnitude(self.rows.values)
-        if largest > (np.finfo(np.float64).max / (self.dim * len(self.rows.labels))) ** power:
+        if self._largest > (np.finfo(np.float64).max / (self.dim * self._n_rows)) ** power:
             raise DataError(
-                f"{self.data}: the features overflow: the largest is {largest:g}, and {reason}; scale them, for example to at most 1"
+                f"{self.data}: the features overflow: the largest is {self._largest:g}, and {reason}; scale them, for example to at most 1"
             )
 
     def compute_constants(self) -> Smoothness:
@@ -151,11 +162,13 @@ class LinearModel(BlockProblem):
 
     def feature_counts(self) -> FeatureCounts:
         """From the columns that are nonzero in a client's rows; with a regulariser every f_i depends on every coordinate."""
-        if self.reg > 0:
-            return super().feature_counts()
-        present = np.zeros((self.n_clients, self.dim), bool)
-        rows_of = np.repeat(np.arange(self.n_clients), np.diff(self.rows.indptr[self.rows.offsets]))
-        present[rows_of, self.rows.indices] = self.rows.values != 0
+        return super().feature_counts() if self.reg > 0 else self._features_present
+
+    @cached_property
+    def _features_present(self) -> FeatureCounts:
+        rows, present = self.rows, np.zeros((self.n_clients, self.dim), bool)
+        rows_of = np.repeat(np.arange(self.n_clients), np.diff(rows.indptr[rows.offsets]))
+        present[rows_of, rows.indices] = rows.values != 0
         return FeatureCounts(present.sum(axis=0), present.sum(axis=1))
 
     # ---- eigenvalues of Gram matrices, from which the smoothness constants are made ---------------------------------
@@ -202,12 +215,25 @@ class LinearModel(BlockProblem):
         return float(np.sqrt(largest)), float(np.sqrt(largest_eigenvalue(variance, self.dim, floor)))
 
 
+def _as_it_is(rows: ClientRows) -> ClientRows:
+    return rows
+
+
+def _with_bias(rows: ClientRows, column: int) -> ClientRows:
+    """A column of ones, the last."""
+    return rows._replace(
+        values=np.insert(rows.values, rows.indptr[1:], 1.0),
+        indices=np.insert(rows.indices, rows.indptr[1:], np.int32(column)),
+        indptr=rows.indptr + np.arange(len(rows.indptr)),
+    )
+
+
 class LinearBlock(Block):
     """Some clients of a `LinearModel`: their rows only, in the dtype of the run."""
 
     def __init__(self, problem: LinearModel, clients: np.ndarray, dtype: np.dtype):
         super().__init__(problem, clients, dtype)
-        mine = hosted(problem.rows, self.clients, dtype, problem.data)
+        mine = problem.hosted_rows(self.clients, dtype)
         self._terms = mine, problem.link, problem.penalty, dtype.type(problem.reg)
         self._slopes, self._regularizer = np.empty(len(mine.labels), dtype), np.empty(problem.dim, dtype)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
@@ -13,8 +14,9 @@ from ..errors import ConfigError, DataError, unknown
 from ..kernels import network
 from ..kernels.network import RELU, TANH, Network
 from ..kernels.random import Stream, derive, fill_normal, permutation
+from ..kernels.sparse import ClientRows
 from .base import Block, BlockProblem, problems
-from .rows import deal, digests_of, hosted, take
+from .rows import DealtRows, deal, digests_of, take
 
 ACTIVATIONS = {"tanh": TANH, "relu": RELU}
 SHOWN = 5  # classes in a message
@@ -40,7 +42,7 @@ class MLP(BlockProblem):
 
     Attributes
     ----------
-    rows, test_rows : all training rows, client after client; the test rows as those of one client.
+    test_rows : the test rows as those of one client.
     """
 
     summary = "small neural network, softmax cross-entropy; hidden=32 or 64+32, activation=relu|tanh"
@@ -76,7 +78,10 @@ class MLP(BlockProblem):
                 f"{test or data}: the test rows have the class {foreign[0]:g}, which no training row of {data} has; these have {known}"
             )
         scale = 1.0 / max(float(np.max(np.abs(table.values), initial=0.0)), np.finfo(float).tiny)
-        self.rows = deal(_scaled(table, classes, scale), partition, clients, seed)
+        train = _scaled(table, classes, scale)
+        self._dealt = DealtRows(
+            train, partition, clients, seed, lambda: _scaled(_split(data, test, features, seed)[0], classes, scale)
+        )
         self.test_rows = deal(_scaled(tested, classes, scale), "contiguous", 1, seed)
         self.data, self.partition, self.activation, self.reg, self.seed = data, partition, activation, float(reg), seed
         widths = np.array([table.features, *self.hidden, len(classes)], np.int64)
@@ -89,8 +94,21 @@ class MLP(BlockProblem):
             for name, shape in ((f"W{number}", (inputs, outputs)), (f"b{number}", (outputs,)))
         }
 
+    @property
+    def rows(self) -> ClientRows:
+        """All training rows, client after client."""
+        return self._dealt.all()
+
+    def keep_clients(self, clients: np.ndarray) -> None:
+        assert self._squares >= 0.0  # asked for later, too
+        self._dealt.keep(clients)
+
+    def hosted_rows(self, clients: np.ndarray, dtype: np.dtype) -> ClientRows:
+        """The rows of these clients, in the dtype of a run."""
+        return self._dealt.hosted(clients, dtype, self.data)
+
     def n_samples(self, i: int) -> int:
-        return int(self.rows.offsets[i + 1] - self.rows.offsets[i])
+        return int(self._dealt.offsets[i + 1] - self._dealt.offsets[i])
 
     def lower_bound(self) -> float | None:
         """0: neither the cross-entropy nor the regulariser is ever negative."""
@@ -98,7 +116,7 @@ class MLP(BlockProblem):
 
     def digests(self, clients: np.ndarray) -> list[str]:
         tested = digests_of(self.test_rows, np.arange(1))[0]
-        return [f"{digest} {tested}" for digest in digests_of(self.rows, clients)]
+        return [f"{digest} {tested}" for digest in self._dealt.digests(clients)]
 
     def block(self, clients: np.ndarray, dtype: DTypeLike) -> MLPBlock:
         return MLPBlock(self, clients, np.dtype(dtype))
@@ -119,16 +137,22 @@ class MLP(BlockProblem):
         draws = np.empty(self.dim)
         fill_normal(key, draws)
         gain = 2.0 if self.network.activation == RELU else 1.0
-        squares = max(float(np.square(self.rows.values).sum()) / len(self.rows.labels), np.finfo(float).tiny)
+        squares = self._squares
         for l, first in enumerate(self.network.starts):
             count = widths[l] * widths[l + 1]
             read = squares if l == 0 else float(widths[l])
             x[first : first + count] = draws[first : first + count] * np.sqrt(gain / read)
         return x
 
+    @cached_property
+    def _squares(self) -> float:
+        """The mean ‖a_r‖² of the training rows."""
+        rows = self.rows
+        return max(float(np.square(rows.values).sum()) / len(rows.labels), np.finfo(float).tiny)
+
     def describe(self) -> dict[str, Any]:
         """Sizes: of the network, of the data, of the clients."""
-        sizes = np.diff(self.rows.offsets)
+        sizes = np.diff(self._dealt.offsets)
         return {
             **super().describe(),
             "data": self.data,
@@ -136,7 +160,7 @@ class MLP(BlockProblem):
             "widths": self.network.widths.tolist(),
             "activation": self.activation,
             "reg": self.reg,
-            "rows": len(self.rows.labels),
+            "rows": int(sizes.sum()),
             "test_rows": len(self.test_rows.labels),
             "rows_min": int(sizes.min()),
             "rows_max": int(sizes.max()),
@@ -148,7 +172,7 @@ class MLPBlock(Block):
 
     def __init__(self, problem: MLP, clients: np.ndarray, dtype: np.dtype):
         super().__init__(problem, clients, dtype)
-        self._terms = hosted(problem.rows, self.clients, dtype, problem.data), problem.network, dtype.type(problem.reg)
+        self._terms = problem.hosted_rows(self.clients, dtype), problem.network, dtype.type(problem.reg)
         self._units, self._slopes = np.empty((2, int(problem.network.widths[1:].sum())), dtype)
 
     def losses(self, W: np.ndarray, out: np.ndarray) -> None:

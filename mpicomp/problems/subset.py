@@ -53,6 +53,9 @@ class SubsetProblem(Problem):
     def paper_start(self) -> np.ndarray:
         return self.whole.paper_start()
 
+    def keep_clients(self, clients: np.ndarray) -> None:
+        self.whole.keep_clients(self.left[clients])
+
     def describe(self) -> dict[str, Any]:
         return {**self.whole.describe(), "clients": self.n_clients, "of_clients": self.whole.n_clients}
 
