@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import io
+import os
+import re
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from conftest import ROOT
 
 torch = pytest.importorskip("torch")
 from compressor_table import chunked_oracle, top_oracle  # noqa: E402
@@ -297,3 +303,23 @@ def test_ranks_that_begin_apart_are_told(comm):
     with pytest.raises(ConfigError, match="on rank 1 has every=3"):
         DiLoCo(model, torch.optim.SGD(model.parameters(), lr=0.1), agg, every=2 + (comm.rank == 1))
     agg.close()
+
+
+# ---- as users run it ---------------------------------------------------------------------------------------------------
+@pytest.mark.process
+@pytest.mark.parametrize("start", ["torchrun", "mpicomp launch"])
+def test_the_example_learns_and_sends_little(start):
+    launched = {
+        "torchrun": [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"],
+        "mpicomp launch": [sys.executable, "-m", "mpicomp", "launch", "-n", "2", "--", "python"],
+    }[start]
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    env = {**os.environ, "PATH": path, "OMP_NUM_THREADS": "1"}
+    argv = [*launched, "examples/diloco.py"]
+    done = subprocess.run(argv, cwd=ROOT, env=env, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = re.findall(r"^(\w+): accuracy ([\d.]+)%, ([\d.]+) kB", done.stdout, re.MULTILINE)
+    (dense, dense_accuracy, dense_kB), (sparse, sparse_accuracy, sparse_kB) = found
+    assert (dense, sparse) == ("DiLoCo", "SparseLoCo")
+    assert float(dense_accuracy) > 90 and float(sparse_accuracy) > 90
+    assert float(sparse_kB) < float(dense_kB) / 50
