@@ -404,3 +404,26 @@ def test_all_ranks_have_the_same_bits_after_300_steps(downlink):
     loop(parameters, EF21Muon(parameters.items(), agg, lr=0.01), comm.rank, 300)
     assert len(set(comm.allgather(flat(parameters).tobytes()))) == 1
     agg.close()
+
+
+@pytest.mark.torch
+def test_a_run_of_a_network_goes_by_its_layers():
+    """mc.run on TorchProblem, one client and nothing compressed: the optimizer of a loop of one's own takes the same steps."""
+    torch = pytest.importorskip("torch")
+    from mpicomp.torch import EF21Muon, TorchProblem
+
+    torch.manual_seed(3)
+    model = torch.nn.Sequential(torch.nn.Linear(5, 4), torch.nn.Tanh(), torch.nn.Linear(4, 2)).double()
+    X, y = torch.randn(30, 5).double(), torch.randn(30, 2).double()
+    problem = TorchProblem(model, torch.nn.MSELoss(), [torch.utils.data.TensorDataset(X, y)])
+    result = mc.run(
+        problem=problem, method="ef21-muon", method_options={"eta": 0.2}, compressor="identity", downlink_compressor="identity",
+        step=0.05, rounds=15, optimizer_options={"radius": "original"},
+    )  # fmt: skip
+    named = dict(model.named_parameters())
+    optimizer = EF21Muon(named.items(), mc.Aggregator(None, named), lr=0.05, momentum=0.8)
+    for _ in range(15):
+        optimizer.zero_grad()
+        torch.nn.functional.mse_loss(model(X), y).backward()
+        optimizer.step()
+    np.testing.assert_allclose(result.x, flat(named), rtol=1e-8, atol=1e-11)

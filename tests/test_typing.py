@@ -79,7 +79,8 @@ def test_typed_parts_pass(path, directory):
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_listings_pass(page, directory):
-    assert complaints(directory, *listings(page, directory)) == {}
+    names = listings(page, directory)
+    assert not names or complaints(directory, *names) == {}
 
 
 def test_mistakes_are_found(directory):

@@ -166,9 +166,9 @@ def orthogonalized(G: torch.Tensor, iterations: int = 5) -> torch.Tensor:
     if largest == 0:
         return torch.zeros_like(G)
     if iterations == 0:
-        U, S, V = torch.linalg.svd(G, full_matrices=False)
-        found = S[0] * max(G.shape) * torch.finfo(G.dtype).eps < S  # the others have no direction
-        return U[:, found] @ V[found]
+        u, s, v = torch.linalg.svd(G, full_matrices=False)
+        found = s > s[0] * max(G.shape) * torch.finfo(G.dtype).eps  # the others have no direction
+        return u[:, found] @ v[found]
     X = G / largest
     X = X / X.norm()
     if G.shape[0] > G.shape[1]:
