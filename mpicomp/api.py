@@ -41,7 +41,8 @@ def hosted_clients(n_clients: int, comm: MPIComm | None = None, exchange: type[E
     Parameters
     ----------
     n_clients : n. comm : an mpi4py communicator; None for one process, which hosts everybody.
-    exchange : as for `run`. With a star (p2p, collective, hierarchical) rank 0 is the server and hosts nobody.
+    exchange : as for `run`. With a star (p2p, collective, hierarchical) rank 0 is the server and hosts nobody; so it is with "auto", unless
+        the problem says `holds_all`, and may then be asked for any client.
 
     >>> hosted_clients(20)
     range(0, 20)

@@ -112,6 +112,37 @@ def check_topk(compressor, codec, V, Y):
     np.testing.assert_array_equal(Y, np.array(oracle).astype(V.dtype))
 
 
+def chunked_oracle(compressor, x):
+    """C(x) in NumPy, with the formulas of SparseLoCo's quantizer as they are printed."""
+    y, kept, owner = np.zeros(x.size), [], []
+    for number, lo in enumerate(range(0, x.size, compressor.chunk)):
+        part = x[lo : lo + compressor.chunk]
+        k = int(np.ceil(compressor.per_chunk * part.size / compressor.chunk))
+        chosen = lo + np.sort(np.argsort(-np.abs(part), kind="stable")[:k])
+        kept += list(chosen[x[chosen] != 0])
+        owner += [number] * int((x[chosen] != 0).sum())
+    owner = np.array(owner) if compressor.table == "chunk" else np.zeros(len(owner), int)
+    y[kept] = x[kept]
+    for number in np.unique(owner) if compressor.values == "2bit" else ():
+        places = np.array(kept)[owner == number]
+        v = x[places].astype(float)
+        if v.size > 4:
+            centred = v - v.mean()
+            scale = 6 * np.sqrt((centred**2).sum() / (v.size - 1)) / 4 or 1.0
+            codes = np.clip(np.rint(centred / scale + 2), 0, 3)
+            y[places] = [v[codes == code].mean() for code in codes]
+    return y
+
+
+def check_chunked(compressor, codec, V, Y):
+    """The oracle's bins; a value on the edge of one may be in the next."""
+    wire = codec.wire_dtype if compressor.values == "exact" else V.dtype
+    oracle = np.array([chunked_oracle(compressor, x.astype(wire).astype(V.dtype)) for x in V])
+    np.testing.assert_allclose(
+        Y, oracle, rtol=1e-6 if codec.wire_dtype == np.float32 or V.dtype == np.float32 else 1e-13
+    )
+
+
 def check_randk(compressor, codec, V, Y):
     d, k = codec.dim, compressor.count(codec.dim)
     assert ((Y != 0).sum(axis=1) == k).all()
@@ -217,6 +248,14 @@ TABLE: dict[str, Entry] = {
     "identity": Entry(check_identity, (("", 9),)),
     "topk": Entry(
         check_topk, (("k=1", 123), ("k=5", 64), ("fraction=0.3", 1000)), any_size=("k=1", "fraction=0.25")
+    ),
+    "chunked-topk": Entry(
+        check_chunked,
+        (
+            ("k=1,chunk=16", 123), ("k=5,chunk=64", 1000), ("k=300,chunk=4096", 9000), ("fraction=0.1,chunk=100,table=chunk", 1033),
+            ("k=4,chunk=64,values=exact", 200), ("fraction=0.05", 777),
+        ),
+        any_size=("k=2,chunk=16", "fraction=0.05,values=exact", "k=9,chunk=100,table=chunk"),
     ),
     "randk": Entry(
         check_randk,

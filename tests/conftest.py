@@ -20,7 +20,7 @@ import pytest
 from lanes import mark_lanes
 
 from mpicomp.cluster.launcher import OPEN_MPI, Launcher, find_launcher
-from mpicomp.errors import EnvironmentMismatch
+from mpicomp.errors import EnvironmentMismatch, LabError
 
 ROOT = Path(__file__).resolve().parent.parent
 _MARK = "MPICOMP_TEST_JOB"
@@ -230,3 +230,14 @@ def each_mpi(request) -> MpiHere:
     if own.is_open_mpi:
         pytest.skip("this Python's own MPI is Open MPI")
     return _or_skip(_open_mpi())
+
+
+@pytest.fixture
+def lab_here() -> None:
+    """Skip where this machine or user cannot have a lab."""
+    from mpicomp.experiments.lab import NetworkLab
+
+    try:
+        NetworkLab(1).close()
+    except LabError as error:
+        pytest.skip(str(error))

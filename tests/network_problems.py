@@ -59,13 +59,14 @@ class Masked(mc.Problem):
         out[:] = self.h[i] * (x - self.a[i])
         if self.key is None:
             return
-        out *= self.mask(i, self.key)
+        mask = self.mask(i, self.key)
+        out *= mask
         if self.noise:
             self.drawn[i] += 1  # a sequential generator
             out += self.noise * np.random.default_rng([7, i, self.drawn[i]]).normal(size=self.dim)
         self.count[i] += 1
         self.seen[i] *= np.float32(0.9)
-        self.seen[i] += (0.1 * x.reshape(2, -1)).astype(np.float32)
+        self.seen[i] += (0.1 * mask * x).reshape(2, -1).astype(np.float32)
 
     def state(self, i: int) -> dict[str, np.ndarray]:
         return {
@@ -127,6 +128,27 @@ def evaluate(comm: object) -> None:
                     "x": result.summary["iterate_sha256"], "bytes": moved, "measures": result.summary["measures"], "calls": problem.calls,
                 }  # fmt: skip
     if found:
+        print(json.dumps(found))
+
+
+def auto(comm: object) -> None:
+    """Large and small vectors, and an object that says nothing of who holds what: the exchange, why, and the iterate."""
+    found = {}
+    options = {"method": "ef21", "compressor": "topk:k=100", "clients": 6, "rounds": 3, "step": 0.1, "evaluate": "none"}
+    for name, dim, exchange in (("large", 100_000, "auto"), ("star", 100_000, "p2p"), ("small", 1000, "auto")):
+        result = mc.run(problem="quadratic", problem_options={"dim": dim}, comm=comm, exchange=exchange, **options)
+        if result.summary:
+            found[name] = [result.summary[key] for key in ("exchange", "exchange_choice", "iterate_sha256")]
+    hosted = mc.hosted_clients(6, comm)
+
+    class Own(Masked):
+        def gradient(self, i: int, x: np.ndarray, out: np.ndarray) -> None:
+            assert i in hosted
+            super().gradient(i, x, out)
+
+    result = mc.run(problem=Own(dim=100_000), comm=comm, **{**OPTIONS, "rounds": 2, "evaluate": "none"})
+    if result.summary:
+        found["object"] = [result.summary["exchange"], result.summary["exchange_choice"]]
         print(json.dumps(found))
 
 

@@ -29,6 +29,7 @@ def quadratic(d: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     return rng.uniform(0.5, 2.0, d), rng.standard_normal(d)
 
 
+@pytest.mark.covering()
 @pytest.mark.parametrize("downlink", DOWNLINKS)
 @pytest.mark.parametrize("uplink", UPLINKS)
 def test_the_same_bits_as_a_run(uplink, downlink):
@@ -238,6 +239,7 @@ def test_weights():
 
 
 # ---- state ----------------------------------------------------------------------------------------------------------------
+@pytest.mark.covering()
 @pytest.mark.parametrize("downlink", DOWNLINKS)
 @pytest.mark.parametrize("uplink", [*UPLINKS, "dasha:randk:fraction=0.2"])
 def test_resume_is_exact(uplink, downlink):

@@ -46,15 +46,6 @@ if said:
 """
 
 
-@pytest.fixture
-def lab_here() -> None:
-    """Skip where this machine or user cannot have a lab."""
-    try:
-        NetworkLab(1).close()
-    except LabError as error:
-        pytest.skip(str(error))
-
-
 # ---- words ------------------------------------------------------------------------------------------------------------
 def test_links_in_tc_words() -> None:
     assert Link.of("100mbit", 0.5) == Link(1e8, 5e-4)

@@ -189,10 +189,10 @@ def test_launch_prints_the_command_and_starts_the_ranks() -> None:
 @pytest.mark.process
 def test_launch_passes_the_exit_code_on() -> None:
     done = subprocess.run(
-        [*LAUNCH, "-n", "2", "--", "nonsense"], env=alone(), capture_output=True, text=True, timeout=120
+        [*LAUNCH, "-n", "2", "--", "run", "--nonsense"], env=alone(), capture_output=True, text=True, timeout=120
     )
     assert done.returncode == 2
-    assert done.stderr.count("No such command") == 1
+    assert done.stderr.count("No such option") == 1
 
 
 @pytest.mark.process

@@ -12,9 +12,14 @@ from network_problems import OPTIONS, Masked
 
 import mpicomp as mc
 from mpicomp.cluster.clock import COMPUTE, PHASES, SEND, Clock
+from mpicomp.exchanges.p2p import P2PExchange
+from mpicomp.exchanges.sharded import ShardedExchange
 from mpicomp.experiments.slurm.collect import collect
 from mpicomp.experiments.study.compare import Stored, load_all
 from mpicomp.problems.subset import SubsetProblem
+from mpicomp.runtime.choice import LEAST_NBYTES, choose
+from mpicomp.runtime.session import Composition, build_problem
+from mpicomp.testing import check_problem
 
 PROGRAM = Path(__file__).with_name("network_problems.py")
 
@@ -318,3 +323,128 @@ def test_what_is_left_after_a_drop_keeps_keys_states_and_measures():
     assert problem.count == {0: 0, 1: 12, 2: 0, 3: 0, 4: 12, 5: 12}
     seen = np.mean([problem.seen[i].astype(np.float64) for i in (1, 4, 5)], axis=0)
     assert result.summary["measures"]["buffer"] == pytest.approx(seen.sum(), rel=1e-14)
+
+
+# ---- the conformance suite --------------------------------------------------------------------------------------------
+def test_the_suite_takes_a_problem_with_rounds_and_states():
+    check_problem(Masked(clients=3, dim=8), points=2)
+    assert mc.check_gradient(Masked(clients=3, dim=8)) < 1e-6
+
+
+def _own_draws(self, i, x, out):
+    out[:] = self.h[i] * (x - self.a[i]) + (0 if self.key is None else np.random.default_rng().normal(size=self.dim))
+
+
+def _begins_once(self):
+    if not hasattr(self, "seen"):
+        Masked.begin_run(self)
+
+
+def _counts_evaluations(self, i, x, out):
+    self.count[i] += 1
+    out[:] = self.h[i] * (x - self.a[i])
+
+
+@pytest.mark.parametrize(
+    ("member", "value", "words"),
+    [
+        ("gradient", _counts_evaluations, "an evaluation changes the state"),
+        ("begin_run", _begins_once, "begin_run does not put the state back"),
+        ("load_state", lambda self, i, state: None, "not the inverse"),
+        ("gradient", _own_draws, "other bits for the same x, state and key"),
+        ("state", lambda self, i: {"a": self.nothing}, "raised AttributeError"),
+    ],
+)  # fmt: skip
+def test_the_suite_finds(member, value, words):
+    with pytest.raises(AssertionError, match=words):
+        check_problem(type("Odd", (Masked,), {member: value})(clients=3, dim=8), points=1)
+
+
+# ---- exchange=auto ----------------------------------------------------------------------------------------------------
+D = 200_000
+LARGE = {
+    "method": "ef21",
+    "compressor": "topk:k=100",
+    "problem": "quadratic",
+    "problem_options": {"dim": D},
+    "clients": 8,
+    "step": "0.1",
+}
+
+DENSE = {"method": "gd", "compressor": None}
+
+
+def chosen(ranks: int = 5, own: type | None = None, holds_all: bool = True, **options):
+    config = mc.Config(**{**LARGE, **options})
+    problem = build_problem(config)
+    return choose(config, problem, Composition(config, problem), 0.1, ranks, own, holds_all)
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "why"),
+    [
+        ({}, ShardedExchange, f"would carry {4 * D * 8 / 1e6:.3g} MB a round"),
+        ({"compressor": "sign", "method": "dcgd", "allow_unsafe": True}, ShardedExchange, "would carry"),
+        ({**DENSE, "ranks": 3, "dtype": "float32"}, ShardedExchange, "6.4 MB a round, and the busiest with slices carries 2.93"),
+        ({"ranks": 2}, P2PExchange, "with 2 ranks"),
+        ({"problem_options": {"dim": 1000}}, P2PExchange, "carries 0.032 MB a round, and slices pay from 1.05 MB on"),
+        ({"clients": 4}, P2PExchange, "4 clients are too few for each of 5 ranks"),
+        ({"holds_all": False}, P2PExchange, "holds_all"),
+        ({"on_failure": "continue"}, P2PExchange, "dead ranks"),
+        ({"method": "ef21-p+ef21", "downlink_compressor": "topk:k=100000", "allow_unsafe": True}, P2PExchange, "looks at whole vectors"),
+        ({"compressor": "eden:bits=4", "method": "dcgd", "allow_unsafe": True}, P2PExchange, "cannot cut the messages"),
+    ],
+)  # fmt: skip
+def test_auto_chooses_by_ranks_size_and_direction(options, kind, why):
+    choice = chosen(**options)
+    assert choice.kind is kind and why in choice.why
+
+
+def test_auto_is_not_asked_where_an_exchange_is_named_or_there_is_one_process():
+    assert chosen(exchange="p2p") == (P2PExchange, "") == chosen(own=P2PExchange)
+    assert chosen(ranks=1).kind.name == "local" and chosen(ranks=1).why == ""
+
+
+def test_auto_leaves_parts_of_ones_own_with_the_star():
+    class Scaled(mc.Optimizer):
+        """Looks at the whole vector, so that slices of it would give something else."""
+
+        def step(self, x, g):
+            x -= self.step_size * g / np.linalg.norm(g)
+
+    config = mc.Config(**LARGE)
+    problem = build_problem(config)
+    choice = choose(config, problem, Composition(config, problem, optimizer=Scaled()), 0.1, 5, None, True)
+    assert choice.kind is P2PExchange and "Scaled" in choice.why
+
+
+def test_auto_leaves_a_step_that_needs_all_of_x_with_the_star(monkeypatch):
+    """As of a built-in optimizer that looks at matrices: it refuses a slice of x."""
+    from mpicomp.optimizers.gd import GradientDescent as GD
+
+    def start(self, x, step_size):
+        if x.shape[1] != D:
+            raise mc.ConfigError("one server must have all of x")
+        whole(self, x, step_size)
+
+    whole = GD.start
+    monkeypatch.setattr(GD, "start", start)
+    choice = chosen()
+    assert choice.kind is P2PExchange and "all of x" in choice.why
+
+
+@pytest.mark.process
+def test_auto_changes_no_bit_and_says_why(mpi):
+    found = last_json(mpi.run(3, [PROGRAM, "auto"], timeout=120).check().out)
+    assert [found[name][0] for name in ("large", "star", "small", "object")] == ["sharded", "p2p", "p2p", "p2p"]
+    assert found["large"][2] == found["star"][2]
+    assert "would carry 1.6 MB" in found["large"][1] and found["star"][1] is None
+    assert "holds_all" in found["object"][1] and f"from {LEAST_NBYTES / 1e6:.3g} MB on" in found["small"][1]
+
+
+@pytest.mark.process
+def test_the_command_line_says_what_auto_chose(mpi):
+    job = mpi.run(
+        3, ["-m", "mpicomp", "run", "--problem", "quadratic", "--method", "gd", "--clients", "3", "--rounds", "2"]
+    ).check()
+    assert "--exchange auto chose p2p: the server's link carries" in job.out

@@ -271,6 +271,19 @@ def test_options_alone_are_for_the_methods_own_optimizer():
         run(method="onebit-adam", optimizer_options={"warmup": 10})
 
 
+def test_options_alone_need_an_optimizer_with_a_name():
+    class Own(GradientDescent):
+        name = "own"
+
+    class Mine(mc.Method):
+        def compose(self, setting, step_size):
+            return mc.Parts(methods["gd"]().compose(setting, step_size).uplink, optimizer=Own())
+
+    assert np.isfinite(run(method=Mine()).x).all()
+    with pytest.raises(ConfigError, match="Own, has no name"):
+        run(method=Mine(), optimizer_options={"warmup": 3})
+
+
 def test_options_alone_are_in_the_record(tmp_path):
     config = mc.Config(optimizer_options={"schedule": "cosine", "warmup": 7})
     (tmp_path / "c.toml").write_text(config.to_toml())

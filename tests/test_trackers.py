@@ -78,6 +78,26 @@ def test_a_run_that_fails_ends_its_trackers():
     assert spy.told == []  # nothing was begun, so no empty run is on record
 
 
+def test_all_trackers_end_where_one_cannot():
+    class Failing(Spy):
+        def begin(self, config):
+            if self.where == "begin":
+                raise RuntimeError("no")
+            super().begin(config)
+
+        def end(self, summary):
+            super().end(summary)
+            raise RuntimeError("no")
+
+    for where, told in (("begin", 0), ("end", 6)):
+        first, failing, last = Spy(), Failing(), Spy()
+        failing.where = where
+        with pytest.raises(RuntimeError, match="no"):
+            mc.run(progress=[first, failing, last], **RUN)
+        assert first.told[-1][0] == "end" and len(failing.told) == told
+        assert [kind for kind, _ in last.told][-1:] == ([] if where == "begin" else ["end"])
+
+
 def test_results_do_not_depend_on_who_follows():
     assert mc.run(progress=[Spy()], **RUN).summary["iterate_sha256"] == mc.run(**RUN).summary["iterate_sha256"]
 

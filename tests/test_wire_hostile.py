@@ -29,7 +29,7 @@ SCALED = {  # spec: the byte at which a scale begins
     "drive:scale=mse": 0, "cq": 0, "cq:levels=5": 0, "cq:levels=16,entropy=true": 0, "cq:rotate=true": 0, "iq:levels=4": 0,
     "permk-cq": 0, "cq:radius=common": 0,
 }  # fmt: skip
-UNSCALED = {"identity", "topk", "randk", "permk", "natural", "integers", "cast"}
+UNSCALED = {"identity", "topk", "chunked-topk", "randk", "permk", "natural", "integers", "cast"}
 BOTH = pytest.mark.parametrize("dtype", ["float32", "float64"])
 
 

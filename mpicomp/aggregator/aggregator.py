@@ -5,6 +5,7 @@ It is a round of a run without its problem and optimizer: the same mechanisms, e
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -21,9 +22,11 @@ from ..cluster.patient import PatientComm
 from ..errors import AggregationError, ConfigError, MpicompError
 from ..exchanges.base import Exchange, exchanges
 from ..exchanges.local import LocalExchange
+from ..kernels.cache import cache_use
 from ..kernels.rows import finite_rows
 from .background import Background
-from .bucket import Bucket
+from .bucket import Bucket, Vector
+from .dense import DenseBucket
 from .rules import Group, Rule, grouped, split
 from .state import load_arrays, saved_arrays
 from .tensors import Structure, copy_in, copy_out
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
 
 AUTO = "auto"
 _ROW = np.zeros(1, np.int64)
+_LONG = 5.0  # seconds of compiling that are worth a word
 
 
 @dataclass(frozen=True)
@@ -159,8 +163,11 @@ class Aggregator:
             error, groups = str(found), []
         described = [self.structure.described(), uplink, downlink, [list(map(str, rule)) for rule in rules]]
         self._compare(error, [*described, self._seed, self._weighted, self._bucket_nbytes, str(self._exchange)])
-        buckets = []
+        buckets: list[Vector] = []
         for number, group in enumerate(groups):
+            if self._comm is not None and self._exchange == AUTO and group.is_plain and downlink == "dense":
+                buckets.append(DenseBucket(group, self._comm, self._clock, self._ledger))
+                continue
             kinds = self._kinds(group, downlink)
             for attempt, kind in enumerate(kinds):
                 try:
@@ -170,10 +177,29 @@ class Aggregator:
                     if attempt == len(kinds) - 1:
                         raise
         self.uplink, self.downlink, self.rules = uplink, downlink, rules
-        self.exchange = "+".join(dict.fromkeys(bucket.exchange.name for bucket in buckets))
+        self.exchange = "+".join(dict.fromkeys(bucket.exchange_name for bucket in buckets))
         self._buckets = buckets
         self._bucket_of = {name: bucket for bucket in buckets for name in bucket.places}
         self.hosts = buckets[0].hosts
+        self._warm_up()
+
+    def _warm_up(self) -> None:
+        """Compile and load what the calls will need, on all ranks at once, before the first of them waits for another."""
+        began, before = time.perf_counter(), sum(use.compiled for use in cache_use())
+        for number, bucket in enumerate(self._buckets):
+            if isinstance(bucket, Bucket):
+                kind, clients = type(bucket.exchange), bucket.exchange.n_clients
+                Bucket(
+                    bucket.group, self.downlink, kind, None, clients, self._seed, number, Clock(time.perf_counter), alone=self._size
+                ).warm_up()  # fmt: skip
+        seconds, compiled = time.perf_counter() - began, sum(use.compiled for use in cache_use()) - before
+        if compiled and seconds > _LONG:
+            logging.getLogger("mpicomp").warning(
+                "rank %d: %d kernels were compiled or waited for in %.0f s, and are kept; `mpicomp warmup --all-codecs` does it beforehand",
+                self._rank, compiled, seconds,
+            )  # fmt: skip
+        if self._comm is not None:
+            self._comm.meet()  # asleep: another rank may need the processor to compile
 
     def _bucket(self, group: Group, downlink: str, kind: type[Exchange], number: int) -> Bucket:
         clients = self._size if kind.serves_everywhere else max(self._size - 1, 1)
@@ -190,7 +216,7 @@ class Aggregator:
             return [self._exchange if self._size > 1 or not self._exchange.over_mpi else LocalExchange]
         if self._size == 1:
             return [LocalExchange]
-        if group.is_dense and (downlink == "dense" or group.mechanism.startswith("powersgd")):
+        if group.is_dense and (downlink == "dense" or not group.is_plain):
             return [exchanges["allreduce"]]
         return [exchanges["sliced"], exchanges["sharded"]]
 
@@ -236,8 +262,8 @@ class Aggregator:
             for old, arrays in before:
                 if old.places != new.places or old.dtype != new.dtype:
                     continue
-                for way, mine, theirs in (("uplink", new.uplink, old.uplink), ("downlink", new.downlink, old.downlink)):
-                    if type(mine) is not type(theirs):
+                for way, mine in new.parts().items():
+                    if type(mine) is not type(old.parts().get(way)):
                         continue
                     for name, array in new.arrays().items():
                         saved = arrays.get(name)
@@ -264,14 +290,24 @@ class Aggregator:
         arrays = self._call(value, weight, at)
         results = {}
         for tensor in self.structure.tensors:
+            bucket = self._bucket_of.get(tensor.name)
+            if bucket is not None and bucket.target is not None:
+                results[tensor.name] = bucket.target.reshape(tensor.shape)
+                continue
             results[tensor.name] = out = self.structure.fresh(tensor, arrays.get(tensor.name))
             copy_out(out, tensor, self._mean_of(tensor.name))
         return self.structure.put_together(results)
 
     def mean_(self, value: Any, *, weight: float | None = None, at: Any = None) -> Any:
-        """As `mean`, in place: the arrays of `value` become the mean. A tensor that is None there gets a new array; returns them all."""
-        arrays = self._call(value, weight, at)
+        """As `mean`, in place: the arrays of `value` become the mean, and are worth nothing after an error.
+
+        A tensor that is None there gets a new array; returns them all.
+        """
+        arrays = self._call(value, weight, at, in_place=True)
         for tensor in self.structure.tensors:
+            bucket = self._bucket_of.get(tensor.name)
+            if bucket is not None and bucket.target is not None:
+                continue
             if tensor.name not in arrays:
                 arrays[tensor.name] = self.structure.fresh(tensor, None)
             copy_out(arrays[tensor.name], tensor, self._mean_of(tensor.name))
@@ -281,7 +317,7 @@ class Aggregator:
         bucket = self._bucket_of.get(name)
         return np.empty(0, np.float32) if bucket is None else bucket.result[0, bucket.places[name]]
 
-    def _call(self, value: Any, weight: float | None, at: Any) -> dict[str, Any]:
+    def _call(self, value: Any, weight: float | None, at: Any, in_place: bool = False) -> dict[str, Any]:
         if self._background is not None and self._background.open:
             raise ConfigError("mean was called between start and wait; call wait first")
         self.begin()
@@ -303,10 +339,15 @@ class Aggregator:
         except (MpicompError, TypeError, ValueError) as found:
             error = str(found)
         self._clock.lap(COMPUTE)
-        error = error or self._not_finite()
+        error = error or self._not_finite(dense=False)
+        if in_place:  # the sums will take the vectors' places
+            error = error or self._not_finite(dense=True)
         scale = self._scale(0.0 if error or weight is None else weight)
         flagged = False
         for bucket in self._buckets:
+            bucket.target = None
+            if isinstance(bucket, DenseBucket) and bucket.given.V is not bucket.given.own and not error:
+                bucket.target = bucket.given.V if in_place else np.empty_like(bucket.given.V)
             flagged |= self.exchange_bucket(bucket, bool(error), scale)
         self.end(flagged, error)
         return arrays
@@ -329,7 +370,7 @@ class Aggregator:
             for tensor in bucket.tensors:
                 self.fill_tensor(bucket, tensor.name, arrays.get(tensor.name))
 
-    def fill_tensor(self, bucket: Bucket, name: str, array: Any) -> None:
+    def fill_tensor(self, bucket: Vector, name: str, array: Any) -> None:
         """One tensor into its bucket's vector; None counts as zeros."""
         flat = bucket.given.own[0, bucket.places[name]]
         if array is None:
@@ -343,7 +384,7 @@ class Aggregator:
         previous, self._previous = self._previous, point
         found: dict[str, Any] = {}
 
-        def change(bucket: Bucket) -> np.ndarray:
+        def change(bucket: Vector) -> np.ndarray:
             if not found:
                 if previous is None:
                     raise ConfigError("the first call has no point before it")
@@ -381,13 +422,14 @@ class Aggregator:
         mean = self._buckets[0].mean_weight(weight, self.calls)
         return weight / mean if mean > 0 else 0.0
 
-    def _not_finite(self) -> str:
+    def _not_finite(self, dense: bool) -> str:
+        """What is not finite of this rank's vectors. A dense sum shows it by itself, so those are looked at afterwards."""
         for bucket in self._buckets if self.hosts else ():
-            if not finite_rows(bucket.given.V, _ROW):
+            if isinstance(bucket, DenseBucket) == dense and not finite_rows(bucket.given.V, _ROW):
                 return self._where_not_finite(bucket)
         return ""
 
-    def _where_not_finite(self, bucket: Bucket) -> str:
+    def _where_not_finite(self, bucket: Vector) -> str:
         for name, place in bucket.places.items():
             part = bucket.given.V[0, place]
             if not np.isfinite(part).all():
@@ -395,7 +437,7 @@ class Aggregator:
                 return f"{self.structure.named(name).called} holds {part[at]} at entry {at}"
         return ""
 
-    def exchange_bucket(self, bucket: Bucket, failed: bool, scale: float) -> bool:
+    def exchange_bucket(self, bucket: Vector, failed: bool, scale: float) -> bool:
         given = bucket.given
         if failed:  # what goes in its place is finite, and of the right shape
             given.V = given.own
@@ -412,6 +454,7 @@ class Aggregator:
         self.calls += 1
         if not flagged:
             return
+        error = error or self._not_finite(dense=True)
         texts = [[self._rank, error]]
         if self._comm is not None:
             texts = self._comm.bcast_json(self._comm.gather_json([self._rank, error]))
@@ -486,7 +529,7 @@ class Aggregator:
             self._background.close()
             self._background = None
         for bucket in self._buckets:
-            bucket.exchange.finish()
+            bucket.finish()
         if self._comm is not None:
             self._comm.free()
             self._comm = None

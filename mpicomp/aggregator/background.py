@@ -10,7 +10,7 @@ import numpy as np
 
 from ..cluster.comm import refuse_single_thread
 from ..errors import AggregationError, ConfigError, MpicompError
-from .bucket import Bucket
+from .bucket import Vector
 from .tensors import Structure, check_shape
 
 
@@ -21,9 +21,9 @@ class Caller(Protocol):
 
     def begin(self) -> None: ...
 
-    def fill_tensor(self, bucket: Bucket, name: str, array: Any) -> None: ...
+    def fill_tensor(self, bucket: Vector, name: str, array: Any) -> None: ...
 
-    def exchange_bucket(self, bucket: Bucket, failed: bool, scale: float) -> bool: ...
+    def exchange_bucket(self, bucket: Vector, failed: bool, scale: float) -> bool: ...
 
     def end(self, flagged: bool, error: str) -> None: ...
 
@@ -38,7 +38,7 @@ class Background:
     open : something was started that has not been waited for.
     """
 
-    def __init__(self, aggregator: Caller, buckets: list[Bucket]):
+    def __init__(self, aggregator: Caller, buckets: list[Vector]):
         refuse_single_thread()
         self.aggregator, self.buckets = aggregator, buckets
         self._number = {name: number for number, bucket in enumerate(buckets) for name in bucket.places}
@@ -63,7 +63,7 @@ class Background:
             self._reset()
             agg.begin()
             for bucket in self.buckets:
-                bucket.given.V, bucket.given.change = bucket.given.own, None
+                bucket.given.V, bucket.given.change, bucket.target = bucket.given.own, None, None
             self.open = True
             if self._thread is None:
                 self._thread = threading.Thread(target=self._work, name="mpicomp-aggregator", daemon=True)

@@ -13,7 +13,9 @@ from ..cluster.comm import Comm
 from ..compressors import Codec, Compressor, compressors
 from ..errors import ConfigError
 from ..exchanges.base import Exchange, ExchangeSetting
+from ..exchanges.local import LocalExchange
 from ..kernels.random import Stream, derive
+from ..kernels.rows import finite_rows
 from ..mechanisms.base import Downlink, Link, Uplink, downlinks, uplinks
 from ..mechanisms.no_downlink import NoDownlink
 from ..mechanisms.powersgd import PowerSGDUplink
@@ -24,6 +26,8 @@ from ..state import ClientState, CommonState, declared
 from ..wire import FLAG_DIVERGED, framed_zeros
 from .rules import Group
 from .tensors import Tensor
+
+_ROW = np.zeros(1, np.int64)
 
 
 class Given(Oracle):
@@ -55,17 +59,65 @@ class Given(Oracle):
         return self.change()
 
 
-class Bucket:
+class Vector:
     """The tensors of a group, as one vector that is exchanged in one go.
+
+    Attributes
+    ----------
+    places : of each tensor's entries, by name. given : what this rank has to give. hosts : it has something to give.
+    result : the mean, shape (1, d), until the next exchange.
+    target : where the mean is to go, for kinds that write it anywhere; None for an array of the bucket's own.
+    exchange_name : how it travels.
+    """
+
+    given: Given
+    hosts: bool
+    result: np.ndarray
+    target: np.ndarray | None = None
+    exchange_name: str
+
+    def __init__(self, group: Group):
+        self.group, self.dtype = group, group.dtype
+        self.tensors: list[Tensor] = group.tensors
+        ends = np.cumsum([tensor.size for tensor in self.tensors])
+        self.dim = int(ends[-1])
+        self.places = {t.name: slice(int(end) - t.size, int(end)) for t, end in zip(self.tensors, ends, strict=True)}
+
+    def exchange_mean(self, call: int, flagged: bool) -> bool:
+        """One round; returns whether any rank has said that its vector cannot be used.
+
+        flagged : this rank says so.
+        """
+        raise NotImplementedError
+
+    def mean_weight(self, weight: float, call: int) -> float:
+        """The mean of the ranks' weights."""
+        raise NotImplementedError
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The arrays that outlive a call, by way and name."""
+        return {}
+
+    def by_tensor(self, name: str) -> bool:
+        """The array has an entry for each entry of the tensors."""
+        return False
+
+    def parts(self) -> dict[str, object]:
+        """What remembers something, by way: "uplink", "downlink"."""
+        return {}
+
+    def finish(self) -> None:
+        """Complete what is under way."""
+
+
+class Bucket(Vector):
+    """A vector with an uplink, a downlink and an exchange.
 
     Parameters
     ----------
     group : which tensors, and their uplink. downlink : text. kind : the class of the exchange. comm : None for one process.
     clients : n. seed : of the run. number : of the bucket; the first has the keys of a run with this seed.
-
-    Attributes
-    ----------
-    result : the mean, shape (1, d), until the next exchange.
+    alone : for the warm-up: this process by itself, with so many ranks in mind.
 
     Raises
     ------
@@ -73,21 +125,19 @@ class Bucket:
     """
 
     def __init__(
-        self, group: Group, downlink: str, kind: type[Exchange], comm: Comm | None, clients: int, seed: int, number: int, clock: Clock
+        self, group: Group, downlink: str, kind: type[Exchange], comm: Comm | None, clients: int, seed: int, number: int, clock: Clock,
+        alone: int | None = None,
     ):  # fmt: skip
-        self.tensors: list[Tensor] = group.tensors
-        self.group, self.dtype = group, group.dtype
-        ends = np.cumsum([tensor.size for tensor in self.tensors])
-        self.dim = int(ends[-1])
-        self.places = {t.name: slice(int(end) - t.size, int(end)) for t, end in zip(self.tensors, ends, strict=True)}
+        super().__init__(group)
+        self.exchange_name = kind.name
         seed = seed if number == 0 else int(derive(seed, Stream.BUCKET, number)) & (2**63 - 1)
         chosen = group.make_compressor()
         identity = compressors.create("identity")
-        setting = Setting(
+        method_setting = Setting(
             self.dim, clients, 0, chosen or identity, identity, seed, wire_dtype=self.dtype.name, allow_unsafe=True
         )
-        self.uplink: Uplink = build(uplinks, group.mechanism, setting, 1.0, chosen)
-        self.downlink: Downlink = build(downlinks, downlink, setting, 1.0)
+        self.uplink: Uplink = build(uplinks, group.mechanism, method_setting, 1.0, chosen)
+        self.downlink: Downlink = build(downlinks, downlink, method_setting, 1.0)
         if declared(self.downlink, ClientState):
             raise ConfigError(
                 f"downlink {downlink!r} gives each client a vector of its own, and the mean is to be the same on all ranks; "
@@ -105,7 +155,8 @@ class Bucket:
             return [c.bind(self.dim, clients, self.dtype) for c in parts if isinstance(c, Compressor)]
 
         weights = np.full(clients, 1.0 / clients)
-        self.exchange = kind.create(ExchangeSetting(comm, clients, self.dim, self.dtype, weights, clock, codecs))
+        setting = ExchangeSetting(comm, clients, self.dim, self.dtype, weights, clock, codecs)
+        self.exchange = kind.create(setting) if alone is None else _alone(kind, setting, alone)
         self.clock, self.seed = clock, seed
         self.downlink.mirrored = True
         self.uplink.start(self._link(uplink=True))
@@ -119,11 +170,17 @@ class Bucket:
     def _link(self, uplink: bool) -> Link:
         return Link(self.exchange, self.seed, self.dtype, uplink)
 
-    def exchange_mean(self, call: int, flagged: bool) -> bool:
-        """One round; returns whether any rank has said that its vector cannot be used.
+    def warm_up(self) -> None:
+        """Two rounds with numbers of no meaning, so that the kernels are compiled and loaded."""
+        self.given.own[:] = 1.0
+        self.given.own[:, ::2] = -0.5
+        self.given.change = lambda: self.given.own
+        for call in range(2):
+            self.uplink.transmit(self._oracle, call)
+            finite_rows(self.given.own, _ROW)
+            self.downlink.transmit(np.ones((1, self.exchange.served_dim), self.dtype), call)
 
-        flagged : this rank says so.
-        """
+    def exchange_mean(self, call: int, flagged: bool) -> bool:
         exchange = self.exchange
         exchange.flags_seen, exchange.flags_sent = 0, FLAG_DIVERGED if flagged else 0
         g = self.uplink.transmit(self._oracle, call)
@@ -133,7 +190,6 @@ class Bucket:
         return bool((exchange.flags_seen | exchange.flags_sent) & FLAG_DIVERGED)
 
     def mean_weight(self, weight: float, call: int) -> float:
-        """The mean of the ranks' weights."""
         link = self.uplink.link
         own = np.full((1, 1), weight, self.dtype) if self.hosts else None
         total = np.zeros((1, 1), self.dtype) if link.is_server else None
@@ -143,20 +199,31 @@ class Bucket:
         return float(received[0, 0])
 
     # ---- state ------------------------------------------------------------------------------------------------------
+    def parts(self) -> dict[str, object]:
+        return {"uplink": self.uplink, "downlink": self.downlink}
+
+    def finish(self) -> None:
+        self.exchange.finish()
+
     def arrays(self) -> dict[str, np.ndarray]:
-        """The arrays that outlive a call, by way and name."""
         found: dict[str, Any] = {}
-        for way, part in (("uplink", self.uplink), ("downlink", self.downlink)):
+        for way, part in self.parts().items():
             for state in declared(part):
                 found[f"{way}/{state.name}"] = vars(part).get(state.name)
         return {name: array for name, array in found.items() if array is not None}
 
     def by_tensor(self, name: str) -> bool:
-        """The array has an entry for each entry of the tensors."""
         way, _, state_name = name.partition("/")
-        part = self.uplink if way == "uplink" else self.downlink
+        part = self.parts()[way]
         state = next(state for state in declared(part) if state.name == state_name)
         return isinstance(state, ClientState | CommonState) and self.arrays()[name].shape == (1, self.dim)
+
+
+def _alone(kind: type[Exchange], setting: ExchangeSetting, ranks: int) -> Exchange:
+    """An exchange of this process with one client, which calls the kernels that `kind` will call on so many ranks."""
+    client = np.zeros(1, np.int64)
+    own = kind.create_for_warmup(setting, client, ranks)
+    return own or LocalExchange(setting.n_clients, setting.dim, setting.dtype, clients=client)
 
 
 def _matrix(shape: tuple[int, ...]) -> tuple[int, int]:

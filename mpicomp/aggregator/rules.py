@@ -49,6 +49,11 @@ class Group:
         return self.together + [tensor for tensor, _ in self.alone]
 
     @property
+    def is_plain(self) -> bool:
+        """Nothing is compressed or remembered on the way up."""
+        return self.is_dense and self.mechanism.partition("@")[0] == "direct"
+
+    @property
     def is_dense(self) -> bool:
         """What travels is sums of plain vectors, which MPI can add on the way."""
         name = self.mechanism.partition("@")[0]

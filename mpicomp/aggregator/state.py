@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 
 from ..errors import ConfigError
-from .bucket import Bucket
+from .bucket import Vector
 
 FORMAT = 1
 _KEYS = {"format", "facts", "calls", "tensors", "others", "point"}
 
 
 def saved_arrays(
-    facts: dict[str, Any], calls: int, torch: bool, buckets: list[Bucket], point: dict[str, np.ndarray]
+    facts: dict[str, Any], calls: int, torch: bool, buckets: list[Vector], point: dict[str, np.ndarray]
 ) -> dict[str, Any]:
     """See `Aggregator.state_dict`. torch : arrays become PyTorch's tensors."""
     tensors: dict[str, dict[str, Any]] = {}
@@ -39,7 +39,7 @@ def saved_arrays(
 
 
 def load_arrays(
-    facts: dict[str, Any], state: dict[str, Any], buckets: list[Bucket]
+    facts: dict[str, Any], state: dict[str, Any], buckets: list[Vector]
 ) -> tuple[int, dict[str, np.ndarray]]:
     """See `Aggregator.load_state_dict`; returns the number of calls and the last point."""
     if not isinstance(state, dict) or set(state) != _KEYS:

@@ -79,6 +79,10 @@ class GroupComm(PatientComm):
         self.ledger.handed(self.purpose, "gloo all_reduce", values.nbytes)
         dist.all_reduce(torch.from_numpy(values), group=self._group)
 
+    def sum_into(self, values: np.ndarray, total: np.ndarray) -> None:
+        total[:] = values
+        self.allreduce_sum(total)
+
     def bcast_json(self, value: Any, root: int = 0) -> Any:
         box = [value]
         dist.broadcast_object_list(box, self._global[root], self._group)
@@ -90,6 +94,9 @@ class GroupComm(PatientComm):
         return table if self.rank == 0 else None
 
     def barrier(self) -> None:
+        dist.barrier(self._group)
+
+    def meet(self) -> None:
         dist.barrier(self._group)
 
     def free(self) -> None:

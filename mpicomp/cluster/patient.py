@@ -14,7 +14,7 @@ from .comm import Comm
 from .counts import pieces
 from .messages import AnyRequest, Receiving
 
-_SPIN, _NAP = 2e-4, 5e-5  # seconds of looking without sleep; of each sleep after that
+_SPIN, _NAP = 1e-3, 2e-5  # seconds of looking without sleep; of each sleep after that
 
 
 class PatientComm(Comm):
@@ -45,6 +45,12 @@ class PatientComm(Comm):
             part = values.reshape(-1)[s]
             self.ledger.handed(self.purpose, "Iallreduce", part.nbytes)
             self._until(self._comm.Iallreduce(self._mpi.IN_PLACE, part, self._mpi.SUM).Test, None)
+
+    def sum_into(self, values: np.ndarray, total: np.ndarray) -> None:
+        """total = the sum of all ranks' values; both contiguous, of one shape and dtype, and no part of each other."""
+        for s in pieces(values.size, self._most):
+            self.ledger.handed(self.purpose, "Iallreduce", values[s].nbytes)
+            self._until(self._comm.Iallreduce(values[s], total[s], self._mpi.SUM).Test, None)
 
     def _sources(self) -> dict[int, int]:
         if "sources" not in self.__dict__:

@@ -15,6 +15,7 @@ from numpy.typing import DTypeLike
 
 from ..errors import ConfigError, WireError
 from ..kernels.random import Keys, numbered_keys
+from ..kernels.rows import add_scaled
 from .base import UNLIMITED, Compressor, Constants
 from .codec import WHY, Codec, Difference, Sum
 from .identity import Identity
@@ -171,11 +172,11 @@ class LayeredCodec(Codec):
 
     @property
     def takes_difference(self) -> bool:
-        return all(block.codec.takes_difference for block in self.blocks)
+        return any(block.codec.takes_difference for block in self.blocks)
 
     @property
     def takes_sum(self) -> bool:
-        return all(block.codec.takes_sum for block in self.blocks)
+        return any(block.codec.takes_sum for block in self.blocks)
 
     def twin(self) -> Codec | None:
         return None
@@ -206,10 +207,10 @@ class LayeredCodec(Codec):
         for block in self.blocks:
             own, lo, hi = self._keys(block, keys), block.lo - self.first, block.hi - self.first
             if single:
-                pos = block.codec.encode(columns(V, lo, hi), rows, clients, own, buf, pos, tally)
+                pos = block.codec.encode(_taken(block.codec, columns(V, lo, hi)), rows, clients, own, buf, pos, tally)
                 continue
             for j in range(len(rows)):  # a row of a block is contiguous, the block is not
-                row = columns(_row(V, int(rows[j])), lo, hi)
+                row = _taken(block.codec, columns(_row(V, int(rows[j])), lo, hi))
                 pos = block.codec.encode(row, _ROW, clients[j : j + 1], own, buf, pos, tally)
         return pos
 
@@ -254,6 +255,16 @@ def columns(V: np.ndarray | Difference | Sum, lo: int, hi: int) -> Any:
     if isinstance(V, Sum):
         return Sum(V.state[:, lo:hi], V.V[:, lo:hi], V.factor)
     return V[:, lo:hi]
+
+
+def _taken(codec: Codec, V: Any) -> Any:
+    """The vectors as the codec takes them: formed where it cannot form them itself."""
+    if isinstance(V, Difference) and not codec.takes_difference:
+        return np.subtract(V.V, V.state, out=V.work)
+    if isinstance(V, Sum) and not codec.takes_sum:
+        add_scaled(V.state, V.V, V.factor)
+        return V.state
+    return V
 
 
 def _first(V: np.ndarray | Difference | Sum) -> np.ndarray:

@@ -168,5 +168,7 @@ def show_byte_check(byte_check: dict[str, Any], traffic: dict[str, Any]) -> None
 def show_run(summary: dict[str, Any], out: str | None) -> None:
     """The table at the end of a run; seconds by phase are the largest of any rank."""
     table("Result", ["", summary["method"]], [list(row) for row in run_rows(summary)])
+    if summary.get("exchange_choice"):
+        print(f"--exchange auto chose {summary['exchange']}: {summary['exchange_choice']}")
     if out:
         print(f"results in {shown(out)}")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from .._lazy import attach
 
 if TYPE_CHECKING:
+    from ..aggregator import Aggregator as Aggregator
     from ..api import compressor as compressor
     from ..cluster.clock import COMPUTE as COMPUTE
     from ..cluster.clock import ENCODE as ENCODE
@@ -112,6 +113,7 @@ else:
     __getattr__, __dir__, __all__ = attach(
         __name__,
         {
+            "aggregator": ["Aggregator"],
             "api": ["compressor"],
             "cluster.clock": ["COMPUTE", "ENCODE", "PHASES", "STEP", "median_interval"],
             "cluster.comm": ["Comm", "world"],

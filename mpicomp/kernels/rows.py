@@ -41,3 +41,14 @@ def copy_slice(x, start, stop, out, at):
     part, target = x[start:stop], out[at : at + stop - start]
     for i in range(part.shape[0]):
         target[i] = part[i]
+
+
+@lean
+def scaled_finite(x, factor, out):
+    """out_j = factor · x_j, which may be x itself; whether all of them are finite."""
+    scale, bad = x.dtype.type(factor), 0
+    for i in range(x.shape[0]):
+        value = scale * x[i]
+        bad |= not abs(value) < np.inf
+        out[i] = value
+    return bad == 0

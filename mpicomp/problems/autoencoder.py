@@ -71,6 +71,7 @@ class Autoencoder(BlockProblem):
         self.data, self.width, self.reg, self.homogeneity, self.seed = data, width, reg, homogeneity, seed
         self.n_clients, self.pixels = clients, rows.shape[1]
         self.dim = 2 * self.pixels * width
+        self.shapes = {"D": (self.pixels, width), "E": (width, self.pixels)}
         self._digest = hashlib.blake2b(np.ascontiguousarray(rows).data, digest_size=8).hexdigest()
         self.moments = 2.0 * mine.transpose(0, 2, 1) @ mine / size + reg * np.eye(self.pixels)
 

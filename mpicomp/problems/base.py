@@ -7,9 +7,9 @@ override `block` to evaluate all clients of a rank in one jitted call.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -165,7 +165,9 @@ class Problem:
     measures : what `measure` tells beside f and ‖∇f‖² at each evaluation, for instance accuracy on test data.
     copies_points : `loss`, `gradient` and `batch_gradient` get a copy of x, for libraries that take no read-only arrays. Otherwise x is
         read-only, since all clients of a rank may share it: writing to it raises an error.
-    holds_all : a rank can be asked for the data of all clients, not only of those that it hosts.
+    shapes : of the tensors that x is made of, by name and in their order, row by row; empty where it is one vector.
+    holds_all : a rank can be asked for the data of all clients, not only of those that it hosts; `exchange="auto"` may then let rank 0
+        host some.
     starts_itself : a run that names no x⁰ begins at `paper_start()` in place of zero.
     random_gradients : the gradients depend on the key that `begin_round` tells (dropout masks, augmentation); None: they do where the
         problem defines `begin_round`. Then a difference of exact gradients is evaluated at both points with the same key.
@@ -176,6 +178,7 @@ class Problem:
     measures: ClassVar[tuple[str, ...]] = ()
     copies_points: bool = False
     holds_all: ClassVar[bool] = False
+    shapes: Mapping[str, tuple[int, ...]] = MappingProxyType({})
     starts_itself: ClassVar[bool] = False
     random_gradients: bool | None = None
     n_clients: int

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -87,6 +88,11 @@ class MLP(BlockProblem):
         sizes = (widths[:-1] + 1) * widths[1:]
         self.network = Network(widths, np.concatenate([[0], np.cumsum(sizes)[:-1]]), ACTIVATIONS[activation])
         self.n_clients, self.dim = clients, int(sizes.sum())
+        self.shapes = {
+            name: shape
+            for number, (inputs, outputs) in enumerate(pairwise(widths.tolist()))
+            for name, shape in ((f"W{number}", (inputs, outputs)), (f"b{number}", (outputs,)))
+        }
 
     @property
     def rows(self) -> ClientRows:

@@ -24,6 +24,7 @@ class SubsetProblem(Problem):
         self.name = whole.name  # type: ignore[misc]
         self.holds_all = whole.holds_all  # type: ignore[misc]
         self.measures = whole.measures  # type: ignore[misc]
+        self.shapes = whole.shapes
         self.random_gradients = has_random_gradients(whole)
 
     def loss(self, i: int, x: np.ndarray) -> float:

@@ -49,8 +49,8 @@ class Config:
     init : x⁰: "zero", "ones", "normal:SEED", or "paper" for the problem's own; None for zero, or for the problem's own where it has
         weights to begin with (TorchProblem).
     dtype, wire_dtype : of the computation, and of the values that travel (as dtype where None).
-    exchange : "p2p", "collective", "sharded", "hierarchical", "hierarchical:sum", "allreduce" (dense sums, no server), "local", or "auto"
-        (p2p over several processes, local in one); docs/reference/exchanges.md says which one when.
+    exchange : "p2p", "collective", "sharded", "hierarchical", "hierarchical:sum", "allreduce" (dense sums, no server), "local", or "auto":
+        local in one process, over several p2p or, for long vectors, sharded; docs/reference/exchanges.md says which one when.
     threads : of a rank, which encode and decode its clients' messages together; 0 for SLURM_CPUS_PER_TASK, or else its share of the
         processors. The results are the same for any number.
     seed : of everything random. eval_every : rounds between evaluations, 0 for about a hundred in all.

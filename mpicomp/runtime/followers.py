@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable
+from contextlib import ExitStack
 from typing import Any
 
 from ..errors import ConfigError
@@ -38,14 +39,17 @@ class Followers:
                     f"{follower.__name__} is a class; give an object" if isinstance(follower, type) else repr(follower)
                 )
                 raise ConfigError(f"progress: {what}; a function of a row, a tracker, or a list of them is needed")
-        self._config, self._begun = config, False
+        self._config: Config | None = config  # until trackers are told
+        self._begun: list[Tracker] = []
         self.summary: dict[str, Any] = {}
 
     def __call__(self, row: dict[str, Any]) -> None:
-        if not self._begun:
-            self._begun, options = True, dataclasses.asdict(complete(self._config))
-            for tracker in self._trackers():
-                tracker.begin(options)
+        if self._config is not None:
+            options, self._config = dataclasses.asdict(complete(self._config)), None
+            for follower in self.all:
+                if isinstance(follower, Tracker):
+                    follower.begin(options)
+                    self._begun.append(follower)
         for follower in self.all:
             follower(row)
 
@@ -53,10 +57,7 @@ class Followers:
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        """The run is over. Nothing happens where no row has come, as on all ranks but one."""
-        if self._begun:
-            for tracker in self._trackers():
-                tracker.end(self.summary if error is None else None)
-
-    def _trackers(self) -> list[Tracker]:
-        return [follower for follower in self.all if isinstance(follower, Tracker)]
+        """The run is over. Nothing happens where no row has come, as on all ranks but one. All trackers end, also where one cannot."""
+        with ExitStack() as stack:
+            for tracker in reversed(self._begun):
+                stack.callback(tracker.end, self.summary if error is None else None)

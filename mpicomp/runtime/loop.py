@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
+from ..arrays import ours
 from ..cluster.byte_check import VerifiedComm, verified_comm
 from ..cluster.comm import Comm
 from ..cluster.counts import checked_communicator
@@ -28,6 +29,7 @@ from ..optimizers import Optimizer
 from ..problems import Problem, Smoothness
 from .abort import guard
 from .checkpoint import Saver
+from .choice import choose, may_host
 from .claim import LOCK, Claim
 from .client_states import has_states
 from .config import Config
@@ -229,21 +231,25 @@ def _run(
     has_states(problem)  # or lacks what they need
     ranks = 1 if comm is None else comm.size
     composition = Composition(staged, problem, own.method, own.compressor, own.optimizer, samples=0.0)
+    rank = 0 if comm is None else comm.rank
     kind = exchange_kind(config.exchange, ranks, own.exchange)
-    hosted = kind.place(problem.n_clients, ranks).clients(0 if comm is None else comm.rank)
-    if shares and comm is not None and comm.rank > 0:
-        problem.keep_clients(hosted)
+    hosted = kind.place(problem.n_clients, ranks).clients(rank)
+    if shares and rank > 0:
+        problem.keep_clients(may_host(config, problem.n_clients, ranks, rank, kind))
     data = data_digest(comm, problem, hosted)
     composition.setting.samples = _mean_samples(staged, problem, hosted, comm)
     step_size = _agree(comm, staged, composition, claim)
     source = _origin(config, problem, composition) if comm is None or comm.rank == 0 else {}
+    anywhere = problem.holds_all or (own.problem is None and ours(problem))
+    choice = choose(staged, problem, composition, step_size, ranks, own.exchange, anywhere)
+    setup = time.perf_counter() - started
+    hosted = choice.kind.place(problem.n_clients, ranks).clients(rank)
     if shares:
         problem.keep_clients(hosted)
-    exchange = kind.create(exchange_setting(config, problem, composition, comm))
-    exchange.threads = CodecThreads(threads_of(config.threads, ranks))
-    setup = time.perf_counter() - started
-    warm_up(staged, problem, composition, step_size, kind, ranks, hosted, comm is None or comm.rank == 0)
+    warm_up(staged, problem, composition, step_size, choice.kind, ranks, hosted, rank == 0)
     warmed = time.perf_counter()
+    exchange = choice.kind.create(exchange_setting(config, problem, composition, comm))
+    exchange.threads = CodecThreads(threads_of(config.threads, ranks))
     start = None if stage.x is None else np.array(stage.x)
     session = Session(
         staged, problem, composition.parts(step_size), exchange, step_size, start
@@ -264,7 +270,7 @@ def _run(
         exchange.finish()
         watch.at = (END, rounds)
         overhead = {"setup": setup, "warmup": warmup}
-        result = conclude(config, problem, composition, session, record, rounds, overhead, source, comm)
+        result = conclude(config, problem, composition, session, record, rounds, overhead, source, choice.why, comm)
         if isinstance(comm, VerifiedComm):
             result.byte_check = comm.verify()
         if comm is not None:

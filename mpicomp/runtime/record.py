@@ -197,13 +197,14 @@ def conclude(
     rounds: int,
     overhead: dict[str, float],
     origin: dict[str, Any],
+    choice: str,
     comm: Comm | None,
 ) -> Result:
     """Put the result together on rank 0, and write it where `out` says. Nothing is asked of the problem any more.
 
     Parameters
     ----------
-    origin : `results.origin`, on rank 0.
+    origin : `results.origin`, on rank 0. choice : why the exchange was chosen; empty where it was named.
     """
     exchange = session.exchange
     x = session.assembled()
@@ -225,6 +226,7 @@ def conclude(
         "clients": problem.n_clients,
         "ranks": 1 if comm is None else comm.size,
         "exchange": exchange.name,
+        "exchange_choice": choice or None,
         "rounds": rounds,
         "dim": problem.dim,
         "loss": last["loss"],

@@ -164,7 +164,17 @@ class Composition:
 
 
 def _with_options(optimizer: Optimizer, options: dict[str, Any]) -> Optimizer:
-    """The method's optimizer with some options in place of its own."""
+    """The method's optimizer with some options in place of its own.
+
+    Raises
+    ------
+    ConfigError : unknown options, or an optimizer without a name.
+    """
+    if optimizer.name not in optimizers or optimizers[optimizer.name] is not type(optimizer):
+        raise ConfigError(
+            f"optimizer options {', '.join(options)} are given, and no optimizer; that of the method, {type(optimizer).__name__}, has no "
+            "name by which it could be made anew: name one, for example «optimizer='sgd'»"
+        )
     kept = {name: getattr(optimizer, name) for name in option_names(type(optimizer)) if hasattr(optimizer, name)}
     return optimizers.build(optimizer.name, {**kept, **options})
 

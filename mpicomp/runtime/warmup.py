@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..errors import ConfigError
 from ..exchanges.base import Exchange
 from ..mechanisms.base import Link
 from ..problems import Problem
@@ -48,13 +49,8 @@ def warm_up(
     """
     stand_in = len(hosted) == 0
     clients = np.arange(problem.n_clients) if stand_in else hosted
-    exchange = warmup_exchange(kind, config, problem, composition, ranks, clients)
-    session = Session(
-        config, problem, composition.parts(step_size), exchange, step_size, link=WarmUpLink, stand_in=stand_in
-    )
+    session = _session(config, problem, composition, step_size, kind, ranks, clients, stand_in)
     try:
-        for t in range(ROUNDS):
-            session.advance(t)
         session.end_rounds()  # an evaluation needs as much memory again
         if config.evaluate == FULL and not stand_in:
             session.evaluate()
@@ -66,3 +62,52 @@ def warm_up(
     except BaseException as error:
         session.note(error, "in the warm-up")
         raise
+
+
+def refusal(
+    config: Config,
+    problem: Problem,
+    composition: Composition,
+    step_size: float,
+    kind: type[Exchange],
+    ranks: int,
+) -> str:
+    """Why an exchange of this kind cannot carry the method's messages, or its server's step, in its own words; empty where it can.
+
+    The problem is asked for no gradients, so that the answer is the same on all ranks; one client is enough, for the memory's sake.
+    """
+    try:
+        _session(config, problem, composition, step_size, kind, ranks, np.arange(1), True)
+        parts = composition.parts(step_size)
+        if (
+            kind.serves_everywhere and not parts.replicated
+        ):  # that session's server has all of x, a rank's will have a slice
+            parts.optimizer.rounds_of_run = config.rounds
+            parts.optimizer.start(np.zeros((1, max(1, problem.dim // ranks)), config.dtype), step_size)
+    except ConfigError as error:
+        return str(error)
+    return ""
+
+
+def _session(
+    config: Config,
+    problem: Problem,
+    composition: Composition,
+    step_size: float,
+    kind: type[Exchange],
+    ranks: int,
+    clients: np.ndarray,
+    stand_in: bool,
+) -> Session:
+    """A session of this process alone, after a few rounds."""
+    exchange = warmup_exchange(kind, config, problem, composition, ranks, clients)
+    session = Session(
+        config, problem, composition.parts(step_size), exchange, step_size, link=WarmUpLink, stand_in=stand_in
+    )
+    try:
+        for t in range(ROUNDS):
+            session.advance(t)
+    except BaseException as error:
+        session.note(error, "in the warm-up")
+        raise
+    return session

@@ -53,6 +53,7 @@ def check_gradient(
     point = rng.standard_normal(problem.dim) if x is None else vector_of(x).astype(np.float64)
     if point.shape != (problem.dim,):
         raise ConfigError(f"x has {point.size} entries, the problem's dimension is {problem.dim}")
+    problem.begin_evaluation({})  # in which nothing is random
     errors = [0.0]
     for i in some_clients(problem) if clients is None else clients:
         gradient = np.zeros(problem.dim)

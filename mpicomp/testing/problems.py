@@ -11,6 +11,7 @@ import numpy as np
 from ..problems import Problem, problems
 from .faults import fail, text_of
 from .gradient import relative_error, some_clients
+from .rounds import check_rounds
 from .smoothness import check_sample_smoothness, check_smoothness
 
 PRECISION = 1e-6  # relative, of gradients against finite differences
@@ -24,7 +25,8 @@ def check_problem(
     """Check that a problem keeps the contract: gradients against finite differences, constants against samples.
 
     Also: nothing is written but `out`, all of it; the same call gives the same bytes; blocks of clients give the bits of single clients, in
-    float32 and float64; minibatches average to the gradient; measures are numbers.
+    float32 and float64; minibatches average to the gradient; measures are numbers; what evaluations ask for draws nothing at random, and
+    states of clients go out and in.
 
     Parameters
     ----------
@@ -43,6 +45,8 @@ def check_problem(
     chosen: Problem = problems.create(problem) if isinstance(problem, str) else problem
     suite = _Suite(chosen, some_clients(chosen) if clients is None else [int(i) for i in clients], seed)
     suite.check_facts()
+    chosen.begin_run()
+    chosen.begin_evaluation({})
     rng = np.random.default_rng(seed)
     for number in range(points):
         x = rng.standard_normal(chosen.dim) if number else np.zeros(chosen.dim)
@@ -54,6 +58,8 @@ def check_problem(
         for dtype in (np.float64, np.float32):
             suite.check_blocks(x.astype(dtype), np.dtype(dtype), name, rng)
         suite.check_measures(x)
+    check_rounds(chosen, suite.clients, np.ones(chosen.dim), suite.fail)
+    chosen.begin_evaluation({})
     everybody = clients is None
     check_smoothness(
         chosen, np.arange(chosen.n_clients) if everybody else np.array(suite.clients), everybody, points, seed

@@ -9,6 +9,8 @@ from .._lazy import attach
 if TYPE_CHECKING:
     from .ddp import CommState as CommState
     from .ddp import hook as hook
+    from .diloco import DiLoCo as DiLoCo
+    from .muon import EF21Muon as EF21Muon
     from .optimizer import DistributedOptimizer as DistributedOptimizer
     from .problem import TorchProblem as TorchProblem
 else:
@@ -16,6 +18,8 @@ else:
         __name__,
         {
             "torch.ddp": ("CommState", "hook"),
+            "torch.diloco": ("DiLoCo",),
+            "torch.muon": ("EF21Muon",),
             "torch.optimizer": ("DistributedOptimizer",),
             "torch.problem": ("TorchProblem",),
         },

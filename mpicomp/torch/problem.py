@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+from numpy.random import mtrand
 
 from ..errors import ConfigError, ProblemError
 from ..problems import Problem
@@ -118,6 +119,7 @@ class TorchProblem(Problem):
         self._test = None if test is None else Samples(test, "the test", collate)
         self._metrics = _metrics(metrics, test is not None)
         self.measures = tuple(self._metrics)  # type: ignore[misc]
+        self._numbers = np.random.MT19937(0)  # takes the place of NumPy's own while this problem computes
         self._modules: dict[np.dtype, tuple[FlatModule, Loss]] = {}
         self._first = FlatModule(self._model, np.dtype(np.float64)).buffers()
         self.begin_run()
@@ -266,20 +268,28 @@ class TorchProblem(Problem):
     @contextmanager
     def _computing(self, key: int, i: int) -> Iterator[None]:
         """Within it the generators give what the key says for client i, and PyTorch has the problem's number of threads."""
-        threads, numbers, states = torch.get_num_threads(), np.random.get_state(), random.getstate()  # noqa: NPY002 - not ours
-        devices = [torch.device(self.device)] if self.device.startswith("cuda") else []
-        with torch.random.fork_rng(devices):
-            try:
-                seed, *words = np.random.SeedSequence([key, i]).generate_state(2, np.uint64).tolist()
-                torch.manual_seed(seed)
-                np.random.seed([word % 2**32 for word in words])  # noqa: NPY002
-                random.seed(words[0])
-                torch.set_num_threads(self.threads)
-                yield
-            finally:
-                torch.set_num_threads(threads)
-                np.random.set_state(numbers)  # noqa: NPY002
-                random.setstate(states)
+        seed = int(np.random.SeedSequence([key, i]).generate_state(1, np.uint64)[0])
+        threads, numbers, python = torch.get_num_threads(), mtrand.get_bit_generator(), random.getstate()
+        generators = [
+            torch.default_generator
+        ]  # torch.manual_seed would seed those of all devices, and take a millisecond
+        if self.device.startswith("cuda"):
+            generators.append(torch.cuda.default_generators[torch.device(self.device).index or 0])
+        states = [generator.get_state() for generator in generators]
+        try:
+            for generator in generators:
+                generator.manual_seed(seed)
+            mtrand.set_bit_generator(self._numbers)
+            np.random.seed(seed % 2**32)  # noqa: NPY002 - users' data sets draw from it
+            random.seed(seed)
+            torch.set_num_threads(self.threads)
+            yield
+        finally:
+            torch.set_num_threads(threads)
+            random.setstate(python)
+            mtrand.set_bit_generator(numbers)
+            for generator, state in zip(generators, states, strict=True):
+                generator.set_state(state)
 
 
 def _built(model: Any, seed: int) -> torch.nn.Module:

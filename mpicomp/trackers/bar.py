@@ -33,9 +33,8 @@ class Bar(Tracker):
 
     def __call__(self, row: dict[str, Any]) -> None:
         sent = row.get("uplink_message", 0) + row.get("downlink_message", 0)
-        known = [
-            f"{label} {row[key]:.4g}" for key, label in (("loss", "loss"), ("grad_norm_sq", "‖∇f‖²")) if key in row
-        ]
+        shown = {"loss": "loss", "grad_norm_sq": "‖∇f‖²"}
+        known = [f"{label} {row[key]:.4g}" for key, label in shown.items() if row.get(key) is not None]
         self._bar.update(self._task, completed=row["round"], text="  ".join([*known, f"{sent / 1e6:.3g} MB"]))
 
     def end(self, summary: dict[str, Any] | None) -> None:

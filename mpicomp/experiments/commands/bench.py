@@ -90,6 +90,45 @@ def bench_overhead(
         table(f"Overhead of a round, {comm.Get_size()} ranks, medians of {repeats} pairs", header, rows)
 
 
+@bench.command("aggregator")
+def bench_aggregator(
+    repeats: Annotated[int, typer.Option(help="Steps that are timed.")] = 20, json: Json = False
+) -> None:
+    """The aggregator on ResNet-18's 62 tensors beside one flat vector, and without compression beside a bare Allreduce (under mpirun)."""
+    from ..bench.aggregator import dense_and_allreduce, tensors_and_flat
+    from ..runtime import ConfigError, seconds, table
+
+    comm = launched_world("allreduce")
+    if comm is None or comm.Get_size() < 2:
+        raise ConfigError("bench aggregator needs at least 2 ranks: mpicomp launch -n 2 -- bench aggregator")
+    found = {
+        "tensors": tensors_and_flat(comm, repeats=repeats),
+        "dense": dense_and_allreduce(comm, repeats=10 * repeats),
+    }
+    if comm.Get_rank():
+        return
+    if json:
+        print_json(found)
+        return
+    rows = [
+        [r["spec"], seconds(r["tensors"][0]), seconds(r["flat"][0]), f"{r['ratio']:.2f}", f"{r['sent'] / 1e6:.2f} MB"]
+        for r in found["tensors"]
+    ]
+    header = ["uplink", "62 tensors", "one vector", "ratio", "sent by rank 0"]
+    table(f"A step of 11.2 million parameters, {comm.Get_size()} ranks, medians of {repeats}", header, rows)
+    rows = [
+        [
+            f"{r['dim']:,}",
+            seconds(r["aggregator"][0]),
+            seconds(r["bare"][0]),
+            f"{r['ratio']:.2f}",
+            f"{1e6 * r['extra']:+.1f} µs",
+        ]
+        for r in found["dense"]
+    ]
+    table("Without compression", ["d (float32)", "aggregator", "bare Allreduce", "ratio", "difference"], rows)
+
+
 @bench.command("link")
 def bench_link(
     rate: Annotated[
