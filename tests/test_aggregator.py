@@ -126,6 +126,12 @@ def test_unbiased_blocks_enter_a_contractive_mechanism_scaled(spec):
     assert errors[-1] < 1e-3 * errors[0] + 1e-12
 
 
+def test_what_cannot_go_by_slices():
+    common = compressors.create("cq:radius=common")
+    with pytest.raises(mc.ConfigError, match="needs the largest norm of the whole vector"):
+        Layers([(200, common), (300, common)]).bind(500, 3)
+
+
 # ---- structures and rules -------------------------------------------------------------------------------------------------
 def test_rules_in_order():
     tensors = Structure(

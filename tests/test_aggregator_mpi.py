@@ -195,7 +195,7 @@ def test_the_ledger_of_a_call(comm):
         comm, np.zeros(4096, np.float32), uplink="direct:cast", downlink="direct:cast", exchange="sharded"
     )
     agg.mean(np.ones(4096, np.float32))
-    assert agg.last is not None and agg.last.call == 0
+    assert agg.last.call == 0
     up = agg.last.bytes["uplink"]
     per_rank = 2 * 4096
     assert 0.5 * per_rank < up["message"] < per_rank + 16 * comm.size

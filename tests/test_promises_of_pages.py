@@ -152,6 +152,8 @@ def test_the_defaults_in_the_help_are_those_of_a_run():
     for name, text in shown.items():
         if name == "features":
             assert text == "the largest index in the file"
+        elif name == "init":  # or the problem's own x⁰ where it has one
+            assert text == "zero" and config.init is None
         elif name == "wire_dtype":
             assert text == "as --dtype" and config.wire_dtype is None
         else:
@@ -293,8 +295,15 @@ PAGES = {  # (page of docs, the words): what makes them true, or the test that d
     ("methods/ef21-sgdm.md", "0.1 by default"): lambda: default("ef21-sgdm", "eta") == 0.1,
     ("reference/problems.md", "`qid:` of ranking data is refused"): "test_data.py::test_reader_names_file_and_line_of_what_is_wrong",
     ("reference/problems.md", "0 for none: multinomial"): "test_mlp.py::test_large_logits_stay_finite",
-    ("reference/exchanges.md", "`p2p` (the default)"):
+    ("reference/exchanges.md", "`auto`, the default, is `local` in one process"):
         lambda: __import__("mpicomp.runtime.exchanges", fromlist=["x"]).exchange_kind("auto", 4, None).name == "p2p",
+    ("reference/exchanges.md", "`cq:radius=common`) are refused"): "test_aggregator.py::test_what_cannot_go_by_slices",
+    ("reference/commands.md", "| `full`, the default |"): lambda: Config().evaluate == "full",
+    ("reference/commands.md", "so they refuse the other two"): "test_networks.py::test_what_needs_a_gradient_norm_refuses",
+    ("reference/optimizers.md", "refuse another one"): lambda: all(
+        methods[name].own_optimizer for name in ("ef21-hb", "ef21-prox", "onebit-adam")
+    ),
+    ("reference/optimizers.md", "`schedule=constant` (the default)"): lambda: optimizers["gd"]().schedule == "constant",
     ("reference/exchanges.md", "refused: `sharded cannot cut"): "test_cutting.py::test_refusals",
     ("reference/exchanges.md", "is refused, and `--exchange p2p` proposed"): "test_cutting.py::test_refusals",
     ("reference/exchanges.md", "the default of most methods, always works"):

@@ -270,7 +270,7 @@ def test_the_warm_up_of_a_server_asks_for_no_gradient():
     ]:
         config = mc.Config(method=method, compressor=compressor, step="0.01", allow_unsafe=True)
         composition = Composition(config, problem)
-        warm_up(config, problem, composition, 0.01, P2PExchange, 3, np.arange(0))
+        warm_up(config, problem, composition, 0.01, P2PExchange, 3, np.arange(0), False)
 
 
 def test_hosted_clients(monkeypatch):

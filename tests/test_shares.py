@@ -24,12 +24,21 @@ PARTITIONS = ["contiguous", "shuffled", "sorted", "sorted:key=norm", "dirichlet:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> Path:
-    """A file of 200,000 entries in ten classes of rows."""
+    """A file of 200,000 entries."""
+    return written(tmp_path_factory.mktemp("data") / "rows.svm", ROWS, 400)
+
+
+@pytest.fixture(scope="module")
+def few(tmp_path_factory) -> Path:
+    """One of 12,000 entries, whose constants are found at once."""
+    return written(tmp_path_factory.mktemp("few") / "rows.svm", 240, 60)
+
+
+def written(path: Path, rows: int, features: int) -> Path:
     rng = np.random.default_rng(5)
-    path = tmp_path_factory.mktemp("data") / "rows.svm"
     with open(path, "w") as file:
-        for _ in range(ROWS):
-            columns = np.sort(rng.choice(400, WIDE, replace=False)) + 1
+        for _ in range(rows):
+            columns = np.sort(rng.choice(features, WIDE, replace=False)) + 1
             values = rng.normal(size=WIDE).round(3)
             row = " ".join(f"{j}:{v}" for j, v in zip(columns, values, strict=True))
             file.write(f"{rng.integers(0, 2)} {row}\n")
@@ -79,8 +88,8 @@ def test_a_share_has_the_bits_of_the_whole(large, data, partition, bias):
 
 
 @pytest.mark.parametrize("name", ["logistic", "least_squares", "mlp"])
-def test_what_is_asked_of_all_clients_is_answered_all_the_same(large, data, name):
-    whole, part = problems.build(name, options(data)), hosting(name, np.array([1, 2]), options(data))
+def test_what_is_asked_of_all_clients_is_answered_all_the_same(large, few, name):
+    whole, part = problems.build(name, options(few)), hosting(name, np.array([1, 2]), options(few))
     assert part.describe() == whole.describe()
     np.testing.assert_array_equal(part.rows.values, whole.rows.values)
     np.testing.assert_array_equal(part.rows.labels, whole.rows.labels)

@@ -92,7 +92,7 @@ class Aggregator:
 
     Attributes
     ----------
-    last : a Report of the last call; None before the first.
+    last : a Report of the last call; before the first its `call` is −1.
     calls : number of calls made.
 
     >>> import numpy as np
@@ -126,10 +126,10 @@ class Aggregator:
         self._seed, self._weighted, self._bucket_nbytes, self._timeout = seed, weighted, bucket_nbytes, timeout
         self._exchange, self._mpi = exchange, comm
         self.calls = 0
-        self.last: Report | None = None
+        self._ledger = Ledger()
+        self.last = Report(-1, np.zeros(len(PHASES)), np.zeros_like(self._ledger.traffic))
         self._previous: dict[str, np.ndarray] | None = None
         self._background: Background | None = None
-        self._ledger = Ledger()
         self._clock = Clock(time.perf_counter)
         self._comm: PatientComm | None = None
         if group:
@@ -353,6 +353,7 @@ class Aggregator:
         return arrays
 
     def begin(self) -> None:
+        """A call begins now; for `start`'s thread."""
         self._clock.start_round()
         self._before = self._clock.seconds.copy(), self._ledger.traffic.copy()
         if self._comm is not None:
@@ -371,7 +372,7 @@ class Aggregator:
                 self.fill_tensor(bucket, tensor.name, arrays.get(tensor.name))
 
     def fill_tensor(self, bucket: Vector, name: str, array: Any) -> None:
-        """One tensor into its bucket's vector; None counts as zeros."""
+        """For `start`'s thread: one tensor into its bucket's vector; None counts as zeros."""
         flat = bucket.given.own[0, bucket.places[name]]
         if array is None:
             flat[:] = 0
@@ -438,6 +439,7 @@ class Aggregator:
         return ""
 
     def exchange_bucket(self, bucket: Vector, failed: bool, scale: float) -> bool:
+        """One bucket's exchange; returns whether some rank's vector cannot be used. For `start`'s thread."""
         given = bucket.given
         if failed:  # what goes in its place is finite, and of the right shape
             given.V = given.own
@@ -449,6 +451,7 @@ class Aggregator:
         return bucket.exchange_mean(self.calls, failed)
 
     def end(self, flagged: bool, error: str) -> None:
+        """A call ends; raises AggregationError where some rank could not give its vectors. For `start`'s thread."""
         seconds, traffic = self._before
         self.last = Report(self.calls, self._clock.seconds - seconds, self._ledger.traffic - traffic)
         self.calls += 1

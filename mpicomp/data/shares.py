@@ -19,7 +19,7 @@ from .libsvm import Reader, SparseRows, read_libsvm
 from .sets import located
 from .text import blocks_of
 
-MOST_ENTRIES = 1 << 22  # of a file that is read as a whole: 48 MB
+MOST_ENTRIES = 1 << 20  # of a file that is read as a whole: 12 MB
 _shared: ContextVar[bool] = ContextVar("shared", default=False)
 
 

@@ -73,7 +73,6 @@ def tensors_and_flat(comm: Any, specs: tuple[str, ...] = BOTH_WAYS, repeats: int
             "flat": partial(whole.mean, flat),
         }
         found = _slowest(comm, work, repeats)
-        assert each.last is not None
         sent = sum(each.last.bytes[way]["message"] for way in ("uplink", "downlink"))
         rows.append({"spec": spec, **found, "ratio": found["tensors"][0] / found["flat"][0], "sent": sent})
         each.close()
