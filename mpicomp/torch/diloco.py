@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from ..aggregator import Aggregator
-from ..errors import ConfigError
+from ..errors import AggregationError, ConfigError
 
 _KEYS = {"global", "inner", "outer", "aggregator", "local_steps", "rounds"}
 
@@ -134,7 +134,14 @@ class DiLoCo:
         gone = None  # of a server, which has no vector
         if self.aggregator.hosts:
             gone = {name: shared - self.parameters[name].to(shared) for name, shared in self._shared.items()}
-        means = self.aggregator.mean(gone)
+        before = self.aggregator.state_dict()
+        try:
+            means = self.aggregator.mean(gone)
+        except (
+            AggregationError
+        ):  # on all ranks; what the messages changed in the memories belongs to a mean that nobody has used
+            self.aggregator.load_state_dict(before)
+            raise
         for name, shared in self._shared.items():
             shared.grad = means[name].to(shared)
         self.outer.step()

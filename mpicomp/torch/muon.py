@@ -87,7 +87,7 @@ class EF21Muon(torch.optim.Optimizer):
 
         Raises
         ------
-        AggregationError : a rank's gradients are not finite; on all ranks, and nothing has changed.
+        AggregationError : a rank's gradients are not finite; on all ranks, and parameters and momenta have not changed.
         RankFailure : a rank has not come for `timeout` seconds of the aggregator.
         """
         loss = None
