@@ -78,7 +78,7 @@ class Aggregator:
     comm : an mpi4py communicator; or a process group of torch.distributed, whose ranks then exchange by gloo; None for this process alone.
     like : what later values look like: an array, a PyTorch tensor, a list or dict of them, or a dimension (float64). Float16, bfloat16 and
         float32 are summed and remembered in float32.
-    uplink : MECHANISM[@option=value,...][:COMPRESSOR], for instance "ef21:topk:fraction=0.01", "diana:natural", "powersgd:rank=2".
+    uplink : `MECHANISM[@option=value,...][:COMPRESSOR]`, for instance "ef21:topk:fraction=0.01", "diana:natural", "powersgd:rank=2".
     downlink : the same for the way down, or "dense".
     exchange : a name or a class; "auto" is allreduce where nothing is compressed, else sliced.
     seed : of all random numbers; with the same seed a loop gives the same bits.
