@@ -79,7 +79,7 @@ INNER: dict[str, tuple[Callable, Callable]] = {
 
 
 def simulated(workers: list[int], inner: str, C: Callable, decay: float, lr: float, momentum: float) -> np.ndarray:
-    """x after all rounds. Douillard et al. 2023, Algorithm 1; Sarfi et al. 2025, Algorithm 1."""
+    """x after all rounds. DiLoCo, and with a memory that fades SparseLoCo."""
     x, v, t = start(), np.zeros(DIM), 0
     e, memory = {i: np.zeros(DIM) for i in workers}, {i: {} for i in workers}
     for _ in range(ROUNDS):

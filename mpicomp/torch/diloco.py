@@ -36,7 +36,7 @@ class DiLoCo:
         "ef14@decay=0.95:chunked-topk:k=64". Its error memory starts from zero.
     every : H, inner steps from one average to the next; the same on all ranks.
     outer : an optimizer of the same parameters that has not taken a step; by default DiLoCo's, SGD(lr=0.7, momentum=0.9, nesterov=True).
-        SparseLoCo's is SGD(lr=1.0): there the fading memory takes the part of the momentum.
+        SparseLoCo takes SGD without momentum, whose part the fading memory plays.
 
     Attributes
     ----------
