@@ -118,6 +118,8 @@ def test_what_one_rank_cannot_give_all_hear(comm, uplink):
     for message, value in bad.items():
         with pytest.raises(mc.AggregationError, match=message):
             agg.mean(value if comm.rank == last else good)
+    with pytest.raises(mc.AggregationError, match=f"rank {last}: ZeroDivisionError: division by zero"):
+        agg.mean((lambda point: {"w": 1 / 0}) if comm.rank == last else (lambda point: good), at=good)
     for _ in range(60):
         out = agg.mean(good)
     assert same_everywhere(comm, out["w"])

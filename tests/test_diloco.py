@@ -299,11 +299,11 @@ def test_ranks_that_begin_apart_are_told(comm):
     model = model_at(start() + (comm.rank == comm.size - 1))
     agg = mc.Aggregator(comm, dict(model.named_parameters()))
     with pytest.raises(
-        ConfigError, match=f"DiLoCo on rank {comm.size - 1} has every=2, SGD, parameters .* broadcast rank 0's"
+        ConfigError, match=f"rank {comm.size - 1} has DiLoCo with every=2, SGD, parameters .* broadcast rank 0's"
     ):
         DiLoCo(model, torch.optim.SGD(model.parameters(), lr=0.1), agg, every=2)
     model = model_at(start())
-    with pytest.raises(ConfigError, match="on rank 1 has every=3"):
+    with pytest.raises(ConfigError, match="rank 1 has DiLoCo with every=3"):
         DiLoCo(model, torch.optim.SGD(model.parameters(), lr=0.1), agg, every=2 + (comm.rank == 1))
     agg.close()
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..cluster.clock import COMPUTE, PHASES, Clock
+from ..cluster.clock import COMPUTE, PHASES, WAIT, Clock
 from ..cluster.counts import checked_communicator
 from ..cluster.ledger import Ledger, describe
 from ..cluster.patient import PatientComm
@@ -71,7 +71,8 @@ class Aggregator:
     is the server and has no vector; it makes the same calls, with None.
 
     All ranks make the same calls in the same order. What cannot be averaged (NaN, a tensor of another shape) is told to all of them: they
-    raise the same AggregationError, and the memory of the mechanisms stays finite, so that the loop may go on.
+    raise the same AggregationError, and nothing has been sent or remembered of that call, so that the loop may go on. (With `start` the
+    buckets that were sent before the error have been.)
 
     Parameters
     ----------
@@ -93,7 +94,7 @@ class Aggregator:
     Attributes
     ----------
     last : a Report of the last call; before the first its `call` is −1.
-    calls : number of calls made.
+    calls : number of calls made. weighted : as given.
 
     >>> import numpy as np
     >>> agg = Aggregator(None, np.zeros(4), uplink="ef21:topk:k=1")
@@ -123,12 +124,13 @@ class Aggregator:
         if not group:
             checked_communicator(comm)
         self.structure = Structure(like)
-        self._seed, self._weighted, self._bucket_nbytes, self._timeout = seed, weighted, bucket_nbytes, timeout
+        self._seed, self.weighted, self._bucket_nbytes, self._timeout = seed, weighted, bucket_nbytes, timeout
         self._exchange, self._mpi = exchange, comm
         self.calls = 0
         self._ledger = Ledger()
         self.last = Report(-1, np.zeros(len(PHASES)), np.zeros_like(self._ledger.traffic))
-        self._previous: dict[str, np.ndarray] | None = None
+        self._previous: dict[str, np.ndarray] | None = None  # the point of the last call
+        self._point: dict[str, np.ndarray] | None = None  # of this one
         self._background: Background | None = None
         self._clock = Clock(time.perf_counter)
         self._comm: PatientComm | None = None
@@ -162,7 +164,7 @@ class Aggregator:
         except MpicompError as found:
             error, groups = str(found), []
         described = [self.structure.described(), uplink, downlink, [list(map(str, rule)) for rule in rules]]
-        self._compare(error, [*described, self._seed, self._weighted, self._bucket_nbytes, str(self._exchange)])
+        self._compare(error, [*described, self._seed, self.weighted, self._bucket_nbytes, str(self._exchange)])
         buckets: list[Vector] = []
         for number, group in enumerate(groups):
             if self._comm is not None and self._exchange == AUTO and group.is_plain and downlink == "dense":
@@ -321,8 +323,9 @@ class Aggregator:
         if self._background is not None and self._background.open:
             raise ConfigError("mean was called between start and wait; call wait first")
         self.begin()
+        self._point = self._previous
         arrays: dict[str, Any] = {}
-        error = ""
+        error, cause = "", None
         try:
             evaluate = value if callable(value) and not hasattr(value, "shape") else None
             if self.hosts and value is not None:
@@ -336,12 +339,15 @@ class Aggregator:
             elif value is not None:
                 arrays = self.structure.taken(value)
             self._check_weight(weight)
-        except (MpicompError, TypeError, ValueError) as found:
-            error = str(found)
+        except Exception as found:  # also of the caller's function: the other ranks wait for this one
+            known = isinstance(found, MpicompError | TypeError | ValueError)
+            error, cause = str(found) if known else f"{type(found).__name__}: {found}", found
         self._clock.lap(COMPUTE)
         error = error or self._not_finite(dense=False)
         if in_place:  # the sums will take the vectors' places
             error = error or self._not_finite(dense=True)
+        if any(isinstance(bucket, Bucket) for bucket in self._buckets) and self._anybody(bool(error)):
+            self._raise(error, cause)  # before anything is sent or remembered
         scale = self._scale(0.0 if error or weight is None else weight)
         flagged = False
         for bucket in self._buckets:
@@ -349,7 +355,8 @@ class Aggregator:
             if isinstance(bucket, DenseBucket) and bucket.given.V is not bucket.given.own and not error:
                 bucket.target = bucket.given.V if in_place else np.empty_like(bucket.given.V)
             flagged |= self.exchange_bucket(bucket, bool(error), scale)
-        self.end(flagged, error)
+        self.end(flagged, error, cause)
+        self._previous = self._point
         return arrays
 
     def begin(self) -> None:
@@ -382,7 +389,7 @@ class Aggregator:
     def _two_points(self, evaluate: Callable[[Any], Any], at: Any) -> None:
         """Let the uplinks ask for the change since the last call's point, and remember this one."""
         point = {name: np.array(_numpy(array)) for name, array in self.structure.taken(at).items()}
-        previous, self._previous = self._previous, point
+        previous, self._point = self._previous, point
         found: dict[str, Any] = {}
 
         def change(bucket: Vector) -> np.ndarray:
@@ -410,15 +417,15 @@ class Aggregator:
         return self.structure.put_together(arrays)
 
     def _check_weight(self, weight: float | None) -> None:
-        if self._weighted and self.hosts:
+        if self.weighted and self.hosts:
             if weight is None or not 0 <= weight < np.inf:
                 raise ConfigError(f"weight={weight}: the aggregator is weighted, so each rank gives a number ≥ 0")
-        elif weight is not None and not self._weighted:
+        elif weight is not None and not self.weighted:
             raise ConfigError(f"weight={weight}: make the aggregator with weighted=True to give weights")
 
     def _scale(self, weight: float) -> float:
         """What this rank's vectors are multiplied by, so that the plain mean is the weighted one."""
-        if not self._weighted:
+        if not self.weighted:
             return 1.0
         mean = self._buckets[0].mean_weight(weight, self.calls)
         return weight / mean if mean > 0 else 0.0
@@ -450,19 +457,44 @@ class Aggregator:
             given.V = given.own
         return bucket.exchange_mean(self.calls, failed)
 
-    def end(self, flagged: bool, error: str) -> None:
+    def _anybody(self, failed: bool) -> bool:
+        """Some rank says so: one number that is summed over all."""
+        if self._comm is None:
+            return failed
+        total = np.zeros(1)
+        self._comm.sum_into(np.array([float(failed)]), total)
+        self._clock.lap(WAIT)
+        return bool(total[0] > 0)
+
+    def agree(self, error: str) -> None:
+        """Where some rank gives a text that is not empty, all of them raise the same AggregationError; collective."""
+        if self._anybody(bool(error)):
+            self._raise(error, None)
+
+    def compare(self, described: str, remedy: str) -> None:
+        """All ranks give the same text, or all raise ConfigError, which says whose differs, and the remedy. Collective."""
+        if self._comm is None:
+            return
+        table = self._comm.bcast_json(self._comm.gather_json([self._rank, described]))
+        for rank, text in table:
+            if text != table[0][1]:
+                raise ConfigError(f"rank {rank} has {text}, and rank {table[0][0]} has {table[0][1]}; {remedy}")
+
+    def end(self, flagged: bool, error: str, cause: BaseException | None = None) -> None:
         """A call ends; raises AggregationError where some rank could not give its vectors. For `start`'s thread."""
         seconds, traffic = self._before
         self.last = Report(self.calls, self._clock.seconds - seconds, self._ledger.traffic - traffic)
         self.calls += 1
         if not flagged:
             return
-        error = error or self._not_finite(dense=True)
+        self._raise(error or self._not_finite(dense=True), cause)
+
+    def _raise(self, error: str, cause: BaseException | None) -> None:
         texts = [[self._rank, error]]
         if self._comm is not None:
             texts = self._comm.bcast_json(self._comm.gather_json([self._rank, error]))
         said = [f"rank {rank}: {text}" for rank, text in texts if text]
-        raise AggregationError(f"call {self.calls}: " + ("; ".join(said) or "a sum is not finite"))
+        raise AggregationError(f"call {self.calls}: " + ("; ".join(said) or "a sum is not finite")) from cause
 
     # ---- while gradients are computed -------------------------------------------------------------------------------
     def start(self, name: str, value: Any) -> Future[np.ndarray]:
@@ -470,7 +502,7 @@ class Aggregator:
 
         The future is done when the tensor's mean is there, flat, until the next call. `wait` (or `finish`) ends the call.
         """
-        if self._weighted:
+        if self.weighted:
             raise ConfigError(
                 "start cannot weigh vectors, whose weights all ranks need beforehand; use mean(value, weight=...)"
             )

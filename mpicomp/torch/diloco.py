@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from ..aggregator import Aggregator
-from ..errors import AggregationError, ConfigError
+from ..errors import ConfigError
 
 _KEYS = {"global", "inner", "outer", "aggregator", "local_steps", "rounds"}
 
@@ -65,7 +65,8 @@ class DiLoCo:
         self._shared = {name: _master(p) for name, p in self.parameters.items()}
         self.outer = self._moved(outer)
         described = f"every={every}, {type(self.outer).__name__}, parameters {_digest(self._shared)}"
-        self._compare(described)
+        remedy = "give all ranks the same, and the same parameters at the start: seed them alike, or broadcast rank 0's"
+        self.aggregator.compare(f"DiLoCo with {described}", remedy)
         self.rounds = self.local_steps = 0
         inner.register_step_post_hook(lambda *ignored: self._stepped())
 
@@ -78,7 +79,7 @@ class DiLoCo:
             )
         if isinstance(self.every, bool) or not isinstance(self.every, int) or self.every < 1:
             raise ConfigError(f"every={self.every!r}: a number of inner steps is needed, at least 1")
-        if self.aggregator._weighted:
+        if self.aggregator.weighted:
             raise ConfigError("DiLoCo weighs all ranks alike; make the aggregator without weighted=True")
 
     def _moved(self, outer: torch.optim.Optimizer | None) -> torch.optim.Optimizer:
@@ -104,18 +105,6 @@ class DiLoCo:
             group["params"] = [shared[id(p)] for p in group["params"] if id(p) in shared]
         return outer
 
-    def _compare(self, described: str) -> None:
-        comm = self.aggregator._comm
-        if comm is None:
-            return
-        table = comm.bcast_json(comm.gather_json(described))
-        for rank, text in enumerate(table):
-            if text != table[0]:
-                raise ConfigError(
-                    f"DiLoCo on rank {rank} has {text}, and on rank 0 {table[0]}; give all ranks the same, and the same "
-                    "parameters at the start: seed them alike, or broadcast rank 0's"
-                )
-
     # ---- the loop ---------------------------------------------------------------------------------------------------
     def _stepped(self) -> None:
         self.local_steps += 1
@@ -134,14 +123,7 @@ class DiLoCo:
         gone = None  # of a server, which has no vector
         if self.aggregator.hosts:
             gone = {name: shared - self.parameters[name].to(shared) for name, shared in self._shared.items()}
-        before = self.aggregator.state_dict()
-        try:
-            means = self.aggregator.mean(gone)
-        except (
-            AggregationError
-        ):  # on all ranks; what the messages changed in the memories belongs to a mean that nobody has used
-            self.aggregator.load_state_dict(before)
-            raise
+        means = self.aggregator.mean(gone)
         for name, shared in self._shared.items():
             shared.grad = means[name].to(shared)
         self.outer.step()

@@ -70,7 +70,7 @@ class EF21Muon(torch.optim.Optimizer):
                 f"parameter {min(names ^ set(self._named()))!r} is only in one of the aggregator and named_parameters; make the "
                 "aggregator with dict(model.named_parameters())"
             )
-        if aggregator._weighted:
+        if aggregator.weighted:
             raise ConfigError("EF21Muon weighs all ranks alike; make the aggregator without weighted=True")
 
     def _named(self) -> dict[str, tuple[torch.Tensor, dict[str, Any]]]:
