@@ -138,7 +138,7 @@ class Structure:
     def fresh(self, tensor: Tensor, given: Any) -> Any:
         """An empty array or tensor for a result: as the caller's, or where that is None as `like`."""
         if self.torch:
-            like = given if given is not None else self._like[tensor.name]
+            like = self._like[tensor.name] if given is None or given.is_sparse else given
             return sys.modules["torch"].empty_like(like, requires_grad=False)
         kind = given.dtype if isinstance(given, np.ndarray) and given.dtype.kind == "f" else np.dtype(tensor.kind)
         return np.empty(tensor.shape, kind)
