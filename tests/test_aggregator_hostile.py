@@ -245,3 +245,194 @@ def test_two_aggregators_in_two_threads():
     for thread in threads:
         thread.join()
     np.testing.assert_array_equal([got[0], got[1]], expected)
+
+
+# ---- three ranks -----------------------------------------------------------------------------------------------------
+def same_everywhere(comm, array: np.ndarray) -> bool:
+    return len(set(comm.allgather(np.ascontiguousarray(array).tobytes()))) == 1
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize("exchange", ["auto", "sharded", "p2p"])
+def test_what_a_function_raises_on_one_rank_all_hear(comm, exchange):
+    """At the new point, and only at the one before; afterwards the estimate is exact again."""
+    agg = mc.Aggregator(comm, np.zeros(DIM), uplink="marina@p=1e-9:identity", exchange=exchange, timeout=20)
+    rank, last = comm.rank, comm.size - 1
+    clients = [r for r in range(comm.size) if exchange != "p2p" or r > 0]
+    x = np.full(DIM, 2.0)
+
+    def gradient(point):
+        return (1.0 + rank) * point
+
+    def broken(point, at):
+        if rank == last and point[0] == at:
+            raise RuntimeError("out of memory")
+        return gradient(point)
+
+    agg.mean(gradient, at=x)
+    for at, where in ((4.0, ""), (2.0, "at the point before, ")):
+        with pytest.raises(mc.AggregationError, match=f"rank {last}: {where}RuntimeError: out of memory"):
+            agg.mean(lambda point, at=at: broken(point, at), at=2 * x)
+        expected = np.mean([1.0 + r for r in clients])
+        for now in (2 * x, x, 3 * x, x):
+            out = agg.mean(gradient, at=now)
+            np.testing.assert_allclose(out, expected * now, rtol=1e-12)
+            assert same_everywhere(comm, out)
+    agg.close()
+
+
+@pytest.mark.mpi
+def test_rules_by_functions_are_compared_by_what_they_choose(comm):
+    like = {"a": np.zeros(DIM), "b": np.zeros(7)}
+    options = {"uplink": "ef21:topk:k=3", "timeout": 20}
+    agg = mc.Aggregator(comm, like, rules=[(lambda name, shape: name == "a", "sign")], **options)
+    value = {"a": np.ones(DIM), "b": np.ones(7)}
+    agg.mean(value)
+    state = agg.state_dict()
+    agg.load_state_dict(state)
+    agg.close()
+    own = "a" if comm.rank == 1 else "b"
+    with pytest.raises(
+        mc.ConfigError, match='rank 1 was given "sign for tensor \'a\'" where rank 0 was given "None for'
+    ):
+        mc.Aggregator(comm, like, rules=[(lambda name, shape: name == own, "sign")], **options)
+    with pytest.raises(mc.ConfigError, match="rank 1: ZeroDivisionError"):
+        mc.Aggregator(comm, like, rules=[(lambda name, shape: 1 / (comm.rank - 1), "sign")], **options)
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize("dim", [1, 39, 41, 80, 81, 200])
+@pytest.mark.parametrize("uplink", ["direct", "ef21:topk:fraction=0.1", "ef14:sign", "diana:permk", "powersgd:rank=1"])
+def test_ranks_without_a_slice(comm, uplink, dim):
+    """A slice begins at a multiple of 40: with few coordinates some ranks serve none."""
+    agg = mc.Aggregator(comm, np.zeros(dim), uplink=uplink, downlink="ef21-p:sign", timeout=20)
+    for step in range(3):
+        out = agg.mean(np.full(dim, 1.0 + comm.rank + step))
+        assert same_everywhere(comm, out) and np.isfinite(out).all()
+        with pytest.raises(mc.AggregationError, match=f"rank {comm.size - 1}: the array holds nan"):
+            agg.mean(np.full(dim, np.nan if comm.rank == comm.size - 1 else 1.0))
+    agg.close()
+
+
+@pytest.mark.mpi
+def test_more_entries_than_a_slice_has(comm):
+    if comm.size > 1:
+        with pytest.raises(mc.ConfigError, match=r"exchange='auto' has none .* fraction= in place of k="):
+            mc.Aggregator(comm, np.zeros(41), uplink="ef21:topk:k=3", downlink="ef21-p:sign", timeout=20)
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize("exchange", ["auto", "sharded", "p2p"])
+def test_set_never_keeps_half_of_a_memory(comm, exchange):
+    """With qsgd's buckets the slices are others: what servers and clients of EF21 remember is kept together, or begins anew together."""
+    agg = mc.Aggregator(comm, np.zeros(1000), uplink="ef21:topk:fraction=0.2", exchange=exchange, timeout=20)
+    target = np.random.default_rng(comm.rank).standard_normal(1000)
+    hosts = [r for r in range(comm.size) if exchange != "p2p" or r > 0]
+    mean = np.mean([np.random.default_rng(r).standard_normal(1000) for r in hosts], axis=0)
+    for uplink in ("ef21:natural", "ef21:qsgd:bits=8,bucket=128", "ef21:topk:fraction=0.3", "ef21+:topk:fraction=0.3"):
+        for _ in range(30):
+            out = agg.mean(target if agg.hosts else None)
+        np.testing.assert_allclose(out, mean, atol=1e-3)
+        agg.set(uplink=uplink)
+    agg.close()
+
+
+@pytest.mark.mpi
+def test_two_aggregators_of_one_communicator_in_turn_and_in_threads(comm):
+    values = np.random.default_rng(comm.rank).standard_normal((6, 2, DIM))
+    options = {"uplink": "ef21:topk:k=9", "downlink": "ef21-p:sign", "timeout": 20}
+    alone = [mc.Aggregator(comm, np.zeros(DIM), **options) for _ in range(2)]
+    expected = [[agg.mean(v[i]) for v in values] for i, agg in enumerate(alone)]
+    both = [mc.Aggregator(comm, np.zeros(DIM), **options) for _ in range(2)]
+    got: dict[int, list[np.ndarray]] = {}
+    threads = [
+        threading.Thread(target=lambda i=i: got.update({i: [both[i].mean(v[i]) for v in values]})) for i in (0, 1)
+    ]
+    for thread in threads if comm.rank else reversed(threads):
+        thread.start()
+    for thread in threads:
+        thread.join()
+    np.testing.assert_array_equal([got[0], got[1]], expected)
+    for agg in alone + both:
+        agg.close()
+
+
+@pytest.mark.mpi
+def test_a_rank_that_is_interrupted(comm, monkeypatch):
+    """The others are told so after the timeout, and nobody takes an old message for a new one."""
+    agg = mc.Aggregator(comm, np.zeros(DIM), uplink="ef21:topk:k=9", timeout=1.0)
+    agg.mean(np.ones(DIM))
+    if comm.rank == 1:
+        monkeypatch.setattr(
+            agg._buckets[0], "exchange_mean", lambda call, flagged: (_ for _ in ()).throw(KeyboardInterrupt())
+        )
+        with pytest.raises(KeyboardInterrupt):
+            agg.mean(np.ones(DIM))
+        monkeypatch.undo()
+    else:
+        with pytest.raises(mc.RankFailure, match="has not made this call"):
+            agg.mean(np.ones(DIM))
+    comm.barrier()
+    with pytest.raises(mc.RankFailure, match="call 2 of the aggregator was interrupted"):
+        agg.mean(np.ones(DIM))
+    agg.close()
+    agg = mc.Aggregator(comm, np.zeros(DIM), uplink="ef21:topk:k=9", timeout=20)
+    assert same_everywhere(comm, agg.mean(np.full(DIM, comm.rank)))
+    agg.close()
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize("downlink", ["dense", "ef21-p:sign"])
+def test_a_server_without_a_vector_starts_and_waits(comm, downlink):
+    like = {f"t{i}": np.zeros(30 + i) for i in range(4)}
+    options = {"uplink": "ef21:topk:k=9", "downlink": downlink, "exchange": "p2p", "bucket_nbytes": 300, "timeout": 20}
+    plain, started = mc.Aggregator(comm, like, **options), mc.Aggregator(comm, like, **options)
+    for _ in range(3):
+        value = {k: np.full(v.shape, 1.0 + comm.rank) for k, v in like.items()}
+        expected = plain.mean(value if plain.hosts else None)
+        for k in reversed(like) if comm.rank else ["t1"]:  # the server starts one, to begin the call
+            started.start(k, value[k] if started.hosts else None)
+        got = started.wait()
+        for k in like:
+            np.testing.assert_array_equal(got[k], expected[k])
+            assert same_everywhere(comm, got[k])
+    plain.close()
+    started.close()
+
+
+@pytest.mark.mpi
+def test_in_place_on_a_rank_that_cannot(comm):
+    value = np.ones(DIM)
+    value.flags.writeable = comm.rank != 1
+    for uplink in ("direct", "ef21:topk:k=3"):
+        agg = mc.Aggregator(comm, np.zeros(DIM), uplink=uplink, timeout=20)
+        with pytest.raises(mc.AggregationError, match="rank 1: the array is read-only"):
+            agg.mean_(value)
+        np.testing.assert_allclose(agg.mean(np.ones(DIM))[:1], 1.0)
+        agg.close()
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize("uplink", ["direct", "ef21:topk:fraction=0.5", "ef14:sign", "powersgd:rank=1"])
+def test_numbers_near_the_largest_on_all_ranks(comm, uplink):
+    agg = mc.Aggregator(comm, np.zeros(DIM, np.float32), uplink=uplink, timeout=20)
+    largest = np.finfo(np.float32).max
+    out = np.zeros(DIM)
+    with np.errstate(all="ignore"):
+        for value in (largest, -largest, largest, *[1.0] * 30):
+            try:
+                out, failed = agg.mean(np.full(DIM, value, np.float32)), False
+            except mc.AggregationError:
+                failed = True
+            assert len(set(comm.allgather(failed))) == 1
+            assert same_everywhere(comm, out) and np.isfinite(out).all()
+    assert not failed
+    agg.close()
+
+
+@pytest.mark.mpi
+def test_weights_that_are_all_zero(comm):
+    agg = mc.Aggregator(comm, np.zeros(DIM), uplink="ef21:topk:k=3", weighted=True, timeout=20)
+    np.testing.assert_array_equal(agg.mean(np.ones(DIM), weight=0), np.zeros(DIM))
+    assert np.isfinite(agg.mean(np.ones(DIM), weight=float(comm.rank))).all()
+    agg.close()

@@ -172,14 +172,22 @@ class Aggregator:
             if self._comm is not None and self._exchange == AUTO and group.is_plain and downlink == "dense":
                 buckets.append(DenseBucket(group, self._comm, self._clock, self._ledger))
                 continue
+            refused: list[str] = []
             kinds = self._kinds(group, downlink)
-            for attempt, kind in enumerate(kinds):
+            for kind in kinds:
                 try:
                     buckets.append(self._bucket(group, downlink, kind, number))
                     break
-                except ConfigError:
-                    if attempt == len(kinds) - 1:
+                except ConfigError as why:
+                    if len(kinds) == 1:
                         raise
+                    refused.append(f"{kind.name}: {why}")
+            else:
+                raise ConfigError(
+                    f"exchange='auto' has none for uplink={uplink!r}, downlink={downlink!r} and {sum(t.size for t in group.tensors)} "
+                    f"coordinates on {self._size} ranks; {'; '.join(refused)}; name another, for instance exchange='p2p', and give topk "
+                    "and randk a fraction= in place of k=, which counts in each slice"
+                )
         self.uplink, self.downlink, self.rules = uplink, downlink, rules
         self.exchange = "+".join(dict.fromkeys(bucket.exchange_name for bucket in buckets))
         self._buckets = buckets
