@@ -113,7 +113,7 @@ def check_topk(compressor, codec, V, Y):
 
 
 def chunked_oracle(compressor, x):
-    """C(x) in NumPy, with the formulas of SparseLoCo's quantizer as they are printed."""
+    """C(x) in NumPy, with the formulas of the quantizer in docs/derivations/chunked-topk.md."""
     y, kept, owner = np.zeros(x.size), [], []
     for number, lo in enumerate(range(0, x.size, compressor.chunk)):
         part = x[lo : lo + compressor.chunk]

@@ -210,7 +210,32 @@ def test_what_cannot_be_averaged(like, value, message):
     with pytest.raises(mc.AggregationError, match=message):
         agg.mean(value)
     agg.mean(like)  # and the loop may go on
-    assert agg.calls == 2
+    assert agg.calls == 1
+
+
+def test_an_error_leaves_what_is_remembered():
+    """The memory after a call that failed is that before it; so are the random numbers of the next one."""
+    rng = np.random.default_rng(0)
+    values = rng.standard_normal((6, 40))
+    for uplink in ("ef14:topk:k=4", "diana:randk:k=4"):
+        plain, disturbed = (mc.Aggregator(None, 40, uplink=uplink, downlink="ef14:sign") for _ in range(2))
+        for value in values:
+            expected = plain.mean(value)
+            for bad in (np.where(np.arange(40) == 3, np.nan, value), value[:-1]):
+                with pytest.raises(mc.AggregationError):
+                    disturbed.mean(bad)
+            np.testing.assert_array_equal(disturbed.mean(value), expected)
+
+
+def test_a_function_that_fails_is_the_cause():
+    agg = mc.Aggregator(None, 3, uplink="ef21:topk:k=1")
+
+    def broken(point):
+        raise RuntimeError("out of memory")
+
+    with pytest.raises(mc.AggregationError, match="RuntimeError: out of memory") as raised:
+        agg.mean(broken, at=np.zeros(3))
+    assert isinstance(raised.value.__cause__, RuntimeError)
 
 
 @pytest.mark.parametrize(

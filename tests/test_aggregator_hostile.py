@@ -29,7 +29,7 @@ def test_what_a_function_raises_is_the_cause():
     with pytest.raises(mc.AggregationError, match="rank 0: RuntimeError: no batch is left") as caught:
         agg.mean(broken, at=np.zeros(5))
     assert isinstance(caught.value.__cause__, RuntimeError)
-    assert agg.calls == 1
+    assert agg.calls == 0
 
 
 @pytest.mark.parametrize("wrong", ["raises", "nan", "shape"])

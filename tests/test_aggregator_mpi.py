@@ -118,6 +118,8 @@ def test_what_one_rank_cannot_give_all_hear(comm, uplink):
     for message, value in bad.items():
         with pytest.raises(mc.AggregationError, match=message):
             agg.mean(value if comm.rank == last else good)
+    with pytest.raises(mc.AggregationError, match=f"rank {last}: ZeroDivisionError: division by zero"):
+        agg.mean((lambda point: {"w": 1 / 0}) if comm.rank == last else (lambda point: good), at=good)
     for _ in range(60):
         out = agg.mean(good)
     assert same_everywhere(comm, out["w"])
@@ -142,13 +144,13 @@ def test_ranks_that_were_given_other_things(comm):
 
 
 @pytest.mark.mpi
-def test_a_rank_that_calls_more_often_is_named(comm):
-    agg = mc.Aggregator(comm, np.zeros(500), uplink="ef21:topk:k=9", timeout=1.0)
+@pytest.mark.parametrize("uplink", ["direct", "ef21:topk:k=9"])
+def test_a_rank_that_makes_fewer_calls_is_named(comm, uplink):
+    agg, last = mc.Aggregator(comm, np.zeros(500), uplink=uplink, timeout=1.0), comm.size - 1
     agg.mean(np.ones(500))
-    if comm.rank == 0:
-        with pytest.raises(
-            mc.RankFailure, match=r"rank 0 waits in call 2 of the aggregator since 1 s: rank \d has not made this call"
-        ):
+    if comm.rank != last:
+        text = rf"rank {comm.rank} waits in call 2 of the aggregator since 1 s: rank {last} has not made this call"
+        with pytest.raises(mc.RankFailure, match=text):
             agg.mean(np.ones(500))
     comm.barrier()
 

@@ -17,7 +17,12 @@ from mpicomp.runtime.warmup import WarmUpLink
 
 DIM, CLIENTS = 1 << 18, 3
 LEAST = DIM // 16  # bytes: half of what one bit an entry takes
-OPTIONS = {"topk": "fraction=0.1", "randk": "fraction=0.1", "qsgd": "bits=4"}  # of those that cannot do without
+OPTIONS = {
+    "topk": "fraction=0.1",
+    "randk": "fraction=0.1",
+    "qsgd": "bits=4",
+    "chunked-topk": "fraction=0.1",
+}  # of those that cannot do without
 SPECS = [f"{name}:{OPTIONS[name]}" if name in OPTIONS else name for name in compressors if name != "flag"]
 SPECS += ["randk:fraction=0.1,sampling=stratified", "randk:fraction=0.1,sampling=uniform", "permk:layout=uniform"]
 SPECS += [

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import io
+import os
+import re
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from conftest import ROOT
 
 torch = pytest.importorskip("torch")
 from compressor_table import chunked_oracle, top_oracle  # noqa: E402
@@ -73,7 +79,7 @@ INNER: dict[str, tuple[Callable, Callable]] = {
 
 
 def simulated(workers: list[int], inner: str, C: Callable, decay: float, lr: float, momentum: float) -> np.ndarray:
-    """x after all rounds. Douillard et al. 2023, Algorithm 1; Sarfi et al. 2025, Algorithm 1."""
+    """x after all rounds. DiLoCo, and with a memory that fades SparseLoCo."""
     x, v, t = start(), np.zeros(DIM), 0
     e, memory = {i: np.zeros(DIM) for i in workers}, {i: {} for i in workers}
     for _ in range(ROUNDS):
@@ -190,22 +196,25 @@ def test_a_loop_that_ends_between_two_averages_may_average_once_more():
 
 
 def test_parameters_that_are_not_finite_change_nothing():
-    model = model_at(start())
-    loop = DiLoCo(
-        model, torch.optim.SGD(model.parameters(), lr=0.05), aggregator(model, uplink="ef14:topk:k=3"), every=2
-    )
-    train(model, loop, 0, 0, 3)
-    before = {name: tensor.clone() for name, tensor in loop.state_dict()["global"].items()}
-    with torch.no_grad():
-        model.bias[1] = float("nan")
-    with pytest.raises(AggregationError, match="tensor 'bias' holds nan at entry 1"):
-        loop.sync()
-    assert (loop.rounds, loop.local_steps) == (1, 1)
-    assert all(torch.equal(before[name], tensor) for name, tensor in loop.state_dict()["global"].items())
-    with torch.no_grad():
-        model.bias.copy_(before["bias"])
-    loop.sync()
-    assert np.isfinite(vector_of(model)).all()
+    """The average that is made after the failed one has the bits that it would have had without it."""
+    found = []
+    for fails in (False, True):
+        model = model_at(start())
+        agg = aggregator(model, uplink="ef14:topk:k=3", downlink="ef14:topk:k=3")
+        loop = DiLoCo(model, torch.optim.SGD(model.parameters(), lr=0.05), agg, every=2)
+        train(model, loop, 0, 0, 3)
+        if fails:
+            kept = float(model.bias[1].detach())
+            with torch.no_grad():
+                model.bias[1] = float("nan")
+            with pytest.raises(AggregationError, match="tensor 'bias' holds nan at entry 1"):
+                loop.sync()
+            assert (loop.rounds, loop.local_steps) == (1, 1)
+            with torch.no_grad():
+                model.bias[1] = kept
+        train(model, loop, 0, 3, 8)
+        found.append(vector_of(model))
+    assert np.isfinite(found[0]).all() and np.array_equal(*found)
 
 
 def test_frozen_parameters_stay_as_they_are():
@@ -290,10 +299,30 @@ def test_ranks_that_begin_apart_are_told(comm):
     model = model_at(start() + (comm.rank == comm.size - 1))
     agg = mc.Aggregator(comm, dict(model.named_parameters()))
     with pytest.raises(
-        ConfigError, match=f"DiLoCo on rank {comm.size - 1} has every=2, SGD, parameters .* broadcast rank 0's"
+        ConfigError, match=f"rank {comm.size - 1} has DiLoCo with every=2, SGD, parameters .* broadcast rank 0's"
     ):
         DiLoCo(model, torch.optim.SGD(model.parameters(), lr=0.1), agg, every=2)
     model = model_at(start())
-    with pytest.raises(ConfigError, match="on rank 1 has every=3"):
+    with pytest.raises(ConfigError, match="rank 1 has DiLoCo with every=3"):
         DiLoCo(model, torch.optim.SGD(model.parameters(), lr=0.1), agg, every=2 + (comm.rank == 1))
     agg.close()
+
+
+# ---- as users run it ---------------------------------------------------------------------------------------------------
+@pytest.mark.process
+@pytest.mark.parametrize("start", ["torchrun", "mpicomp launch"])
+def test_the_example_learns_and_sends_little(start):
+    launched = {
+        "torchrun": [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"],
+        "mpicomp launch": [sys.executable, "-m", "mpicomp", "launch", "-n", "2", "--", "python"],
+    }[start]
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    env = {**os.environ, "PATH": path, "OMP_NUM_THREADS": "1"}
+    argv = [*launched, "examples/diloco.py"]
+    done = subprocess.run(argv, cwd=ROOT, env=env, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = re.findall(r"^(\w+): accuracy ([\d.]+)%, ([\d.]+) kB", done.stdout, re.MULTILINE)
+    (dense, dense_accuracy, dense_kB), (sparse, sparse_accuracy, sparse_kB) = found
+    assert (dense, sparse) == ("DiLoCo", "SparseLoCo")
+    assert float(dense_accuracy) > 90 and float(sparse_accuracy) > 90
+    assert float(sparse_kB) < float(dense_kB) / 50

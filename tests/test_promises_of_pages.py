@@ -264,6 +264,10 @@ PAGES = {  # (page of docs, the words): what makes them true, or the test that d
     ("methods/qsgd.md", "`qsgd:bits=4,bucket=512` by default"): lambda: methods["qsgd"].default_compressor == "qsgd:bits=4,bucket=512",
     ("methods/onebit-adam.md", "`--step theory` is refused"): lambda: has_no_theory("onebit-adam"),
     ("methods/onebit-adam.md", "0.065 by default"): lambda: default("onebit-adam", "warmup") == 0.065,
+    ("methods/ef21-muon.md", "`--step theory` is refused"): lambda: has_no_theory("ef21-muon"),
+    ("methods/ef21-muon.md", "0.1 by default; what Muon calls"): lambda: default("ef21-muon", "eta") == 0.1,
+    ("methods/ef21-muon.md", "so `--exchange sharded` is refused"): "test_muon.py::test_shapes_are_text",
+    ("reference/optimizers.md", "by default one vector"): lambda: optimizers["muon"]().shapes == "",
     ("methods/ef21-pp.md", "0.5 by default"): lambda: methods["ef21-pp"]().p == 0.5,
     ("methods/diana.md", "by default the largest"): lambda: uplink("diana").shift_step == 1 / (1 + OMEGA),
     ("methods/correlated-quantization.md", "(`parts`, min(d, n) by default)"):

@@ -22,7 +22,7 @@ from mpicomp.wire import HEADER_NBYTES, MAX_FRAME_NBYTES, MAX_LONG_MESSAGES
 OWN = sorted(name for name in compressors if compressors[name].__module__.startswith("mpicomp."))
 SPECS = {
     "topk": "topk:k=3", "randk": "randk:k=3", "permk": "permk", "cq": "cq:levels=4", "iq": "iq:levels=4", "permk-cq": "permk-cq:parts=2",
-    "qsgd": "qsgd:bits=4",
+    "qsgd": "qsgd:bits=4", "chunked-topk": "chunked-topk:k=3",
 }  # fmt: skip
 LARGEST = {name: UNLIMITED if name in ("identity", "sign", "cast") else PLACES for name in OWN}
 

@@ -99,7 +99,7 @@ def test_chunks_of_very_different_sizes_want_tables_of_their_own():
 
 
 def test_a_message_is_shorter_than_twelve_bits_an_index_and_two_a_value():
-    """SparseLoCo's indices take 12 bits within a chunk of 4096; Rice's code takes about log2 C(4096, k)/k."""
+    """An index takes 12 bits within a chunk of 4096; Rice's code takes about log2 C(4096, k)/k."""
     x = RNG.standard_normal(1 << 18).astype(np.float32)
     for k in (32, 64, 128):
         compressor = ChunkedTopK(k=k)

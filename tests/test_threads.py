@@ -14,6 +14,7 @@ from mpicomp.kernels.random import uplink_keys
 
 OPTIONS = {
     "topk": "fraction=0.02",
+    "chunked-topk": "fraction=0.05,chunk=50",
     "randk": "k=7,sampling=uniform",
     "qsgd": "bits=4",
 }  # of those that cannot do without

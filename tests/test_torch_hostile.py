@@ -288,7 +288,7 @@ said(lambda model, agg: DistributedOptimizer(sgd(model), model.named_parameters(
 said(lambda model, agg: EF21Muon(model.named_parameters(), agg), seed)
 said(lambda model, agg: DiLoCo(model, sgd(model), agg, every=2), seed)
 # an option that is wrong on one rank is told to all of them
-said(lambda model, agg: DiLoCo(model, sgd(model), agg, every=0 if comm.rank == 1 else 2), "DiLoCo on rank 1: every=0")
+said(lambda model, agg: DiLoCo(model, sgd(model), agg, every=0 if comm.rank == 1 else 2), "rank 1: every=0")
 if comm.rank == 0:
     print("all well")
 """

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..cluster.clock import COMPUTE, PHASES, Clock
+from ..cluster.clock import COMPUTE, PHASES, WAIT, Clock
 from ..cluster.counts import checked_communicator
 from ..cluster.ledger import Ledger, describe
 from ..cluster.patient import PatientComm
@@ -71,14 +71,15 @@ class Aggregator:
     is the server and has no vector; it makes the same calls, with None.
 
     All ranks make the same calls in the same order. What cannot be averaged (NaN, a tensor of another shape) is told to all of them: they
-    raise the same AggregationError, and the memory of the mechanisms stays finite, so that the loop may go on.
+    raise the same AggregationError, and nothing has been sent or remembered of that call, so that the loop may go on. (With `start` the
+    buckets that were sent before the error have been.)
 
     Parameters
     ----------
     comm : an mpi4py communicator; or a process group of torch.distributed, whose ranks then exchange by gloo; None for this process alone.
     like : what later values look like: an array, a PyTorch tensor, a list or dict of them, or a dimension (float64). Float16, bfloat16 and
         float32 are summed and remembered in float32.
-    uplink : MECHANISM[@option=value,...][:COMPRESSOR], for instance "ef21:topk:fraction=0.01", "diana:natural", "powersgd:rank=2".
+    uplink : `MECHANISM[@option=value,...][:COMPRESSOR]`, for instance "ef21:topk:fraction=0.01", "diana:natural", "powersgd:rank=2".
     downlink : the same for the way down, or "dense".
     exchange : a name or a class; "auto" is allreduce where nothing is compressed, else sliced.
     seed : of all random numbers; with the same seed a loop gives the same bits.
@@ -93,7 +94,7 @@ class Aggregator:
     Attributes
     ----------
     last : a Report of the last call; before the first its `call` is −1.
-    calls : number of calls made.
+    calls : number of calls made. weighted : as given.
 
     >>> import numpy as np
     >>> agg = Aggregator(None, np.zeros(4), uplink="ef21:topk:k=1")
@@ -123,7 +124,7 @@ class Aggregator:
         if not group:
             checked_communicator(comm)
         self.structure = Structure(like)
-        self._seed, self._weighted, self._bucket_nbytes, self._timeout = seed, weighted, bucket_nbytes, timeout
+        self._seed, self.weighted, self._bucket_nbytes, self._timeout = seed, weighted, bucket_nbytes, timeout
         self._exchange, self._mpi = exchange, comm
         self.calls = 0
         self.interrupted = ""  # by what a call was, so that messages of it may still be under way
@@ -131,7 +132,8 @@ class Aggregator:
         self._late = ""  # what went wrong in a function at the point before, while others exchanged
         self._ledger = Ledger()
         self.last = Report(-1, np.zeros(len(PHASES)), np.zeros_like(self._ledger.traffic))
-        self._previous: dict[str, np.ndarray] | None = None
+        self._previous: dict[str, np.ndarray] | None = None  # the point of the last call
+        self._point: dict[str, np.ndarray] | None = None  # of this one
         self._background: Background | None = None
         self._clock = Clock(time.perf_counter)
         self._comm: PatientComm | None = None
@@ -166,7 +168,7 @@ class Aggregator:
         except Exception as found:
             error, groups, compared = told(found), [], ([], [])
         alike = [self.structure.described(), uplink, downlink, *compared]
-        self._compare(error, [*alike, self._seed, self._weighted, self._bucket_nbytes, str(self._exchange)])
+        self._compare(error, [*alike, self._seed, self.weighted, self._bucket_nbytes, str(self._exchange)])
         buckets: list[Vector] = []
         for number, group in enumerate(groups):
             if self._comm is not None and self._exchange == AUTO and group.is_plain and downlink == "dense":
@@ -357,6 +359,7 @@ class Aggregator:
         self._check_usable()
         self._check_between("mean")
         self.begin()
+        self._point = self._previous
         arrays: dict[str, Any] = {}
         error, cause, self._late = "", None, ""
         try:
@@ -380,13 +383,15 @@ class Aggregator:
             elif value is not None and evaluate is None:
                 arrays = self.structure.taken(value)
             self._check_weight(weight)
-        except Exception as found:
+        except Exception as found:  # also of the caller's function: the other ranks wait for this one
             error, cause = told(found), found
         self._clock.lap(COMPUTE)
         error = error or self._not_finite(dense=False)
         if in_place:  # the sums will take the vectors' places
             error = error or self._not_finite(dense=True)
         try:
+            if any(isinstance(bucket, Bucket) for bucket in self._buckets) and self._anybody(bool(error)):
+                self._raise(error, cause)  # before anything is sent or remembered
             scale = self._scale(0.0 if error or weight is None else weight)
             flagged = False
             for bucket in self._buckets:
@@ -397,11 +402,10 @@ class Aggregator:
             self.end(flagged, error or self._late, cause)
         except AggregationError:
             raise
-        except (
-            BaseException
-        ) as found:  # Ctrl-C, too: messages may be under way that the next call would take for its own
+        except BaseException as found:  # Ctrl-C, too: the next call would take messages under way for its own
             self.interrupted = told(found)
             raise
+        self._previous = self._point
         return arrays
 
     def begin(self) -> None:
@@ -436,7 +440,7 @@ class Aggregator:
         point = {name: np.array(_numpy(array)) for name, array in self.structure.taken(at).items()}
         if len(point) < len(self.structure.tensors):
             raise ConfigError("mean got a function without a point; give the point, agg.mean(gradient, at=params)")
-        previous, self._previous = self._previous, point
+        previous, self._point = self._previous, point
         found: dict[str, Any] = {}
 
         def change(bucket: Vector) -> np.ndarray:
@@ -470,15 +474,15 @@ class Aggregator:
         return self.structure.put_together(arrays)
 
     def _check_weight(self, weight: float | None) -> None:
-        if self._weighted and self.hosts:
+        if self.weighted and self.hosts:
             if weight is None or not 0 <= weight < np.inf:
                 raise ConfigError(f"weight={weight}: the aggregator is weighted, so each rank gives a number ≥ 0")
-        elif weight is not None and not self._weighted:
+        elif weight is not None and not self.weighted:
             raise ConfigError(f"weight={weight}: make the aggregator with weighted=True to give weights")
 
     def _scale(self, weight: float) -> float:
         """What this rank's vectors are multiplied by, so that the plain mean is the weighted one."""
-        if not self._weighted:
+        if not self.weighted:
             return 1.0
         mean = self._buckets[0].mean_weight(weight, self.calls)
         return weight / mean if mean > 0 else 0.0
@@ -514,11 +518,39 @@ class Aggregator:
                 given.own[:], failed = 0, True
         return bucket.exchange_mean(self.calls, failed)
 
-    def end(self, flagged: bool, error: str, cause: Exception | None = None) -> None:
-        """A call ends; raises AggregationError where some rank could not give its vectors. For `start`'s thread.
+    def _anybody(self, failed: bool) -> bool:
+        """Some rank says so: one number that is summed over all."""
+        if self._comm is None:
+            return failed
+        total = np.zeros(1)
+        self._comm.sum_into(np.array([float(failed)]), total)
+        self._clock.lap(WAIT)
+        return bool(total[0] > 0)
 
-        cause : what the caller's own function has raised.
+    def agree(self, error: str) -> None:
+        """Where some rank gives a text that is not empty, all of them raise the same AggregationError; collective."""
+        if self._anybody(bool(error)):
+            self._raise(error, None)
+
+    def compare(self, described: str, remedy: str, error: str = "") -> None:
+        """All ranks give the same text, or all raise ConfigError, which says whose differs, and the remedy. Collective.
+
+        error : what is wrong on this rank, where something is; then all ranks raise it.
         """
+        if self._comm is None:
+            if error:
+                raise ConfigError(error)
+            return
+        table = self._comm.bcast_json(self._comm.gather_json([self._rank, described, error]))
+        for rank, _, said in table:
+            if said:
+                raise ConfigError(f"rank {rank}: {said}")
+        for rank, text, _ in table:
+            if text != table[0][1]:
+                raise ConfigError(f"rank {rank} has {text}, and rank {table[0][0]} has {table[0][1]}; {remedy}")
+
+    def end(self, flagged: bool, error: str, cause: BaseException | None = None) -> None:
+        """A call ends; raises AggregationError where some rank could not give its vectors. For `start`'s thread."""
         seconds, traffic = self._before
         self.last = Report(self.calls, self._clock.seconds - seconds, self._ledger.traffic - traffic)
         self.calls += 1
@@ -527,7 +559,9 @@ class Aggregator:
                 raise AggregationError(f"call {self.calls}: rank {self._rank}: {error}")
             return
         self._forget_points()
-        error = error or self._not_finite(dense=True)
+        self._raise(error or self._not_finite(dense=True), cause)
+
+    def _raise(self, error: str, cause: BaseException | None) -> None:
         texts = [[self._rank, error]]
         if self._comm is not None:
             texts = self._comm.bcast_json(self._comm.gather_json([self._rank, error]))
@@ -540,7 +574,7 @@ class Aggregator:
 
         The future is done when the tensor's mean is there, flat, until the next call. `wait` (or `finish`) ends the call.
         """
-        if self._weighted:
+        if self.weighted:
             raise ConfigError(
                 "start cannot weigh vectors, whose weights all ranks need beforehand; use mean(value, weight=...)"
             )

@@ -14,6 +14,7 @@ from .comm import Comm
 from .counts import pieces
 from .messages import AnyRequest, Receiving
 
+_TAG_HERE, _ANSWER = 9, 2.0  # seconds in which ranks that wait hear of each other
 _SPIN, _NAP = 1e-3, 2e-5  # seconds of looking without sleep; of each sleep after that
 
 
@@ -68,8 +69,24 @@ class PatientComm(Comm):
             elif waited < self.timeout:
                 time.sleep(_NAP)
             else:
-                who = f"rank {source} has" if source is not None else "some rank has"
+                silent = [source] if source is not None else self._silent()
+                who = "rank " + " and rank ".join(map(str, silent)) if silent else "some rank"
                 raise RankFailure(
-                    f"rank {self.rank} waits in call {self.call + 1} of the aggregator since {self.timeout:g} s: {who} not made this call; "
-                    "all ranks have to make the same calls (see the aggregator's timeout)"
+                    f"rank {self.rank} waits in call {self.call + 1} of the aggregator since {self.timeout:g} s: {who} has not made this "
+                    "call; all ranks have to make the same calls (see the aggregator's timeout)"
                 )
+
+    def _silent(self) -> list[int]:
+        """The ranks that do not wait as this one does: those that have waited as long say so to each other now."""
+        others = [rank for rank in range(self.size) if rank != self.rank]
+        word, heard = np.zeros(1, np.uint8), np.zeros((self.size, 1), np.uint8)
+        for rank in others:
+            self._isend(word, rank, _TAG_HERE)
+        answers = {rank: self._irecv(heard[rank], rank, _TAG_HERE) for rank in others}
+        end = time.perf_counter() + _ANSWER
+        while answers and time.perf_counter() < end:
+            answers = {rank: request for rank, request in answers.items() if not request.Test()}
+            time.sleep(_NAP)
+        for request in answers.values():
+            request.Cancel()
+        return sorted(answers)

@@ -19,7 +19,7 @@ from .identity import Identity
 
 VALUES, TABLES = ("2bit", "exact"), ("vector", "chunk")
 _LEVELS = 4  # of 2 bits
-_SIGMAS = 6.0  # the range of the four bins, in standard deviations, as the authors of SparseLoCo have it
+_SIGMAS = 6.0  # the range of the four bins, in standard deviations; docs/how-to/diloco.md says where it comes from
 _PARTIAL = 0x80  # bit of a message's first byte: fewer entries than there is room for, their number follows
 
 
@@ -39,9 +39,9 @@ class ChunkedTopK(Compressor):
     ----------
     k : number of entries kept of each whole chunk, or
     fraction : part of them, in (0, 1].
-    chunk : c, entries. SparseLoCo's is 4096, a matrix of 64 × 64.
+    chunk : c, consecutive entries.
     values : "2bit", or "exact" for the values themselves.
-    table : "vector", one table of four values a message, as SparseLoCo has one a tensor; or "chunk", one for each chunk, for vectors
+    table : "vector", one table of four values a message; or "chunk", one for each chunk, for vectors
         whose parts differ in size.
 
     >>> ChunkedTopK(k=1, chunk=3, values="exact").apply([1.0, -3.0, 2.0, 0.5, 0.0, 0.1])

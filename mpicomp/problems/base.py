@@ -293,13 +293,12 @@ class Problem:
         the states as they are, or results would depend on how often a run evaluates.
 
         Called on every rank, also on a server that hosts no clients, before each evaluation and, with empty `mean`, before the warm-up's.
+        With `evaluate="none"` it is not called.
 
         Parameters
         ----------
         mean : the mean over all n clients of the arrays of floating point in their states, by name, in float64; the same bits on all
             ranks and for any placement. Empty where there are none. With it f, ‖∇f‖² and the measures are those of one model: x and these.
-
-        With `evaluate="none"` it is not called.
         """
 
     def state(self, i: int) -> dict[str, np.ndarray]:

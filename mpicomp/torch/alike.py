@@ -10,7 +10,7 @@ import torch
 from ..aggregator import Aggregator
 from ..errors import ConfigError
 
-START = "give all ranks the same, and the same parameters at the start: seed them alike, or broadcast rank 0's"
+ALIKE = "give all ranks the same, and the same parameters at the start: seed them alike, or broadcast rank 0's"
 
 
 def check_names(aggregator: Aggregator, names: Iterable[str]) -> None:
@@ -21,22 +21,6 @@ def check_names(aggregator: Aggregator, names: Iterable[str]) -> None:
             f"parameter {min(other)!r} is only in one of the aggregator and the trained named_parameters; make the aggregator with "
             "{name: p for name, p in model.named_parameters() if p.requires_grad}"
         )
-
-
-def compare(aggregator: Aggregator, who: str, described: str, error: str = "") -> None:
-    """Raises ConfigError on all ranks where one has an error, or another description than rank 0; all ranks call it."""
-    comm = aggregator._comm
-    if comm is None:
-        if error:
-            raise ConfigError(error)
-        return
-    table = comm.bcast_json(comm.gather_json([described, error]))
-    for rank, (_, said) in enumerate(table):
-        if said:
-            raise ConfigError(f"{who} on rank {rank}: {said}")
-    for rank, (text, _) in enumerate(table):
-        if text != table[0][0]:
-            raise ConfigError(f"{who} on rank {rank} has {text}, and on rank 0 {table[0][0]}; {START}")
 
 
 def digest(tensors: Mapping[str, torch.Tensor]) -> str:

@@ -9,7 +9,7 @@ import torch
 
 from ..aggregator import Aggregator
 from ..errors import ConfigError, MpicompError
-from .alike import check_names, compare, digest
+from .alike import ALIKE, check_names, digest
 
 _KEYS = {"global", "inner", "outer", "aggregator", "local_steps", "rounds"}
 
@@ -36,7 +36,7 @@ class DiLoCo:
         "ef14@decay=0.95:chunked-topk:k=64". Its error memory starts from zero.
     every : H, inner steps from one average to the next; the same on all ranks.
     outer : an optimizer of the same parameters that has not taken a step; by default DiLoCo's, SGD(lr=0.7, momentum=0.9, nesterov=True).
-        SparseLoCo's is SGD(lr=1.0): there the fading memory takes the part of the momentum.
+        SparseLoCo takes SGD without momentum, whose part the fading memory plays.
 
     Attributes
     ----------
@@ -69,7 +69,7 @@ class DiLoCo:
             described = f"every={every}, {type(self.outer).__name__}, parameters {digest(self._shared)}"
         except MpicompError as found:
             error = str(found)
-        compare(aggregator, "DiLoCo", described, error)
+        aggregator.compare(f"DiLoCo with {described}", ALIKE, error)
         self.rounds = self.local_steps = 0
         inner.register_step_post_hook(lambda *ignored: self._stepped())
 
@@ -77,7 +77,7 @@ class DiLoCo:
         check_names(self.aggregator, self.parameters)
         if isinstance(self.every, bool) or not isinstance(self.every, int) or self.every < 1:
             raise ConfigError(f"every={self.every!r}: a number of inner steps is needed, at least 1")
-        if self.aggregator._weighted:
+        if self.aggregator.weighted:
             raise ConfigError("DiLoCo weighs all ranks alike; make the aggregator without weighted=True")
 
     def _moved(self, outer: torch.optim.Optimizer | None) -> torch.optim.Optimizer:

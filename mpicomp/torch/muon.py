@@ -10,7 +10,7 @@ import torch
 from ..aggregator import Aggregator
 from ..errors import ConfigError, unknown
 from ..optimizers.muon import COEFFICIENTS, RADII, radius_of
-from .alike import check_names, compare, digest
+from .alike import ALIKE, check_names, digest
 
 _KEY = "mpicomp"
 
@@ -67,7 +67,7 @@ class EF21Muon(torch.optim.Optimizer):
             _check(group)
         check_names(aggregator, self._named())
         self._compared = False
-        if aggregator._weighted:
+        if aggregator.weighted:
             raise ConfigError("EF21Muon weighs all ranks alike; make the aggregator without weighted=True")
 
     def _named(self) -> dict[str, tuple[torch.Tensor, dict[str, Any]]]:
@@ -84,7 +84,7 @@ class EF21Muon(torch.optim.Optimizer):
 
         Raises
         ------
-        AggregationError : a rank's gradients are not finite; on all ranks, and nothing has changed.
+        AggregationError : a rank's gradients are not finite; on all ranks, and parameters and momenta have not changed.
         ConfigError : in the first step, ranks have other parameters than rank 0; on all ranks.
         RankFailure : a rank has not come for `timeout` seconds of the aggregator.
         """
@@ -97,7 +97,8 @@ class EF21Muon(torch.optim.Optimizer):
             moved[name] = self._momentum(parameter, group["momentum"])
         means = self.aggregator.mean(moved if self.aggregator.hosts else None)
         if not self._compared:  # all ranks are here, and none has taken a step
-            compare(self.aggregator, "EF21Muon", f"parameters {digest({name: p for name, (p, _) in named.items()})}")
+            found = digest({name: p for name, (p, _) in named.items()})
+            self.aggregator.compare(f"EF21Muon with parameters {found}", ALIKE)
             self._compared = True
         for name, (parameter, group) in named.items():
             if self.aggregator.hosts:

@@ -9,7 +9,7 @@ import torch
 
 from ..aggregator import Aggregator
 from ..errors import ConfigError
-from .alike import check_names, compare, digest
+from .alike import ALIKE, check_names, digest
 
 Opt = TypeVar("Opt", bound=torch.optim.Optimizer)
 _KEY = "mpicomp"
@@ -98,7 +98,7 @@ class _Loop:
         else:
             means = agg.mean({name: p.grad for name, p in self.parameters.items()})
         if not self.compared:  # all ranks are here, and none has taken a step
-            compare(agg, "DistributedOptimizer", f"parameters {digest(self.parameters)}")
+            agg.compare(f"DistributedOptimizer with parameters {digest(self.parameters)}", ALIKE)
             self.compared = True
         with torch.no_grad():
             for name, parameter in self.parameters.items():
