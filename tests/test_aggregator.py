@@ -61,7 +61,7 @@ def test_marina_takes_a_function_of_the_point():
     for _ in range(rounds):
         x -= step * agg.mean(lambda point: a * (point - b), at=x)
     np.testing.assert_allclose(x, result.x, rtol=1e-12, atol=1e-14)  # the change is evaluated at both points anew
-    with pytest.raises(mc.ConfigError, match="two points"):
+    with pytest.raises(mc.AggregationError, match="two points"):
         for _ in range(20):
             agg.mean(a * (x - b))
 

@@ -19,7 +19,7 @@ from ..cluster.clock import COMPUTE, PHASES, WAIT, Clock
 from ..cluster.counts import checked_communicator
 from ..cluster.ledger import Ledger, describe
 from ..cluster.patient import PatientComm
-from ..errors import AggregationError, ConfigError, MpicompError
+from ..errors import AggregationError, ConfigError, RankFailure
 from ..exchanges.base import Exchange, exchanges
 from ..exchanges.local import LocalExchange
 from ..kernels.cache import cache_use
@@ -27,9 +27,9 @@ from ..kernels.rows import finite_rows
 from .background import Background
 from .bucket import Bucket, Vector
 from .dense import DenseBucket
-from .rules import Group, Rule, grouped, split
+from .rules import Group, Rule, described, grouped, held, split
 from .state import load_arrays, saved_arrays
-from .tensors import Structure, copy_in, copy_out
+from .tensors import Structure, check_writable, copy_in, copy_out, told
 
 if TYPE_CHECKING:
     from mpi4py.MPI import Comm as MPIComm
@@ -127,6 +127,9 @@ class Aggregator:
         self._seed, self.weighted, self._bucket_nbytes, self._timeout = seed, weighted, bucket_nbytes, timeout
         self._exchange, self._mpi = exchange, comm
         self.calls = 0
+        self.interrupted = ""  # by what a call was, so that messages of it may still be under way
+        self._closed = False
+        self._late = ""  # what went wrong in a function at the point before, while others exchanged
         self._ledger = Ledger()
         self.last = Report(-1, np.zeros(len(PHASES)), np.zeros_like(self._ledger.traffic))
         self._previous: dict[str, np.ndarray] | None = None  # the point of the last call
@@ -161,23 +164,32 @@ class Aggregator:
             if not self._timeout > 0:
                 raise ConfigError(f"timeout={self._timeout}: it is a number of seconds above 0")
             groups = grouped(self.structure.tensors, uplink, rules, self._bucket_nbytes)
-        except MpicompError as found:
-            error, groups = str(found), []
-        described = [self.structure.described(), uplink, downlink, [list(map(str, rule)) for rule in rules]]
-        self._compare(error, [*described, self._seed, self.weighted, self._bucket_nbytes, str(self._exchange)])
+            compared = described(rules), [f"{held(t, rules)} for {t.called}" for t in self.structure.tensors]
+        except Exception as found:
+            error, groups, compared = told(found), [], ([], [])
+        alike = [self.structure.described(), uplink, downlink, *compared]
+        self._compare(error, [*alike, self._seed, self.weighted, self._bucket_nbytes, str(self._exchange)])
         buckets: list[Vector] = []
         for number, group in enumerate(groups):
             if self._comm is not None and self._exchange == AUTO and group.is_plain and downlink == "dense":
                 buckets.append(DenseBucket(group, self._comm, self._clock, self._ledger))
                 continue
+            refused: list[str] = []
             kinds = self._kinds(group, downlink)
-            for attempt, kind in enumerate(kinds):
+            for kind in kinds:
                 try:
                     buckets.append(self._bucket(group, downlink, kind, number))
                     break
-                except ConfigError:
-                    if attempt == len(kinds) - 1:
+                except ConfigError as why:
+                    if len(kinds) == 1:
                         raise
+                    refused.append(f"{kind.name}: {why}")
+            else:
+                raise ConfigError(
+                    f"exchange='auto' has none for uplink={uplink!r}, downlink={downlink!r} and {sum(t.size for t in group.tensors)} "
+                    f"coordinates on {self._size} ranks; {'; '.join(refused)}; name another, for instance exchange='p2p', and give topk "
+                    "and randk a fraction= in place of k=, which counts in each slice"
+                )
         self.uplink, self.downlink, self.rules = uplink, downlink, rules
         self.exchange = "+".join(dict.fromkeys(bucket.exchange_name for bucket in buckets))
         self._buckets = buckets
@@ -239,6 +251,8 @@ class Aggregator:
             if own[0] != reference[0]:
                 raise ConfigError(f"rank {rank} has {_difference(own[0], reference[0])} on rank {first}")
             mine, theirs = next((a, b) for a, b in zip(own, reference, strict=True) if a != b)
+            if isinstance(mine, list) and len(mine) == len(theirs):
+                mine, theirs = next((a, b) for a, b in zip(mine, theirs, strict=True) if a != b)
             raise ConfigError(f"rank {rank} was given {mine!r} where rank {first} was given {theirs!r}")
 
     def set(
@@ -246,12 +260,12 @@ class Aggregator:
     ) -> None:
         """Go on with other mechanisms or compressors; all ranks call it alike, between two calls.
 
-        What a mechanism remembers of a tensor stays where the tensor's new mechanism is of the same kind, for instance another compressor
-        of EF21; else it begins anew.
+        What a mechanism remembers stays where the new one is of the same kind, for instance another compressor of EF21, and the same
+        tensors share its messages; else it begins anew.
         """
+        self._check_usable()
         if self._background is not None:
-            if self._background.open:
-                raise ConfigError("set was called between start and wait; call wait first")
+            self._check_between("set")
             self._background.close()
             self._background = None
         before = [(bucket, bucket.arrays()) for bucket in self._buckets]
@@ -260,17 +274,30 @@ class Aggregator:
             downlink if downlink is not None else self.downlink,
             tuple(rules) if rules is not None else self.rules,
         )
+        kept: set[Vector] = set()
         for new in self._buckets:
             for old, arrays in before:
-                if old.places != new.places or old.dtype != new.dtype:
+                if old.places != new.places or old.dtype != new.dtype or not new.serves_as(old):
                     continue
                 for way, mine in new.parts().items():
                     if type(mine) is not type(old.parts().get(way)):
                         continue
+                    kept |= {new} if way == "uplink" else set()
                     for name, array in new.arrays().items():
                         saved = arrays.get(name)
                         if name.startswith(way) and saved is not None and saved.shape == array.shape:
                             array[...] = saved
+        for old, _ in before:
+            old.finish()
+        if any(bucket.two_points and bucket not in kept for bucket in self._buckets):
+            self._forget_points()
+
+    def _forget_points(self) -> None:
+        """Mechanisms of two points begin anew, with the gradient itself for the next change: their memory is of the last point."""
+        self._previous = None
+        for bucket in self._buckets:
+            if bucket.two_points:
+                bucket.restart()
 
     # ---- the mean ---------------------------------------------------------------------------------------------------
     def mean(self, value: Any = None, *, weight: float | None = None, at: Any = None) -> Any:
@@ -303,7 +330,7 @@ class Aggregator:
     def mean_(self, value: Any, *, weight: float | None = None, at: Any = None) -> Any:
         """As `mean`, in place: the arrays of `value` become the mean, and are worth nothing after an error.
 
-        A tensor that is None or sparse there gets a new array; returns them all.
+        A tensor that is None or sparse there gets a new array; returns them all. Arrays that share memory overwrite each other.
         """
         arrays = self._call(value, weight, at, in_place=True)
         for tensor in self.structure.tensors:
@@ -319,43 +346,65 @@ class Aggregator:
         bucket = self._bucket_of.get(name)
         return np.empty(0, np.float32) if bucket is None else bucket.result[0, bucket.places[name]]
 
+    def _check_usable(self) -> None:
+        if self._closed:
+            raise ConfigError("the aggregator is closed; make another one")
+        if self.interrupted:
+            raise RankFailure(
+                f"call {self.calls + 1} of the aggregator was interrupted ({self.interrupted}), and other ranks may have gone on; make "
+                "another one on all ranks, and load a state that was saved"
+            )
+
     def _call(self, value: Any, weight: float | None, at: Any, in_place: bool = False) -> dict[str, Any]:
-        if self._background is not None and self._background.open:
-            raise ConfigError("mean was called between start and wait; call wait first")
+        self._check_usable()
+        self._check_between("mean")
         self.begin()
         self._point = self._previous
         arrays: dict[str, Any] = {}
-        error, cause = "", None
+        error, cause, self._late = "", None, ""
         try:
             evaluate = value if callable(value) and not hasattr(value, "shape") else None
             if self.hosts and value is not None:
                 taken = self.structure.taken(evaluate(at) if evaluate else value)
                 arrays = dict(taken)
+                if in_place:
+                    for name, array in taken.items():
+                        check_writable(self.structure.named(name), array)
                 self._fill(arrays)
                 if evaluate:
                     self._two_points(evaluate, at)
+                elif any(bucket.two_points for bucket in self._buckets):
+                    raise ConfigError(
+                        "this uplink needs the gradients of the same samples at two points: give `mean` a function of the point, and the "
+                        "point, agg.mean(gradient, at=params)"
+                    )
             elif self.hosts:
                 raise ConfigError("mean got None: this rank has a vector to give")
-            elif value is not None:
+            elif value is not None and evaluate is None:
                 arrays = self.structure.taken(value)
             self._check_weight(weight)
         except Exception as found:  # also of the caller's function: the other ranks wait for this one
-            known = isinstance(found, MpicompError | TypeError | ValueError)
-            error, cause = str(found) if known else f"{type(found).__name__}: {found}", found
+            error, cause = told(found), found
         self._clock.lap(COMPUTE)
         error = error or self._not_finite(dense=False)
         if in_place:  # the sums will take the vectors' places
             error = error or self._not_finite(dense=True)
-        if any(isinstance(bucket, Bucket) for bucket in self._buckets) and self._anybody(bool(error)):
-            self._raise(error, cause)  # before anything is sent or remembered
-        scale = self._scale(0.0 if error or weight is None else weight)
-        flagged = False
-        for bucket in self._buckets:
-            bucket.target = None
-            if isinstance(bucket, DenseBucket) and bucket.given.V is not bucket.given.own and not error:
-                bucket.target = bucket.given.V if in_place else np.empty_like(bucket.given.V)
-            flagged |= self.exchange_bucket(bucket, bool(error), scale)
-        self.end(flagged, error, cause)
+        try:
+            if any(isinstance(bucket, Bucket) for bucket in self._buckets) and self._anybody(bool(error)):
+                self._raise(error, cause)  # before anything is sent or remembered
+            scale = self._scale(0.0 if error or weight is None else weight)
+            flagged = False
+            for bucket in self._buckets:
+                bucket.target = None
+                if isinstance(bucket, DenseBucket) and bucket.given.V is not bucket.given.own and not error:
+                    bucket.target = bucket.given.V if in_place else np.empty_like(bucket.given.V)
+                flagged |= self.exchange_bucket(bucket, bool(error), scale)
+            self.end(flagged, error or self._late, cause)
+        except AggregationError:
+            raise
+        except BaseException as found:  # Ctrl-C, too: the next call would take messages under way for its own
+            self.interrupted = told(found)
+            raise
         self._previous = self._point
         return arrays
 
@@ -369,7 +418,7 @@ class Aggregator:
     def _fill(self, arrays: dict[str, Any]) -> None:
         """The caller's arrays into the buckets' vectors; an array that is one already is taken as it lies."""
         for bucket in self._buckets:
-            bucket.given.V, bucket.given.change = bucket.given.own, None
+            bucket.given.V, bucket.given.change, bucket.given.scale = bucket.given.own, None, 1.0
             if len(bucket.tensors) == 1:
                 array = arrays.get(bucket.tensors[0].name)
                 if isinstance(array, np.ndarray) and array.dtype == bucket.dtype and array.flags.carray:
@@ -389,20 +438,28 @@ class Aggregator:
     def _two_points(self, evaluate: Callable[[Any], Any], at: Any) -> None:
         """Let the uplinks ask for the change since the last call's point, and remember this one."""
         point = {name: np.array(_numpy(array)) for name, array in self.structure.taken(at).items()}
+        if len(point) < len(self.structure.tensors):
+            raise ConfigError("mean got a function without a point; give the point, agg.mean(gradient, at=params)")
         previous, self._point = self._previous, point
         found: dict[str, Any] = {}
 
         def change(bucket: Vector) -> np.ndarray:
-            if not found:
-                if previous is None:
-                    raise ConfigError("the first call has no point before it")
-                there = self._as_given(previous, at)
-                found.update(self.structure.taken(evaluate(there)))
             other = np.zeros((1, bucket.dim), bucket.dtype)
-            for tensor in bucket.tensors:
-                if tensor.name in found:
-                    copy_in(other[0, bucket.places[tensor.name]], tensor, found[tensor.name])
-            np.subtract(bucket.given.V, other, out=other)
+            try:
+                if previous is not None and not found and not self._late:
+                    found.update(self.structure.taken(evaluate(self._as_given(previous, at))))
+                for tensor in bucket.tensors:
+                    if tensor.name in found:
+                        copy_in(other[0, bucket.places[tensor.name]], tensor, found[tensor.name])
+                np.multiply(other, bucket.dtype.type(bucket.given.scale), out=other)
+                np.subtract(bucket.given.V, other, out=other)
+                if not finite_rows(other, _ROW):
+                    raise ConfigError("the gradient at the point before is not finite")
+            except Exception as error:
+                self._late = self._late or f"at the point before, {told(error)}"
+            if self._late:
+                bucket.refuse()
+                other[:] = 0
             return other
 
         for bucket in self._buckets:
@@ -453,8 +510,12 @@ class Aggregator:
             given.own[:] = 0
             given.change = lambda: given.own
         elif scale != 1.0 and self.hosts:
-            np.multiply(given.V, bucket.dtype.type(scale), out=given.own)
+            given.scale = scale
+            with np.errstate(over="ignore"):
+                np.multiply(given.V, bucket.dtype.type(scale), out=given.own)
             given.V = given.own
+            if scale > 1.0 and not finite_rows(given.own, _ROW):
+                given.own[:], failed = 0, True
         return bucket.exchange_mean(self.calls, failed)
 
     def _anybody(self, failed: bool) -> bool:
@@ -471,12 +532,20 @@ class Aggregator:
         if self._anybody(bool(error)):
             self._raise(error, None)
 
-    def compare(self, described: str, remedy: str) -> None:
-        """All ranks give the same text, or all raise ConfigError, which says whose differs, and the remedy. Collective."""
+    def compare(self, described: str, remedy: str, error: str = "") -> None:
+        """All ranks give the same text, or all raise ConfigError, which says whose differs, and the remedy. Collective.
+
+        error : what is wrong on this rank, where something is; then all ranks raise it.
+        """
         if self._comm is None:
+            if error:
+                raise ConfigError(error)
             return
-        table = self._comm.bcast_json(self._comm.gather_json([self._rank, described]))
-        for rank, text in table:
+        table = self._comm.bcast_json(self._comm.gather_json([self._rank, described, error]))
+        for rank, _, said in table:
+            if said:
+                raise ConfigError(f"rank {rank}: {said}")
+        for rank, text, _ in table:
             if text != table[0][1]:
                 raise ConfigError(f"rank {rank} has {text}, and rank {table[0][0]} has {table[0][1]}; {remedy}")
 
@@ -486,7 +555,10 @@ class Aggregator:
         self.last = Report(self.calls, self._clock.seconds - seconds, self._ledger.traffic - traffic)
         self.calls += 1
         if not flagged:
+            if error:  # found after the last bucket had gone
+                raise AggregationError(f"call {self.calls}: rank {self._rank}: {error}")
             return
+        self._forget_points()
         self._raise(error or self._not_finite(dense=True), cause)
 
     def _raise(self, error: str, cause: BaseException | None) -> None:
@@ -506,6 +578,9 @@ class Aggregator:
             raise ConfigError(
                 "start cannot weigh vectors, whose weights all ranks need beforehand; use mean(value, weight=...)"
             )
+        self._check_usable()
+        if any(bucket.two_points for bucket in self._buckets):
+            raise ConfigError(f"uplink={self.uplink!r} needs gradients at two points; use mean with a function")
         if self._background is None:
             self._background = Background(self, self._buckets)
         return self._background.start(name, value)
@@ -531,6 +606,7 @@ class Aggregator:
     # ---- state ------------------------------------------------------------------------------------------------------
     def state_dict(self) -> dict[str, Any]:
         """What this rank remembers, by tensor: arrays, or PyTorch's tensors where `like` has such. Each rank saves its own."""
+        self._check_between("state_dict")
         point = self._previous or {}
         return saved_arrays(self._facts(), self.calls, self.structure.torch, self._buckets, point)
 
@@ -541,8 +617,14 @@ class Aggregator:
         ------
         ConfigError : it is another rank's, of other tensors, mechanisms, seed or exchange; nothing has been changed.
         """
+        self._check_usable()
+        self._check_between("load_state_dict")
         self.calls, point = load_arrays(self._facts(), state, self._buckets)
         self._previous = point or None
+
+    def _check_between(self, what: str) -> None:
+        if self._background is not None and self._background.open:
+            raise ConfigError(f"{what} was called between start and wait; call wait first")
 
     def _facts(self) -> dict[str, Any]:
         """What has to be alike where a state is loaded."""
@@ -553,16 +635,21 @@ class Aggregator:
             "seed": self._seed,
             "uplink": self.uplink,
             "downlink": self.downlink,
-            "rules": [[str(pattern), text] for pattern, text in self.rules],
+            "rules": described(self.rules),
             "bucket_nbytes": self._bucket_nbytes or 0,
             "tensors": sorted(self.structure.described()),
         }
 
     def close(self) -> None:
-        """Give the communicator and the thread back; collective."""
+        """Give the communicator and the thread back; collective. The aggregator is of no use afterwards."""
+        if self._closed:
+            return
+        self._closed = True
         if self._background is not None:
             self._background.close()
             self._background = None
+        if self.interrupted:  # what is under way may never end
+            return
         for bucket in self._buckets:
             bucket.finish()
         if self._comm is not None:

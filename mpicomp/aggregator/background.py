@@ -9,15 +9,16 @@ from typing import Any, Protocol
 import numpy as np
 
 from ..cluster.comm import refuse_single_thread
-from ..errors import AggregationError, ConfigError, MpicompError
+from ..errors import AggregationError, ConfigError
 from .bucket import Vector
-from .tensors import Structure, check_shape
+from .tensors import Structure, check_shape, told
 
 
 class Caller(Protocol):
     """What the thread asks of its aggregator."""
 
     structure: Structure
+    interrupted: str
 
     def begin(self) -> None: ...
 
@@ -64,6 +65,7 @@ class Background:
             agg.begin()
             for bucket in self.buckets:
                 bucket.given.V, bucket.given.change, bucket.target = bucket.given.own, None, None
+                bucket.given.scale = 1.0
             self.open = True
             if self._thread is None:
                 self._thread = threading.Thread(target=self._work, name="mpicomp-aggregator", daemon=True)
@@ -74,6 +76,9 @@ class Background:
             tensor = agg.structure.named(name)
             if name in self._futures:
                 raise ConfigError(f"tensor {name!r} was started twice in one call; call wait in between")
+            if tensor.size == 0:  # no bucket has it
+                future.set_result(np.empty(0, tensor.dtype))
+                return future
             number = self._number[name]
             bucket = self.buckets[number]
             if value is not None:
@@ -83,10 +88,10 @@ class Background:
             if not np.isfinite(part).all():
                 at = int(np.flatnonzero(~np.isfinite(part))[0])
                 raise ConfigError(f"{tensor.called} holds {part[at]} at entry {at}")
-        except (MpicompError, TypeError, ValueError, KeyError) as error:
-            self._errors.append(str(error))
+        except Exception as error:
+            self._errors.append(told(error))
             if number < 0 or name in self._futures:
-                future.set_exception(AggregationError(str(error)))
+                future.set_exception(AggregationError(told(error)))
                 return future
             bucket.given.own[0, bucket.places[name]] = 0
         with self._changed:
@@ -109,6 +114,11 @@ class Background:
             self._changed.notify_all()
         if self._thread is not None:
             self._thread.join()
+        left: list[Future[Any]] = [*self._futures.values(), *([self._ended] if self._ended is not None else [])]
+        for future in left:
+            if not future.done():
+                future.set_exception(ConfigError("the aggregator was closed before its call had ended"))
+        self.open = False
 
     def _work(self) -> None:
         while True:
@@ -127,6 +137,8 @@ class Background:
                     continue
                 self.aggregator.end(self._flagged, self._said())
             except BaseException as error:
+                if not isinstance(error, AggregationError):
+                    self.aggregator.interrupted = told(error)
                 for future in self._futures.values():
                     if not future.done():
                         future.set_exception(error)

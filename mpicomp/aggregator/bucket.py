@@ -35,13 +35,15 @@ class Given(Oracle):
 
     Attributes
     ----------
-    V : shape (1, d). change : V minus the gradient at the last call's point, from the same samples; None where it is not known.
+    V : shape (1, d), times `scale`.
+    change : V minus the gradient at the last call's point, from the same samples; None where it is not known.
     """
 
     def __init__(self, dim: int, dtype: np.dtype):
         self.dim = dim
         self.own = framed_zeros((1, dim), dtype)
         self.V = self.own
+        self.scale = 1.0
         self.change: Callable[[], np.ndarray] | None = None
 
     def value(self) -> np.ndarray:
@@ -109,6 +111,21 @@ class Vector:
     def finish(self) -> None:
         """Complete what is under way."""
 
+    def refuse(self) -> None:
+        """During an exchange, before this rank's vector is sent: have all ranks hear that it cannot be used."""
+
+    def restart(self) -> None:
+        """Forget what is remembered, on all ranks at once."""
+
+    def serves_as(self, other: Vector) -> bool:
+        """This rank is the server of the same coordinates as in another vector of the same tensors."""
+        return True
+
+    @property
+    def two_points(self) -> bool:
+        """The uplink asks for changes between two points."""
+        return False
+
 
 class Bucket(Vector):
     """A vector with an uplink, a downlink and an exchange.
@@ -159,9 +176,7 @@ class Bucket(Vector):
         self.exchange = kind.create(setting) if alone is None else _alone(kind, setting, alone)
         self.clock, self.seed = clock, seed
         self.downlink.mirrored = True
-        self.uplink.start(self._link(uplink=True))
-        self.downlink.start(self._link(uplink=False))
-        self.result = self.downlink.begin(np.zeros((1, self.dim), self.dtype))
+        self.restart()
         self.hosts = self.exchange.is_worker
         self.given = Given(self.dim, self.dtype)
         self._oracle: Oracle = self.given if self.hosts else NoClients()
@@ -169,6 +184,25 @@ class Bucket(Vector):
 
     def _link(self, uplink: bool) -> Link:
         return Link(self.exchange, self.seed, self.dtype, uplink)
+
+    def restart(self) -> None:
+        self.uplink.start(self._link(uplink=True))
+        self.downlink.start(self._link(uplink=False))
+        self.result = self.downlink.begin(np.zeros((1, self.dim), self.dtype))
+
+    def serves_as(self, other: Vector) -> bool:
+        if not isinstance(other, Bucket):
+            return True
+        own, theirs = self.exchange, other.exchange
+        mine, before = (getattr(exchange, "bounds", np.zeros(0)) for exchange in (own, theirs))
+        return own.served == theirs.served and np.array_equal(mine, before)
+
+    def refuse(self) -> None:
+        self.exchange.flags_sent |= FLAG_DIVERGED
+
+    @property
+    def two_points(self) -> bool:
+        return self.uplink.takes_change
 
     def warm_up(self) -> None:
         """Two rounds with numbers of no meaning, so that the kernels are compiled and loaded."""
@@ -187,6 +221,9 @@ class Bucket(Vector):
         exchange.flags_sent |= exchange.flags_seen & FLAG_DIVERGED  # a server passes it on
         self.result = self.downlink.transmit(g, call)
         self.clock.lap(STEP)
+        if not finite_rows(self.result, _ROW):  # finite vectors, and a sum or a difference above the largest number
+            self.restart()
+            return True
         return bool((exchange.flags_seen | exchange.flags_sent) & FLAG_DIVERGED)
 
     def mean_weight(self, weight: float, call: int) -> float:

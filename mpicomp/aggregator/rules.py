@@ -106,6 +106,16 @@ def matches(pattern: str | Callable[[str, tuple[int, ...]], bool], tensor: Tenso
     return fnmatch.fnmatchcase(tensor.name, pattern)
 
 
+def held(tensor: Tensor, rules: Sequence[Rule]) -> str | None:
+    """The text of the first rule that speaks of a tensor; None where none does."""
+    return next((text for pattern, text in rules if matches(pattern, tensor)), None)
+
+
+def described(rules: Sequence[Rule]) -> list[list[str]]:
+    """Rules as texts that are the same in every process: a function has no name there."""
+    return [[pattern if isinstance(pattern, str) else "a function", text] for pattern, text in rules]
+
+
 def grouped(tensors: Sequence[Tensor], uplink: str, rules: Sequence[Rule], bucket_nbytes: int | None) -> list[Group]:
     """The groups, in the order in which they are exchanged.
 
@@ -130,7 +140,7 @@ def grouped(tensors: Sequence[Tensor], uplink: str, rules: Sequence[Rule], bucke
     groups: dict[tuple[int, str, str], Group] = {}
     bucket, filled = 0, 0
     for tensor in tensors if bucket_nbytes is None else reversed(tensors):
-        text = next((text for pattern, text in rules if matches(pattern, tensor)), None)
+        text = held(tensor, rules)
         if text is None:
             mechanism, own = default, None
         elif text.partition(":")[0] in compressors:

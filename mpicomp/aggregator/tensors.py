@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ConfigError
+from ..errors import ConfigError, MpicompError
 
 _TORCH_DTYPES = ("float16", "bfloat16", "float32", "float64")
 
@@ -138,7 +138,7 @@ class Structure:
     def fresh(self, tensor: Tensor, given: Any) -> Any:
         """An empty array or tensor for a result: as the caller's, or where that is None as `like`."""
         if self.torch:
-            like = self._like[tensor.name] if given is None or given.is_sparse else given
+            like = given if is_torch(given) and not given.is_sparse else self._like[tensor.name]
             return sys.modules["torch"].empty_like(like, requires_grad=False)
         kind = given.dtype if isinstance(given, np.ndarray) and given.dtype.kind == "f" else np.dtype(tensor.kind)
         return np.empty(tensor.shape, kind)
@@ -166,6 +166,11 @@ def _described(name: str, value: Any) -> Tensor:
     return Tensor(name, tuple(value.shape), kind, np.dtype(np.float64 if kind == "float64" else np.float32))
 
 
+def told(error: BaseException) -> str:
+    """An exception in a message: mpicomp's own by what they say, others with their kind."""
+    return str(error) if isinstance(error, MpicompError) else f"{type(error).__name__}: {error}"
+
+
 def check_shape(tensor: Tensor, array: Any) -> None:
     """Raises ConfigError where an array is none of the tensor's shape."""
     shape = getattr(array, "shape", None)
@@ -174,10 +179,31 @@ def check_shape(tensor: Tensor, array: Any) -> None:
         raise ConfigError(f"{tensor.called} has shape {tensor.shape}, got {got}")
 
 
+def check_writable(tensor: Tensor, array: Any) -> None:
+    """Raises ConfigError where a mean cannot be written into an array or tensor."""
+    if is_torch(array):
+        twice = not array.is_sparse and any(
+            step == 0 and size > 1 for step, size in zip(array.stride(), array.shape, strict=True)
+        )
+        why = "is expanded: entries share memory" if twice else ""
+        why = why or ("" if array.is_floating_point() else f"is of dtype {array.dtype}")
+    elif not isinstance(array, np.ndarray):
+        why = f"is a {type(array).__name__}"
+    else:
+        why = "" if array.dtype.kind == "f" else f"is of dtype {array.dtype}"
+        why = why or ("" if array.flags.writeable else "is read-only")
+    if why:
+        raise ConfigError(
+            f"{tensor.called} {why}, so the mean cannot be written into it; use mean, which gives new arrays"
+        )
+
+
 def copy_in(flat: np.ndarray, tensor: Tensor, array: Any) -> None:
     """flat ← the entries of an array or tensor, in flat's dtype; flat : shape (size,), contiguous."""
     if is_torch(array):
         torch = sys.modules["torch"]
+        if array.is_complex():
+            raise ConfigError(f"{tensor.called} is of dtype {array.dtype}; a mean is of real numbers")
         dense = array.detach()
         torch.from_numpy(flat).view(tensor.shape).copy_(dense.to_dense() if dense.is_sparse else dense)
     else:

@@ -60,15 +60,20 @@ class GroupComm(PatientComm):
     def wait(self, request: Any) -> int:
         """Every message is a frame, whose header tells its length: gloo does not."""
         receive = request if isinstance(request, _Receive) else None
+        if receive:
+            self._wait(receive.work, f"rank {receive.source}")
+            return HEADER_NBYTES + declared_nbytes(receive.buf)
+        self._wait(request, "the receiver")
+        return 0
+
+    def _wait(self, work: Any, who: str) -> None:
         try:
-            (receive.work if receive else request).wait(timedelta(seconds=self.timeout))
+            work.wait(timedelta(seconds=self.timeout))
         except RuntimeError as error:
-            who = f"rank {receive.source}" if receive else "the receiver"
             raise RankFailure(
                 f"rank {self.rank} waits in call {self.call + 1} of the aggregator for {self.timeout:g} s at most: {who} has not made this "
                 f"call, or is gone ({error})"
             ) from None
-        return HEADER_NBYTES + declared_nbytes(receive.buf) if receive else 0
 
     # ---- collectives ------------------------------------------------------------------------------------------------
     def bcast(self, buf: np.ndarray, root: int = 0) -> None:
@@ -77,7 +82,8 @@ class GroupComm(PatientComm):
 
     def allreduce_sum(self, values: np.ndarray) -> None:
         self.ledger.handed(self.purpose, "gloo all_reduce", values.nbytes)
-        dist.all_reduce(torch.from_numpy(values), group=self._group)
+        work = dist.all_reduce(torch.from_numpy(values), group=self._group, async_op=True)
+        self._wait(work, "some rank")
 
     def sum_into(self, values: np.ndarray, total: np.ndarray) -> None:
         total[:] = values

@@ -318,7 +318,14 @@ class Mechanism:
 
 
 class Uplink(Mechanism):
-    """How the server tracks the weighted mean of the clients' gradients. Define `transmit`, and `prepare` to bind compressors."""
+    """How the server tracks the weighted mean of the clients' gradients. Define `transmit`, and `prepare` to bind compressors.
+
+    Attributes
+    ----------
+    takes_change : it asks the oracle for differences between two points, beginning with states of zero and the gradient itself.
+    """
+
+    takes_change: ClassVar[bool] = False
 
     def transmit(self, oracle: Oracle, round: int) -> np.ndarray:
         """One round: returns the gradient estimate on the server, shape (1, served_dim); what workers return is not looked at.

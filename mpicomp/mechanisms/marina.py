@@ -26,6 +26,7 @@ class MarinaUplink(Uplink):
     gradients when c^t = 1, otherwise differences of the same samples at both points.
     """
 
+    takes_change = True
     g = ServerState()
 
     def __init__(self, compressor: Compressor, p: float):

@@ -24,7 +24,7 @@ class CommState:
 
     Raises
     ------
-    ConfigError : the aggregator was made for something else than a dict of parameters.
+    ConfigError : the aggregator was made for something else than a dict of parameters, or for one rank of many.
     """
 
     def __init__(self, aggregator: Aggregator):
@@ -32,6 +32,11 @@ class CommState:
         if not parameters:
             raise ConfigError(
                 "make the aggregator for parameters by name: Aggregator(comm, dict(model.named_parameters()))"
+            )
+        if aggregator._size == 1 and dist.is_initialized() and dist.get_world_size() > 1:
+            raise ConfigError(
+                f"the aggregator is of one rank, the process group has {dist.get_world_size()}; make it with dist.group.WORLD or an mpi4py "
+                "communicator, after torch.distributed.init_process_group"
             )
         self.aggregator = aggregator
         self.names = {id(parameter): name for name, parameter in parameters.items()}
@@ -58,7 +63,10 @@ def hook(state: CommState, bucket: dist.GradBucket) -> torch.futures.Future[torc
         nonlocal left
         error = future.exception()
         if error is None and number < len(gradients):
-            gradients[number].copy_(torch.from_numpy(future.result()).view_as(gradients[number]))
+            try:
+                gradients[number].copy_(torch.from_numpy(future.result()).view_as(gradients[number]))
+            except Exception as found:  # the future would keep it, and backward wait for ever
+                error = found
         with lock:
             if error is not None:
                 failed.append(error)
@@ -67,7 +75,8 @@ def hook(state: CommState, bucket: dist.GradBucket) -> torch.futures.Future[torc
         if not last:
             return
         if failed:
-            result.set_exception(failed[-1])
+            exception: Any = failed[-1]
+            result.set_exception(exception)
         else:
             result.set_result(buffer)
 

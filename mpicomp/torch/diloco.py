@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
 from typing import Any
 
 import torch
 
 from ..aggregator import Aggregator
-from ..errors import ConfigError
+from ..errors import ConfigError, MpicompError
+from .alike import ALIKE, check_names, digest
 
 _KEYS = {"global", "inner", "outer", "aggregator", "local_steps", "rounds"}
 
@@ -61,22 +61,20 @@ class DiLoCo:
             named_parameters = named_parameters.named_parameters()
         self.parameters = {name: p for name, p in named_parameters if p.requires_grad}
         self.aggregator, self.inner, self.every = aggregator, inner, every
-        self._check()
-        self._shared = {name: _master(p) for name, p in self.parameters.items()}
-        self.outer = self._moved(outer)
-        described = f"every={every}, {type(self.outer).__name__}, parameters {_digest(self._shared)}"
-        remedy = "give all ranks the same, and the same parameters at the start: seed them alike, or broadcast rank 0's"
-        self.aggregator.compare(f"DiLoCo with {described}", remedy)
+        described = error = ""
+        try:
+            self._check()
+            self._shared = {name: _master(p) for name, p in self.parameters.items()}
+            self.outer = self._moved(outer)
+            described = f"every={every}, {type(self.outer).__name__}, parameters {digest(self._shared)}"
+        except MpicompError as found:
+            error = str(found)
+        aggregator.compare(f"DiLoCo with {described}", ALIKE, error)
         self.rounds = self.local_steps = 0
         inner.register_step_post_hook(lambda *ignored: self._stepped())
 
     def _check(self) -> None:
-        names = {tensor.name for tensor in self.aggregator.structure.tensors}
-        if names != set(self.parameters):
-            raise ConfigError(
-                f"parameter {min(names ^ set(self.parameters))!r} is only in one of the aggregator and named_parameters; make the "
-                "aggregator with dict(model.named_parameters())"
-            )
+        check_names(self.aggregator, self.parameters)
         if isinstance(self.every, bool) or not isinstance(self.every, int) or self.every < 1:
             raise ConfigError(f"every={self.every!r}: a number of inner steps is needed, at least 1")
         if self.aggregator.weighted:
@@ -171,12 +169,3 @@ def _master(parameter: torch.Tensor) -> torch.nn.Parameter:
     """A copy in the dtype in which it is remembered."""
     dtype = torch.float64 if parameter.dtype == torch.float64 else torch.float32
     return torch.nn.Parameter(parameter.detach().to(dtype, copy=True))
-
-
-def _digest(tensors: dict[str, torch.nn.Parameter]) -> str:
-    """Of names, shapes and bits."""
-    hashed = hashlib.blake2b(digest_size=8)
-    for name, tensor in sorted(tensors.items()):
-        hashed.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        hashed.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return hashed.hexdigest()

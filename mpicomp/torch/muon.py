@@ -10,6 +10,7 @@ import torch
 from ..aggregator import Aggregator
 from ..errors import ConfigError, unknown
 from ..optimizers.muon import COEFFICIENTS, RADII, radius_of
+from .alike import ALIKE, check_names, digest
 
 _KEY = "mpicomp"
 
@@ -64,12 +65,8 @@ class EF21Muon(torch.optim.Optimizer):
         self.aggregator = aggregator
         for group in self.param_groups:
             _check(group)
-        names = {tensor.name for tensor in aggregator.structure.tensors}
-        if names != set(self._named()):
-            raise ConfigError(
-                f"parameter {min(names ^ set(self._named()))!r} is only in one of the aggregator and named_parameters; make the "
-                "aggregator with dict(model.named_parameters())"
-            )
+        check_names(aggregator, self._named())
+        self._compared = False
         if aggregator.weighted:
             raise ConfigError("EF21Muon weighs all ranks alike; make the aggregator without weighted=True")
 
@@ -88,6 +85,7 @@ class EF21Muon(torch.optim.Optimizer):
         Raises
         ------
         AggregationError : a rank's gradients are not finite; on all ranks, and parameters and momenta have not changed.
+        ConfigError : in the first step, ranks have other parameters than rank 0; on all ranks.
         RankFailure : a rank has not come for `timeout` seconds of the aggregator.
         """
         loss = None
@@ -98,6 +96,10 @@ class EF21Muon(torch.optim.Optimizer):
         for name, (parameter, group) in named.items():
             moved[name] = self._momentum(parameter, group["momentum"])
         means = self.aggregator.mean(moved if self.aggregator.hosts else None)
+        if not self._compared:  # all ranks are here, and none has taken a step
+            found = digest({name: p for name, (p, _) in named.items()})
+            self.aggregator.compare(f"EF21Muon with parameters {found}", ALIKE)
+            self._compared = True
         for name, (parameter, group) in named.items():
             if self.aggregator.hosts:
                 self.state[parameter]["momentum"] = moved[name]
@@ -138,7 +140,7 @@ class EF21Muon(torch.optim.Optimizer):
         super().load_state_dict(rest)
         saved = rest["state"]
         for number, parameter in enumerate(p for group in self.param_groups for p in group["params"]):
-            if number in saved:  # PyTorch would round it to a half-precision parameter's dtype
+            if "momentum" in saved.get(number, {}):  # PyTorch would round it to a half-precision parameter's dtype
                 self.state[parameter]["momentum"] = (
                     saved[number]["momentum"].to(parameter.device, dtypes[parameter]).clone()
                 )

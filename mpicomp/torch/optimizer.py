@@ -9,6 +9,7 @@ import torch
 
 from ..aggregator import Aggregator
 from ..errors import ConfigError
+from .alike import ALIKE, check_names, digest
 
 Opt = TypeVar("Opt", bound=torch.optim.Optimizer)
 _KEY = "mpicomp"
@@ -35,23 +36,24 @@ def DistributedOptimizer(
 
     Raises
     ------
-    ConfigError : the parameters are others than the aggregator's, or `every` is below 1.
+    ConfigError : the parameters are others than the aggregator's, or `every` is below 1; in the first step, ranks have other
+        parameters than rank 0, on all ranks; with overlap, more backward passes than `every` from one average to the next.
     """
     parameters = {name: p for name, p in named_parameters if p.requires_grad}
-    names = {tensor.name for tensor in aggregator.structure.tensors}
-    if names != set(parameters):
-        other = min(names ^ set(parameters))
+    check_names(aggregator, parameters)
+    if isinstance(optimizer, torch.optim.LBFGS):
         raise ConfigError(
-            f"parameter {other!r} is only in one of the aggregator and named_parameters; make the aggregator with dict(named_parameters)"
+            "LBFGS decides by each rank's own loss how often it evaluates, so ranks would part; take another optimizer"
         )
     if every < 1:
         raise ConfigError(f"every={every}: at least one backward pass a step")
     loop = _Loop(parameters, aggregator, overlap, every)
-    optimizer.register_step_pre_hook(lambda *ignored: loop.before_step())
+    optimizer.register_step_pre_hook(lambda own, args, kwargs: loop.before_step(args, kwargs))
     optimizer.register_step_post_hook(lambda *ignored: loop.after_step())
     optimizer.register_state_dict_post_hook(lambda own, state: {**state, _KEY: aggregator.state_dict()})
     optimizer.register_load_state_dict_pre_hook(lambda own, state: loop.load(state))
-    optimizer.synchronize = loop.synchronize
+    extended: Any = optimizer
+    extended.synchronize = loop.synchronize
     return optimizer
 
 
@@ -63,12 +65,20 @@ class _Loop:
         self.done = False
         self.passes = dict.fromkeys(parameters, 0)
         self.overlap = overlap
-        if overlap:
-            for name, parameter in parameters.items():
-                parameter.register_post_accumulate_grad_hook(lambda p, name=name: self.arrived(name, p))
+        self.compared = False
+        for name, parameter in parameters.items():
+            parameter.register_post_accumulate_grad_hook(lambda p, name=name: self.arrived(name, p))
 
     def arrived(self, name: str, parameter: torch.Tensor) -> None:
+        self.done = False  # a loop that has synchronized may leave out the step
+        if not self.overlap:
+            return
         self.passes[name] += 1
+        if self.passes[name] > self.every:
+            raise ConfigError(
+                f"parameter {name!r} has had its {self.passes[name]}th backward pass since the last average, and its gradient has been "
+                f"sent after {self.every}; give every=, or call step or synchronize in between"
+            )
         if self.passes[name] == self.every:
             self.aggregator.start(name, parameter.grad)
 
@@ -87,6 +97,9 @@ class _Loop:
             means = agg.wait()
         else:
             means = agg.mean({name: p.grad for name, p in self.parameters.items()})
+        if not self.compared:  # all ranks are here, and none has taken a step
+            agg.compare(f"DistributedOptimizer with parameters {digest(self.parameters)}", ALIKE)
+            self.compared = True
         with torch.no_grad():
             for name, parameter in self.parameters.items():
                 if parameter.grad is None:
@@ -95,8 +108,19 @@ class _Loop:
                     parameter.grad.copy_(means[name])
         self.done = True
 
-    def before_step(self) -> None:
-        self.synchronize()
+    def before_step(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any] | None:
+        """Average, or have the closure do so that the step will evaluate; args : the optimizer, and a closure if any."""
+        closure = args[1] if len(args) > 1 else kwargs.get("closure")
+        if closure is None:
+            self.synchronize()
+            return None
+
+        def averaged() -> Any:
+            loss = closure()
+            self.synchronize()
+            return loss
+
+        return (args[0], averaged), {name: value for name, value in kwargs.items() if name != "closure"}
 
     def after_step(self) -> None:
         self.done = False
