@@ -54,6 +54,7 @@ def test_all_ranks_have_the_same_bits_after_300_steps(comm, uplink, downlink):
 
 
 @pytest.mark.mpi
+@pytest.mark.covering()
 @pytest.mark.parametrize("exchange", ["sharded", "p2p", "collective", "hierarchical", "allreduce"])
 @pytest.mark.parametrize("uplink", ["direct", "ef21:topk:fraction=0.1", "diana:randk:k=30"])
 def test_the_same_bits_as_a_run(comm, exchange, uplink):
@@ -77,6 +78,7 @@ def test_the_same_bits_as_a_run(comm, exchange, uplink):
 
 
 @pytest.mark.mpi
+@pytest.mark.covering()
 @pytest.mark.parametrize("exchange", EXCHANGES)
 @pytest.mark.parametrize("uplink", ["direct:natural", "ef21:topk:fraction=0.1", "ef14:sign"])
 def test_dicts_rules_and_resume(comm, exchange, uplink):
