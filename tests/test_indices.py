@@ -131,6 +131,15 @@ def test_random_bytes_never_read_outside(dim, count, coding, data):
     assert status < 0 or (status <= len(data) and got == sorted(set(got)) and all(0 <= i < dim for i in got))
 
 
+@pytest.mark.parametrize("coding", [*range(8), FIXED])
+@pytest.mark.parametrize("indices", [[100], [3, 100], [99, 100], list(range(101))], ids=["one", "two", "next", "all"])
+def test_every_coding_refuses_an_index_one_too_far(coding, indices):
+    """Of a set below 101, read as one below 100."""
+    coding, data = written(indices, 101, coding)
+    assert read(data, len(indices), 101, coding) == (len(data), indices)
+    assert read(data, len(indices), 100, coding)[0] == BAD_INDEX
+
+
 def test_fixed_width_detects_order_range_and_padding():
     two = lambda a, b: packed_oracle(np.array([a, b], np.uint32), 7)  # noqa: E731
     assert read(two(5, 9), 2, 100, FIXED) == (2, [5, 9])

@@ -147,7 +147,7 @@ mc.run(comm=MPI.COMM_WORLD, problem=parts.AllFail(), method="gd", step=0.1, roun
 @pytest.mark.process
 @pytest.mark.parametrize("calls", shortened(["0", "200"], 1, "another moment"))
 @pytest.mark.parametrize("how", shortened(["command", "script"], 1, "as a script"))
-def test_of_several_failing_ranks_one_tells_the_story(mpi, tmp_path, how, calls):
+def test_of_several_failing_ranks_one_tells_the_story(each_mpi, tmp_path, how, calls):
     (tmp_path / "parts.py").write_text(ALL_FAIL)
     (tmp_path / "script.py").write_text(SCRIPT)
     run = [
@@ -165,7 +165,7 @@ def test_of_several_failing_ranks_one_tells_the_story(mpi, tmp_path, how, calls)
         "0.1",
     ]
     argv = [*run, "--rounds", "100000"] if how == "command" else [tmp_path / "script.py", tmp_path]
-    job = mpi.run(4, argv, timeout=60, CALLS=calls)
+    job = each_mpi.run(4, argv, timeout=120, CALLS=calls)
     assert job.code == 1 and job.err.count("Traceback") == 1, job.err
     assert job.err.count("; ending the job") == 1
     brief = [line for line in job.err.splitlines() if "failed too" in line]

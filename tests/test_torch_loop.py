@@ -210,6 +210,8 @@ def test_gradients_that_are_missing_or_sparse():
     agg = mc.Aggregator(None, {"a": torch.zeros(3), "b": torch.zeros(5, 2)})
     sparse = torch.sparse_coo_tensor([[1, 3]], torch.ones(2, 2), (5, 2), check_invariants=True)
     out = agg.mean({"a": None, "b": sparse})
+    inside = agg.mean_({"a": torch.ones(3), "b": sparse})
+    assert torch.equal(inside["b"], sparse.to_dense()) and inside["a"].all()
     assert torch.equal(out["a"], torch.zeros(3)) and torch.equal(out["b"], sparse.to_dense())
     with pytest.raises(mc.ConfigError, match="tensor '0' is of dtype int64"):
         mc.Aggregator(None, [torch.zeros(3, dtype=torch.int64)])

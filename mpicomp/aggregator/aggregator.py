@@ -331,14 +331,14 @@ class Aggregator:
     def mean_(self, value: Any, *, weight: float | None = None, at: Any = None) -> Any:
         """As `mean`, in place: the arrays of `value` become the mean, and are worth nothing after an error.
 
-        A tensor that is None there gets a new array; returns them all. Arrays that share memory overwrite each other.
+        A tensor that is None or sparse there gets a new array; returns them all. Arrays that share memory overwrite each other.
         """
         arrays = self._call(value, weight, at, in_place=True)
         for tensor in self.structure.tensors:
             bucket = self._bucket_of.get(tensor.name)
             if bucket is not None and bucket.target is not None:
                 continue
-            if tensor.name not in arrays:
+            if getattr(arrays.get(tensor.name), "is_sparse", tensor.name not in arrays):
                 arrays[tensor.name] = self.structure.fresh(tensor, None)
             copy_out(arrays[tensor.name], tensor, self._mean_of(tensor.name))
         return self.structure.put_together(arrays)

@@ -138,7 +138,7 @@ class Structure:
     def fresh(self, tensor: Tensor, given: Any) -> Any:
         """An empty array or tensor for a result: as the caller's, or where that is None as `like`."""
         if self.torch:
-            like = given if is_torch(given) else self._like[tensor.name]
+            like = given if is_torch(given) and not given.is_sparse else self._like[tensor.name]
             return sys.modules["torch"].empty_like(like, requires_grad=False)
         kind = given.dtype if isinstance(given, np.ndarray) and given.dtype.kind == "f" else np.dtype(tensor.kind)
         return np.empty(tensor.shape, kind)

@@ -91,7 +91,9 @@ def guard(comm: MPIComm | None) -> Iterator[Guarded]:
     except RankFailure as error:
         _end(held.comm, partial(full_text, error), 1)
     except BaseException as error:
-        _end(held.comm, partial(stack_of, error), exit_code(error), partial(headline_of, error), held.errors)
+        # a signal may be the launcher's, to a job that another rank has ended
+        headline = None if isinstance(error, StopEarly | StopNow) else partial(headline_of, error)
+        _end(held.comm, partial(stack_of, error), exit_code(error), headline, held.errors)
     else:
         held.release()
 
@@ -176,15 +178,17 @@ def _end(
 
     Parameters
     ----------
-    headline : one line in place of the message, where another rank tells that. talk : over which ranks hear of it; None: they do not.
+    headline : one line in place of the message, where another rank tells that; None for none. talk : over which ranks hear of it; None:
+        they do not.
     """
     try:
         rank = comm.Get_rank()
         who = f"rank {rank} of {comm.Get_size()} on {platform.node()}"
         if talk is None:
             time.sleep(turn(rank))
-        if talk is not None and headline is not None and told_by_another(talk):
-            say(lambda: f"mpicomp: {who} failed too: {headline()}")
+        if talk is not None and told_by_another(talk):
+            if headline is not None:
+                say(lambda: f"mpicomp: {who} failed too: {headline()}")
             time.sleep(MOST_SECONDS)  # for the other one's turn
         else:
             say(lambda: f"\nmpicomp: {who} failed; ending the job\n{message()}")
