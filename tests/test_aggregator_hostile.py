@@ -153,10 +153,45 @@ def test_numbers_near_the_largest(uplink, dtype):
     assert np.isfinite(got).all()
 
 
-def test_a_weight_that_takes_the_vector_over_the_largest_number(recwarn):
-    agg = mc.Aggregator(None, np.zeros(3), uplink="ef21:topk:k=1", weighted=True)
-    for weight in (0.0, 1e-300, 1e300):
-        assert np.isfinite(agg.mean(np.full(3, 1e300), weight=weight)).all()
+@pytest.mark.parametrize("weight", [1e-31, 1e31, -1.0, float("nan"), float("inf"), "many"])
+def test_weights_that_a_sum_would_lose(weight):
+    agg = mc.Aggregator(None, np.zeros(3, np.float32), uplink="ef21:topk:k=1", weighted=True)
+    with pytest.raises(mc.AggregationError, match=r"weight=|'str'"):
+        agg.mean(np.ones(3), weight=weight)
+
+
+def test_set_with_other_groups_goes_on_and_resumes():
+    like = {"a": np.zeros(30), "b": np.zeros(20), "c": np.zeros(7, np.float32)}
+    value = {
+        k: np.random.default_rng(i).standard_normal(v.shape).astype(v.dtype) for i, (k, v) in enumerate(like.items())
+    }
+
+    def steps(agg, count):
+        for _ in range(count):
+            out = agg.mean(value)
+        return out
+
+    def changed(agg, number):
+        for rules in (
+            [("b", "sign")],
+            [("b", "ef14:sign"), ("b", "natural")],
+            [],
+            [("nothing*", "sign"), ("size>=1", "topk:k=2")],
+        )[:number]:
+            agg.set(rules=rules)
+            steps(agg, 4)
+        return agg
+
+    make = lambda: mc.Aggregator(None, like, uplink="ef21:topk:fraction=0.3", downlink="ef21-p:topk:fraction=0.4")  # noqa: E731
+    for number in range(5):
+        agg, again = changed(make(), number), changed(make(), number)
+        steps(again, 3)
+        again.load_state_dict(agg.state_dict())
+        one, other = steps(agg, 3), steps(again, 3)
+        for k in like:
+            np.testing.assert_array_equal(one[k], other[k])
+    for k, own in steps(agg, 200).items():
+        np.testing.assert_allclose(own, value[k], atol=1e-6)
 
 
 def test_after_close():
@@ -431,8 +466,19 @@ def test_numbers_near_the_largest_on_all_ranks(comm, uplink):
 
 
 @pytest.mark.mpi
-def test_weights_that_are_all_zero(comm):
-    agg = mc.Aggregator(comm, np.zeros(DIM), uplink="ef21:topk:k=3", weighted=True, timeout=20)
-    np.testing.assert_array_equal(agg.mean(np.ones(DIM), weight=0), np.zeros(DIM))
-    assert np.isfinite(agg.mean(np.ones(DIM), weight=float(comm.rank))).all()
-    agg.close()
+def test_weights_at_their_ends(comm):
+    """All zero gives zeros; a weight that takes a vector over the largest number is told to all ranks."""
+    for uplink in ("direct", "ef21:topk:fraction=0.5"):
+        agg = mc.Aggregator(comm, np.zeros(DIM), uplink=uplink, weighted=True, timeout=20)
+        np.testing.assert_array_equal(agg.mean(np.ones(DIM), weight=0), np.zeros(DIM))
+        if comm.size > 2:
+            with pytest.raises(mc.AggregationError, match="rank 1: a weight of 3 times the mean takes"):
+                agg.mean(np.full(DIM, 1e308), weight=float(comm.rank == 1))
+        samples = np.arange(comm.size) + 3  # numbers of samples are whole
+        for _ in range(20):
+            out = agg.mean(np.full(DIM, 1.0 + comm.rank), weight=len(range(samples[comm.rank])))
+        np.testing.assert_allclose(out, np.average(1.0 + np.arange(comm.size), weights=samples), rtol=1e-12)
+        for _ in range(20):
+            out = agg.mean(np.full(DIM, 1.0 + comm.rank), weight=1e30 if comm.rank == 0 else 1e-30)
+        np.testing.assert_allclose(out, 1.0)
+        agg.close()

@@ -293,11 +293,68 @@ if comm.rank == 0:
     print("all well")
 """
 
+SERVER = """
+import io
+import torch
+from mpi4py import MPI
+from torch import nn
+import mpicomp as mc
+from mpicomp.torch import DiLoCo, DistributedOptimizer, EF21Muon
+
+comm = MPI.COMM_WORLD
+torch.set_num_threads(1)
+
+def made(kind, exchange, dtype):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 1)).to(dtype)
+    bucket = 16 if kind == "overlap" else None
+    options = {"uplink": "ef21:topk:fraction=0.3", "exchange": exchange, "timeout": 60, "bucket_nbytes": bucket}
+    agg = mc.Aggregator(comm, dict(model.named_parameters()), **options)
+    if kind == "muon":
+        optimizer = loop = EF21Muon(model.named_parameters(), agg)
+    elif kind == "diloco":
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        loop = DiLoCo(model, optimizer, agg, every=2)
+    else:
+        adam = torch.optim.AdamW(model.parameters())
+        optimizer = loop = DistributedOptimizer(adam, model.named_parameters(), agg, overlap=kind == "overlap")
+    return model, optimizer, loop, agg
+
+def steps(model, optimizer, seed):
+    draws = torch.Generator().manual_seed(comm.rank + 10 * seed)
+    for _ in range(4):
+        x = torch.randn(8, 4, generator=draws).to(model[0].weight.dtype)
+        optimizer.zero_grad()
+        model(x).square().mean().backward()
+        optimizer.step()
+    return torch.cat([p.detach().float().ravel() for p in model.parameters()]).numpy().tobytes()
+
+for dtype in (torch.float32, torch.bfloat16):
+    for kind in ("muon", "optimizer", "overlap", "diloco"):
+        for exchange in ("auto", "p2p"):
+            model, optimizer, loop, agg = made(kind, exchange, dtype)
+            assert len(set(comm.allgather(steps(model, optimizer, 0)))) == 1, (dtype, kind, exchange)
+            file = io.BytesIO()
+            torch.save([model.state_dict(), loop.state_dict()], file)
+            file.seek(0)
+            again, other, resumed, second = made(kind, exchange, dtype)
+            weights, state = torch.load(file, weights_only=True)
+            again.load_state_dict(weights)
+            resumed.load_state_dict(state)
+            assert steps(model, optimizer, 1) == steps(again, other, 1), (dtype, kind, exchange)
+            agg.close()
+            second.close()
+if comm.rank == 0:
+    print("all well")
+"""
+
 
 @pytest.mark.process
-@pytest.mark.parametrize(("argv", "program"), [(TORCHRUN, DDP), (LAUNCH, DIFFERENT)], ids=["ddp", "different"])
+@pytest.mark.parametrize(
+    ("argv", "program"), [(TORCHRUN, DDP), (LAUNCH, DIFFERENT), (LAUNCH, SERVER)], ids=["ddp", "different", "server"]
+)
 def test_programs_of_three_ranks(argv, program, tmp_path):
-    """DDP with unused, frozen, empty and bfloat16 parameters, static graphs, bucket views, join and a rank that stays away; and models that
-    differ between ranks."""
+    """DDP with unused, frozen, empty and bfloat16 parameters, static graphs, bucket views, join and a rank that stays away; models that
+    differ between ranks; and a rank that only serves, in half precision."""
     (tmp_path / "program.py").write_text(program)
     assert "all well" in run_program([*argv, str(tmp_path / "program.py")], tmp_path)

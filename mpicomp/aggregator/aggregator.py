@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 AUTO = "auto"
 _ROW = np.zeros(1, np.int64)
+_WEIGHTS = 1e-30, 1e30
 _LONG = 5.0  # seconds of compiling that are worth a word
 
 
@@ -129,7 +130,7 @@ class Aggregator:
         self.calls = 0
         self.interrupted = ""  # by what a call was, so that messages of it may still be under way
         self._closed = False
-        self._late = ""  # what went wrong in a function at the point before, while others exchanged
+        self._late = ""  # what was found wrong while others exchanged
         self._ledger = Ledger()
         self.last = Report(-1, np.zeros(len(PHASES)), np.zeros_like(self._ledger.traffic))
         self._previous: dict[str, np.ndarray] | None = None  # the point of the last call
@@ -308,7 +309,7 @@ class Aggregator:
         value : as `like`; None in a dict or list for a tensor without a gradient, which counts as zeros. Or a function of a point that
             gives it, for uplinks that evaluate at two points (marina): it is called with `at`, and with the point of the last call, and
             is to draw the same samples both times.
-        weight : this rank's weight, ≥ 0, where the aggregator is `weighted`.
+        weight : this rank's weight, 0 or from 1e-30 to 1e30, where the aggregator is `weighted`.
         at : the point, as `like`.
 
         Raises
@@ -477,6 +478,8 @@ class Aggregator:
         if self.weighted and self.hosts:
             if weight is None or not 0 <= weight < np.inf:
                 raise ConfigError(f"weight={weight}: the aggregator is weighted, so each rank gives a number ≥ 0")
+            if weight and not _WEIGHTS[0] <= weight <= _WEIGHTS[1]:  # a sum in float32 would lose it
+                raise ConfigError(f"weight={weight}: a weight is 0, or from {_WEIGHTS[0]:g} to {_WEIGHTS[1]:g}")
         elif weight is not None and not self.weighted:
             raise ConfigError(f"weight={weight}: make the aggregator with weighted=True to give weights")
 
@@ -516,6 +519,7 @@ class Aggregator:
             given.V = given.own
             if scale > 1.0 and not finite_rows(given.own, _ROW):
                 given.own[:], failed = 0, True
+                self._late = f"a weight of {scale:g} times the mean takes the vector above the largest number"
         return bucket.exchange_mean(self.calls, failed)
 
     def _anybody(self, failed: bool) -> bool:

@@ -50,5 +50,5 @@ class DenseBucket(Vector):
 
     def mean_weight(self, weight: float, call: int) -> float:
         total = np.zeros(1)
-        self._comm.sum_into(np.array([weight]), total)
+        self._comm.sum_into(np.array([weight], np.float64), total)
         return float(total[0]) / self._comm.size

@@ -118,9 +118,8 @@ class DiLoCo:
         AggregationError : a rank's parameters are not finite; on all ranks, and nothing has changed.
         RankFailure : a rank has not come for `timeout` seconds of the aggregator.
         """
-        gone = None  # of a server, which has no vector
-        if self.aggregator.hosts:
-            gone = {name: shared - self.parameters[name].to(shared) for name, shared in self._shared.items()}
+        # A server's vectors are not sent, but say in which dtype the mean is.
+        gone = {name: shared - self.parameters[name].to(shared) for name, shared in self._shared.items()}
         means = self.aggregator.mean(gone)
         for name, shared in self._shared.items():
             shared.grad = means[name].to(shared)

@@ -95,7 +95,7 @@ class EF21Muon(torch.optim.Optimizer):
         named, moved = self._named(), {}
         for name, (parameter, group) in named.items():
             moved[name] = self._momentum(parameter, group["momentum"])
-        means = self.aggregator.mean(moved if self.aggregator.hosts else None)
+        means = self.aggregator.mean(moved)  # a server's vectors are not sent, but say in which dtype the mean is
         if not self._compared:  # all ranks are here, and none has taken a step
             found = digest({name: p for name, (p, _) in named.items()})
             self.aggregator.compare(f"EF21Muon with parameters {found}", ALIKE)
