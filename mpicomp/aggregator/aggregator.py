@@ -531,11 +531,6 @@ class Aggregator:
         self._clock.lap(WAIT)
         return bool(total[0] > 0)
 
-    def agree(self, error: str) -> None:
-        """Where some rank gives a text that is not empty, all of them raise the same AggregationError; collective."""
-        if self._anybody(bool(error)):
-            self._raise(error, None)
-
     def compare(self, described: str, remedy: str, error: str = "") -> None:
         """All ranks give the same text, or all raise ConfigError, which says whose differs, and the remedy. Collective.
 
