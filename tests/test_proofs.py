@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import subprocess
@@ -170,6 +171,33 @@ def test_of_several_failing_ranks_one_tells_the_story(each_mpi, tmp_path, how, c
     assert job.err.count("; ending the job") == 1
     brief = [line for line in job.err.splitlines() if "failed too" in line]
     assert all(line.endswith("failed too: ZeroDivisionError: the mistake of all") for line in brief)
+
+
+# ---- ranks that are silent ------------------------------------------------------------------------------------------------
+SILENT = """
+import json, sys
+from mpi4py import MPI
+import mpicomp as mc
+options = json.loads(sys.argv[1])
+for exchange in ("p2p", "collective", "sharded", "hierarchical"):
+    x = mc.run(comm=MPI.COMM_WORLD, exchange=exchange, stall_timeout=10, **options).summary.get("iterate_sha256")
+    if x is not None:
+        print(exchange, x, flush=True)
+"""
+
+
+@pytest.mark.process
+def test_a_rank_whose_clients_are_all_silent_is_not_waited_for(mpi):
+    """One client of four speaks in a round, so one of the two workers has nothing to send."""
+    options = {
+        "problem": "quadratic", "problem_options": {"dim": 30}, "clients": 4, "method": "pp-marina", "compressor": "randk:k=3",
+        "method_options": {"r": 1, "p": 0.1}, "step": 0.01, "rounds": 20,
+    }  # fmt: skip
+    job = mpi.run(3, ["-c", SILENT, json.dumps(options)], timeout=60).check()
+    whole = mc.run(**options).summary["iterate_sha256"]
+    assert dict(line.split() for line in job.out.splitlines()) == dict.fromkeys(
+        ("p2p", "collective", "sharded", "hierarchical"), whole
+    )
 
 
 # ---- a stall that nobody can be told of ---------------------------------------------------------------------------------
