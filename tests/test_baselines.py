@@ -586,6 +586,7 @@ def test_a_resumed_run_equals_the_uninterrupted_one(index, tmp_path):
     assert resumed.summary["iterate_sha256"] == expected
 
 
+@pytest.mark.night
 @pytest.mark.full(reason="all baselines in both exchanges")
 @pytest.mark.process
 def test_the_same_bits_over_mpi(mpi):

@@ -14,6 +14,7 @@ from fuzzing import Fault, Halves, Target, fuzz, mutate, targets, with_length
 from mpicomp.compressors.codec import Codec
 
 
+@pytest.mark.night
 @pytest.mark.full(reason="80 s; golden frames, wire_hostile and the other tests of this file stay")
 def test_no_decoder_is_fooled():
     counts = fuzz(targets(), 15_000, 8.0, seed=1)

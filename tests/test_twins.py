@@ -272,6 +272,7 @@ def test_where_the_fast_form_does_not_compile_the_plain_one_is_taken(tmp_path, h
     assert asked.returncode and "MPICOMP_KERNELS=fast, but the kernels' fast forms do not compile" in asked.stderr
 
 
+@pytest.mark.night
 @pytest.mark.full(reason="compiles every codec once more; single kernels are compared above")
 @pytest.mark.process
 @pytest.mark.timeout(900)  # where nothing is in the cache
