@@ -292,7 +292,7 @@ def test_the_problem_is_asked_for_nothing_after_the_last_round(tmp_path):
 
     options = {k: v for k, v in OPTIONS.items() if k not in ("data", "clients")}
     mc.run(**options, problem=problem, out=str(tmp_path), progress=over)
-    assert asked[0] == "before the rounds" and set(asked[1:]) <= {"name", "measures", "n_clients", "dim"}
+    assert asked[0] == "before the rounds" and set(asked[1:]) <= {"name", "measures", "n_clients", "dim", "data"}
 
 
 SLOW_FACTS = """
