@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping
-
-import torch
+from typing import Any
 
 from ..aggregator import Aggregator
 from ..errors import ConfigError
+from .library import torch
+from .module import digest
 
+_KEY = "mpicomp"  # of the aggregator's part in an optimizer's state
 ALIKE = "give all ranks the same, and the same parameters at the start: seed them alike, or broadcast rank 0's"
 
 
@@ -23,10 +24,31 @@ def check_names(aggregator: Aggregator, names: Iterable[str]) -> None:
         )
 
 
-def digest(tensors: Mapping[str, torch.Tensor]) -> str:
-    """Of names, shapes and bits."""
-    hashed = hashlib.blake2b(digest_size=8)
-    for name, tensor in sorted(tensors.items()):
-        hashed.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        hashed.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return hashed.hexdigest()
+def parameters_of(tensors: Mapping[str, torch.Tensor]) -> str:
+    """What tells two ranks' parameters apart, for `Aggregator.compare`."""
+    return f"parameters {digest(sorted(tensors.items()))}"
+
+
+def remembered_dtype(parameter: torch.Tensor) -> torch.dtype:
+    """In which dtype what is remembered of a parameter is: float64 of float64 parameters, else float32."""
+    return torch.float64 if parameter.dtype == torch.float64 else torch.float32
+
+
+def with_memory(state: dict[str, Any], aggregator: Aggregator) -> dict[str, Any]:
+    """An optimizer's state, with the aggregator's beside it."""
+    return {**state, _KEY: aggregator.state_dict()}
+
+
+def load_memory(state: Mapping[str, Any], aggregator: Aggregator) -> dict[str, Any]:
+    """Load the aggregator's part of such a state; returns the optimizer's.
+
+    Raises
+    ------
+    ConfigError : there is none, or the aggregator refuses it.
+    """
+    rest = dict(state)
+    own = rest.pop(_KEY, None)
+    if own is None:
+        raise ConfigError("the optimizer's state has no 'mpicomp': it was saved without the aggregator's memory")
+    aggregator.load_state_dict(own)
+    return rest

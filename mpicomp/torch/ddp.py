@@ -6,11 +6,11 @@ from concurrent.futures import Future
 from functools import partial
 from typing import Any
 
-import torch
-import torch.distributed as dist
-
 from ..aggregator import Aggregator
 from ..errors import ConfigError
+from .library import torch
+
+dist = torch.distributed
 
 
 class CommState:
@@ -42,7 +42,7 @@ class CommState:
         self.names = {id(parameter): name for name, parameter in parameters.items()}
 
 
-def hook(state: CommState, bucket: dist.GradBucket) -> torch.futures.Future[torch.Tensor]:
+def hook(state: CommState, bucket: torch.distributed.GradBucket) -> torch.futures.Future[torch.Tensor]:
     """The mean of a bucket's gradients; see `torch.nn.parallel.DistributedDataParallel.register_comm_hook`."""
     agg = state.aggregator
     result: torch.futures.Future[torch.Tensor] = torch.futures.Future()

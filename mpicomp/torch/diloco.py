@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-import torch
-
 from ..aggregator import Aggregator
 from ..errors import ConfigError, MpicompError
-from .alike import ALIKE, check_names, digest
+from .alike import ALIKE, check_names, parameters_of, remembered_dtype
+from .library import torch
 
 _KEYS = {"global", "inner", "outer", "aggregator", "local_steps", "rounds"}
 
@@ -66,7 +65,7 @@ class DiLoCo:
             self._check()
             self._shared = {name: _master(p) for name, p in self.parameters.items()}
             self.outer = self._moved(outer)
-            described = f"every={every}, {type(self.outer).__name__}, parameters {digest(self._shared)}"
+            described = f"every={every}, {type(self.outer).__name__}, {parameters_of(self._shared)}"
         except MpicompError as found:
             error = str(found)
         aggregator.compare(f"DiLoCo with {described}", ALIKE, error)
@@ -166,5 +165,4 @@ class DiLoCo:
 
 def _master(parameter: torch.Tensor) -> torch.nn.Parameter:
     """A copy in the dtype in which it is remembered."""
-    dtype = torch.float64 if parameter.dtype == torch.float64 else torch.float32
-    return torch.nn.Parameter(parameter.detach().to(dtype, copy=True))
+    return torch.nn.Parameter(parameter.detach().to(remembered_dtype(parameter), copy=True))

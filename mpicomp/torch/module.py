@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -110,10 +111,10 @@ def trainable(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
     return found
 
 
-def digest(model: torch.nn.Module) -> str:
-    """Of all parameters and buffers of a network."""
+def digest(tensors: Iterable[tuple[str, Any]]) -> str:
+    """Of the names, dtypes, shapes and bits of tensors, in their order; what is no tensor is passed over."""
     hashed = hashlib.blake2b(digest_size=8)
-    for name, value in model.state_dict().items():
+    for name, value in tensors:
         if isinstance(value, torch.Tensor):
             hashed.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
             hashed.update(

@@ -5,14 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-import torch
-
 from ..aggregator import Aggregator
 from ..errors import ConfigError, unknown
 from ..optimizers.muon import COEFFICIENTS, RADII, radius_of
-from .alike import ALIKE, check_names, digest
-
-_KEY = "mpicomp"
+from .alike import ALIKE, check_names, load_memory, parameters_of, remembered_dtype, with_memory
+from .library import torch
 
 
 class EF21Muon(torch.optim.Optimizer):
@@ -97,8 +94,8 @@ class EF21Muon(torch.optim.Optimizer):
             moved[name] = self._momentum(parameter, group["momentum"])
         means = self.aggregator.mean(moved)  # a server's vectors are not sent, but say in which dtype the mean is
         if not self._compared:  # all ranks are here, and none has taken a step
-            found = digest({name: p for name, (p, _) in named.items()})
-            self.aggregator.compare(f"EF21Muon with parameters {found}", ALIKE)
+            found = parameters_of({name: p for name, (p, _) in named.items()})
+            self.aggregator.compare(f"EF21Muon with {found}", ALIKE)
             self._compared = True
         for name, (parameter, group) in named.items():
             if self.aggregator.hosts:
@@ -117,7 +114,7 @@ class EF21Muon(torch.optim.Optimizer):
 
     def _momentum(self, parameter: torch.Tensor, momentum: float) -> torch.Tensor:
         """M_i with the new gradient, not yet the state: float64 for float64 parameters, else float32."""
-        dtype = torch.float64 if parameter.dtype == torch.float64 else torch.float32
+        dtype = remembered_dtype(parameter)
         last = self.state[parameter].get("momentum")
         if parameter.grad is None:
             return torch.zeros_like(parameter, dtype=dtype) if last is None else last * momentum
@@ -127,22 +124,17 @@ class EF21Muon(torch.optim.Optimizer):
 
     def state_dict(self) -> dict[str, Any]:
         """As of any optimizer, with this rank's error memory under "mpicomp": each rank saves its own."""
-        return {**super().state_dict(), _KEY: self.aggregator.state_dict()}
+        return with_memory(super().state_dict(), self.aggregator)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from a state that this rank's `state_dict` gave; with the model's, all bits are as without the interruption."""
-        rest = dict(state_dict)
-        own = rest.pop(_KEY, None)
-        if own is None:
-            raise ConfigError("the optimizer's state has no 'mpicomp': it was saved without the aggregator's memory")
-        self.aggregator.load_state_dict(own)
-        dtypes = {p: torch.float64 if p.dtype == torch.float64 else torch.float32 for p, _ in self._named().values()}
+        rest = load_memory(state_dict, self.aggregator)
         super().load_state_dict(rest)
         saved = rest["state"]
         for number, parameter in enumerate(p for group in self.param_groups for p in group["params"]):
             if "momentum" in saved.get(number, {}):  # PyTorch would round it to a half-precision parameter's dtype
                 self.state[parameter]["momentum"] = (
-                    saved[number]["momentum"].to(parameter.device, dtypes[parameter]).clone()
+                    saved[number]["momentum"].to(parameter.device, remembered_dtype(parameter)).clone()
                 )
 
 

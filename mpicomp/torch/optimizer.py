@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, TypeVar
 
-import torch
-
 from ..aggregator import Aggregator
 from ..errors import ConfigError
-from .alike import ALIKE, check_names, digest
+from .alike import ALIKE, check_names, load_memory, parameters_of, with_memory
+from .library import torch
 
 Opt = TypeVar("Opt", bound=torch.optim.Optimizer)
-_KEY = "mpicomp"
 
 
 def DistributedOptimizer(
@@ -50,8 +48,8 @@ def DistributedOptimizer(
     loop = _Loop(parameters, aggregator, overlap, every)
     optimizer.register_step_pre_hook(lambda own, args, kwargs: loop.before_step(args, kwargs))
     optimizer.register_step_post_hook(lambda *ignored: loop.after_step())
-    optimizer.register_state_dict_post_hook(lambda own, state: {**state, _KEY: aggregator.state_dict()})
-    optimizer.register_load_state_dict_pre_hook(lambda own, state: loop.load(state))
+    optimizer.register_state_dict_post_hook(lambda own, state: with_memory(state, aggregator))
+    optimizer.register_load_state_dict_pre_hook(lambda own, state: load_memory(state, aggregator))
     extended: Any = optimizer
     extended.synchronize = loop.synchronize
     return optimizer
@@ -98,7 +96,7 @@ class _Loop:
         else:
             means = agg.mean({name: p.grad for name, p in self.parameters.items()})
         if not self.compared:  # all ranks are here, and none has taken a step
-            agg.compare(f"DistributedOptimizer with parameters {digest(self.parameters)}", ALIKE)
+            agg.compare(f"DistributedOptimizer with {parameters_of(self.parameters)}", ALIKE)
             self.compared = True
         with torch.no_grad():
             for name, parameter in self.parameters.items():
@@ -124,11 +122,3 @@ class _Loop:
 
     def after_step(self) -> None:
         self.done = False
-
-    def load(self, state: dict[str, Any]) -> dict[str, Any]:
-        rest = dict(state)
-        own = rest.pop(_KEY, None)
-        if own is None:
-            raise ConfigError("the optimizer's state has no 'mpicomp': it was saved without the aggregator's memory")
-        self.aggregator.load_state_dict(own)
-        return rest

@@ -134,7 +134,7 @@ class TorchProblem(Problem):
 
     def digests(self, clients: np.ndarray) -> list[str]:
         with self._computing(0, 0):
-            model = digest(self._model)
+            model = digest(self._model.state_dict().items())
             return [f"{model} {self._data(int(i)).digest()}" for i in clients]
 
     def describe(self) -> dict[str, Any]:
@@ -202,9 +202,8 @@ class TorchProblem(Problem):
 
     def batch_gradient(self, i: int, x: np.ndarray, samples: np.ndarray, out: np.ndarray) -> None:
         indices = samples.tolist()
-        parts = (
-            (len(indices), self._data(i).batch(indices)) for _ in range(1)
-        )  # drawn from the key, when it is asked for
+        # a generator: the batch is drawn from the key, when it is asked for
+        parts = ((len(indices), self._data(i).batch(indices)) for _ in range(1))
         self._write_gradient(i, x, parts, len(indices), out)
 
     def measure(self, x: np.ndarray) -> tuple[float, ...]:
@@ -270,9 +269,8 @@ class TorchProblem(Problem):
         """Within it the generators give what the key says for client i, and PyTorch has the problem's number of threads."""
         seed = int(np.random.SeedSequence([key, i]).generate_state(1, np.uint64)[0])
         threads, numbers, python = torch.get_num_threads(), mtrand.get_bit_generator(), random.getstate()
-        generators = [
-            torch.default_generator
-        ]  # torch.manual_seed would seed those of all devices, and take a millisecond
+        # torch.manual_seed would seed those of all devices, and take a millisecond
+        generators = [torch.default_generator]
         if self.device.startswith("cuda"):
             generators.append(torch.cuda.default_generators[torch.device(self.device).index or 0])
         states = [generator.get_state() for generator in generators]
