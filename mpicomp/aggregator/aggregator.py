@@ -25,17 +25,16 @@ from ..exchanges.local import LocalExchange
 from ..kernels.cache import cache_use
 from ..kernels.rows import finite_rows
 from .background import Background
-from .bucket import Bucket, Vector
+from .bucket import ONE_ROW, TWO_POINTS, Bucket, Vector
 from .dense import DenseBucket
 from .rules import Group, Rule, described, grouped, held, split
 from .state import load_arrays, saved_arrays
-from .tensors import Structure, check_writable, copy_in, copy_out, told
+from .tensors import Structure, as_numpy, check_writable, copy_in, copy_out, not_finite, told
 
 if TYPE_CHECKING:
     from mpi4py.MPI import Comm as MPIComm
 
 AUTO = "auto"
-_ROW = np.zeros(1, np.int64)
 _WEIGHTS = 1e-30, 1e30
 _LONG = 5.0  # seconds of compiling that are worth a word
 
@@ -126,7 +125,7 @@ class Aggregator:
             checked_communicator(comm)
         self.structure = Structure(like)
         self._seed, self.weighted, self._bucket_nbytes, self._timeout = seed, weighted, bucket_nbytes, timeout
-        self._exchange, self._mpi = exchange, comm
+        self._exchange = exchange
         self.calls = 0
         self.interrupted = ""  # by what a call was, so that messages of it may still be under way
         self._closed = False
@@ -237,16 +236,9 @@ class Aggregator:
 
     def _compare(self, error: str, described: list[Any]) -> None:
         """Raises ConfigError on all ranks where one has an error, or was given something else than rank 0."""
-        if self._comm is None:
-            if error:
-                raise ConfigError(error)
-            return
-        table = self._comm.bcast_json(self._comm.gather_json([self._rank, error, described]))
-        for rank, text, _ in table:
-            if text:
-                raise ConfigError(f"rank {rank}: {text}")
-        (first, _, reference), others = table[0], table[1:]
-        for rank, _, own in others:
+        table = self._table(described, error)
+        (first, reference), others = table[0], table[1:]
+        for rank, own in others:
             if own == reference:
                 continue
             if own[0] != reference[0]:
@@ -317,7 +309,10 @@ class Aggregator:
         AggregationError : some rank's value cannot be used: it is not finite, of another shape, or has another set of tensors.
         RankFailure : a rank has not made this call for `timeout` seconds.
         """
-        arrays = self._call(value, weight, at)
+        return self._means(self._call(value, weight, at))
+
+    def _means(self, arrays: dict[str, Any]) -> Any:
+        """The means in new arrays, as those that were given, or as `like`."""
         results = {}
         for tensor in self.structure.tensors:
             bucket = self._bucket_of.get(tensor.name)
@@ -375,10 +370,7 @@ class Aggregator:
                 if evaluate:
                     self._two_points(evaluate, at)
                 elif any(bucket.two_points for bucket in self._buckets):
-                    raise ConfigError(
-                        "this uplink needs the gradients of the same samples at two points: give `mean` a function of the point, and the "
-                        "point, agg.mean(gradient, at=params)"
-                    )
+                    raise ConfigError(TWO_POINTS)
             elif self.hosts:
                 raise ConfigError("mean got None: this rank has a vector to give")
             elif value is not None and evaluate is None:
@@ -419,7 +411,7 @@ class Aggregator:
     def _fill(self, arrays: dict[str, Any]) -> None:
         """The caller's arrays into the buckets' vectors; an array that is one already is taken as it lies."""
         for bucket in self._buckets:
-            bucket.given.V, bucket.given.change, bucket.given.scale = bucket.given.own, None, 1.0
+            bucket.given.clear()
             if len(bucket.tensors) == 1:
                 array = arrays.get(bucket.tensors[0].name)
                 if isinstance(array, np.ndarray) and array.dtype == bucket.dtype and array.flags.carray:
@@ -438,7 +430,7 @@ class Aggregator:
 
     def _two_points(self, evaluate: Callable[[Any], Any], at: Any) -> None:
         """Let the uplinks ask for the change since the last call's point, and remember this one."""
-        point = {name: np.array(_numpy(array)) for name, array in self.structure.taken(at).items()}
+        point = {name: np.array(as_numpy(array)) for name, array in self.structure.taken(at).items()}
         if len(point) < len(self.structure.tensors):
             raise ConfigError("mean got a function without a point; give the point, agg.mean(gradient, at=params)")
         previous, self._point = self._previous, point
@@ -454,7 +446,7 @@ class Aggregator:
                         copy_in(other[0, bucket.places[tensor.name]], tensor, found[tensor.name])
                 np.multiply(other, bucket.dtype.type(bucket.given.scale), out=other)
                 np.subtract(bucket.given.V, other, out=other)
-                if not finite_rows(other, _ROW):
+                if not finite_rows(other, ONE_ROW):
                     raise ConfigError("the gradient at the point before is not finite")
             except Exception as error:
                 self._late = self._late or f"at the point before, {told(error)}"
@@ -493,17 +485,14 @@ class Aggregator:
     def _not_finite(self, dense: bool) -> str:
         """What is not finite of this rank's vectors. A dense sum shows it by itself, so those are looked at afterwards."""
         for bucket in self._buckets if self.hosts else ():
-            if isinstance(bucket, DenseBucket) == dense and not finite_rows(bucket.given.V, _ROW):
+            if isinstance(bucket, DenseBucket) == dense and not bucket.given.is_finite():
                 return self._where_not_finite(bucket)
         return ""
 
-    def _where_not_finite(self, bucket: Vector) -> str:
-        for name, place in bucket.places.items():
-            part = bucket.given.V[0, place]
-            if not np.isfinite(part).all():
-                at = int(np.flatnonzero(~np.isfinite(part))[0])
-                return f"{self.structure.named(name).called} holds {part[at]} at entry {at}"
-        return ""
+    @staticmethod
+    def _where_not_finite(bucket: Vector) -> str:
+        found = (not_finite(tensor, bucket.given.V[0, bucket.places[tensor.name]]) for tensor in bucket.tensors)
+        return next(filter(None, found), "")
 
     def exchange_bucket(self, bucket: Vector, failed: bool, scale: float) -> bool:
         """One bucket's exchange; returns whether some rank's vector cannot be used. For `start`'s thread."""
@@ -517,7 +506,7 @@ class Aggregator:
             with np.errstate(over="ignore"):
                 np.multiply(given.V, bucket.dtype.type(scale), out=given.own)
             given.V = given.own
-            if scale > 1.0 and not finite_rows(given.own, _ROW):
+            if scale > 1.0 and not given.is_finite():
                 given.own[:], failed = 0, True
                 self._late = f"a weight of {scale:g} times the mean takes the vector above the largest number"
         return bucket.exchange_mean(self.calls, failed)
@@ -536,17 +525,27 @@ class Aggregator:
 
         error : what is wrong on this rank, where something is; then all ranks raise it.
         """
-        if self._comm is None:
-            if error:
-                raise ConfigError(error)
-            return
-        table = self._comm.bcast_json(self._comm.gather_json([self._rank, described, error]))
-        for rank, _, said in table:
-            if said:
-                raise ConfigError(f"rank {rank}: {said}")
-        for rank, text, _ in table:
+        table = self._table(described, error)
+        for rank, text in table:
             if text != table[0][1]:
                 raise ConfigError(f"rank {rank} has {text}, and rank {table[0][0]} has {table[0][1]}; {remedy}")
+
+    def _table(self, own: Any, error: str) -> list[tuple[int, Any]]:
+        """(rank, what it gives) of all ranks, on all of them; own : of this rank, as JSON. Collective.
+
+        Raises
+        ------
+        ConfigError : some rank has an error; on all ranks.
+        """
+        for rank, _, text in (table := self._all_ranks(own, error)):
+            if text:
+                raise ConfigError(text if self._comm is None else f"rank {rank}: {text}")
+        return [(rank, given) for rank, given, _ in table]
+
+    def _all_ranks(self, *own: Any) -> list[list[Any]]:
+        """Of each rank its number and what it gives, as JSON, on all ranks. Collective."""
+        row = [self._rank, *own]
+        return [row] if self._comm is None else list(self._comm.bcast_json(self._comm.gather_json(row)))
 
     def end(self, flagged: bool, error: str, cause: BaseException | None = None) -> None:
         """A call ends; raises AggregationError where some rank could not give its vectors. For `start`'s thread."""
@@ -561,10 +560,7 @@ class Aggregator:
         self._raise(error or self._not_finite(dense=True), cause)
 
     def _raise(self, error: str, cause: BaseException | None) -> None:
-        texts = [[self._rank, error]]
-        if self._comm is not None:
-            texts = self._comm.bcast_json(self._comm.gather_json([self._rank, error]))
-        said = [f"rank {rank}: {text}" for rank, text in texts if text]
+        said = [f"rank {rank}: {text}" for rank, text in self._all_ranks(error) if text]
         raise AggregationError(f"call {self.calls}: " + ("; ".join(said) or "a sum is not finite")) from cause
 
     # ---- while gradients are computed -------------------------------------------------------------------------------
@@ -590,11 +586,7 @@ class Aggregator:
         Raises as `mean`.
         """
         self.finish().result()
-        results = {}
-        for tensor in self.structure.tensors:
-            results[tensor.name] = out = self.structure.fresh(tensor, None)
-            copy_out(out, tensor, self._mean_of(tensor.name))
-        return self.structure.put_together(results)
+        return self._means({})
 
     def finish(self) -> Future[None]:
         """As `wait`, without waiting: the future is done when the call has ended, with the error that `wait` would raise."""
@@ -662,7 +654,3 @@ def _difference(mine: list[list[Any]], theirs: list[list[Any]]) -> str:
         if own != other:
             return f"tensor {own[0]!r} of shape {tuple(own[1])} ({own[2]}), not {other[0]!r} of shape {tuple(other[1])} ({other[2]}) as"
     return f"{len(mine)} tensors, not {len(theirs)} as"
-
-
-def _numpy(array: Any) -> np.ndarray:
-    return np.asarray(array.detach().cpu().double() if hasattr(array, "detach") else array)

@@ -11,7 +11,7 @@ import numpy as np
 from ..cluster.comm import refuse_single_thread
 from ..errors import AggregationError, ConfigError
 from .bucket import Vector
-from .tensors import Structure, check_shape, told
+from .tensors import Structure, check_shape, not_finite, told
 
 
 class Caller(Protocol):
@@ -64,8 +64,8 @@ class Background:
             self._reset()
             agg.begin()
             for bucket in self.buckets:
-                bucket.given.V, bucket.given.change, bucket.target = bucket.given.own, None, None
-                bucket.given.scale = 1.0
+                bucket.target = None
+                bucket.given.clear()
             self.open = True
             if self._thread is None:
                 self._thread = threading.Thread(target=self._work, name="mpicomp-aggregator", daemon=True)
@@ -84,10 +84,8 @@ class Background:
             if value is not None:
                 check_shape(tensor, value)
             agg.fill_tensor(bucket, name, value)
-            part = bucket.given.own[0, bucket.places[name]]
-            if not np.isfinite(part).all():
-                at = int(np.flatnonzero(~np.isfinite(part))[0])
-                raise ConfigError(f"{tensor.called} holds {part[at]} at entry {at}")
+            if wrong := not_finite(tensor, bucket.given.own[0, bucket.places[name]]):
+                raise ConfigError(wrong)
         except Exception as error:
             self._errors.append(told(error))
             if number < 0 or name in self._futures:

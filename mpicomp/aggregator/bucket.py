@@ -27,7 +27,11 @@ from ..wire import FLAG_DIVERGED, framed_zeros
 from .rules import Group
 from .tensors import Tensor
 
-_ROW = np.zeros(1, np.int64)
+ONE_ROW = np.zeros(1, np.int64)
+TWO_POINTS = (
+    "this uplink needs the gradients of the same samples at two points: give `mean` a function of the point, and the point, "
+    "agg.mean(gradient, at=params)"
+)
 
 
 class Given(Oracle):
@@ -42,9 +46,16 @@ class Given(Oracle):
     def __init__(self, dim: int, dtype: np.dtype):
         self.dim = dim
         self.own = framed_zeros((1, dim), dtype)
-        self.V = self.own
-        self.scale = 1.0
-        self.change: Callable[[], np.ndarray] | None = None
+        self.change: Callable[[], np.ndarray] | None
+        self.clear()
+
+    def clear(self) -> None:
+        """A call begins: what is given comes into an array of this object's own."""
+        self.V, self.scale, self.change = self.own, 1.0, None
+
+    def is_finite(self) -> bool:
+        """No entry of V is NaN or Inf."""
+        return bool(finite_rows(self.V, ONE_ROW))
 
     def value(self) -> np.ndarray:
         return self.V
@@ -54,10 +65,7 @@ class Given(Oracle):
 
     def difference(self) -> np.ndarray:
         if self.change is None:
-            raise ConfigError(
-                "this uplink needs the gradients of the same samples at two points: give `mean` a function of the point, and the point, "
-                "agg.mean(gradient, at=params)"
-            )
+            raise ConfigError(TWO_POINTS)
         return self.change()
 
 
@@ -211,7 +219,7 @@ class Bucket(Vector):
         self.given.change = lambda: self.given.own
         for call in range(2):
             self.uplink.transmit(self._oracle, call)
-            finite_rows(self.given.own, _ROW)
+            finite_rows(self.given.own, ONE_ROW)
             self.downlink.transmit(np.ones((1, self.exchange.served_dim), self.dtype), call)
 
     def exchange_mean(self, call: int, flagged: bool) -> bool:
@@ -221,7 +229,7 @@ class Bucket(Vector):
         exchange.flags_sent |= exchange.flags_seen & FLAG_DIVERGED  # a server passes it on
         self.result = self.downlink.transmit(g, call)
         self.clock.lap(STEP)
-        if not finite_rows(self.result, _ROW):  # finite vectors, and a sum or a difference above the largest number
+        if not finite_rows(self.result, ONE_ROW):  # finite vectors, and a sum or a difference above the largest number
             self.restart()
             return True
         return bool((exchange.flags_seen | exchange.flags_sent) & FLAG_DIVERGED)

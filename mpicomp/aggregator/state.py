@@ -9,6 +9,7 @@ import numpy as np
 
 from ..errors import ConfigError
 from .bucket import Vector
+from .tensors import as_numpy
 
 FORMAT = 1
 _KEYS = {"format", "facts", "calls", "tensors", "others", "point"}
@@ -61,7 +62,7 @@ def load_arrays(
                     found.append((target, _saved(state["tensors"].get(tensor.name, {}), name, target)))
             else:
                 found.append((array, _saved(state["others"], f"{number}/{name}", array)))
-    point = {name: np.array(_numpy(array)) for name, array in state["point"].items()}
+    point = {name: np.array(as_numpy(array)) for name, array in state["point"].items()}
     for target, saved in found:
         target[...] = saved
     return int(state["calls"]), point
@@ -70,7 +71,7 @@ def load_arrays(
 def _saved(table: dict[str, Any], name: str, like: np.ndarray) -> np.ndarray:
     if name not in table:
         raise ConfigError(f"the state has no {name}")
-    array = _numpy(table[name])
+    array = as_numpy(table[name])
     if array.shape != like.shape or array.dtype != like.dtype:
         raise ConfigError(
             f"{name} is {array.dtype} of shape {array.shape} in the state, not {like.dtype} of {like.shape}"
@@ -80,8 +81,4 @@ def _saved(table: dict[str, Any], name: str, like: np.ndarray) -> np.ndarray:
 
 def _given(torch: bool, array: np.ndarray) -> Any:
     copy = np.array(array)
-    return sys.modules["torch"].from_numpy(copy) if torch else copy
-
-
-def _numpy(array: Any) -> np.ndarray:
-    return np.asarray(array.detach().cpu().numpy() if hasattr(array, "detach") else array)
+    return sys.modules["torch"].fromas_numpy(copy) if torch else copy

@@ -179,6 +179,22 @@ def check_shape(tensor: Tensor, array: Any) -> None:
         raise ConfigError(f"{tensor.called} has shape {tensor.shape}, got {got}")
 
 
+def not_finite(tensor: Tensor, flat: np.ndarray) -> str:
+    """Which entry of a tensor is not finite, for a message; empty where all are. flat : its entries, shape (size,)."""
+    if np.isfinite(flat).all():
+        return ""
+    at = int(np.flatnonzero(~np.isfinite(flat))[0])
+    return f"{tensor.called} holds {flat[at]} at entry {at}"
+
+
+def as_numpy(array: Any) -> np.ndarray:
+    """An array or tensor as NumPy's, not copied where that is possible; bfloat16, which NumPy lacks, in float32."""
+    if not is_torch(array):
+        return np.asarray(array)
+    here = array.detach().cpu()
+    return np.asarray((here.float() if str(here.dtype) == "torch.bfloat16" else here).numpy())
+
+
 def check_writable(tensor: Tensor, array: Any) -> None:
     """Raises ConfigError where a mean cannot be written into an array or tensor."""
     if is_torch(array):

@@ -5,14 +5,18 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..errors import RankFailure
 from .comm import Comm
 from .counts import pieces
+from .ledger import Ledger
 from .messages import AnyRequest, Receiving
+
+if TYPE_CHECKING:
+    from mpi4py.MPI import Comm as MPIComm
 
 _TAG_HERE, _ANSWER = 9, 2.0  # seconds in which ranks that wait hear of each other
 _SPIN, _NAP = 1e-3, 2e-5  # seconds of looking without sleep; of each sleep after that
@@ -29,34 +33,35 @@ class PatientComm(Comm):
     timeout: float = 300.0
     call: int = 0
 
+    def __init__(self, comm: MPIComm, ledger: Ledger | None = None, by_node: bool = False):
+        super().__init__(comm, ledger, by_node)
+        self._sources: dict[int, int] = {}  # of the receives that are under way
+
     def irecv(self, buf: np.ndarray, source: int, tag: int = 0) -> AnyRequest:
         request = super().irecv(buf, source, tag)
-        self._sources()[id(request)] = source
+        self._sources[id(request)] = source
         return request
 
     def wait(self, request: AnyRequest) -> int:
-        source = self._sources().pop(id(request), None)
+        source = self._sources.pop(id(request), None)
         if isinstance(request, Receiving):
             return super().wait(request)
         self._until(lambda: request.Test(self._status), source)
         return self._status.Get_count(self._mpi.BYTE)
 
     def allreduce_sum(self, values: np.ndarray) -> None:
-        for s in pieces(values.size, self._most):
-            part = values.reshape(-1)[s]
-            self.ledger.handed(self.purpose, "Iallreduce", part.nbytes)
-            self._until(self._comm.Iallreduce(self._mpi.IN_PLACE, part, self._mpi.SUM).Test, None)
+        self._add_up(None, values.reshape(-1))
 
     def sum_into(self, values: np.ndarray, total: np.ndarray) -> None:
         """total = the sum of all ranks' values; both contiguous, of one shape and dtype, and no part of each other."""
-        for s in pieces(values.size, self._most):
-            self.ledger.handed(self.purpose, "Iallreduce", values[s].nbytes)
-            self._until(self._comm.Iallreduce(values[s], total[s], self._mpi.SUM).Test, None)
+        self._add_up(values, total)
 
-    def _sources(self) -> dict[int, int]:
-        if "sources" not in self.__dict__:
-            self.sources: dict[int, int] = {}
-        return self.sources
+    def _add_up(self, values: np.ndarray | None, total: np.ndarray) -> None:
+        """The same; where there are no `values`, `total` has them."""
+        for s in pieces(total.size, self._most):
+            self.ledger.handed(self.purpose, "Iallreduce", total[s].nbytes)
+            own = self._mpi.IN_PLACE if values is None else values[s]
+            self._until(self._comm.Iallreduce(own, total[s], self._mpi.SUM).Test, None)
 
     def _until(self, test: Callable[[], Any], source: int | None) -> None:
         if test():
