@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 from .cluster.counts import checked_communicator
 from .compressors import Compressor, compressors
 from .exchanges.base import Exchange, exchanges
+from .exchanges.kinds import exchange_kind
 from .mechanisms.base import downlinks, uplinks
 from .methods import methods
 from .optimizers import optimizers
 from .problems import problems
-from .runtime.exchanges import exchange_kind
 
 if TYPE_CHECKING:
     from mpi4py.MPI import Comm as MPIComm

@@ -586,7 +586,7 @@ def test_an_exchange_that_cannot_lose_ranks_is_refused_as_a_class_too():
         def Get_size(self):
             return 3
 
-    from mpicomp.runtime.exchanges import exchange_kind
+    from mpicomp.exchanges.kinds import exchange_kind
 
     assert not exchange_kind("auto", 3, ShardedExchange).survives_deaths
     assert exchange_kind("auto", 3).survives_deaths

@@ -296,7 +296,7 @@ PAGES = {  # (page of docs, the words): what makes them true, or the test that d
     ("reference/problems.md", "`qid:` of ranking data is refused"): "test_data.py::test_reader_names_file_and_line_of_what_is_wrong",
     ("reference/problems.md", "0 for none: multinomial"): "test_mlp.py::test_large_logits_stay_finite",
     ("reference/exchanges.md", "`auto`, the default, is `local` in one process"):
-        lambda: __import__("mpicomp.runtime.exchanges", fromlist=["x"]).exchange_kind("auto", 4, None).name == "p2p",
+        lambda: __import__("mpicomp.exchanges.kinds", fromlist=["x"]).exchange_kind("auto", 4, None).name == "p2p",
     ("reference/exchanges.md", "`cq:radius=common`) are refused"): "test_aggregator.py::test_what_cannot_go_by_slices",
     ("reference/commands.md", "| `full`, the default |"): lambda: Config().evaluate == "full",
     ("reference/commands.md", "so they refuse the other two"): "test_networks.py::test_what_needs_a_gradient_norm_refuses",

@@ -21,7 +21,7 @@ from ..cluster.ledger import Ledger, describe
 from ..cluster.patient import PatientComm
 from ..errors import AggregationError, ConfigError, RankFailure
 from ..exchanges.base import Exchange, exchanges
-from ..exchanges.local import LocalExchange
+from ..exchanges.kinds import AUTO, exchange_kind
 from ..kernels.cache import cache_use
 from ..kernels.rows import finite_rows
 from .background import Background
@@ -34,7 +34,6 @@ from .tensors import Structure, as_numpy, check_writable, copy_in, copy_out, not
 if TYPE_CHECKING:
     from mpi4py.MPI import Comm as MPIComm
 
-AUTO = "auto"
 _WEIGHTS = 1e-30, 1e30
 _LONG = 5.0  # seconds of compiling that are worth a word
 
@@ -142,7 +141,7 @@ class Aggregator:
 
             self._comm = GroupComm(comm, self._ledger)
         elif comm is not None and comm.Get_size() > 1:
-            self._comm = PatientComm(comm, self._ledger, by_node=self._by_node(exchange))
+            self._comm = PatientComm(comm, self._ledger, by_node=self._named_kind(exchange, comm.Get_size()).by_node)
         self._rank, self._size = (0, 1) if self._comm is None else (self._comm.rank, self._comm.size)
         if comm is not None and not group:
             self._rank = comm.Get_rank()
@@ -152,9 +151,10 @@ class Aggregator:
         self._set_up(uplink, downlink, tuple(rules))
 
     @staticmethod
-    def _by_node(exchange: type[Exchange] | str) -> bool:
-        kind = exchange if isinstance(exchange, type) else exchanges[exchange] if exchange != AUTO else None
-        return kind is not None and kind.by_node
+    def _named_kind(exchange: type[Exchange] | str, ranks: int) -> type[Exchange]:
+        """The class that was named or given; for auto, that of a run without further knowledge."""
+        name, own = (exchange, None) if isinstance(exchange, str) else (AUTO, exchange)
+        return exchange_kind(name, ranks, own)
 
     # ---- making the buckets -----------------------------------------------------------------------------------------
     def _set_up(self, uplink: str, downlink: str, rules: tuple[Rule, ...]) -> None:
@@ -221,15 +221,8 @@ class Aggregator:
 
     def _kinds(self, group: Group, downlink: str) -> list[type[Exchange]]:
         """The classes of exchange for a group: the first that can carry its messages is taken."""
-        if isinstance(self._exchange, str) and self._exchange != AUTO:
-            chosen = exchanges[self._exchange]
-            if self._size > 1 and not chosen.over_mpi:
-                raise ConfigError(f"exchange={self._exchange!r} is for one process, this communicator has {self._size}")
-            return [chosen if self._size > 1 or not chosen.over_mpi else LocalExchange]
-        if isinstance(self._exchange, type):
-            return [self._exchange if self._size > 1 or not self._exchange.over_mpi else LocalExchange]
-        if self._size == 1:
-            return [LocalExchange]
+        if self._exchange != AUTO or self._size == 1:
+            return [self._named_kind(self._exchange, self._size)]
         if group.is_dense and (downlink == "dense" or not group.is_plain):
             return [exchanges["allreduce"]]
         return [exchanges["sliced"], exchanges["sharded"]]

@@ -61,6 +61,7 @@ if TYPE_CHECKING:
     from ..errors import unknown as unknown
     from ..exchanges.base import GROUP_NBYTES as GROUP_NBYTES
     from ..exchanges.base import exchanges as exchanges
+    from ..exchanges.kinds import exchange_kind as exchange_kind
     from ..exchanges.local import LocalExchange as LocalExchange
     from ..exchanges.p2p import IN_TURN_NBYTES as IN_TURN_NBYTES
     from ..kernels import lean as lean
@@ -96,7 +97,6 @@ if TYPE_CHECKING:
     from ..runtime.claim import Claim as Claim
     from ..runtime.config import Config as Config
     from ..runtime.control import EXIT_RESUME as EXIT_RESUME
-    from ..runtime.exchanges import exchange_kind as exchange_kind
     from ..runtime.exchanges import exchange_setting as exchange_setting
     from ..runtime.files import read_plain as read_plain
     from ..runtime.files import write_text as write_text
@@ -124,6 +124,7 @@ else:
             "exchanges.local": ["LocalExchange"],
             "cluster.native": ["cached", "compile_first"],
             "exchanges.p2p": ["IN_TURN_NBYTES"],
+            "exchanges.kinds": ["exchange_kind"],
             "cluster.placement": ["Placement"],
             "cluster.program": ["launcher_for", "master", "rank_command", "resolve"],
             "compressors": ["Codec", "Compressor", "compressors"],
@@ -164,7 +165,7 @@ else:
             "runtime.claim": ["Claim"],
             "runtime.config": ["Config"],
             "runtime.control": ["EXIT_RESUME"],
-            "runtime.exchanges": ["exchange_kind", "exchange_setting"],
+            "runtime.exchanges": ["exchange_setting"],
             "runtime.files": ["read_plain", "write_text"],
             "runtime.loop": ["run"],
             "runtime.results": ["check_directory"],

@@ -15,10 +15,10 @@ from ..cluster.recovery import OnFailure
 from ..compressors import Compressor
 from ..compressors.identity import Identity
 from ..exchanges.base import Exchange, exchanges
+from ..exchanges.kinds import AUTO, exchange_kind
 from ..mechanisms.base import Downlink, Uplink
 from ..problems import Problem
 from .config import Config
-from .exchanges import AUTO, exchange_kind
 from .session import Composition
 from .warmup import refusal
 

@@ -9,35 +9,11 @@ import numpy as np
 from ..cluster.clock import Clock
 from ..cluster.comm import Comm
 from ..compressors import Codec
-from ..errors import ConfigError
-from ..exchanges.base import Exchange, ExchangeSetting, exchanges
+from ..exchanges.base import Exchange, ExchangeSetting
 from ..exchanges.local import LocalExchange
 from ..problems import Problem
 from .config import Config
 from .session import Composition
-
-AUTO = "auto"  # p2p over several processes
-
-
-def exchange_kind(name: str, ranks: int, own: type[Exchange] | None = None) -> type[Exchange]:
-    """The class of the exchange of a run over so many ranks. One process runs in-process, whatever exchange over MPI is named.
-
-    Parameters
-    ----------
-    name : in the registry, or "auto". own : a class in its place.
-
-    Raises
-    ------
-    ConfigError : an unknown name, or an exchange of one process over several.
-    """
-    kind = own or exchanges["p2p" if name == AUTO else name]
-    if ranks == 1:
-        return LocalExchange if kind.over_mpi else kind
-    if not kind.over_mpi:
-        raise ConfigError(
-            f"«exchange={kind.name!r}» runs in one process, but {ranks} were started; use p2p or collective, or start one"
-        )
-    return kind
 
 
 def exchange_setting(config: Config, problem: Problem, composition: Composition, comm: Comm | None) -> ExchangeSetting:

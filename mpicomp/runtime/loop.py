@@ -24,6 +24,7 @@ from ..compressors import Compressor
 from ..data import shared_reading
 from ..errors import ConfigError, UserError, unknown
 from ..exchanges.base import Exchange
+from ..exchanges.kinds import exchange_kind
 from ..methods import Method
 from ..optimizers import Optimizer
 from ..problems import Problem, Smoothness
@@ -35,7 +36,7 @@ from .client_states import has_states
 from .config import Config
 from .control import Control
 from .data import compare_sizes, data_digest
-from .exchanges import exchange_kind, exchange_setting
+from .exchanges import exchange_setting
 from .followers import Followers
 from .imports import import_parts
 from .options import RunOptions

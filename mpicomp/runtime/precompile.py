@@ -12,10 +12,10 @@ import numpy as np
 from ..compressors import Compressor, compressors
 from ..compressors.base import EXAMPLE_CLIENTS, EXAMPLE_DIM, example
 from ..compressors.codec import Difference, Sum
+from ..exchanges.kinds import exchange_kind
 from ..kernels.cache import Use, cache_use, usable_directory
 from ..kernels.random import downlink_keys, uplink_keys
 from .config import Config
-from .exchanges import exchange_kind
 from .session import Composition, build_problem
 from .warmup import warm_up
 
