@@ -10,9 +10,9 @@ from numpy.typing import DTypeLike
 from ..errors import ConfigError, unknown
 from ..kernels import lean, njit
 from ..kernels.bits import CHUNK, bit_length, pack_all, packed_nbytes, padding_is_zero, unpack_all
-from ..kernels.indices import FIXED, choose_coding, read_indices, write_indices
+from ..kernels.indices import choose_coding, read_head, read_indices, write_head, write_indices
 from ..kernels.select import candidate_capacity, largest
-from ..kernels.status import BAD_COUNT, BAD_MODE, BAD_PADDING, TRUNCATED
+from ..kernels.status import BAD_PADDING, TRUNCATED
 from .base import Compressor, compressors, count_of
 from .codec import Codec
 from .identity import Identity
@@ -20,7 +20,6 @@ from .identity import Identity
 VALUES, TABLES = ("2bit", "exact"), ("vector", "chunk")
 _LEVELS = 4  # of 2 bits
 _SIGMAS = 6.0  # the range of the four bins, in standard deviations; docs/how-to/diloco.md says where it comes from
-_PARTIAL = 0x80  # bit of a message's first byte: fewer entries than there is room for, their number follows
 
 
 @compressors.register("chunked-topk")
@@ -144,12 +143,7 @@ def _encode(
         x, start = V[rows[j]], pos
         d, count = x.shape[0], _select(x, layout, candidates, keys, bins, indices, values, top)
         coding = choose_coding(indices, count, d)
-        buf[pos] = coding | (_PARTIAL if count < room else 0)
-        pos += 1
-        if count < room:
-            for b in range(packed_nbytes(bit_length(room), 1)):
-                buf[pos] = (count >> (8 * b)) & 255
-                pos += 1
+        pos = write_head(coding, count, room, buf, pos)
         pos = write_indices(indices, count, d, coding, buf, pos, fields, top)
         before = pos
         if exact:
@@ -238,23 +232,10 @@ def _decode(
 ) -> int:  # fmt: skip
     d, size, room = out.shape[1], wire.itemsize, layout[3]
     for j in range(rows.shape[0]):
-        acc, weight, count = out[rows[j]], weights[j], room
-        if pos >= end:
-            return TRUNCATED
-        coding, partial = np.int64(buf[pos]) & ~_PARTIAL, buf[pos] & _PARTIAL
-        pos += 1
-        if coding > FIXED:
-            return BAD_MODE
-        if partial:
-            nbytes = packed_nbytes(bit_length(room), 1)
-            if pos + nbytes > end:
-                return TRUNCATED
-            count = 0
-            for b in range(nbytes):
-                count |= np.int64(buf[pos + b]) << (8 * b)
-            pos += nbytes
-            if count >= room:
-                return BAD_COUNT
+        acc, weight = out[rows[j]], weights[j]
+        pos, coding, count = read_head(buf, pos, end, room)
+        if pos < 0:
+            return pos
         pos = read_indices(buf, pos, end, count, d, coding, indices, fields, top)
         if pos < 0:
             return pos

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import DTypeLike
 
@@ -14,19 +12,20 @@ from ..kernels.indices import (
     choose_coding,
     first_reader,
     next_indices,
+    read_head,
     read_indices,
     read_low_parts,
+    write_head,
     write_indices,
 )
 from ..kernels.intrinsics import float_of
 from ..kernels.select import candidate_capacity, largest, largest_difference
-from ..kernels.status import BAD_COUNT, BAD_MODE, TRUNCATED
+from ..kernels.status import TRUNCATED
 from .base import Compressor, compressors, count_of
 from .codec import Codec, Cutting
 from .identity import Identity
 
 _TOGETHER = 64  # entries that are on their way from memory at once
-_PARTIAL = 0x80  # bit of a message's first byte: fewer than k entries, their number follows
 
 
 @compressors.register("topk")
@@ -124,7 +123,7 @@ def _write(
 ) -> int:  # fmt: skip
     """The message of `count` entries, in x's dtype, of which `indices` and `keys` hold the places and the bits."""
     d, start, coding = x.shape[0], pos, choose_coding(indices, count, x.shape[0])
-    pos = _write_head(coding, count, k, buf, pos)
+    pos = write_head(coding, count, k, buf, pos)
     pos = write_indices(indices, count, d, coding, buf, pos, fields, top)
     nbytes = count * wire.itemsize
     values = buf[pos : pos + nbytes].view(wire.dtype)
@@ -138,40 +137,6 @@ def _write(
 
 
 @njit
-def _write_head(coding: int, count: int, k: int, buf: np.ndarray, pos: int) -> int:
-    """The first byte, and the number of entries where it is not k."""
-    buf[pos] = coding | (_PARTIAL if count < k else 0)
-    pos += 1
-    if count < k:
-        for b in range(packed_nbytes(bit_length(k), 1)):
-            buf[pos] = (count >> (8 * b)) & 255
-            pos += 1
-    return pos
-
-
-@njit
-def _read_head(buf: np.ndarray, pos: int, end: int, k: Any) -> tuple[int, Any, int]:
-    """What `_write_head` wrote: the position after it, or a negative status; the coding; the number of entries."""
-    if pos >= end:
-        return TRUNCATED, 0, 0
-    coding, count = np.int64(buf[pos]) & ~_PARTIAL, k
-    pos += 1
-    if coding > FIXED:
-        return BAD_MODE, 0, 0
-    if buf[pos - 1] & _PARTIAL:
-        size = packed_nbytes(bit_length(k), 1)
-        if pos + size > end:
-            return TRUNCATED, 0, 0
-        count = 0
-        for b in range(size):
-            count |= np.int64(buf[pos]) << (8 * b)
-            pos += 1
-        if count >= k:
-            return BAD_COUNT, 0, 0
-    return pos, coding, count
-
-
-@njit
 def _decode(
     buf: np.ndarray, pos: int, end: int, rows: np.ndarray, clients: np.ndarray, weights: np.ndarray, shared: np.uint64,
     private: np.uint64, out: np.ndarray, wire: np.ndarray, k: int, indices: np.ndarray, keys: np.ndarray,
@@ -180,7 +145,7 @@ def _decode(
     d = out.shape[1]
     for j in range(rows.shape[0]):
         acc, weight = out[rows[j]], weights[j]
-        pos, coding, count = _read_head(buf, pos, end, k)
+        pos, coding, count = read_head(buf, pos, end, k)
         if pos < 0:
             return pos
         if coding == FIXED:
@@ -224,7 +189,7 @@ def _cut(
     """The part for a slice is a message of the entries that lie in it."""
     size = wire.itemsize
     for _ in range(clients.shape[0]):
-        pos, coding, count = _read_head(buf, pos, buf.shape[0], k)
+        pos, coding, count = read_head(buf, pos, buf.shape[0], k)
         pos = read_indices(buf, pos, buf.shape[0], count, bounds[-1], coding, indices, fields, top)
         first = 0
         for s in range(places.shape[0]):
@@ -236,7 +201,7 @@ def _cut(
                 last += 1
             entries = indices[first:last]
             coding = choose_coding(entries, last - first, hi - lo)
-            at = _write_head(coding, last - first, k, out, at)
+            at = write_head(coding, last - first, k, out, at)
             at = write_indices(entries, last - first, hi - lo, coding, out, at, fields, top)
             out[at : at + (last - first) * size] = buf[pos + first * size : pos + last * size]
             places[s], first = at + (last - first) * size, last

@@ -16,9 +16,10 @@ import numpy as np
 from . import njit
 from .bits import bit_length, pack_all, packed_nbytes, padding_is_zero, unpack_all
 from .intrinsics import fetch_entry, load_word, ones, store_word, trailing_zeros
-from .status import BAD_INDEX, BAD_PADDING, TRUNCATED
+from .status import BAD_COUNT, BAD_INDEX, BAD_MODE, BAD_PADDING, TRUNCATED
 
 FIXED = 32  # index coding "fixed width"; 0 to 31 are the low widths l of gaps
+_PARTIAL = 0x80  # bit of a message's first byte: fewer than k entries, their number follows
 
 
 @njit
@@ -35,6 +36,40 @@ def choose_coding(indices, count, dim):
         if nbytes < best:
             coding, best = width, nbytes
     return coding
+
+
+@njit
+def write_head(coding, count, k, buf, pos):
+    """The coding of a message of `count` entries, k at most: its first byte, and the number of entries where it is not k."""
+    buf[pos] = coding | (_PARTIAL if count < k else 0)
+    pos += 1
+    if count < k:
+        for b in range(packed_nbytes(bit_length(k), 1)):
+            buf[pos] = (count >> (8 * b)) & 255
+            pos += 1
+    return pos
+
+
+@njit
+def read_head(buf, pos, end, k):
+    """What `write_head` wrote: the position after it, or a negative status; the coding; the number of entries."""
+    if pos >= end:
+        return TRUNCATED, 0, 0
+    coding, count = np.int64(buf[pos]) & ~_PARTIAL, k
+    pos += 1
+    if coding > FIXED:
+        return BAD_MODE, 0, 0
+    if buf[pos - 1] & _PARTIAL:
+        size = packed_nbytes(bit_length(k), 1)
+        if pos + size > end:
+            return TRUNCATED, 0, 0
+        count = 0
+        for b in range(size):
+            count |= np.int64(buf[pos]) << (8 * b)
+            pos += 1
+        if count >= k:
+            return BAD_COUNT, 0, 0
+    return pos, coding, count
 
 
 @njit
