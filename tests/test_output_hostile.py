@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from conftest import run_alone
 from lanes import shortened
+from misbehaving import problem_that
 
 import mpicomp as mc
 from mpicomp import streams
@@ -199,25 +200,14 @@ def test_tables_as_files_hold_no_formulas(tmp_path):
 
 
 # ---- exceptions of every kind ---------------------------------------------------------------------------------------------
-RAISING = """
-import os
-import mpicomp as mc
-import typer
-
-@mc.register_problem("raising")
-class Raising(mc.Problem):
-    n_clients, dim, calls = 6, 10, 0
-
-    def loss(self, i, x):
-        return 0.0
-
-    def gradient(self, i, x, out):
-        out[:] = x
-        self.calls += 1
-        rank = os.environ.get("PMI_RANK") or os.environ.get("OMPI_COMM_WORLD_RANK") or "2"
-        if rank == "2" and self.calls > 200:
-            raise eval(os.environ["RAISES"])
-"""
+RAISING = problem_that(
+    "raising",
+    """
+    if rank == "2" and self.calls > 200:
+        raise eval(os.environ["RAISES"])
+    """,
+    imports="import typer",
+)
 MUTE = "type('Mute', (Exception,), {'__str__': lambda self: 1 / 0})()"  # has no text
 KINDS = {
     "EOFError()": 1, "StopIteration(3)": 1, "GeneratorExit()": 1, "SystemExit(0)": 1, "SystemExit(7)": 7, "SystemExit('enough')": 1,

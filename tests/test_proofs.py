@@ -14,6 +14,7 @@ import soak_jobs
 import soak_surroundings
 from conftest import run_alone
 from lanes import shortened
+from misbehaving import problem_that
 
 import mpicomp as mc
 from mpicomp.console.show import run_rows
@@ -118,30 +119,20 @@ def test_an_exchange_that_cannot_lose_ranks_is_refused_in_the_same_words_by_name
 
 
 # ---- several ranks that fail at once ------------------------------------------------------------------------------------
-ALL_FAIL = """
-import os
-import mpicomp as mc
-
-@mc.register_problem("all-fail")
-class AllFail(mc.Problem):
-    n_clients, dim, calls = 6, 10, 0
-
-    def loss(self, i, x):
-        return 0.0
-
-    def gradient(self, i, x, out):
-        out[:] = x
-        self.calls += 1
-        if self.calls > int(os.environ["CALLS"]):
-            raise ZeroDivisionError("the mistake of all")
-"""
+ALL_FAIL = problem_that(
+    "all-fail",
+    """
+    if self.calls > int(os.environ["CALLS"]):
+        raise ZeroDivisionError("the mistake of all")
+    """,
+)
 SCRIPT = """
 import sys
 from mpi4py import MPI
 sys.path.insert(0, sys.argv[1])
 import parts
 import mpicomp as mc
-mc.run(comm=MPI.COMM_WORLD, problem=parts.AllFail(), method="gd", step=0.1, rounds=100000)
+mc.run(comm=MPI.COMM_WORLD, problem=parts.Misbehaving(), method="gd", step=0.1, rounds=100000)
 """
 
 

@@ -14,44 +14,33 @@ from pathlib import Path
 import pytest
 from conftest import processes
 from lanes import shortened
+from misbehaving import problem_that
 
 import mpicomp as mc
 from mpicomp.runtime import signals
 from mpicomp.runtime.signals import SAME_SECONDS, Signals
 
-PART = """
-import os, time
-import numpy as np
-import mpicomp as mc
-
-@mc.register_problem("stuck")
-class Stuck(mc.Problem):
-    n_clients, dim, calls = 6, 10, 0
-
-    def loss(self, i, x):
-        return 0.0
-
-    def gradient(self, i, x, out):
-        out[:] = x
-        self.calls += 1
-        rank = os.environ.get("PMI_RANK") or os.environ.get("OMPI_COMM_WORLD_RANK") or "2"
-        if rank == "2" and self.calls > 200:
-            open(os.environ["HERE"], "a").close()
-            while os.environ["HOW"] == "loop":
+STUCK = problem_that(
+    "stuck",
+    """
+    if rank == "2" and self.calls > 200:
+        open(os.environ["HERE"], "a").close()
+        while os.environ["HOW"] == "loop":
+            pass
+        while os.environ["HOW"] == "swallow":
+            try:
+                time.sleep(100)
+            except BaseException:
                 pass
-            while os.environ["HOW"] == "swallow":
-                try:
-                    time.sleep(100)
-                except BaseException:
-                    pass
-"""
+    """,
+)
 
 
 class Started:
     """A process with a mark in its environment, by which those that it starts are found."""
 
     def __init__(self, words: list, tmp_path: Path, how: str):
-        (tmp_path / "stuck.py").write_text(PART)
+        (tmp_path / "stuck.py").write_text(STUCK)
         self.mark, self.here = f"{os.getpid()}-{tmp_path.name}", tmp_path / "here"
         env = {**os.environ, "MPICOMP_TEST_JOB": self.mark, "HERE": str(self.here), "HOW": how}
         self.process = subprocess.Popen(
