@@ -89,21 +89,17 @@ class LocalSlicedExchange(BySlice, LocalShardedExchange):
             return
         assert V is not None
         plan = self.plan(codec)
-        fold, buf = (
-            self.fold(codec, total, weights, separate),
-            self.buffer(("frame",), self.part_capacity(codec, plan.largest)),
-        )
+        fold = self.fold(codec, total, weights, separate)
+        buf = self.buffer(("frame",), self.part_capacity(codec, plan.largest))
         for group in self.speaking(plan, 0, active):
             for s in range(len(self.bounds) - 1):
                 reader, served = self.reader(codec, s), self.slice_of(s)
                 if reader is None:
                     continue
-                vectors, columns_of_total = (
-                    columns(V, served.start, served.stop),
-                    fold._replace(total=fold.total[:, served]),
-                )
+                vectors = columns(V, served.start, served.stop)
                 nbytes = self.write_frame(reader, vectors, group.rows, group.clients, keys, round, buf)
                 self.record_uplink(nbytes, len(group.rows))
-                self.accumulate(reader, buf, nbytes, group, keys, round, columns_of_total)
+                part = fold._replace(total=fold.total[:, served])
+                self.accumulate(reader, buf, nbytes, group, keys, round, part)
                 if add_to is not None:
                     self.absorb(reader, buf, nbytes, group, keys, round, add_to[:, served], scale)

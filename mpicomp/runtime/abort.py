@@ -197,9 +197,8 @@ def _end(
         try:
             comm.Abort(code)
         finally:
-            os._exit(
-                code
-            )  # MPICH's Abort returns while the job is being ended; nothing may run on as if `run` had returned
+            # MPICH's Abort returns while the job is being ended; nothing may run on as if `run` had returned
+            os._exit(code)
 
 
 def end_world(message: Callable[[], str], code: int, headline: Callable[[], str]) -> None:

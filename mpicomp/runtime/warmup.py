@@ -6,6 +6,9 @@ All ranks do so at once; what the cache does not hold is compiled by one rank of
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 
 from ..errors import ConfigError
@@ -50,7 +53,7 @@ def warm_up(
     stand_in = len(hosted) == 0
     clients = np.arange(problem.n_clients) if stand_in else hosted
     session = _session(config, problem, composition, step_size, kind, ranks, clients, stand_in)
-    try:
+    with _noted(session):
         session.end_rounds()  # an evaluation needs as much memory again
         if config.evaluate == FULL and not stand_in:
             session.evaluate()
@@ -59,9 +62,6 @@ def warm_up(
             session.evaluated = np.zeros((1, problem.dim), config.dtype)
         if leads and config.evaluate != NOTHING:
             session.measure()
-    except BaseException as error:
-        session.note(error, "in the warm-up")
-        raise
 
 
 def refusal(
@@ -79,9 +79,8 @@ def refusal(
     try:
         _session(config, problem, composition, step_size, kind, ranks, np.arange(1), True)
         parts = composition.parts(step_size)
-        if (
-            kind.serves_everywhere and not parts.replicated
-        ):  # that session's server has all of x, a rank's will have a slice
+        if kind.serves_everywhere and not parts.replicated:
+            # that session's server has all of x, a rank's will have a slice
             parts.optimizer.rounds_of_run = config.rounds
             parts.optimizer.start(np.zeros((1, max(1, problem.dim // ranks)), config.dtype), step_size)
     except ConfigError as error:
@@ -104,10 +103,17 @@ def _session(
     session = Session(
         config, problem, composition.parts(step_size), exchange, step_size, link=WarmUpLink, stand_in=stand_in
     )
-    try:
+    with _noted(session):
         for t in range(ROUNDS):
             session.advance(t)
+    return session
+
+
+@contextmanager
+def _noted(session: Session) -> Iterator[None]:
+    """An exception in here says that it comes from the warm-up."""
+    try:
+        yield
     except BaseException as error:
         session.note(error, "in the warm-up")
         raise
-    return session
