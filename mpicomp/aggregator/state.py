@@ -81,4 +81,4 @@ def _saved(table: dict[str, Any], name: str, like: np.ndarray) -> np.ndarray:
 
 def _given(torch: bool, array: np.ndarray) -> Any:
     copy = np.array(array)
-    return sys.modules["torch"].fromas_numpy(copy) if torch else copy
+    return sys.modules["torch"].from_numpy(copy) if torch else copy
