@@ -139,7 +139,12 @@ def run_block(block: Block, where: Path) -> None:
     elif block.language == "python":
         script = where / (block.title or "block.py")
         script.write_text(block.text)
-        execute([sys.executable, "-W", "error", str(script)], where, str(block))
+        start = (
+            ["torchrun", "--nproc-per-node", "2"]
+            if "init_process_group" in block.text
+            else [sys.executable, "-W", "error"]
+        )
+        execute([*start, str(script)], where, str(block))
     else:
         file = where / (block.title or "block.toml")
         file.write_text(block.text)
