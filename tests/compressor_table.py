@@ -196,7 +196,7 @@ def check_lattice(compressor, codec, V, Y):
             kept = y != 0 if not compressor.lattice.signed else np.abs(y) > 0
             x, y = x[kept], y[kept] / parts
         elif getattr(compressor, "rotate", False):
-            assert np.linalg.norm(y - x) <= 2 * np.sqrt(compressor.length(x.size)) * np.linalg.norm(x)
+            assert np.linalg.norm(y - x) <= 2 * np.sqrt(x.size) * np.linalg.norm(x)
             continue
         radius = np.linalg.norm(V, axis=1).max()  # at least the part's
         if parts == 1:

@@ -14,6 +14,7 @@ from ..kernels.random import Keys, client_key, fill_normal, fill_uniform, permut
 from ..kernels.status import BAD_COUNT, BAD_INDEX, BAD_MODE, BAD_PADDING, BAD_VALUE, TRUNCATED
 
 USER_CODEC = 255
+TWO_WINDOWS = 128  # added to the codec's number where a vector is rotated in two windows, not padded
 WHY = {
     TRUNCATED: "the message ends before its content does",
     BAD_INDEX: "an index is out of range or out of order",
