@@ -9,7 +9,7 @@ import numpy as np
 
 from ..errors import ConfigError, unknown
 from ..kernels.bits import CHUNK
-from ..kernels.few_bits import EXACT, HALF, SIGN, values_nbytes
+from ..kernels.few_bits import EXACT, HALF, MOST, SIGN, values_nbytes
 
 VALUES = ("exact", 2, 4, 8, "sign", "bfloat16")
 ROUNDINGS = ("nearest", "stochastic")
@@ -76,6 +76,13 @@ class FewBits(NamedTuple):
         """Bytes of `count` values."""
         return min(values_nbytes(count, self.bits, self.bucket, wire.itemsize), count * wire.itemsize)
 
+    def part_nbytes(self, count: int, wire: np.dtype) -> int:
+        """A bound on the bytes of `count` values in a part of a message."""
+        if self.bits in (EXACT, HALF):
+            return self.nbytes(count, wire)
+        few = values_nbytes(count, self.bits, self.bucket, wire.itemsize, self.bucket - 1)
+        return 2 + max(few, count * wire.itemsize)
+
     def scratch(self, count: int, wire: np.dtype) -> tuple:
         """What kernels need for `count` values at most: `few` of `kernels.few_bits.write_values`."""
         room = 0 if self.exact else count
@@ -94,8 +101,8 @@ def few_bits(name: str, values: Any, bucket: int | None, rounding: str = "neares
         raise unknown(f"values of compressor {name!r}:", str(values), map(str, VALUES))
     if rounding not in ROUNDINGS:
         raise unknown(f"rounding of compressor {name!r}:", str(rounding), ROUNDINGS)
-    if bucket is not None and (isinstance(bucket, bool) or not isinstance(bucket, int) or bucket < 1):
-        raise ConfigError(f"{name}: bucket={bucket} must be a positive integer, a number of values")
+    if bucket is not None and (isinstance(bucket, bool) or not isinstance(bucket, int) or not 1 <= bucket <= MOST):
+        raise ConfigError(f"{name}: bucket={bucket} must be an integer from 1 to {MOST}, a number of values")
     if bucket is not None and values in ("exact", "bfloat16"):
         raise ConfigError(f"{name}: values={values} has no scales that a bucket could share; drop bucket={bucket}")
     bits = _BITS[values] if isinstance(values, str) else values

@@ -8,7 +8,7 @@ from numpy.typing import DTypeLike
 from ..errors import ConfigError, TheoryError
 from ..kernels import lean, njit
 from ..kernels.bits import CHUNK, bit_length, packed_nbytes, unsigned
-from ..kernels.few_bits import EXACT, HALF, are_exact, read_values, write_values
+from ..kernels.few_bits import HALF, are_exact, cut_values, read_values, write_values
 from ..kernels.indices import (
     FIXED,
     choose_coding,
@@ -29,6 +29,7 @@ from .codec import Codec, Cutting
 from .few_bits import few_bits
 from .identity import Identity
 
+_WHOLE = -1  # in place of a part's first coordinate
 _TOGETHER = 64  # entries that are on their way from memory at once
 
 
@@ -114,13 +115,15 @@ class TopK(Compressor):
         def part_nbytes(width: int) -> int:
             most = min(k, width)
             return (
-                1 + count_nbytes + packed_nbytes(most, bit_length(max(width - 1, 0))) + self.coding.nbytes(most, wire)
+                1
+                + count_nbytes
+                + packed_nbytes(most, bit_length(max(width - 1, 0)))
+                + self.coding.part_nbytes(most, wire)
             )
 
-        size = 2 if self.coding.bits == HALF else wire.itemsize
-        cutting = Cutting(_cut, (size, *args), part_nbytes) if self.coding.bits in (EXACT, HALF) else None
+        cutting = Cutting(_cut, (np.empty(0, wire), *args), part_nbytes, offset=True)
         return Codec(
-            self, self.codec_id, dim, n_clients, wire, max_nbytes, _encode, _decode, args, cutting=cutting,
+            self, self.codec_id, dim, n_clients, wire, max_nbytes, _encode, _decode, (*args, _WHOLE), cutting=cutting,
             difference_kernel=_encode_difference,
         )  # fmt: skip
 
@@ -129,7 +132,7 @@ class TopK(Compressor):
 def _encode(
     V: np.ndarray, rows: np.ndarray, clients: np.ndarray, shared: np.uint64, private: np.uint64, buf: np.ndarray,
     pos: int, tally: np.ndarray, wire: np.ndarray, k: int, indices: np.ndarray, keys: np.ndarray, fields: np.ndarray,
-    bins: np.ndarray, top: np.ndarray, few: tuple,
+    bins: np.ndarray, top: np.ndarray, few: tuple, lo: int,
 ) -> int:  # fmt: skip
     for j in range(rows.shape[0]):
         count, key = largest(V[rows[j]], k, indices, keys, bins, top), client_key(private, clients[j])
@@ -141,7 +144,7 @@ def _encode(
 def _encode_difference(
     V: np.ndarray, state: np.ndarray, work: np.ndarray, rows: np.ndarray, clients: np.ndarray, shared: np.uint64,
     private: np.uint64, buf: np.ndarray, pos: int, tally: np.ndarray, wire: np.ndarray, k: int, indices: np.ndarray,
-    keys: np.ndarray, fields: np.ndarray, bins: np.ndarray, top: np.ndarray, few: tuple,
+    keys: np.ndarray, fields: np.ndarray, bins: np.ndarray, top: np.ndarray, few: tuple, lo: int,
 ) -> int:  # fmt: skip
     for j in range(rows.shape[0]):
         key = client_key(private, clients[j])
@@ -178,7 +181,7 @@ def _write(
 def _decode(
     buf: np.ndarray, pos: int, end: int, rows: np.ndarray, clients: np.ndarray, weights: np.ndarray, shared: np.uint64,
     private: np.uint64, out: np.ndarray, wire: np.ndarray, k: int, indices: np.ndarray, keys: np.ndarray,
-    fields: np.ndarray, bins: np.ndarray, top: np.ndarray, few: tuple,
+    fields: np.ndarray, bins: np.ndarray, top: np.ndarray, few: tuple, lo: int,
 ) -> int:  # fmt: skip
     d = out.shape[1]
     for j in range(rows.shape[0]):
@@ -189,7 +192,7 @@ def _decode(
         if not are_exact(few):
             pos = read_indices(buf, pos, end, count, d, coding, indices, fields, top)
             if pos >= 0:
-                pos = read_values(few, count, buf, pos, end, wire)
+                pos = read_values(few, count, buf, pos, end, wire, lo != _WHOLE)
             if pos < 0:
                 return pos
             _add_values(indices, few[2], 0, count, weight, acc)
@@ -229,13 +232,14 @@ def _add_values(indices: np.ndarray, values: np.ndarray, first: int, stop: int, 
 @njit
 def _cut(
     buf: np.ndarray, pos: int, clients: np.ndarray, shared: np.uint64, private: np.uint64, bounds: np.ndarray,
-    out: np.ndarray, places: np.ndarray, size: int, k: int, indices: np.ndarray, keys: np.ndarray,
+    out: np.ndarray, places: np.ndarray, wire: np.ndarray, k: int, indices: np.ndarray, keys: np.ndarray,
     fields: np.ndarray, bins: np.ndarray, top: np.ndarray, few: tuple,
 ) -> int:  # fmt: skip
-    """The part for a slice is a message of the entries that lie in it; `size` is that of a value."""
+    """The part for a slice is a message of the entries that lie in it."""
     for _ in range(clients.shape[0]):
         pos, coding, count = read_head(buf, pos, buf.shape[0], k)
         pos = read_indices(buf, pos, buf.shape[0], count, bounds[-1], coding, indices, fields, top)
+        after = pos + count * wire.itemsize if are_exact(few) else read_values(few, count, buf, pos, buf.shape[0], wire)
         first = 0
         for s in range(places.shape[0]):
             lo, hi, at, last = bounds[s], bounds[s + 1], places[s], first
@@ -248,7 +252,6 @@ def _cut(
             coding = choose_coding(entries, last - first, hi - lo)
             at = write_head(coding, last - first, k, out, at)
             at = write_indices(entries, last - first, hi - lo, coding, out, at, fields, top)
-            out[at : at + (last - first) * size] = buf[pos + first * size : pos + last * size]
-            places[s], first = at + (last - first) * size, last
-        pos += count * size
+            places[s], first = cut_values(few, count, first, last, buf, pos, wire, out, at), last
+        pos = after
     return pos

@@ -3,6 +3,9 @@
 A bucket is so many consecutive values, and has scales of its own. With b = 2, 4 or 8 bits a value v is a sign and a number q of b − 1 bits,
 and arrives as ±(low + q · step), the two scales being the bucket's; with one bit it is a sign, and arrives as ±scale. With 16 bits it is a
 bfloat16, without scales. Where values in few bits would not be shorter than the values themselves, these are sent.
+
+A message may be cut into parts. Where values have scales, a part says how many values of its first bucket are in the parts before it, and
+has the scales of all buckets of which it has values.
 """
 
 from __future__ import annotations
@@ -20,17 +23,19 @@ from .random import uniform64
 from .status import BAD_PADDING, BAD_VALUE, TRUNCATED
 
 EXACT, SIGN, HALF = 0, 1, 16  # numbers of bits that mean something of their own; EXACT: the values themselves
+_WHOLE = 0xFFFF  # in place of that number: the values are sent as they are
+MOST = _WHOLE  # values in a bucket
 _SMALLEST = -126  # exponent of the smallest normal float32
 
 
 @lean
-def values_nbytes(count, bits, bucket, size):
-    """Bytes of `count` values in so many bits, scales included; `size` is that of a value of the wire."""
+def values_nbytes(count, bits, bucket, size, skip=0):
+    """Bytes of `count` values in so many bits, scales included; `size` is that of a value of the wire, `skip` as for `read_values`."""
     if bits == EXACT:
         return count * size
     if bits == HALF:
         return 2 * count
-    scales = (count + bucket - 1) // bucket * (1 if bits == SIGN else 2)
+    scales = (count + skip + bucket - 1) // bucket * (1 if bits == SIGN else 2)
     return scales * size + packed_nbytes(count, bits)
 
 
@@ -82,12 +87,32 @@ def write_values(few, count, key, buf, pos, wire):
     return stop
 
 
+@lean
+def have_scales(few):
+    """Whether values share scales, so that a part of a message begins with the number `skip` of `read_values`."""
+    return few[0][0] != EXACT and few[0][0] != HALF
+
+
 @njit
-def read_values(few, count, buf, pos, end, wire):
-    """Read what `write_values` wrote to few's `decoded`; returns the position after it, or a negative status."""
+def read_values(few, count, buf, pos, end, wire, part=False):
+    """Read what `write_values`, or for a part `cut_values`, wrote to few's `decoded`; returns the position after it, or a negative status.
+
+    A part begins with the number `skip` of values of its first bucket that it does not have.
+    """
     (bits, _, bucket), _, values, fields, top = few
-    bits = bits_for(count, bits, bucket, wire.itemsize)
-    stop = pos + values_nbytes(count, bits, bucket, wire.itemsize)
+    skip = 0
+    if part and have_scales(few):
+        if pos + 2 > end:
+            return TRUNCATED
+        skip = np.int64(buf[pos]) | np.int64(buf[pos + 1]) << 8
+        pos += 2
+        if skip == _WHOLE:
+            bits, skip = EXACT, 0
+        elif skip >= bucket or (count == 0 and skip > 0):
+            return BAD_VALUE
+    else:
+        bits = bits_for(count, bits, bucket, wire.itemsize)
+    stop = pos + values_nbytes(count, bits, bucket, wire.itemsize, skip)
     if stop > end:
         return TRUNCATED
     if bits == EXACT:
@@ -109,16 +134,36 @@ def read_values(few, count, buf, pos, end, wire):
             return BAD_VALUE
     unpack_all(buf, packed, count, bits, fields, top)
     mask = (1 << (bits - 1)) - 1
-    for first in range(0, count, bucket):
-        b = first // bucket
+    for begin in range(-skip, count, bucket):
+        b = (begin + skip) // bucket
         low, step = scales[b if bits == SIGN else 2 * b], wire.dtype.type(0)
         if bits != SIGN:
             step = scales[2 * b + 1]
-        for i in range(first, min(first + bucket, count)):
+        for i in range(max(begin, 0), min(begin + bucket, count)):
             field = np.int64(fields[i])
             size = low + wire.dtype.type(field & mask) * step
             values[i] = -size if field > mask else size
     return stop
+
+
+@njit
+def cut_values(few, count, first, last, buf, pos, wire, out, at):
+    """Write the part of values first to last of the `count` at `pos`, which `read_values` has read; returns the position after the part."""
+    (bits, _, bucket), _, _, fields, top = few
+    size, scaled = wire.itemsize, have_scales(few)
+    bits = bits_for(count, bits, bucket, size)
+    skip = _WHOLE if bits == EXACT else first % bucket if first < last else 0
+    if scaled:
+        out[at], out[at + 1] = skip & 255, skip >> 8
+        at += 2
+    if bits in (EXACT, HALF):
+        size = 2 if bits == HALF else size
+        out[at : at + (last - first) * size] = buf[pos + first * size : pos + last * size]
+        return at + (last - first) * size
+    size *= 1 if bits == SIGN else 2
+    begin, end = first // bucket, (last + bucket - 1) // bucket if first < last else first // bucket
+    out[at : at + (end - begin) * size] = buf[pos + begin * size : pos + end * size]
+    return pack_all(fields[first:last], last - first, bits, out, at + (end - begin) * size, top)
 
 
 @njit
