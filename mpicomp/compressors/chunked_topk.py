@@ -140,28 +140,32 @@ class ChunkedTopK(Compressor):
         capacity = max(candidate_capacity(chunk, max(whole if dim >= self.chunk else last, 1)), chunk)
         layout = chunk, whole if dim >= self.chunk else last, last, m
         selection = np.empty(capacity, np.int64), np.empty(capacity, np.uint64), np.empty(256, np.int64)
-        arrays = np.empty(m), np.empty(m, wire), np.empty(m, np.uint32), np.empty(CHUNK, np.uint8)
-        few = tuple(self.coding), *arrays  # with room also for exact values
+        values, fields, top = np.empty(m), np.empty(m, np.uint32), np.empty(CHUNK, np.uint8)
+        few = None if self.binned else (tuple(self.coding), np.empty(m), np.empty(m, wire), fields.copy(), top.copy())
         span = chunk if self.table == "chunk" else dim
-        args = layout, self.binned, span, np.empty((_LEVELS, 2)), *selection, np.empty(m, np.int64), few
+        args = layout, span, np.empty((_LEVELS, 2)), *selection, np.empty(m, np.int64), values, fields, top, few
         return Codec(self, self.codec_id, dim, n_clients, wire, max_nbytes, _encode, _decode, args)
 
 
 @njit
 def _encode(
     V: np.ndarray, rows: np.ndarray, clients: np.ndarray, shared: np.uint64, private: np.uint64, buf: np.ndarray,
-    pos: int, tally: np.ndarray, wire: np.ndarray, layout: tuple, binned: bool, span: int, sums: np.ndarray,
-    candidates: np.ndarray, keys: np.ndarray, bins: np.ndarray, indices: np.ndarray, few: tuple,
+    pos: int, tally: np.ndarray, wire: np.ndarray, layout: tuple, span: int, sums: np.ndarray,
+    candidates: np.ndarray, keys: np.ndarray, bins: np.ndarray, indices: np.ndarray, values: np.ndarray,
+    fields: np.ndarray, top: np.ndarray, few: tuple | None,
 ) -> int:  # fmt: skip
-    room, size, (_, values, _, fields, top) = layout[3], wire.itemsize, few
+    room, size = layout[3], wire.itemsize
     for j in range(rows.shape[0]):
         x, start = V[rows[j]], pos
-        d, count = x.shape[0], _select(x, layout, candidates, keys, bins, indices, values, top)
+        d, kept = x.shape[0], values
+        if few is not None:
+            kept = few[1]
+        count = _select(x, layout, candidates, keys, bins, indices, kept, top)
         coding = choose_coding(indices, count, d)
         pos = write_head(coding, count, room, buf, pos)
         pos = write_indices(indices, count, d, coding, buf, pos, fields, top)
         before = pos
-        if not binned:
+        if few is not None:
             pos = write_values(few, count, private, buf, pos, wire)  # to the nearest: no key is used
         else:
             first = 0
@@ -238,10 +242,11 @@ def _quantize(
 @njit
 def _decode(
     buf: np.ndarray, pos: int, end: int, rows: np.ndarray, clients: np.ndarray, weights: np.ndarray, shared: np.uint64,
-    private: np.uint64, out: np.ndarray, wire: np.ndarray, layout: tuple, binned: bool, span: int, sums: np.ndarray,
-    candidates: np.ndarray, keys: np.ndarray, bins: np.ndarray, indices: np.ndarray, few: tuple,
+    private: np.uint64, out: np.ndarray, wire: np.ndarray, layout: tuple, span: int, sums: np.ndarray,
+    candidates: np.ndarray, keys: np.ndarray, bins: np.ndarray, indices: np.ndarray, values: np.ndarray,
+    fields: np.ndarray, top: np.ndarray, few: tuple | None,
 ) -> int:  # fmt: skip
-    d, size, room, (_, _, decoded, fields, top) = out.shape[1], wire.itemsize, layout[3], few
+    d, size, room = out.shape[1], wire.itemsize, layout[3]
     for j in range(rows.shape[0]):
         acc, weight = out[rows[j]], weights[j]
         pos, coding, count = read_head(buf, pos, end, room)
@@ -250,12 +255,12 @@ def _decode(
         pos = read_indices(buf, pos, end, count, d, coding, indices, fields, top)
         if pos < 0:
             return pos
-        if not binned:
+        if few is not None:
             pos = read_values(few, count, buf, pos, end, wire)
             if pos < 0:
                 return pos
             for i in range(count):
-                acc[indices[i]] += weight * decoded[i]
+                acc[indices[i]] += weight * few[2][i]
             continue
         n_tables = (d + span - 1) // span
         after = pos + n_tables * _LEVELS * size

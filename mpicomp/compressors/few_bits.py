@@ -83,10 +83,14 @@ class FewBits(NamedTuple):
         few = values_nbytes(count, self.bits, self.bucket, wire.itemsize, self.bucket - 1)
         return 2 + max(few, count * wire.itemsize)
 
-    def scratch(self, count: int, wire: np.dtype) -> tuple:
-        """What kernels need for `count` values at most: `few` of `kernels.few_bits.write_values`."""
-        room = 0 if self.exact else count
-        arrays = np.empty(room), np.empty(room, wire), np.empty(room, np.uint32), np.empty(CHUNK, np.uint8)
+    def scratch(self, count: int, wire: np.dtype) -> tuple | None:
+        """What kernels need for `count` values at most: `few` of `kernels.few_bits.write_values`.
+
+        None for exact values, which kernels copy: then no code for others is compiled.
+        """
+        if self.exact:
+            return None
+        arrays = np.empty(count), np.empty(count, wire), np.empty(count, np.uint32), np.empty(CHUNK, np.uint8)
         return tuple(self), *arrays
 
 

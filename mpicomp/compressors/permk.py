@@ -7,7 +7,7 @@ from numpy.typing import DTypeLike
 
 from ..errors import ConfigError
 from ..kernels import lean, njit
-from ..kernels.few_bits import EXACT, HALF, are_exact, read_values, write_values
+from ..kernels.few_bits import EXACT, HALF, read_values, write_values
 from ..kernels.random import below, bits64, client_key, permutation
 from ..kernels.rows import copy_slice
 from ..kernels.status import TRUNCATED
@@ -148,7 +148,7 @@ def _take(x: np.ndarray, coordinates: np.ndarray, lo: int, values: np.ndarray) -
 def _encode(
     V: np.ndarray, rows: np.ndarray, clients: np.ndarray, shared: np.uint64, private: np.uint64, buf: np.ndarray,
     pos: int, tally: np.ndarray, wire: np.ndarray, n: int, uniform: bool, parts: np.ndarray, coordinates: np.ndarray,
-    d: int, few: tuple, lo: int,
+    d: int, few: tuple | None, lo: int,
 ) -> int:  # fmt: skip
     begin, hi = pos, lo + V.shape[1]
     rotation = _shuffle(shared, parts, coordinates)
@@ -159,7 +159,7 @@ def _encode(
             count = _within(coordinates, first, count, lo, hi)
         else:
             first, count = _stretch(first, count, lo, hi)
-        if are_exact(few):
+        if few is None:
             nbytes = count * wire.itemsize
             values = buf[pos : pos + nbytes].view(wire.dtype)
             if uniform:
@@ -198,7 +198,7 @@ def _add(
 def _decode(
     buf: np.ndarray, pos: int, end: int, rows: np.ndarray, clients: np.ndarray, weights: np.ndarray, shared: np.uint64,
     private: np.uint64, out: np.ndarray, wire: np.ndarray, n: int, uniform: bool, parts: np.ndarray,
-    coordinates: np.ndarray, d: int, few: tuple, lo: int,
+    coordinates: np.ndarray, d: int, few: tuple | None, lo: int,
 ) -> int:  # fmt: skip
     hi = lo + out.shape[1]
     rotation = _shuffle(shared, parts, coordinates)
@@ -209,7 +209,7 @@ def _decode(
             inside = _within(coordinates, first, count, lo, hi)
         acc, own = out[rows[j]], coordinates[first : first + count]
         factor = weights[j] * out.dtype.type(min(n, d))
-        if are_exact(few):
+        if few is None:
             nbytes = inside * wire.itemsize
             if pos + nbytes > end:
                 return TRUNCATED

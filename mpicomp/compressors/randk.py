@@ -9,7 +9,7 @@ from numpy.typing import DTypeLike
 
 from ..errors import ConfigError
 from ..kernels import lean, njit
-from ..kernels.few_bits import EXACT, HALF, are_exact, read_values, write_values
+from ..kernels.few_bits import EXACT, HALF, read_values, write_values
 from ..kernels.random import below, bits64, client_key
 from ..kernels.rows import copy_slice
 from ..kernels.status import TRUNCATED
@@ -146,14 +146,14 @@ def _window(key: np.uint64, k: int, d: int, lo: int, hi: int) -> tuple[int, int,
 @njit
 def _encode_window(
     V: np.ndarray, rows: np.ndarray, clients: np.ndarray, shared: np.uint64, private: np.uint64, buf: np.ndarray,
-    pos: int, tally: np.ndarray, wire: np.ndarray, same: bool, k: int, d: int, few: tuple, lo: int,
+    pos: int, tally: np.ndarray, wire: np.ndarray, same: bool, k: int, d: int, few: tuple | None, lo: int,
 ) -> int:  # fmt: skip
     begin = pos
     for j in range(rows.shape[0]):
         key = _message_key(same, shared, private, clients[j])
         _, first, head, tail = _window(key, k, d, lo, lo + V.shape[1])
         x = V[rows[j]]
-        if are_exact(few):
+        if few is None:
             nbytes = (head + tail) * wire.itemsize
             values = buf[pos : pos + nbytes].view(wire.dtype)
             copy_slice(x, first - lo, first - lo + head, values, 0)
@@ -178,14 +178,14 @@ def _add_window(values: np.ndarray, head: int, tail: int, factor: float, first: 
 @njit
 def _decode_window(
     buf: np.ndarray, pos: int, end: int, rows: np.ndarray, clients: np.ndarray, weights: np.ndarray, shared: np.uint64,
-    private: np.uint64, out: np.ndarray, wire: np.ndarray, same: bool, k: int, d: int, few: tuple, lo: int,
+    private: np.uint64, out: np.ndarray, wire: np.ndarray, same: bool, k: int, d: int, few: tuple | None, lo: int,
 ) -> int:  # fmt: skip
     for j in range(rows.shape[0]):
         key = _message_key(same, shared, private, clients[j])
         _, start, head, tail = _window(key, k, d, lo, lo + out.shape[1])
         factor = weights[j] * out.dtype.type(d / k)
         first, second = out[rows[j], start - lo : start - lo + head], out[rows[j], :tail]
-        if are_exact(few):
+        if few is None:
             nbytes = (head + tail) * wire.itemsize
             if pos + nbytes > end:
                 return TRUNCATED
@@ -265,7 +265,7 @@ def _add_picks(
 def _encode_picks(
     V: np.ndarray, rows: np.ndarray, clients: np.ndarray, shared: np.uint64, private: np.uint64, buf: np.ndarray,
     pos: int, tally: np.ndarray, wire: np.ndarray, same: bool, stratified: bool, bounds: np.ndarray, marks: np.ndarray,
-    picks: np.ndarray, scales: np.ndarray, few: tuple, lo: int,
+    picks: np.ndarray, scales: np.ndarray, few: tuple | None, lo: int,
 ) -> int:  # fmt: skip
     begin = pos
     for j in range(rows.shape[0]):
@@ -273,7 +273,7 @@ def _encode_picks(
         if j == 0 or not same:
             _pick(key, stratified, bounds, marks, picks)
         x = V[rows[j]]
-        if are_exact(few):
+        if few is None:
             room = min(picks.shape[0], x.shape[0]) * wire.itemsize
             pos += _take_picks(x, picks, lo, buf[pos : pos + room].view(wire.dtype)) * wire.itemsize
         else:
@@ -287,7 +287,7 @@ def _encode_picks(
 def _decode_picks(
     buf: np.ndarray, pos: int, end: int, rows: np.ndarray, clients: np.ndarray, weights: np.ndarray, shared: np.uint64,
     private: np.uint64, out: np.ndarray, wire: np.ndarray, same: bool, stratified: bool, bounds: np.ndarray,
-    marks: np.ndarray, picks: np.ndarray, scales: np.ndarray, few: tuple, lo: int,
+    marks: np.ndarray, picks: np.ndarray, scales: np.ndarray, few: tuple | None, lo: int,
 ) -> int:  # fmt: skip
     hi = lo + out.shape[1]
     for j in range(rows.shape[0]):
@@ -296,7 +296,7 @@ def _decode_picks(
         count, acc, weight = 0, out[rows[j]], weights[j]
         for pick in picks:
             count += lo <= pick < hi
-        if are_exact(few):
+        if few is None:
             nbytes = count * wire.itemsize
             if pos + nbytes > end:
                 return TRUNCATED

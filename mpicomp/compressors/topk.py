@@ -8,7 +8,7 @@ from numpy.typing import DTypeLike
 from ..errors import ConfigError, TheoryError
 from ..kernels import lean, njit
 from ..kernels.bits import CHUNK, bit_length, packed_nbytes, unsigned
-from ..kernels.few_bits import HALF, are_exact, cut_values, read_values, write_values
+from ..kernels.few_bits import HALF, cut_values, read_values, write_values
 from ..kernels.indices import (
     FIXED,
     choose_coding,
@@ -132,7 +132,7 @@ class TopK(Compressor):
 def _encode(
     V: np.ndarray, rows: np.ndarray, clients: np.ndarray, shared: np.uint64, private: np.uint64, buf: np.ndarray,
     pos: int, tally: np.ndarray, wire: np.ndarray, k: int, indices: np.ndarray, keys: np.ndarray, fields: np.ndarray,
-    bins: np.ndarray, top: np.ndarray, few: tuple, lo: int,
+    bins: np.ndarray, top: np.ndarray, few: tuple | None, lo: int,
 ) -> int:  # fmt: skip
     for j in range(rows.shape[0]):
         count, key = largest(V[rows[j]], k, indices, keys, bins, top), client_key(private, clients[j])
@@ -144,7 +144,7 @@ def _encode(
 def _encode_difference(
     V: np.ndarray, state: np.ndarray, work: np.ndarray, rows: np.ndarray, clients: np.ndarray, shared: np.uint64,
     private: np.uint64, buf: np.ndarray, pos: int, tally: np.ndarray, wire: np.ndarray, k: int, indices: np.ndarray,
-    keys: np.ndarray, fields: np.ndarray, bins: np.ndarray, top: np.ndarray, few: tuple, lo: int,
+    keys: np.ndarray, fields: np.ndarray, bins: np.ndarray, top: np.ndarray, few: tuple | None, lo: int,
 ) -> int:  # fmt: skip
     for j in range(rows.shape[0]):
         key = client_key(private, clients[j])
@@ -156,14 +156,14 @@ def _encode_difference(
 @njit
 def _write(
     x: np.ndarray, count: int, key: np.uint64, buf: np.ndarray, pos: int, tally: np.ndarray, wire: np.ndarray, k: int,
-    indices: np.ndarray, keys: np.ndarray, fields: np.ndarray, top: np.ndarray, few: tuple,
+    indices: np.ndarray, keys: np.ndarray, fields: np.ndarray, top: np.ndarray, few: tuple | None,
 ) -> int:  # fmt: skip
     """The message of `count` entries, in x's dtype, of which `indices` and `keys` hold the places and the bits."""
     d, start, coding = x.shape[0], pos, choose_coding(indices, count, x.shape[0])
     pos = write_head(coding, count, k, buf, pos)
     pos = write_indices(indices, count, d, coding, buf, pos, fields, top)
     before, word = pos, unsigned(x).dtype.type
-    if are_exact(few):
+    if few is None:
         pos += count * wire.itemsize
         values = buf[before:pos].view(wire.dtype)
         for i in range(count):
@@ -181,7 +181,7 @@ def _write(
 def _decode(
     buf: np.ndarray, pos: int, end: int, rows: np.ndarray, clients: np.ndarray, weights: np.ndarray, shared: np.uint64,
     private: np.uint64, out: np.ndarray, wire: np.ndarray, k: int, indices: np.ndarray, keys: np.ndarray,
-    fields: np.ndarray, bins: np.ndarray, top: np.ndarray, few: tuple, lo: int,
+    fields: np.ndarray, bins: np.ndarray, top: np.ndarray, few: tuple | None, lo: int,
 ) -> int:  # fmt: skip
     d = out.shape[1]
     for j in range(rows.shape[0]):
@@ -189,7 +189,7 @@ def _decode(
         pos, coding, count = read_head(buf, pos, end, k)
         if pos < 0:
             return pos
-        if not are_exact(few):
+        if few is not None:
             pos = read_indices(buf, pos, end, count, d, coding, indices, fields, top)
             if pos >= 0:
                 pos = read_values(few, count, buf, pos, end, wire, lo != _WHOLE)
@@ -233,14 +233,15 @@ def _add_values(indices: np.ndarray, values: np.ndarray, first: int, stop: int, 
 def _cut(
     buf: np.ndarray, pos: int, clients: np.ndarray, shared: np.uint64, private: np.uint64, bounds: np.ndarray,
     out: np.ndarray, places: np.ndarray, wire: np.ndarray, k: int, indices: np.ndarray, keys: np.ndarray,
-    fields: np.ndarray, bins: np.ndarray, top: np.ndarray, few: tuple,
+    fields: np.ndarray, bins: np.ndarray, top: np.ndarray, few: tuple | None,
 ) -> int:  # fmt: skip
     """The part for a slice is a message of the entries that lie in it."""
     for _ in range(clients.shape[0]):
         pos, coding, count = read_head(buf, pos, buf.shape[0], k)
         pos = read_indices(buf, pos, buf.shape[0], count, bounds[-1], coding, indices, fields, top)
-        after = pos + count * wire.itemsize if are_exact(few) else read_values(few, count, buf, pos, buf.shape[0], wire)
-        first = 0
+        first, after, size = 0, pos + count * wire.itemsize, wire.itemsize
+        if few is not None:
+            after = read_values(few, count, buf, pos, buf.shape[0], wire)
         for s in range(places.shape[0]):
             lo, hi, at, last = bounds[s], bounds[s + 1], places[s], first
             if lo == hi:
@@ -252,6 +253,11 @@ def _cut(
             coding = choose_coding(entries, last - first, hi - lo)
             at = write_head(coding, last - first, k, out, at)
             at = write_indices(entries, last - first, hi - lo, coding, out, at, fields, top)
-            places[s], first = cut_values(few, count, first, last, buf, pos, wire, out, at), last
+            if few is None:
+                out[at : at + (last - first) * size] = buf[pos + first * size : pos + last * size]
+                at += (last - first) * size
+            else:
+                at = cut_values(few, count, first, last, buf, pos, wire, out, at)
+            places[s], first = at, last
         pos = after
     return pos

@@ -45,12 +45,6 @@ def bits_for(count, bits, bucket, size):
     return bits if values_nbytes(count, bits, bucket, size) < count * size else EXACT
 
 
-@lean
-def are_exact(few):
-    """Whether the values are sent as they are; then kernels may copy them, and `few` has no room for them."""
-    return few[0][0] == EXACT
-
-
 @njit
 def write_values(few, count, key, buf, pos, wire):
     """Write the first `count` values; returns the position after them.
@@ -100,14 +94,14 @@ def read_values(few, count, buf, pos, end, wire, part=False):
     A part begins with the number `skip` of values of its first bucket that it does not have.
     """
     (bits, _, bucket), _, values, fields, top = few
-    skip = 0
+    skip = np.int64(0)
     if part and have_scales(few):
         if pos + 2 > end:
             return TRUNCATED
         skip = np.int64(buf[pos]) | np.int64(buf[pos + 1]) << 8
         pos += 2
         if skip == _WHOLE:
-            bits, skip = EXACT, 0
+            bits, skip = EXACT, np.int64(0)
         elif skip >= bucket or (count == 0 and skip > 0):
             return BAD_VALUE
     else:
