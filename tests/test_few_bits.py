@@ -199,7 +199,7 @@ def test_what_is_not_finite_arrives_as_such(bad, dtype):
         ("topk:k=1,values=3", "known: 2, 4, 8, bfloat16, exact, sign"), ("randk:k=1,values=big", "bfloat16"),
         ("permk:values=true", "must be an integer or text"), ("topk:k=1,values=4,rounding=up", "nearest, stochastic"),
         ("topk:k=1,rounding=stochastic", "drop rounding=stochastic"), ("topk:k=1,bucket=8", "drop bucket=8"),
-        ("randk:k=1,values=bfloat16,bucket=8", "drop bucket=8"), ("topk:k=1,values=4,bucket=0", "positive integer"),
+        ("randk:k=1,values=bfloat16,bucket=8", "drop bucket=8"), ("topk:k=1,values=4,bucket=0", "from 1 to 65535"),
         ("chunked-topk:k=1,bucket=8", "drop bucket=8"), ("chunked-topk:k=1,values=4,table=chunk", "drop table=chunk"),
         ("chunked-topk:k=1,values=5", "2bit"), ("randk:k=1,values=4,rounding=nearest", "rounding"),
     ],
