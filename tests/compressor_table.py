@@ -119,7 +119,7 @@ def check_topk(compressor, codec, V, Y):
     np.testing.assert_array_equal(Y, np.array(oracle).astype(V.dtype))
 
 
-def chunked_oracle(compressor, x, wire):
+def chunked_oracle(compressor, x, wire=np.float64):
     """C(x) in NumPy, with the formulas of the quantizer in docs/derivations/chunked-topk.md."""
     y, kept, owner = np.zeros(x.size), [], []
     for number, lo in enumerate(range(0, x.size, compressor.chunk)):
