@@ -19,8 +19,9 @@ from ..kernels.indices import (
     write_indices,
 )
 from ..kernels.intrinsics import float_of
-from ..kernels.select import candidate_capacity, largest, largest_difference
+from ..kernels.select import candidate_capacity, largest, largest_by, largest_difference
 from ..kernels.status import TRUNCATED
+from .agreement import Kth
 from .base import Compressor, compressors, count_of
 from .codec import Codec, Cutting
 from .identity import Identity
@@ -70,7 +71,7 @@ class TopK(Compressor):
         max_nbytes = 1 + packed_nbytes(index_bits, 1) + k * wire.itemsize
         if max_nbytes >= dim * wire.itemsize:
             return Identity().bind(dim, n_clients, wire)
-        capacity = candidate_capacity(dim, k)
+        capacity, given = candidate_capacity(dim, k), np.empty((0, 2), np.uint64)
         args = (
             k,
             np.empty(capacity, np.int64),
@@ -85,10 +86,10 @@ class TopK(Compressor):
             most = min(k, width)
             return 1 + count_nbytes + packed_nbytes(most, bit_length(max(width - 1, 0))) + most * wire.itemsize
 
-        cutting = Cutting(_cut, (np.empty(0, wire), *args), part_nbytes)
+        cutting = Cutting(_cut, (np.empty(0, wire), *args), part_nbytes, separable=True, agreement=Kth(k))
         return Codec(
-            self, self.codec_id, dim, n_clients, wire, max_nbytes, _encode, _decode, args, cutting=cutting,
-            difference_kernel=_encode_difference,
+            self, self.codec_id, dim, n_clients, wire, max_nbytes, _encode, _decode, (*args, given), cutting=cutting,
+            difference_kernel=_encode_difference, given=given,
         )  # fmt: skip
 
 
@@ -96,10 +97,14 @@ class TopK(Compressor):
 def _encode(
     V: np.ndarray, rows: np.ndarray, clients: np.ndarray, shared: np.uint64, private: np.uint64, buf: np.ndarray,
     pos: int, tally: np.ndarray, wire: np.ndarray, k: int, indices: np.ndarray, keys: np.ndarray, fields: np.ndarray,
-    bins: np.ndarray, top: np.ndarray,
+    bins: np.ndarray, top: np.ndarray, given: np.ndarray,
 ) -> int:  # fmt: skip
     for j in range(rows.shape[0]):
-        count = largest(V[rows[j]], k, indices, keys, bins, top)
+        if given.shape[0]:
+            threshold, ties = given[rows[j], 0], given[rows[j], 1]
+            count = largest_by(V[rows[j]], threshold, np.int64(ties), indices, keys, bins, top)
+        else:
+            count = largest(V[rows[j]], k, indices, keys, bins, top)
         pos = _write(V[rows[j]], count, buf, pos, tally, wire, k, indices, keys, fields, top)
     return pos
 
@@ -108,7 +113,7 @@ def _encode(
 def _encode_difference(
     V: np.ndarray, state: np.ndarray, work: np.ndarray, rows: np.ndarray, clients: np.ndarray, shared: np.uint64,
     private: np.uint64, buf: np.ndarray, pos: int, tally: np.ndarray, wire: np.ndarray, k: int, indices: np.ndarray,
-    keys: np.ndarray, fields: np.ndarray, bins: np.ndarray, top: np.ndarray,
+    keys: np.ndarray, fields: np.ndarray, bins: np.ndarray, top: np.ndarray, given: np.ndarray,
 ) -> int:  # fmt: skip
     for j in range(rows.shape[0]):
         count = largest_difference(V[rows[j]], state[rows[j]], work[rows[j]], k, indices, keys, bins, top)
@@ -140,7 +145,7 @@ def _write(
 def _decode(
     buf: np.ndarray, pos: int, end: int, rows: np.ndarray, clients: np.ndarray, weights: np.ndarray, shared: np.uint64,
     private: np.uint64, out: np.ndarray, wire: np.ndarray, k: int, indices: np.ndarray, keys: np.ndarray,
-    fields: np.ndarray, bins: np.ndarray, top: np.ndarray,
+    fields: np.ndarray, bins: np.ndarray, top: np.ndarray, given: np.ndarray,
 ) -> int:  # fmt: skip
     d = out.shape[1]
     for j in range(rows.shape[0]):
