@@ -93,7 +93,10 @@ class Norm:
             if table.nbytes % (8 * rows):
                 raise WireError(f"corrupted norm of a slice: {table.nbytes} bytes for {rows} vectors")
             tables.append(table.view(np.float64).reshape(rows, -1))
-        return self.combined(np.concatenate(tables, axis=1))
+        table = np.concatenate(tables, axis=1)
+        if np.any(table < 0):
+            raise WireError("corrupted norm of a slice: a negative number")
+        return self.combined(table)
 
     def combined(self, table: np.ndarray) -> np.ndarray:
         """The numbers, shape (m,), from those of all blocks, or slices, shape (m, blocks)."""

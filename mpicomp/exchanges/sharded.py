@@ -357,7 +357,8 @@ class LocalShardedExchange(Slicing, LocalExchange):
     def talk(self, agreement: Agreement, codec: Codec, v: np.ndarray, round: int) -> np.ndarray:
         slices = len(self.bounds) - 1
         talks = [agreement.talk(np.ascontiguousarray(v[:, self.slice_of(s)]), s, slices) for s in range(slices)]
-        heard, found = [next(talk).view(np.uint8) for talk in talks], []
+        heard = [next(talk).view(np.uint8) for talk in talks]
+        found: list[np.ndarray] = []
         while not found:
             said = []
             for talk in talks:
