@@ -263,7 +263,7 @@ BOTH_WAYS: list[dict[str, Any]] = [
     {"method": "m3", "compressor": "cq", "downlink_compressor": "permk"},
     {"method": "mcm", "compressor": "natural-dithering", "downlink_compressor": "cq:levels=300"},
     {"method": "rand-mcm", "compressor": "qsgd:bits=4", "downlink_compressor": "qsgd:bits=4"},
-    {"method": "marina-p", "downlink_compressor": "cq:radius=common"},
+    {"method": "marina-p", "compressor": "cq:radius=common"},
     {"method": "dq-sgd", "rounds": 6},
     {"method": "terngrad"},
 ]  # fmt: skip
@@ -275,8 +275,8 @@ COMMON: dict[str, Any] = {
 
 
 def session_of(options: dict[str, Any], servers: int) -> Session:
-    config = Config.load(options={**COMMON, **options, "step": "0.01"})
     problem = problems.build("quadratic", {"dim": DIM, "clients": CLIENTS, "reg": 0.01})
+    config = Config(step="0.01", init="normal:1", allow_unsafe=True, clients=CLIENTS, **{"rounds": 6, **options})
     composition = Composition(config, problem)
     exchange: Any = LocalExchange(CLIENTS, DIM, np.dtype(config.dtype))
     if servers > 1:

@@ -19,6 +19,7 @@ from ..wire import HEADER_NBYTES, dtype_flag, write_header
 from .base import Exchange, Group, Vectors, frame_capacity
 
 LEAST = 40  # slices begin at multiples of so many coordinates, at least: whole bytes of bits, and of trits at five to a byte
+_COARSE = 1024
 
 
 def alignment_of(codecs: Sequence[Codec], downlink: Sequence[Codec] = ()) -> int:
@@ -26,12 +27,10 @@ def alignment_of(codecs: Sequence[Codec], downlink: Sequence[Codec] = ()) -> int
 
     codecs : of both directions. downlink : those among them that encode slices.
     """
-    aligned = lcm(LEAST, *(codec.cutting.alignment for codec in codecs if codec.cutting is not None))
+    steps = [codec.cutting.alignment for codec in codecs if codec.cutting is not None]
     grids = [codec.cutting.grid for codec in downlink if codec.cutting is not None]
-    coarse = lcm(*(codec.cutting.alignment for codec in codecs if codec.cutting is not None), *grids)
-    return (
-        coarse if max(grids, default=0) > LEAST else aligned
-    )  # slices that begin at blocks of thousands need not be trits, too
+    # slices that begin at blocks of thousands of coordinates are not made five times as coarse for trits that nobody has named
+    return lcm(*steps, *grids) if max(grids, default=0) > _COARSE else lcm(LEAST, *steps, *grids)
 
 
 def _cut() -> str:
