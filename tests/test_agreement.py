@@ -332,7 +332,7 @@ def bits(comm: Any, which: str) -> None:
     chosen = [BOTH_WAYS[0], BOTH_WAYS[2], BOTH_WAYS[7], BOTH_WAYS[15]] if which == "few" else BOTH_WAYS
     for options in [{**COMMON, **own} for own in chosen]:
         star, slices = (mc.run(comm=comm, exchange=name, **options) for name in ("p2p", "sharded"))
-        if star is None or slices is None:
+        if comm.rank > 0:
             continue
         assert slices.summary["iterate_sha256"] == star.summary["iterate_sha256"], options
         for way in ("uplink", "downlink"):
