@@ -103,7 +103,8 @@ class QSGD(Compressor):
             return Codec(
                 self, self.codec_id, dim, n_clients, wire, max_nbytes, _encode_coded, _decode_coded, (*args, coding)
             )
-        alignment, given = (math.lcm(8, bucket) if bucket < dim else 8), np.empty(0)
+        alignment = math.lcm(8, bucket) if bucket < dim else 8
+        given = np.empty(0)
         encoding = (
             encoded_on(alignment)
             if bucket < dim

@@ -40,8 +40,8 @@ def write_signs(x, other, factor, order, partial_sums, buf, pos):
     total = 0.0
     for first in range(0, x.shape[0], NORM_BLOCK):
         stop, at = min(first + NORM_BLOCK, x.shape[0]), pos + (first >> 3)
-        if other is None:
-            total += _write_block(x[first:stop], None, factor, order, partial_sums, buf, at)
+        if other is None:  # and factor with it
+            total += _write_block(x[first:stop], None, None, order, partial_sums, buf, at)
         else:
             total += _write_block(x[first:stop], other[first:stop], factor, order, partial_sums, buf, at)
     return total
