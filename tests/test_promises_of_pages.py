@@ -304,8 +304,7 @@ PAGES = {  # (page of docs, the words): what makes them true, or the test that d
         methods[name].own_optimizer for name in ("ef21-hb", "ef21-prox", "onebit-adam")
     ),
     ("reference/optimizers.md", "`schedule=constant` (the default)"): lambda: optimizers["gd"]().schedule == "constant",
-    ("reference/exchanges.md", "refused: `sharded cannot cut"): "test_cutting.py::test_refusals",
-    ("reference/exchanges.md", "is refused, and `--exchange p2p` proposed"): "test_cutting.py::test_refusals",
+    ("reference/exchanges.md", "are refused: `sharded cannot cut"): "test_cutting.py::test_refusals",
     ("reference/exchanges.md", "the default of most methods, always works"):
         lambda: sum(methods[m].default_downlink_compressor == "identity" for m in methods) > len(list(methods)) / 2,
     ("reference/exchanges.md", "modes that go on without dead ranks are refused"): lambda: is_refused(

@@ -17,10 +17,11 @@ from ..kernels.hadamard import first_window, turn, turn_back
 from ..kernels.lattice import PERMUTATION, SIGNS, add_packed, add_points, round_to_lattice, write_rounded
 from ..kernels.levels import no_scale
 from ..kernels.random import Keys, bits64, client_key, permutation
-from ..kernels.sizes import PARTIAL_SUMS
+from ..kernels.sizes import PAIR, PARTIAL_SUMS
 from ..kernels.status import BAD_VALUE, TRUNCATED
+from .agreement import Norm
 from .base import Compressor, compressors
-from .codec import TWO_WINDOWS, Codec, cut_by_fields
+from .codec import TWO_WINDOWS, Codec, cut_by_fields, encoded_on
 from .cq_bits import decode_bits, encode_bits, radius_of
 from .identity import Identity
 from .lattice import INTERVAL, Lattice, largest_square
@@ -180,28 +181,34 @@ class CQ(Compressor):
         )
         sizing = self.rotate, self.use_max, factor, work, partial_sums
 
-        def measure(V: np.ndarray, rows: np.ndarray, clients: np.ndarray, keys: Keys) -> np.ndarray:
+        given = np.empty(0)
+
+        def measure(
+            V: np.ndarray, rows: np.ndarray, clients: np.ndarray, keys: Keys, sizes: np.ndarray = given
+        ) -> np.ndarray:
             radii = np.empty(len(rows))
-            _radii(V, rows, clients, keys.shared, keys.private, radii, np.empty(0, wire), sizing, order)
+            _radii(V, rows, clients, keys.shared, keys.private, radii, np.empty(0, wire), sizing, order, sizes)
             return radii
 
         if self._correlated() and self.lattice.symbols == 2 and not self.rotate and not self.entropy:
             encode: Callable[..., int] = encode_bits
             decode: Callable[..., int] = decode_bits
-            args: tuple = (self.use_max, partial_sums, common_radius, order, top, np.empty(CHUNK, np.uint8))
+            args: tuple = (self.use_max, partial_sums, common_radius, order, top, np.empty(CHUNK, np.uint8), given, 0)
         else:
             lattice = self.lattice.slope, *self.lattice.offset, self.lattice.symbols
             model, at_once = scratch(self.lattice.symbols if self.entropy else 0), dim if self.entropy else CHUNK
             coding = width, np.empty(at_once, np.uint16), np.empty((at_once + 7) >> 3, np.uint8), top, model
             encode, decode = _encode, _decode
-            args = sizing, lattice, common_radius, order, coding, 0
-        cutting = cut_by_fields(own * wire.itemsize, width=width)._replace(offset=encode is _encode)
+            args = sizing, lattice, common_radius, order, coding, given, 0
+        head = own * wire.itemsize
+        encoding = encoded_on(PAIR if encode is encode_bits else 8, Norm(0 if self.use_max else 2), 8 * head)
+        cutting = cut_by_fields(head, width=width, **encoding)._replace(offset=True)
         windows = self.rotate and dim != first_window(dim)
         codec_id = self.codec_id | (TWO_WINDOWS if windows else 0)
         return Codec(
             self, codec_id, dim, n_clients, wire, max_nbytes, encode, decode, args, fixed=not self.entropy,
             round_maximum=None if own else common_radius, measure=None if own else measure,
-            cutting=None if self.rotate or self.entropy else cutting,
+            cutting=None if self.rotate or self.entropy else cutting, given=given,
         )  # fmt: skip
 
 
@@ -227,22 +234,22 @@ def _common_key(shared: np.uint64, key: np.uint64, order: np.ndarray) -> np.uint
 
 
 @njit
-def _radius(x: np.ndarray, sizing: tuple, wire: np.ndarray) -> float:
+def _radius(x: np.ndarray, sizing: tuple, wire: np.ndarray, given: np.ndarray, row: int) -> float:
     _, use_max, factor, _, partial_sums = sizing
-    return radius_of(x, use_max, factor, partial_sums, wire)
+    return radius_of(x, use_max, factor, partial_sums, wire, given, row)
 
 
 @njit
 def _radii(
     V: np.ndarray, rows: np.ndarray, clients: np.ndarray, shared: np.uint64, private: np.uint64, radii: np.ndarray,
-    wire: np.ndarray, sizing: tuple, order: np.ndarray,
+    wire: np.ndarray, sizing: tuple, order: np.ndarray, given: np.ndarray,
 ) -> None:  # fmt: skip
     for j in range(rows.shape[0]):
         if sizing[0]:
             _turn(V[rows[j]], _common_key(shared, client_key(private, clients[j]), order), sizing)
-            radii[j] = _radius(sizing[3], sizing, wire)
+            radii[j] = _radius(sizing[3], sizing, wire, given, rows[j])
         else:
-            radii[j] = _radius(V[rows[j]], sizing, wire)
+            radii[j] = _radius(V[rows[j]], sizing, wire, given, rows[j])
 
 
 @njit
@@ -255,19 +262,22 @@ def _coded(model: tuple) -> bool:
 def _encode(
     V: np.ndarray, rows: np.ndarray, clients: np.ndarray, shared: np.uint64, private: np.uint64, buf: np.ndarray,
     pos: int, tally: np.ndarray, wire: np.ndarray, sizing: tuple, lattice: tuple, common_radius: np.ndarray,
-    order: np.ndarray, coding: tuple, first: int,
+    order: np.ndarray, coding: tuple, given: np.ndarray, first: int,
 ) -> int:  # fmt: skip
     strata = max(order.shape[0], 1)
     permutation(bits64(shared, PERMUTATION), order)
     for j in range(rows.shape[0]):
         begin, x, key = pos, V[rows[j]], client_key(private, clients[j])
         common = _common_key(shared, key, order)
-        draws = common, key, order[clients[j] % strata] if order.shape[0] else 0, strata
+        draws, part = (
+            (common, key, order[clients[j] % strata] if order.shape[0] else 0, strata),
+            (given, rows[j], first),
+        )
         if sizing[0]:
             _turn(x, common, sizing)
-            pos = _write(sizing[3], buf, pos, tally, wire, sizing, lattice, draws, common_radius, coding)
+            pos = _write(sizing[3], buf, pos, tally, wire, sizing, lattice, draws, common_radius, coding, part)
         else:
-            pos = _write(x, buf, pos, tally, wire, sizing, lattice, draws, common_radius, coding)
+            pos = _write(x, buf, pos, tally, wire, sizing, lattice, draws, common_radius, coding, part)
         tally[0] += 8 * (pos - begin)
     return pos
 
@@ -275,14 +285,14 @@ def _encode(
 @njit
 def _write(
     x: np.ndarray, buf: np.ndarray, pos: int, tally: np.ndarray, wire: np.ndarray, sizing: tuple, lattice: tuple,
-    draws: tuple, common_radius: np.ndarray, coding: tuple,
+    draws: tuple, common_radius: np.ndarray, coding: tuple, part: tuple,
 ) -> int:  # fmt: skip
-    width, codes, doubts, top, model = coding
+    (width, codes, doubts, top, model), (given, row, first) = coding, part
     begin = pos
     if common_radius.shape[0]:
         r = common_radius[0]
     else:
-        r = _radius(x, sizing, wire)
+        r = _radius(x, sizing, wire, given, row)
         buf[pos : pos + wire.itemsize].view(wire.dtype)[0] = r
         pos += wire.itemsize
     if _coded(model):
@@ -294,7 +304,7 @@ def _write(
         tally[1] += 8 * (pos - begin)
     else:
         tally[1] += x.shape[0] * width + 8 * (pos - begin)
-        pos = write_rounded(x, r, lattice, draws, 0, width, codes, doubts, top, buf, pos)
+        pos = write_rounded(x, r, lattice, draws, first, width, codes, doubts, top, buf, pos)
     return pos
 
 
@@ -302,7 +312,7 @@ def _write(
 def _decode(
     buf: np.ndarray, pos: int, end: int, rows: np.ndarray, clients: np.ndarray, weights: np.ndarray, shared: np.uint64,
     private: np.uint64, out: np.ndarray, wire: np.ndarray, sizing: tuple, lattice: tuple, common_radius: np.ndarray,
-    order: np.ndarray, coding: tuple, first: int,
+    order: np.ndarray, coding: tuple, given: np.ndarray, first: int,
 ) -> int:  # fmt: skip
     turn, work, one = sizing[0], sizing[3], 1.0
     for j in range(rows.shape[0]):

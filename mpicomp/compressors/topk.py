@@ -22,8 +22,9 @@ from ..kernels.indices import (
 )
 from ..kernels.intrinsics import float_of
 from ..kernels.random import client_key
-from ..kernels.select import candidate_capacity, largest, largest_difference
+from ..kernels.select import candidate_capacity, largest, largest_by, largest_difference
 from ..kernels.status import TRUNCATED
+from .agreement import Kth
 from .base import Compressor, compressors, count_of
 from .codec import Codec, Cutting
 from .few_bits import few_bits
@@ -100,7 +101,7 @@ class TopK(Compressor):
         max_nbytes = 1 + packed_nbytes(index_bits, 1) + self.coding.nbytes(k, wire)
         if max_nbytes >= dim * wire.itemsize:
             return Identity().bind(dim, n_clients, wire)
-        capacity = candidate_capacity(dim, k)
+        capacity, given = candidate_capacity(dim, k), np.empty((0, 2), np.uint64)
         args = (
             k,
             np.empty(capacity, np.int64),
@@ -121,10 +122,18 @@ class TopK(Compressor):
                 + self.coding.part_nbytes(most, wire)
             )
 
-        cutting = Cutting(_cut, (np.empty(0, wire), *args), part_nbytes, offset=True)
+        exact = self.coding.exact  # few bits have scales that entries of several slices share
+        cutting = Cutting(
+            _cut,
+            (np.empty(0, wire), *args),
+            part_nbytes,
+            offset=True,
+            separable=exact,
+            agreement=Kth(k) if exact else None,
+        )
         return Codec(
-            self, self.codec_id, dim, n_clients, wire, max_nbytes, _encode, _decode, (*args, _WHOLE), cutting=cutting,
-            difference_kernel=_encode_difference,
+            self, self.codec_id, dim, n_clients, wire, max_nbytes, _encode, _decode, (*args, given, _WHOLE), cutting=cutting,
+            difference_kernel=_encode_difference, given=given,
         )  # fmt: skip
 
 
@@ -132,10 +141,15 @@ class TopK(Compressor):
 def _encode(
     V: np.ndarray, rows: np.ndarray, clients: np.ndarray, shared: np.uint64, private: np.uint64, buf: np.ndarray,
     pos: int, tally: np.ndarray, wire: np.ndarray, k: int, indices: np.ndarray, keys: np.ndarray, fields: np.ndarray,
-    bins: np.ndarray, top: np.ndarray, few: tuple | None, lo: int,
+    bins: np.ndarray, top: np.ndarray, few: tuple | None, given: np.ndarray, lo: int,
 ) -> int:  # fmt: skip
     for j in range(rows.shape[0]):
-        count, key = largest(V[rows[j]], k, indices, keys, bins, top), client_key(private, clients[j])
+        if given.shape[0]:
+            threshold, ties = given[rows[j], 0], given[rows[j], 1]
+            count = largest_by(V[rows[j]], threshold, np.int64(ties), indices, keys, bins, top)
+        else:
+            count = largest(V[rows[j]], k, indices, keys, bins, top)
+        key = client_key(private, clients[j])
         pos = _write(V[rows[j]], count, key, buf, pos, tally, wire, k, indices, keys, fields, top, few)
     return pos
 
@@ -144,7 +158,7 @@ def _encode(
 def _encode_difference(
     V: np.ndarray, state: np.ndarray, work: np.ndarray, rows: np.ndarray, clients: np.ndarray, shared: np.uint64,
     private: np.uint64, buf: np.ndarray, pos: int, tally: np.ndarray, wire: np.ndarray, k: int, indices: np.ndarray,
-    keys: np.ndarray, fields: np.ndarray, bins: np.ndarray, top: np.ndarray, few: tuple | None, lo: int,
+    keys: np.ndarray, fields: np.ndarray, bins: np.ndarray, top: np.ndarray, few: tuple | None, given: np.ndarray, lo: int,
 ) -> int:  # fmt: skip
     for j in range(rows.shape[0]):
         key = client_key(private, clients[j])
@@ -181,7 +195,7 @@ def _write(
 def _decode(
     buf: np.ndarray, pos: int, end: int, rows: np.ndarray, clients: np.ndarray, weights: np.ndarray, shared: np.uint64,
     private: np.uint64, out: np.ndarray, wire: np.ndarray, k: int, indices: np.ndarray, keys: np.ndarray,
-    fields: np.ndarray, bins: np.ndarray, top: np.ndarray, few: tuple | None, lo: int,
+    fields: np.ndarray, bins: np.ndarray, top: np.ndarray, few: tuple | None, given: np.ndarray, lo: int,
 ) -> int:  # fmt: skip
     d = out.shape[1]
     for j in range(rows.shape[0]):
