@@ -27,7 +27,7 @@ SCALED = {  # spec: the byte at which a scale begins
     "sign": 0, "sign:norm=l2": 0, "ternary": 0, "qsgd:bits=4": 0, "qsgd:bits=12": 0, "qsgd:bits=4,bucket=64,norm=max": 0,
     "qsgd:bits=4,bucket=64,norm=max,entropy=true": 0, "dynamic": 1, "natural-dithering": 0, "eden": 0, "eden:bits=2": 0, "drive": 0,
     "drive:scale=mse": 0, "cq": 0, "cq:levels=5": 0, "cq:levels=16,entropy=true": 0, "cq:rotate=true": 0, "iq:levels=4": 0,
-    "permk-cq": 0, "cq:radius=common": 0,
+    "permk-cq": 0, "cq:radius=common": 0, "uniform": 0, "uniform:bits=2,rounding=nearest": 0,
 }  # fmt: skip
 UNSCALED = {"identity", "topk", "chunked-topk", "randk", "permk", "natural", "integers", "cast"}
 BOTH = pytest.mark.parametrize("dtype", ["float32", "float64"])

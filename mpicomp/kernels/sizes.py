@@ -2,6 +2,7 @@
 
 PARTIAL_SUMS = 64  # that a norm is added up in
 BLOCK, PAIR = 16, 32  # entries that are rounded together
+LANES = 32  # states of an entropy code that move together
 AHEAD = 2048  # entries: what is that far away is on its way from memory while an array is passed through,
 PIECE = 256  # so many at a time
 CACHE_LINE = 64  # bytes
