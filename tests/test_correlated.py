@@ -409,7 +409,10 @@ def ans_in_words(data: list[int], symbols: int) -> bytes:
     )
 
 
-@pytest.mark.parametrize(("symbols", "length"), [(2, 1), (3, 17), (40, 300), (300, 200), (7, 5000), (5, 17_000), (60, 16_999), (90, 40_000), (300, 20_001)])
+@pytest.mark.parametrize(
+    ("symbols", "length"),
+    [(2, 1), (3, 17), (40, 300), (300, 200), (7, 5000), (5, 17_000), (60, 16_999), (90, 40_000), (300, 20_001)],
+)
 def test_entropy_code_is_what_the_wire_format_says(symbols, length):
     data = np.minimum(RNG(length).geometric(min(0.6, 3.0 / symbols), length) - 1, symbols - 1).astype(np.uint16)
     buf, end = coded(data, symbols)

@@ -27,7 +27,7 @@ CUT = [
     "randk:fraction=0.2,sampling=stratified", "permk", "permk:layout=uniform", "sign", "sign:norm=l2", "sign:norm=unit",
     "natural", "qsgd:bits=2", "qsgd:bits=4", "qsgd:bits=7,norm=max,bucket=24", "qsgd:levels=100", "qsgd:bits=12", "qsgd:bits=16,bucket=100",
     "ternary", "ternary:scale=unit", "integers:levels=300", "cq", "cq:norm=max,levels=5", "cq:levels=300", "cq:variant=sign-magnitude",
-    "iq", "iq:levels=4",
+    "iq", "iq:levels=4", "uniform", "uniform:error=0.002", "uniform:bits=2,rounding=nearest",
 ]  # fmt: skip
 KEYS = uplink_keys(3, 8)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -10,22 +11,12 @@ from numpy.typing import DTypeLike
 from ..errors import ConfigError, TheoryError, unknown
 from ..kernels import lean
 from ..kernels.bits import CHUNK, packed_nbytes
+from ..kernels.groups import class_limit, clear_counts, count_tokens, read_groups, scratch, write_groups
 from ..kernels.random import client_key
 from ..kernels.sizes import PARTIAL_SUMS
 from ..kernels.status import BAD_PADDING, BAD_VALUE, TRUNCATED
 from ..kernels.steps import FINEST, ROUNDING, squared_error, step_for_bits, step_for_error
-from ..kernels.tokens import (
-    begin_rest,
-    class_limit,
-    clear_counts,
-    count_tokens,
-    read_groups,
-    read_tokens,
-    rest_is_read,
-    scratch,
-    write_groups,
-    write_tokens,
-)
+from ..kernels.tokens import begin_rest, read_tokens, rest_is_read, write_tokens
 from ..kernels.uniform import (
     GROUP,
     LANES,
@@ -41,12 +32,15 @@ from ..kernels.uniform import (
     write_dither,
 )
 from .base import Compressor, compressors
-from .codec import Codec
+from .codec import Codec, Cutting
 from .identity import Identity
+from .uniform_cutting import cut_messages
 
 _ROUNDINGS = ("dither", "nearest")
 _ERRORS, _BITS = (2.0**-16, 16.0), (0.05, 16.0)
-_GAUSSIAN = 2.0 * math.pi * math.e / 12.0  # 2 to the power of twice the bits that a cube has more than a Gaussian vector of its variance
+_GAUSSIAN = (
+    2.0 * math.pi * math.e / 12.0
+)  # 2 to the power of twice the bits that a cube has more than a Gaussian vector of its variance
 _REFINED = 6  # with bits=b no message has a smaller relative error than 2^-(b + 6), about
 _BUDGET = 0.99  # of the bits that are asked for: so many are aimed at
 _ATTEMPTS = 3  # at a message of so many bits
@@ -76,7 +70,9 @@ class Uniform(Compressor):
     codec_id = 53
     carries_nan = True
     homogeneous = True
-    summary = "uniform quantizer with shared dither or to the nearest, entropy coded, for a given error or number of bits"
+    summary = (
+        "uniform quantizer with shared dither or to the nearest, entropy coded, for a given error or number of bits"
+    )
     formulas = "ω = error², α = 1 − error² (nearest); bits=b: error² ≤ γ/(4^b − γ), γ = πe/6 [derived]"
     paper = "Schuchman 1964, Dither signals and their effect on quantization noise; Ziv 1985, On universal quantization"
 
@@ -90,7 +86,9 @@ class Uniform(Compressor):
             if value is not None and not (number and least <= value <= most):
                 raise ConfigError(f"uniform: {name}={value} must be a number from {least:g} to {most:g}")
         if rounding == "nearest" and error is not None and error >= 1:
-            raise ConfigError(f"uniform: error={error} must be below 1 with rounding=nearest; rounding=dither takes up to 16")
+            raise ConfigError(
+                f"uniform: error={error} must be below 1 with rounding=nearest; rounding=dither takes up to 16"
+            )
         self.error, self.bits, self.rounding = error, bits, rounding
         self.unbiased = rounding == "dither"
         self.deterministic = not self.unbiased
@@ -130,14 +128,17 @@ class Uniform(Compressor):
             return 2.0 ** (self.bits + _REFINED)
         return (math.sqrt(1 / 12) if self.unbiased else 1.0 - ROUNDING) / math.sqrt(self._square)
 
-    def _max_nbytes(self, d: int, wire: np.dtype) -> int:
+    def _max_nbytes(self, d: int, wire: np.dtype, whole: int | None = None) -> int:
+        """Of a message of d entries; with `whole`, of the part for d entries of a message for so many."""
         groups = -(-d // GROUP)
         classes = int(class_limit(groups))
         labels = 1 + packed_nbytes(groups, (classes - 1).bit_length()) if classes > 1 else 0
         square = (1.04 * self._spread()) ** 2
-        rest = 3 * square / 1024 if square <= 1024 else 0.5 * math.log2(square) - 2  # the concave hull of ⌊log2 |q|⌋ − 2, |q| ≥ 32
+        rest = (
+            3 * square / 1024 if square <= 1024 else 0.5 * math.log2(square) - 2
+        )  # the concave hull of ⌊log2 |q|⌋ − 2, |q| ≥ 32
         head = wire.itemsize + SHIFTS * (not self.unbiased) + 1 + 8
-        return int(head + labels + 2 * classes + d + math.ceil(d * rest / 8))
+        return int(head + labels + 2 * classes + d + math.ceil((whole or d) * rest / 8))
 
     def bind(self, dim: int, n_clients: int, wire_dtype: DTypeLike = np.float64) -> Codec:
         wire = self.wire_of(dim, wire_dtype)
@@ -145,21 +146,34 @@ class Uniform(Compressor):
         if max_nbytes >= dim * wire.itemsize:
             return Identity().bind(dim, n_clients, wire)
         if self.bits is None and math.sqrt(self._square / dim) < FINEST / (1.0 - ROUNDING):
-            raise ConfigError(f"uniform: error={self.error} is too small for {dim} entries; take {FINEST * 2 * math.sqrt(dim):.2g}")
+            raise ConfigError(
+                f"uniform: error={self.error} is too small for {dim} entries; take {FINEST * 2 * math.sqrt(dim):.2g}"
+            )
         budget = math.inf if self.bits is None else self.bits * dim
         goal = self.unbiased, math.sqrt(self._square), 4.0 * float(np.finfo(wire).eps), budget, self._spread()
         largest = np.full(1, np.finfo(wire).max, wire)
         pieces = np.empty(GROUP, np.float32), np.empty(GROUP, np.int32), np.empty(dim, np.uint8)
         levels = np.empty(-(-dim // GROUP), np.uint8), np.empty(CHUNK, np.uint8), np.empty(8 * GROUP, np.uint8)
-        sums = np.empty(PARTIAL_SUMS), np.empty((1 + 2 * SHIFTS, LANES)), np.empty(SHIFTS, np.int64), np.zeros(SHIFTS + 1, wire)
-        args = goal, largest, pieces, levels, sums, scratch(dim)
-        return Codec(self, self.codec_id, dim, n_clients, wire, max_nbytes, _encode, _decode, args)
+        sums = np.empty(PARTIAL_SUMS), np.empty((1 + 2 * SHIFTS, LANES)), np.empty(SHIFTS, np.int64)
+        kept, shifts = scratch(dim), SHIFTS * (not self.unbiased)
+        for_cutting = (
+            np.empty(0, wire),
+            shifts,
+            *pieces[1:],
+            (levels[0], levels[0].copy(), levels[1]),
+            kept,
+            scratch(dim),
+        )
+        return Codec(
+            self, self.codec_id, dim, n_clients, wire, max_nbytes, _encode, _decode, (goal, largest, pieces, levels, sums, kept, 0),
+            cutting=Cutting(cut_messages, for_cutting, partial(self._max_nbytes, wire=wire, whole=dim), GROUP, offset=True),
+        )  # fmt: skip
 
 
 def _encode(
     V: np.ndarray, rows: np.ndarray, clients: np.ndarray, shared: np.uint64, private: np.uint64, buf: np.ndarray,
     pos: int, tally: np.ndarray, wire: np.ndarray, goal: tuple, largest: np.ndarray, pieces: tuple, levels: tuple,
-    sums: tuple, kept: tuple,
+    sums: tuple, kept: tuple, first: int,
 ) -> int:  # fmt: skip
     """The encode kernel. It calls kernels and is none, so that what knows the dtypes is compiled apart from what does not."""
     begin, (level, top, _), budget = pos, levels, goal[3]
@@ -193,7 +207,7 @@ def _plan(
     A step of zero stands for a vector of zeros, NaN for one that is not finite. Fills the shifts.
     """
     (dithered, relative, margin, budget, spread), (u, q, tokens) = goal, pieces
-    (partial_sums, errors, shifts, _), small, d = sums, levels[2], x.shape[0]
+    (partial_sums, errors, shifts), small, d = sums, levels[2], x.shape[0]
     size, nothing = length_of(x, partial_sums), wire.dtype.type(0)
     unit, allowed = size * np.sqrt(12.0 / d), size * (relative - margin)
     low, high, slope = max(unit / np.sqrt(12.0) / spread, FINEST * size), relative * unit, np.float64(d)
@@ -251,10 +265,11 @@ def _write(
 def _decode(
     buf: np.ndarray, pos: int, end: int, rows: np.ndarray, clients: np.ndarray, weights: np.ndarray, shared: np.uint64,
     private: np.uint64, out: np.ndarray, wire: np.ndarray, goal: tuple, largest: np.ndarray, pieces: tuple, levels: tuple,
-    sums: tuple, kept: tuple,
+    sums: tuple, kept: tuple, first: int,
 ) -> int:  # fmt: skip
     """The decode kernel; see `_encode`."""
-    (level, top, _), head = levels, wire.itemsize
+    head, top = wire.itemsize, levels[1]
+    level = levels[0][: -(-out.shape[1] // GROUP)]
     for row, client, weight in zip(rows, clients, weights, strict=True):
         if pos + head > end:
             return TRUNCATED
@@ -269,7 +284,9 @@ def _decode(
             if after < 0:
                 return after
         if step != 0:
-            code = _add(buf, pos, stop, step, private, client, weight, goal[0], largest, pieces, level, sums[3], kept, out[row])
+            code = _add(
+                buf, pos, stop, step, private, client, weight, goal[0], largest, pieces, level, kept, out[row], first
+            )
             if code < 0:
                 return code
         pos = after
@@ -279,7 +296,7 @@ def _decode(
 @lean
 def _add(
     buf: np.ndarray, pos: int, stop: int, step: float, private: np.uint64, client: int, weight: float, dithered: bool,
-    largest: np.ndarray, pieces: tuple, level: np.ndarray, moved: np.ndarray, kept: tuple, acc: np.ndarray,
+    largest: np.ndarray, pieces: tuple, level: np.ndarray, kept: tuple, acc: np.ndarray, first: int,
 ) -> int:  # fmt: skip
     """acc += weight · (the vector whose tokens have been read); `pos` is behind the shifts. Returns 0, or a negative code."""
     (u, q, _), coded, starts, tail, d = pieces, kept[0], kept[4], kept[8], acc.shape[0]
@@ -287,9 +304,9 @@ def _add(
         for j in range(d):
             acc[j] += weight * step
         return 0
-    for g in range(0 if dithered else SHIFTS):
-        moved[g + 1] = np.float64(np.int8(buf[pos - SHIFTS + g])) / SHIFT_UNITS
-    key = client_key(private, client)
+    key, one, more = client_key(private, client), 0.0, 0.0
+    if not dithered:
+        one, more = np.int8(buf[pos - 2]) / SHIFT_UNITS, np.int8(buf[pos - 1]) / SHIFT_UNITS
     for start in range(0, d, GROUP):
         part, c = acc[start : min(start + GROUP, d)], level[start // GROUP]
         code = read_tokens(coded[starts[c] : starts[c] + part.shape[0]], buf, stop, tail, q)
@@ -297,8 +314,8 @@ def _add(
             return code
         starts[c] += part.shape[0]
         if dithered:
-            write_dither(key, start, u)
+            write_dither(key, first + start, u)
             add_dithered(q, u, step, largest, weight, part)
         else:
-            add_nearest(q, moved, step, largest, weight, part)
+            add_nearest(q, one, more, step, largest, weight, part)
     return 0 if rest_is_read(tail, stop) else BAD_PADDING

@@ -17,7 +17,8 @@ import numpy as np
 from . import lean
 from .bits import bit_length, pack_all, packed_nbytes, padding_is_zero, unpack_all
 from .blocks import decode_groups, encode_groups
-from .intrinsics import bits_of, load_word, store_word, trailing_zeros
+from .frequencies import MAX_PRECISION, read_frequencies, share_out, write_frequencies
+from .intrinsics import bits_of, load_word, store_word
 from .levels import any_above
 from .sizes import LANES
 from .status import BAD_MODE, BAD_PADDING, BAD_VALUE, TRUNCATED
@@ -25,10 +26,13 @@ from .vectors import wanted
 
 MAX_SYMBOLS = 1024
 _PACKED, _CODED = 0, 2  # what a byte before the fields of a message says of them; 1 was a code with states of 64 bits
-_MAX_PRECISION = 12  # frequencies are out of 2 to this power at most, and with so many symbols or more out of half as much:
+# Frequencies are out of 2 to the power of MAX_PRECISION at most, and with so many symbols or more out of half as much:
 _MANY = 257  # a symbol, its frequency and a place among these have room in 32 bits
 _ROWS = 4  # of counts
-_FEW, _RARE = 4, 128  # states, where there are many symbols, of which one that is not the most frequent one counts as _RARE
+_FEW, _RARE = (
+    4,
+    128,
+)  # states, where there are many symbols, of which one that is not the most frequent one counts as _RARE
 _LONG, _LONGEST = 1 << 16, 1 << 21  # as much for _FEW states, and for LANES
 _SMALL, _LARGE = 32, 64  # symbols whose tables fit into registers
 _LEAST, _WORD = np.uint32(1 << 16), np.uint32(16)
@@ -40,7 +44,7 @@ def scratch(symbols: int) -> tuple[np.ndarray, ...]:
     (frequency and first place, reciprocal, multiplier), what places stand for, states."""
     counts, spans, room = np.empty((_ROWS, symbols), np.int64), np.empty((2, symbols), np.uint32), max(symbols, _LARGE)
     steps, multipliers = np.zeros((2, room), np.uint32), np.zeros(room, np.uint64)
-    return counts, spans, steps, multipliers, np.empty(1 << _MAX_PRECISION, np.uint32), np.empty(LANES, np.uint32)
+    return counts, spans, steps, multipliers, np.empty(1 << MAX_PRECISION, np.uint32), np.empty(LANES, np.uint32)
 
 
 @lean
@@ -114,7 +118,7 @@ def count_symbols(symbols, counts):
 @lean
 def precision_of(length, symbols):
     """L: enough for each symbol that occurs."""
-    return min(bit_length(length), _MAX_PRECISION - (symbols >= _MANY))
+    return min(bit_length(length), MAX_PRECISION - (symbols >= _MANY))
 
 
 @lean
@@ -138,9 +142,9 @@ def encode_counted(symbols, model, below, buf, pos, stop):
     """`encode_symbols` of symbols below `below` that are counted in model[0][0] already."""
     (counts, room, steps, multipliers, _, states), length = model, symbols.shape[0]
     spans, precision = room[:, :below], precision_of(length, below)
-    _share_out(counts[0, :below], length, 1 << precision, spans)
+    share_out(counts[0, :below], length, 1 << precision, spans)
     lanes = _states(spans, length, precision)
-    head = _write_frequencies(spans, buf, pos, stop)
+    head = write_frequencies(spans, buf, pos, stop)
     first = head + 4 * lanes
     if first >= stop:
         return -1
@@ -168,7 +172,7 @@ def decode_below(buf, pos, end, model, below, symbols):
     """`decode_symbols` of symbols below `below`."""
     (_, room, _, _, places, states), length = model, symbols.shape[0]
     spans, precision = room[:, :below], precision_of(length, below)
-    pos = _read_frequencies(buf, pos, end, spans, 1 << precision)
+    pos = read_frequencies(buf, pos, end, spans, 1 << precision)
     if pos < 0:
         return pos
     lanes = _states(spans, length, precision)
@@ -296,77 +300,3 @@ def _write_steps(spans, precision, steps, multipliers):
         if f:
             steps[1, s] = bits_of(np.float32(1.0) / np.float32(f))
             multipliers[s] = (one + np.uint64(f) - np.uint64(1)) // np.uint64(f)
-
-
-@lean
-def _share_out(counts, length, total, spans):
-    """spans: frequencies out of `total`, ⌊total · counts/length⌋ but at least 1 for what occurs, and the sums of those before.
-
-    What is then left of `total`, or is missing, is handed out, or taken back, one by one from the first symbol on.
-    """
-    freq, left = spans[0], total
-    for s in range(counts.shape[0]):
-        share = max(counts[s] * total // length, 1) if counts[s] else 0
-        freq[s] = share
-        left -= share
-    while left != 0:
-        for s in range(counts.shape[0]):
-            if left > 0 and freq[s] > 0:
-                freq[s] += np.uint32(1)
-                left -= 1
-            elif left < 0 and freq[s] > 1:
-                freq[s] -= np.uint32(1)
-                left += 1
-    _add_up(spans)
-
-
-@lean
-def _add_up(spans):
-    total = np.uint32(0)
-    for s in range(spans.shape[1]):
-        spans[1, s] = total
-        total += spans[0, s]
-    return total
-
-
-@lean
-def _write_frequencies(spans, buf, pos, stop):
-    """f + 1 for each symbol in Elias's γ code: as many zeros as follow the highest bit, that bit, the others; ends at a whole byte.
-    Returns the position after it, or `stop`."""
-    held, have = np.uint64(0), 0
-    for s in range(spans.shape[1]):
-        value = np.uint64(spans[0, s]) + np.uint64(1)
-        zeros = bit_length(value) - 1
-        rest = value & ((np.uint64(1) << np.uint64(zeros)) - np.uint64(1))
-        held |= ((rest << np.uint64(1)) | np.uint64(1)) << np.uint64(have + zeros)
-        have += 2 * zeros + 1
-        while have >= 8 or (have > 0 and s == spans.shape[1] - 1):
-            if pos >= stop:
-                return stop
-            buf[pos] = held & np.uint64(255)
-            held >>= np.uint64(8)
-            have, pos = have - 8, pos + 1
-    return pos
-
-
-@lean
-def _read_frequencies(buf, pos, end, spans, total):
-    """The inverse of `_write_frequencies`; refuses what does not add up to `total`."""
-    held, have = np.uint64(0), 0
-    for s in range(spans.shape[1]):
-        while have <= 2 * _MAX_PRECISION and pos < end:
-            held |= np.uint64(buf[pos]) << np.uint64(have)
-            have, pos = have + 8, pos + 1
-        zeros = trailing_zeros(held)
-        if 2 * zeros + 1 > have:
-            return BAD_VALUE if have > 2 * _MAX_PRECISION else TRUNCATED
-        one = np.uint64(zeros + 1)
-        rest = (held >> one) & ((np.uint64(1) << np.uint64(zeros)) - np.uint64(1))
-        spans[0, s] = (np.uint64(1) << np.uint64(zeros)) + rest - np.uint64(1)
-        held >>= np.uint64(2 * zeros + 1)
-        have -= 2 * zeros + 1
-    if _add_up(spans) != total:
-        return BAD_VALUE
-    if held & ((np.uint64(1) << np.uint64(have & 7)) - np.uint64(1)):
-        return BAD_PADDING
-    return pos - (have >> 3)

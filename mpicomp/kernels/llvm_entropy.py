@@ -12,7 +12,7 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 
-from .llvm import FLOATS, I8, I16, I32, I64, WORDS, constant, kernel_intrinsic, places, splat
+from .llvm import FLOATS, I16, I32, I64, WORDS, constant, kernel_intrinsic, places, splat
 from .sizes import BLOCK, LANES
 from .vectors import wanted
 
@@ -55,7 +55,9 @@ def _counted(builder: Any, flags: Any) -> Any:
 def _store_words(builder: Any, words: Any, flags: Any, address: Any) -> None:
     """Store the words of the lanes with a flag one after the other; where it is faster, other bytes of the block behind them, too."""
     if wanted():
-        words = _call(builder, f"llvm.x86.avx512.mask.compress.v{BLOCK}i16", _HALVES, words, ir.Constant(_HALVES, None), flags)
+        words = _call(
+            builder, f"llvm.x86.avx512.mask.compress.v{BLOCK}i16", _HALVES, words, ir.Constant(_HALVES, None), flags
+        )
         builder.store(words, address, align=1)
     else:
         _call(builder, f"llvm.masked.compressstore.v{BLOCK}i16", ir.VoidType(), words, address, flags)
@@ -85,10 +87,16 @@ def encode_groups(
         room = builder.sub(constant(WORDS, 32), shift)
         where = cgutils.alloca_once_value(builder, begin)
         halves = range(LANES // BLOCK)
-        lanes = [cgutils.alloca_once_value(builder, builder.load(place_of(3, I64(4 * BLOCK * h), WORDS), align=1)) for h in halves]
+        lanes = [
+            cgutils.alloca_once_value(builder, builder.load(place_of(3, I64(4 * BLOCK * h), WORDS), align=1))
+            for h in halves
+        ]
 
         def loop_over_groups(registers: int) -> None:
-            tables = [[builder.load(place_of(n, I64(4 * BLOCK * r), WORDS), align=1) for r in range(registers)] for n in (0, 1)]
+            tables = [
+                [builder.load(place_of(n, I64(4 * BLOCK * r), WORDS), align=1) for r in range(registers)]
+                for n in (0, 1)
+            ]
 
             def looked_up(number: int, indices: Any) -> Any:
                 if registers:
@@ -101,7 +109,10 @@ def encode_groups(
                     byte = builder.mul(builder.add(builder.mul(group, I64(LANES)), I64(BLOCK * h)), I64(size))
                     coded = builder.zext(builder.load(place_of(4, byte, kind), align=1), WORDS)
                     step, inverse = looked_up(0, coded), builder.bitcast(looked_up(1, coded), FLOATS)
-                    frequency, first = builder.and_(step, constant(WORDS, 0xFFFF)), builder.lshr(step, constant(WORDS, 16))
+                    frequency, first = (
+                        builder.and_(step, constant(WORDS, 0xFFFF)),
+                        builder.lshr(step, constant(WORDS, 16)),
+                    )
                     x, at = builder.load(lanes[h]), builder.load(where)
                     leaves = builder.icmp_unsigned(">=", x, builder.shl(frequency, room))
                     word, flags = (
@@ -155,7 +166,10 @@ def decode_groups(
         shift = splat(builder, builder.trunc(fine, I32))
         twice, low = builder.add(shift, shift), builder.sub(builder.shl(one, shift), one)
         where, halves = cgutils.alloca_once_value(builder, begin), range(LANES // BLOCK)
-        lanes = [cgutils.alloca_once_value(builder, builder.load(place_of(2, I64(4 * BLOCK * h), WORDS), align=1)) for h in halves]
+        lanes = [
+            cgutils.alloca_once_value(builder, builder.load(place_of(2, I64(4 * BLOCK * h), WORDS), align=1))
+            for h in halves
+        ]
         with cgutils.for_range(builder, count) as loop:
             group = builder.add(start, builder.mul(loop.index, I64(LANES)))
             for h in halves:

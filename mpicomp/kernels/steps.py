@@ -5,15 +5,21 @@ from __future__ import annotations
 import numpy as np
 
 from . import lean
-from .tokens import begin_rest, clear_counts, count_tokens, ideal_bits, rest_bits, write_tokens
+from .groups import clear_counts, count_tokens, ideal_bits
+from .tokens import begin_rest, rest_bits, write_tokens
 from .uniform import GROUP, add_errors, error_of, round_dithered, round_nearest, scales_of, step_below, write_dither
 
-ROUNDING = 0.4  # ρ: entries are rounded up from Δ(k + 1 − ρ) on; a little below ½ saves more bits than it costs in error
+ROUNDING = (
+    0.4  # ρ: entries are rounded up from Δ(k + 1 − ρ) on; a little below ½ saves more bits than it costs in error
+)
 FINEST = 2.0**-27  # of ‖x‖: no step is smaller, so that integers stay below LARGEST
 _SAMPLE = 1024  # groups that are looked at first
 _TRIES = 14
 _LEAST = 0.97  # of the error that is allowed: so much is used, or more
-_FLAT, _STEEP = 0.3, 2.0  # what the squared error's exponent as a power of the step is taken to be, at least and at most
+_FLAT, _STEEP = (
+    0.3,
+    2.0,
+)  # what the squared error's exponent as a power of the step is taken to be, at least and at most
 
 
 @lean
@@ -57,14 +63,12 @@ def step_for_error(x, allowed, wire, sums, shifts):
     stride, guess = stride_of(d), step_below(allowed * np.sqrt(12.0 / d), wire)
     if stride > 1:
         guess = _search(x, guess, step, target, stride, wire, sums, shifts)
-    step = _search(x, guess, step, target, 1, wire, sums, shifts)
-    squared_error(x, step, 1, ROUNDING, sums, shifts)
-    return step, ROUNDING
+    return _search(x, guess, step, target, 1, wire, sums, shifts), ROUNDING
 
 
 @lean
 def _search(x, guess, safe, target, stride, wire, sums, shifts):
-    """A step whose squared error is close below `target`: `safe`, or a larger one."""
+    """A step whose squared error is close below `target`: `safe`, or a larger one; `shifts` are those of the step."""
     low, high, power, before, error_before = np.float64(safe), np.inf, 1.5, 0.0, 0.0
     step = max(guess, safe)
     for _ in range(_TRIES):
@@ -84,7 +88,10 @@ def _search(x, guess, safe, target, stride, wire, sums, shifts):
         if not low < aim < high:
             aim = np.sqrt(low * high) if high < np.inf else 2.0 * low
         step = step_below(aim, wire)
-    return step_below(low, wire)
+    if np.float64(step) != low:
+        step = step_below(low, wire)
+        squared_error(x, step, stride, ROUNDING, sums, shifts)
+    return step
 
 
 @lean
@@ -114,7 +121,9 @@ def step_for_bits(x, first, low, high, target, dithered, key, u, q, tokens, coun
     d, stride = x.shape[0], stride_of(x.shape[0])
     step, slope, before, bits_before = min(max(first, low), high), np.float64(d), 0.0, 0.0
     for _ in range(_TRIES):
-        bits = estimated_bits(x, step_below(step, wire), dithered, key, stride, u, q, tokens, counts, numbers, small, tail)
+        bits = estimated_bits(
+            x, step_below(step, wire), dithered, key, stride, u, q, tokens, counts, numbers, small, tail
+        )
         if before > 0 and step != before and bits != bits_before:
             slope = max((bits_before - bits) / np.log2(step / before), 0.02 * target)
         if abs(bits - target) < 0.005 * target:

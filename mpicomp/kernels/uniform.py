@@ -122,8 +122,9 @@ def add_errors(part, scales, rounding, sums):
         e = np.float64(size - kind(k))
         sums[0, 0] += e * e
         if k > 0:
-            sums[min(k, SHIFTS), 0] += 1.0
-            sums[SHIFTS + min(k, SHIFTS), 0] += e
+            row = 1 if k == 1 else 2
+            sums[row, 0] += 1.0
+            sums[SHIFTS + row, 0] += e
 
 
 @lean
@@ -153,13 +154,14 @@ def add_dithered(q, u, step, largest, weight, out):
 
 
 @lean
-def add_nearest(q, moved, step, largest, weight, out):
-    """out[j] += weight · step · sign(q[j]) (|q[j]| − moved[min(|q[j]|, SHIFTS)]) likewise; moved[0] = 0."""
+def add_nearest(q, first, others, step, largest, weight, out):
+    """out[j] += weight · step · sign(q[j]) (|q[j]| − s) likewise, with s = `first` where |q[j]| is 1, `others` where it is more."""
     kind = largest.dtype.type
-    bound, unit = largest[0], kind(step)
+    bound, unit, one, more = largest[0], kind(step), kind(first), kind(others)
     for j in range(out.shape[0]):
         size = abs(q[j])
-        value = unit * (kind(size) - moved[min(size, SHIFTS)])
+        shift = more if size > 1 else (one if size == 1 else kind(0))
+        value = unit * (kind(size) - shift)
         value = value if value < bound else bound
         value = -value if q[j] < 0 else value
         out[j] += weight * out.dtype.type(value)

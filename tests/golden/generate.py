@@ -55,9 +55,9 @@ CASES = [
     ("iq:levels=4", 21, 2),
     ("permk-cq:parts=2,levels=3", 21, 5),
     ("uniform", 400, 2),
-    ("uniform:error=0.003", 70, 2),
+    ("uniform:bits=12", 70, 2),
     ("uniform:bits=1", 300, 2),
-    ("uniform:error=0.2,rounding=nearest", 400, 2),
+    ("uniform:bits=2,rounding=nearest", 400, 2),
 ]
 SEED, ROUND = 2024, 17
 
