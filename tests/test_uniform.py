@@ -84,10 +84,10 @@ def read_by_hand(data: bytes, d: int, dtype: str, key: np.uint64 | None) -> np.n
     shifts = [0.0] if key is not None else [0.0, *(np.frombuffer(reader.take(2), np.int8) / 256.0)]
     head = reader.number(1)
     rest = int.from_bytes(reader.take(reader.number(8)), "little") if head & 0x80 else 0
-    groups, classes = -(-d // 64), (head & 0x7F) + 1
+    groups, classes = -(-d // 32), (head & 0x7F) + 1
     labels = reader.fields(groups, 16, (classes - 1).bit_length()) if classes > 1 else [0] * groups
     assert max(labels) == classes - 1
-    sizes = [min(64, d - 64 * g) for g in range(groups)]
+    sizes = [min(32, d - 32 * g) for g in range(groups)]
     tokens: list[list[int]] = []
     for c in range(classes):
         count, below = sum(s for s, label in zip(sizes, labels, strict=True) if label == c), reader.number(1) + 1

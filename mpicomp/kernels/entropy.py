@@ -29,10 +29,8 @@ _PACKED, _CODED = 0, 2  # what a byte before the fields of a message says of the
 # Frequencies are out of 2 to the power of MAX_PRECISION at most, and with so many symbols or more out of half as much:
 _MANY = 257  # a symbol, its frequency and a place among these have room in 32 bits
 _ROWS = 4  # of counts
-_FEW, _RARE = (
-    4,
-    128,
-)  # states, where there are many symbols, of which one that is not the most frequent one counts as _RARE
+_FEW = 4  # states, where there are many symbols,
+_RARE = 128  # of which one that is not the most frequent one counts as so many
 _LONG, _LONGEST = 1 << 16, 1 << 21  # as much for _FEW states, and for LANES
 _SMALL, _LARGE = 32, 64  # symbols whose tables fit into registers
 _LEAST, _WORD = np.uint32(1 << 16), np.uint32(16)
@@ -150,7 +148,7 @@ def encode_counted(symbols, model, below, buf, pos, stop):
         return -1
     if lanes == 0:
         return first
-    _write_steps(spans, precision, steps, multipliers)
+    write_steps(spans, precision, steps, multipliers)
     states[:] = _LEAST
     tables = steps[:, : _SMALL if below <= _SMALL else (_LARGE if below <= _LARGE else steps.shape[1])]
     end = encode_backwards(symbols, tables, multipliers, precision, states, lanes, buf, first, stop)
@@ -205,7 +203,7 @@ def encode_backwards(symbols, steps, multipliers, precision, states, lanes, buf,
 
     Parameters
     ----------
-    steps, multipliers : of each symbol, see `_write_steps`. states : uint32; of them `lanes` take turns.
+    steps, multipliers : of each symbol, see `write_steps`. states : uint32; of them `lanes` take turns.
     """
     i = symbols.shape[0]
     while i > 0:
@@ -288,7 +286,7 @@ def _decode_slowly(buf, pos, places, precision, states, lanes, symbols, begin, e
 
 
 @lean
-def _write_steps(spans, precision, steps, multipliers):
+def write_steps(spans, precision, steps, multipliers):
     """steps[0] = f + 2¹⁶ · (first place), steps[1] = the bits of 1/f as float32, multipliers = ⌈2^(32 + L)/f⌉.
 
     A state x < f · 2^(32 − L) that is multiplied by the multiplier is below 2⁶⁴, and its digits from number 32 + L on are ⌊x/f⌋.

@@ -13,7 +13,7 @@ ROUNDING = (
     0.4  # ρ: entries are rounded up from Δ(k + 1 − ρ) on; a little below ½ saves more bits than it costs in error
 )
 FINEST = 2.0**-27  # of ‖x‖: no step is smaller, so that integers stay below LARGEST
-_SAMPLE = 1024  # groups that are looked at first
+_SAMPLE = 2048  # groups that are looked at first
 _TRIES = 14
 _LEAST = 0.97  # of the error that is allowed: so much is used, or more
 _FLAT, _STEEP = (

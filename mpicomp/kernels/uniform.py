@@ -14,7 +14,7 @@ from .intrinsics import exchanged32
 from .quantize import norm
 from .random import bits32
 
-GROUP = 64  # entries that are coded alike
+GROUP = 32  # entries that are coded alike
 SHIFTS = 2  # shifts that a message has, for |q| = 1, and for 2 or more
 SHIFT_UNITS = 256.0  # of a step, in which shifts are counted
 LARGEST = 1 << 28  # |q| is below
