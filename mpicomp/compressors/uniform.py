@@ -39,8 +39,8 @@ from .uniform_cutting import cut_messages
 _ROUNDINGS = ("dither", "nearest")
 _ERRORS, _BITS = (2.0**-16, 16.0), (0.05, 16.0)
 _GAUSSIAN = (
-    2.0 * math.pi * math.e / 12.0
-)  # 2 to the power of twice the bits that a cube has more than a Gaussian vector of its variance
+    math.pi * math.e / 6.0
+)  # γ: a Gaussian variable has ½ log2(12γ · variance) bits more than one uniform on (−½, ½)
 _REFINED = 6  # with bits=b no message has a smaller relative error than 2^-(b + 6), about
 _BUDGET = 0.99  # of the bits that are asked for: so many are aimed at
 _ATTEMPTS = 3  # at a message of so many bits
@@ -54,12 +54,12 @@ class Uniform(Compressor):
     ----------
     error : ‖C(x) − x‖ relative to ‖x‖, 2⁻¹⁶ to 16 (below 1 with rounding=nearest); in the mean square with dither, for each vector without.
         0.2 where bits is not given either.
-    bits : of a message, an entry, 0.05 to 16. The step is the one that needs so many, and never larger than that of a Gaussian vector.
+    bits : of a message, an entry, 0.05 to 16. The step is the one that needs so many, and never larger than the bounds below allow.
     rounding : "dither", unbiased, or "nearest", contractive.
 
     With dither the error is uniform on ±Δ/2 in each entry and independent of x: E‖C(x) − x‖² = dΔ²/12. So ω = error², reached by
-    every vector. With nearest rounding 1 − α = error², which the encoder makes sure of. With bits=b either is at most
-    γ/(4^b − γ), γ = πe/6, which docs/derivations/uniform.md derives from the entropy of a vector of given norm.
+    every vector. With nearest rounding 1 − α = error², which the encoder makes sure of. With bits=b, ω ≤ γ/(4^b − 4γ) and
+    1 − α ≤ γ/(4^b − γ), γ = πe/6, which docs/derivations/uniform.md derives from the entropy of a vector of given norm.
 
     A vector that is not finite, or whose norm or step overflows, arrives as NaN.
 
@@ -73,7 +73,7 @@ class Uniform(Compressor):
     summary = (
         "uniform quantizer with shared dither or to the nearest, entropy coded, for a given error or number of bits"
     )
-    formulas = "ω = error², α = 1 − error² (nearest); bits=b: error² ≤ γ/(4^b − γ), γ = πe/6 [derived]"
+    formulas = "ω = error², α = 1 − error² (nearest); bits=b: ω = γ/(4^b − 4γ), α = 1 − γ/(4^b − γ), γ = πe/6 [derived]"
     paper = "Schuchman 1964, Dither signals and their effect on quantization noise; Ziv 1985, On universal quantization"
 
     def __init__(self, error: float | None = None, bits: float | None = None, rounding: str = "dither"):
@@ -99,15 +99,15 @@ class Uniform(Compressor):
         """A bound on E‖C(x) − x‖²/‖x‖², infinite where there is none."""
         if self.bits is None:
             return float(0.2 if self.error is None else self.error) ** 2
-        power = 4.0**self.bits
-        return _GAUSSIAN / (power - _GAUSSIAN) if power > 1.05 * _GAUSSIAN else math.inf
+        power, taken = 4.0**self.bits, (4.0 if self.unbiased else 1.0) * _GAUSSIAN
+        return _GAUSSIAN / (power - taken) if power > 1.05 * taken else math.inf
 
     def omega(self, d: int, n: int = 1) -> float:
         if not self.unbiased:
             return super().omega(d, n)
         if not math.isfinite(self._square):
             raise TheoryError(
-                f"{self.spec} has no ω: so few bits an entry bound the error of no vector; use bits=0.5 or more, or error=2"
+                f"{self.spec} has no ω: so few bits an entry bound the error of no vector; use bits=1.5 or more, or error=2"
             )
         return self._square
 
