@@ -261,7 +261,7 @@ def test_a_budget_of_bits_is_used_and_kept(rounding, bits, name):
     compressor = mc.compressor(f"uniform:bits={bits},rounding={rounding}")
     found = bits_of(compressor.spec, x)
     assert found <= 1.05 * bits
-    if name == "normal" and bits < 5 or name == "cauchy" and bits < 3:
+    if (name == "normal" and bits < 5) or (name == "cauchy" and bits < 3):
         assert found >= 0.95 * bits
     if math.isfinite(compressor._square):
         error = np.linalg.norm(compressor.apply(x) - x) / np.linalg.norm(x)
