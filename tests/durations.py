@@ -11,14 +11,14 @@ WORTH = 1.0  # seconds; files that took less are summed up
 
 
 def by_file(folder: Path) -> dict[tuple[str, str], list[tuple[float, str]]]:
-    """(seconds, case) of every case, by part of the run and module."""
+    """(seconds, case) of every case, by lane and part, and module."""
     found = defaultdict(list)
-    for report in sorted(folder.glob("*.xml")):
+    for report in sorted(folder.rglob("*.xml")):
         for case in ElementTree.parse(report).iter("testcase"):
             # a module of tests, perhaps with a class; or a module of the package, whose docstring's example it is
             names = case.get("classname", "").split(".")
             module = names[1] if names[0] == "tests" and len(names) > 1 else "examples of docstrings"
-            found[report.stem, module].append((float(case.get("time", 0)), case.get("name", "")))
+            found[report.relative_to(folder).with_suffix("").as_posix(), module].append((float(case.get("time", 0)), case.get("name", "")))
     return found
 
 
@@ -44,6 +44,6 @@ def table(folder: Path) -> str:
 
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
-    if not any(folder.glob("*.xml")):
+    if not any(folder.rglob("*.xml")):
         sys.exit(f"durations: no report in {folder}; run scripts/test first")
     print(table(folder))

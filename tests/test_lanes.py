@@ -74,12 +74,13 @@ def test_a_wrong_word_is_refused():
 
 
 def test_durations_are_summed_by_file(tmp_path):
-    (tmp_path / "plain.xml").write_text(
+    (tmp_path / "quick").mkdir()
+    (tmp_path / "quick/plain.xml").write_text(
         '<testsuites><testsuite><testcase classname="tests.test_a" name="x[1]" time="2.5"/>'
         '<testcase classname="tests.test_a.TestB" name="y" time="1.0"/><testcase classname="tests.test_c" name="z" time="0.2"/>'
         '<testcase classname="mpicomp.errors" name="mpicomp.errors.unknown" time="4"/></testsuite></testsuites>'
     )
     lines = table(tmp_path).splitlines()
-    assert lines[2] == "| plain | examples of docstrings | 1 | 4.0 | 4.0 s mpicomp.errors.unknown |"
-    assert lines[3] == "| plain | test_a | 2 | 3.5 | 2.5 s x[1] |"
+    assert lines[2] == "| quick/plain | examples of docstrings | 1 | 4.0 | 4.0 s mpicomp.errors.unknown |"
+    assert lines[3] == "| quick/plain | test_a | 2 | 3.5 | 2.5 s x[1] |"
     assert lines[4:] == ["| | others | 1 | 0.2 | |", "| | all, one after another | 4 | 7.7 | |"]

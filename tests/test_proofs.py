@@ -229,6 +229,7 @@ def test_a_stall_ends_the_process_though_nobody_reads_its_stderr(tmp_path, how, 
 # ---- the soak's own faults ------------------------------------------------------------------------------------------------
 @pytest.mark.process
 @pytest.mark.full(reason="each is a job or two")
+@pytest.mark.night
 @pytest.mark.parametrize("name", soak_surroundings.SURROUNDINGS)
 def test_a_run_comes_through_each_fault_of_its_surroundings(mpi, tmp_path, name):
     if name not in soak_surroundings.possible():

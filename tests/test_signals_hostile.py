@@ -61,7 +61,7 @@ class Started:
     def end(self) -> tuple[int, str]:
         """Exit code and stderr, once every process is gone."""
         try:
-            _, err = self.process.communicate(timeout=30)
+            _, err = self.process.communicate(timeout=90)
             self.until(lambda: not processes(self.mark), 15)
         finally:
             for pid in processes(self.mark):

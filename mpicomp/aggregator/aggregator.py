@@ -5,62 +5,35 @@ It is a round of a run without its problem and optimizer: the same mechanisms, e
 
 from __future__ import annotations
 
-import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..cluster.clock import COMPUTE, PHASES, WAIT, Clock
 from ..cluster.counts import checked_communicator
-from ..cluster.ledger import Ledger, describe
+from ..cluster.ledger import Ledger
 from ..cluster.patient import PatientComm
 from ..errors import AggregationError, ConfigError, RankFailure
-from ..exchanges.base import Exchange, exchanges
-from ..exchanges.kinds import AUTO, exchange_kind
-from ..kernels.cache import cache_use
-from ..kernels.rows import finite_rows
+from ..exchanges.base import Exchange
+from ..exchanges.kinds import AUTO
 from .background import Background
-from .bucket import ONE_ROW, TWO_POINTS, Bucket, Vector
+from .bucket import TWO_POINTS, Bucket, Vector
+from .buckets import BucketMaker, named_kind, take_over
 from .dense import DenseBucket
-from .rules import Group, Rule, described, grouped, held, split
+from .points import TwoPoints
+from .ranks import Ranks
+from .report import Report
+from .rules import Rule, described, grouped, held, split
 from .state import load_arrays, saved_arrays
-from .tensors import Structure, as_numpy, check_writable, copy_in, copy_out, not_finite, told
+from .tensors import Structure, check_writable, copy_in, copy_out, not_finite, told
 
 if TYPE_CHECKING:
     from mpi4py.MPI import Comm as MPIComm
 
 _WEIGHTS = 1e-30, 1e30
-_LONG = 5.0  # seconds of compiling that are worth a word
-
-
-@dataclass(frozen=True)
-class Report:
-    """What one call cost on this rank.
-
-    Attributes
-    ----------
-    call : number of the call, from 0 on. phases : seconds by phase (compute, encode, send, wait, decode, step).
-    traffic : int64, shape (2, 9), the ledger's table of this call.
-    """
-
-    call: int
-    phases: np.ndarray
-    traffic: np.ndarray
-
-    @cached_property
-    def seconds(self) -> dict[str, float]:
-        """Seconds by phase."""
-        return {name: float(value) for name, value in zip(PHASES, self.phases, strict=True)}
-
-    @cached_property
-    def bytes(self) -> dict[str, dict[str, Any]]:
-        """What this rank handed over, by direction: payload, header, message, and by level (shared_memory, intra_node, inter_node)."""
-        return describe(self.traffic)
 
 
 class Aggregator:
@@ -119,42 +92,21 @@ class Aggregator:
         bucket_nbytes: int | None = None,
         timeout: float = 300.0,
     ):
-        group = type(comm).__module__.startswith("torch.")  # a process group of torch.distributed
-        if not group:
-            checked_communicator(comm)
         self.structure = Structure(like)
         self._seed, self.weighted, self._bucket_nbytes, self._timeout = seed, weighted, bucket_nbytes, timeout
-        self._exchange = exchange
         self.calls = 0
         self.interrupted = ""  # by what a call was, so that messages of it may still be under way
         self._closed = False
         self._late = ""  # what was found wrong while others exchanged
         self._ledger = Ledger()
         self.last = Report(-1, np.zeros(len(PHASES)), np.zeros_like(self._ledger.traffic))
-        self._previous: dict[str, np.ndarray] | None = None  # the point of the last call
-        self._point: dict[str, np.ndarray] | None = None  # of this one
+        self._points = TwoPoints(self.structure)
         self._background: Background | None = None
         self._clock = Clock(time.perf_counter)
-        self._comm: PatientComm | None = None
-        if group:
-            from ..cluster.group import GroupComm  # it imports PyTorch, which is there where a group is
-
-            self._comm = GroupComm(comm, self._ledger)
-        elif comm is not None and comm.Get_size() > 1:
-            self._comm = PatientComm(comm, self._ledger, by_node=self._named_kind(exchange, comm.Get_size()).by_node)
-        self._rank, self._size = (0, 1) if self._comm is None else (self._comm.rank, self._comm.size)
-        if comm is not None and not group:
-            self._rank = comm.Get_rank()
-        if self._comm is not None:
-            self._comm.timeout = timeout
-            self._comm.purpose = "round"
+        opened, rank = _opened(comm, exchange, self._ledger, timeout)
+        self.ranks = Ranks(opened, rank)
+        self._maker = BucketMaker(exchange, opened, seed, self._clock, self._ledger)
         self._set_up(uplink, downlink, tuple(rules))
-
-    @staticmethod
-    def _named_kind(exchange: type[Exchange] | str, ranks: int) -> type[Exchange]:
-        """The class that was named or given; for auto, that of a run without further knowledge."""
-        name, own = (exchange, None) if isinstance(exchange, str) else (AUTO, exchange)
-        return exchange_kind(name, ranks, own)
 
     # ---- making the buckets -----------------------------------------------------------------------------------------
     def _set_up(self, uplink: str, downlink: str, rules: tuple[Rule, ...]) -> None:
@@ -168,78 +120,15 @@ class Aggregator:
         except Exception as found:
             error, groups, compared = told(found), [], ([], [])
         alike = [self.structure.described(), uplink, downlink, *compared]
-        self._compare(error, [*alike, self._seed, self.weighted, self._bucket_nbytes, str(self._exchange)])
-        buckets: list[Vector] = []
-        for number, group in enumerate(groups):
-            if self._comm is not None and self._exchange == AUTO and group.is_plain and downlink == "dense":
-                buckets.append(DenseBucket(group, self._comm, self._clock, self._ledger))
-                continue
-            refused: list[str] = []
-            kinds = self._kinds(group, downlink)
-            for kind in kinds:
-                try:
-                    buckets.append(self._bucket(group, downlink, kind, number))
-                    break
-                except ConfigError as why:
-                    if len(kinds) == 1:
-                        raise
-                    refused.append(f"{kind.name}: {why}")
-            else:
-                raise ConfigError(
-                    f"exchange='auto' has none for uplink={uplink!r}, downlink={downlink!r} and {sum(t.size for t in group.tensors)} "
-                    f"coordinates on {self._size} ranks; {'; '.join(refused)}; name another, for instance exchange='p2p', and give topk "
-                    "and randk a fraction= in place of k=, which counts in each slice"
-                )
+        self.ranks.compare_options(
+            [*alike, self._seed, self.weighted, self._bucket_nbytes, str(self._maker.exchange)], error
+        )
+        self._buckets = self._maker.make(groups, uplink, downlink)
         self.uplink, self.downlink, self.rules = uplink, downlink, rules
-        self.exchange = "+".join(dict.fromkeys(bucket.exchange_name for bucket in buckets))
-        self._buckets = buckets
-        self._bucket_of = {name: bucket for bucket in buckets for name in bucket.places}
-        self.hosts = buckets[0].hosts
-        self._warm_up()
-
-    def _warm_up(self) -> None:
-        """Compile and load what the calls will need, on all ranks at once, before the first of them waits for another."""
-        began, before = time.perf_counter(), sum(use.compiled for use in cache_use())
-        for number, bucket in enumerate(self._buckets):
-            if isinstance(bucket, Bucket):
-                kind, clients = type(bucket.exchange), bucket.exchange.n_clients
-                Bucket(
-                    bucket.group, self.downlink, kind, None, clients, self._seed, number, Clock(time.perf_counter), alone=self._size
-                ).warm_up()  # fmt: skip
-        seconds, compiled = time.perf_counter() - began, sum(use.compiled for use in cache_use()) - before
-        if compiled and seconds > _LONG:
-            logging.getLogger("mpicomp").warning(
-                "rank %d: %d kernels were compiled or waited for in %.0f s, and are kept; `mpicomp warmup --all-codecs` does it beforehand",
-                self._rank, compiled, seconds,
-            )  # fmt: skip
-        if self._comm is not None:
-            self._comm.meet()  # asleep: another rank may need the processor to compile
-
-    def _bucket(self, group: Group, downlink: str, kind: type[Exchange], number: int) -> Bucket:
-        clients = self._size if kind.serves_everywhere else max(self._size - 1, 1)
-        return Bucket(group, downlink, kind, self._comm, clients, self._seed, number, self._clock)
-
-    def _kinds(self, group: Group, downlink: str) -> list[type[Exchange]]:
-        """The classes of exchange for a group: the first that can carry its messages is taken."""
-        if self._exchange != AUTO or self._size == 1:
-            return [self._named_kind(self._exchange, self._size)]
-        if group.is_dense and (downlink == "dense" or not group.is_plain):
-            return [exchanges["allreduce"]]
-        return [exchanges["sliced"], exchanges["sharded"]]
-
-    def _compare(self, error: str, described: list[Any]) -> None:
-        """Raises ConfigError on all ranks where one has an error, or was given something else than rank 0."""
-        table = self._table(described, error)
-        (first, reference), others = table[0], table[1:]
-        for rank, own in others:
-            if own == reference:
-                continue
-            if own[0] != reference[0]:
-                raise ConfigError(f"rank {rank} has {_difference(own[0], reference[0])} on rank {first}")
-            mine, theirs = next((a, b) for a, b in zip(own, reference, strict=True) if a != b)
-            if isinstance(mine, list) and len(mine) == len(theirs):
-                mine, theirs = next((a, b) for a, b in zip(mine, theirs, strict=True) if a != b)
-            raise ConfigError(f"rank {rank} was given {mine!r} where rank {first} was given {theirs!r}")
+        self.exchange = "+".join(dict.fromkeys(bucket.exchange_name for bucket in self._buckets))
+        self._bucket_of = {name: bucket for bucket in self._buckets for name in bucket.places}
+        self.hosts = self._buckets[0].hosts
+        self._maker.warm_up(self._buckets, downlink, self.ranks.rank)
 
     def set(
         self, *, uplink: str | None = None, downlink: str | None = None, rules: Sequence[Rule] | None = None
@@ -260,30 +149,11 @@ class Aggregator:
             downlink if downlink is not None else self.downlink,
             tuple(rules) if rules is not None else self.rules,
         )
-        kept: set[Vector] = set()
-        for new in self._buckets:
-            for old, arrays in before:
-                if old.places != new.places or old.dtype != new.dtype or not new.serves_as(old):
-                    continue
-                for way, mine in new.parts().items():
-                    if type(mine) is not type(old.parts().get(way)):
-                        continue
-                    kept |= {new} if way == "uplink" else set()
-                    for name, array in new.arrays().items():
-                        saved = arrays.get(name)
-                        if name.startswith(way) and saved is not None and saved.shape == array.shape:
-                            array[...] = saved
+        kept = take_over(self._buckets, before)
         for old, _ in before:
             old.finish()
         if any(bucket.two_points and bucket not in kept for bucket in self._buckets):
-            self._forget_points()
-
-    def _forget_points(self) -> None:
-        """Mechanisms of two points begin anew, with the gradient itself for the next change: their memory is of the last point."""
-        self._previous = None
-        for bucket in self._buckets:
-            if bucket.two_points:
-                bucket.restart()
+            self._points.forget(self._buckets)
 
     # ---- the mean ---------------------------------------------------------------------------------------------------
     def mean(self, value: Any = None, *, weight: float | None = None, at: Any = None) -> Any:
@@ -348,9 +218,10 @@ class Aggregator:
         self._check_usable()
         self._check_between("mean")
         self.begin()
-        self._point = self._previous
+        self._points.begin()
+        self._late = ""
         arrays: dict[str, Any] = {}
-        error, cause, self._late = "", None, ""
+        error, cause = "", None
         try:
             evaluate = value if callable(value) and not hasattr(value, "shape") else None
             if self.hosts and value is not None:
@@ -361,7 +232,7 @@ class Aggregator:
                         check_writable(self.structure.named(name), array)
                 self._fill(arrays)
                 if evaluate:
-                    self._two_points(evaluate, at)
+                    self._points.give(evaluate, at, self._buckets)
                 elif any(bucket.two_points for bucket in self._buckets):
                     raise ConfigError(TWO_POINTS)
             elif self.hosts:
@@ -376,8 +247,11 @@ class Aggregator:
         if in_place:  # the sums will take the vectors' places
             error = error or self._not_finite(dense=True)
         try:
-            if any(isinstance(bucket, Bucket) for bucket in self._buckets) and self._anybody(bool(error)):
-                self._raise(error, cause)  # before anything is sent or remembered
+            if any(isinstance(bucket, Bucket) for bucket in self._buckets):
+                failed = self.ranks.any(bool(error))
+                self._clock.lap(WAIT)
+                if failed:  # before anything is sent or remembered
+                    self.ranks.fail(self.calls, error, cause)
             scale = self._scale(0.0 if error or weight is None else weight)
             flagged = False
             for bucket in self._buckets:
@@ -385,21 +259,21 @@ class Aggregator:
                 if isinstance(bucket, DenseBucket) and bucket.given.V is not bucket.given.own and not error:
                     bucket.target = bucket.given.V if in_place else np.empty_like(bucket.given.V)
                 flagged |= self.exchange_bucket(bucket, bool(error), scale)
-            self.end(flagged, error or self._late, cause)
+            self.end(flagged, error or self._points.error or self._late, cause)
         except AggregationError:
             raise
         except BaseException as found:  # Ctrl-C, too: the next call would take messages under way for its own
             self.interrupted = told(found)
             raise
-        self._previous = self._point
+        self._points.end()
         return arrays
 
     def begin(self) -> None:
         """A call begins now; for `start`'s thread."""
         self._clock.start_round()
         self._before = self._clock.seconds.copy(), self._ledger.traffic.copy()
-        if self._comm is not None:
-            self._comm.call = self.calls
+        if self.ranks.comm is not None:
+            self.ranks.comm.call = self.calls
 
     def _fill(self, arrays: dict[str, Any]) -> None:
         """The caller's arrays into the buckets' vectors; an array that is one already is taken as it lies."""
@@ -420,44 +294,6 @@ class Aggregator:
             flat[:] = 0
         else:
             copy_in(flat, self.structure.named(name), array)
-
-    def _two_points(self, evaluate: Callable[[Any], Any], at: Any) -> None:
-        """Let the uplinks ask for the change since the last call's point, and remember this one."""
-        point = {name: np.array(as_numpy(array)) for name, array in self.structure.taken(at).items()}
-        if len(point) < len(self.structure.tensors):
-            raise ConfigError("mean got a function without a point; give the point, agg.mean(gradient, at=params)")
-        previous, self._point = self._previous, point
-        found: dict[str, Any] = {}
-
-        def change(bucket: Vector) -> np.ndarray:
-            other = np.zeros((1, bucket.dim), bucket.dtype)
-            try:
-                if previous is not None and not found and not self._late:
-                    found.update(self.structure.taken(evaluate(self._as_given(previous, at))))
-                for tensor in bucket.tensors:
-                    if tensor.name in found:
-                        copy_in(other[0, bucket.places[tensor.name]], tensor, found[tensor.name])
-                np.multiply(other, bucket.dtype.type(bucket.given.scale), out=other)
-                np.subtract(bucket.given.V, other, out=other)
-                if not finite_rows(other, ONE_ROW):
-                    raise ConfigError("the gradient at the point before is not finite")
-            except Exception as error:
-                self._late = self._late or f"at the point before, {told(error)}"
-            if self._late:
-                bucket.refuse()
-                other[:] = 0
-            return other
-
-        for bucket in self._buckets:
-            bucket.given.change = lambda bucket=bucket: change(bucket)
-
-    def _as_given(self, point: dict[str, np.ndarray], at: Any) -> Any:
-        """A remembered point, as the caller has points."""
-        like, arrays = self.structure.taken(at), {}
-        for tensor in self.structure.tensors:
-            arrays[tensor.name] = self.structure.fresh(tensor, like.get(tensor.name))
-            copy_out(arrays[tensor.name], tensor, point[tensor.name].reshape(-1))
-        return self.structure.put_together(arrays)
 
     def _check_weight(self, weight: float | None) -> None:
         if self.weighted and self.hosts:
@@ -501,44 +337,19 @@ class Aggregator:
             given.V = given.own
             if scale > 1.0 and not given.is_finite():
                 given.own[:], failed = 0, True
+                given.change = lambda: given.own
                 self._late = f"a weight of {scale:g} times the mean takes the vector above the largest number"
         return bucket.exchange_mean(self.calls, failed)
-
-    def _anybody(self, failed: bool) -> bool:
-        """Some rank says so: one number that is summed over all."""
-        if self._comm is None:
-            return failed
-        total = np.zeros(1)
-        self._comm.sum_into(np.array([float(failed)]), total)
-        self._clock.lap(WAIT)
-        return bool(total[0] > 0)
 
     def compare(self, described: str, remedy: str, error: str = "") -> None:
         """All ranks give the same text, or all raise ConfigError, which says whose differs, and the remedy. Collective.
 
         error : what is wrong on this rank, where something is; then all ranks raise it.
         """
-        table = self._table(described, error)
-        for rank, text in table:
-            if text != table[0][1]:
-                raise ConfigError(f"rank {rank} has {text}, and rank {table[0][0]} has {table[0][1]}; {remedy}")
-
-    def _table(self, own: Any, error: str) -> list[tuple[int, Any]]:
-        """(rank, what it gives) of all ranks, on all of them; own : of this rank, as JSON. Collective.
-
-        Raises
-        ------
-        ConfigError : some rank has an error; on all ranks.
-        """
-        for rank, _, text in (table := self._all_ranks(own, error)):
-            if text:
-                raise ConfigError(text if self._comm is None else f"rank {rank}: {text}")
-        return [(rank, given) for rank, given, _ in table]
-
-    def _all_ranks(self, *own: Any) -> list[list[Any]]:
-        """Of each rank its number and what it gives, as JSON, on all ranks. Collective."""
-        row = [self._rank, *own]
-        return [row] if self._comm is None else list(self._comm.bcast_json(self._comm.gather_json(row)))
+        (first, reference), *others = self.ranks.table(described, error)
+        for rank, text in others:
+            if text != reference:
+                raise ConfigError(f"rank {rank} has {text}, and rank {first} has {reference}; {remedy}")
 
     def end(self, flagged: bool, error: str, cause: BaseException | None = None) -> None:
         """A call ends; raises AggregationError where some rank could not give its vectors. For `start`'s thread."""
@@ -547,14 +358,10 @@ class Aggregator:
         self.calls += 1
         if not flagged:
             if error:  # found after the last bucket had gone
-                raise AggregationError(f"call {self.calls}: rank {self._rank}: {error}")
+                raise AggregationError(f"call {self.calls}: rank {self.ranks.rank}: {error}")
             return
-        self._forget_points()
-        self._raise(error or self._not_finite(dense=True), cause)
-
-    def _raise(self, error: str, cause: BaseException | None) -> None:
-        said = [f"rank {rank}: {text}" for rank, text in self._all_ranks(error) if text]
-        raise AggregationError(f"call {self.calls}: " + ("; ".join(said) or "a sum is not finite")) from cause
+        self._points.forget(self._buckets)
+        self.ranks.fail(self.calls, error or self._not_finite(dense=True), cause)
 
     # ---- while gradients are computed -------------------------------------------------------------------------------
     def start(self, name: str, value: Any) -> Future[np.ndarray]:
@@ -591,7 +398,7 @@ class Aggregator:
     def state_dict(self) -> dict[str, Any]:
         """What this rank remembers, by tensor: arrays, or PyTorch's tensors where `like` has such. Each rank saves its own."""
         self._check_between("state_dict")
-        point = self._previous or {}
+        point = self._points.previous or {}
         return saved_arrays(self._facts(), self.calls, self.structure.torch, self._buckets, point)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -604,7 +411,7 @@ class Aggregator:
         self._check_usable()
         self._check_between("load_state_dict")
         self.calls, point = load_arrays(self._facts(), state, self._buckets)
-        self._previous = point or None
+        self._points.previous = point or None
 
     def _check_between(self, what: str) -> None:
         if self._background is not None and self._background.open:
@@ -613,8 +420,8 @@ class Aggregator:
     def _facts(self) -> dict[str, Any]:
         """What has to be alike where a state is loaded."""
         return {
-            "rank": self._rank,
-            "size": self._size,
+            "rank": self.ranks.rank,
+            "size": self.ranks.size,
             "exchange": self.exchange,
             "seed": self._seed,
             "uplink": self.uplink,
@@ -636,14 +443,25 @@ class Aggregator:
             return
         for bucket in self._buckets:
             bucket.finish()
-        if self._comm is not None:
-            self._comm.free()
-            self._comm = None
+        if self.ranks.comm is not None:
+            self.ranks.comm.free()
+            self.ranks.comm = None
 
 
-def _difference(mine: list[list[Any]], theirs: list[list[Any]]) -> str:
-    """The first tensor in which two ranks differ."""
-    for own, other in zip(mine, theirs, strict=False):
-        if own != other:
-            return f"tensor {own[0]!r} of shape {tuple(own[1])} ({own[2]}), not {other[0]!r} of shape {tuple(other[1])} ({other[2]}) as"
-    return f"{len(mine)} tensors, not {len(theirs)} as"
+def _opened(
+    comm: MPIComm | Any | None, exchange: type[Exchange] | str, ledger: Ledger, timeout: float
+) -> tuple[PatientComm | None, int]:
+    """The communicator, None for one process; and this process's rank."""
+    group = type(comm).__module__.startswith("torch.")  # a process group of torch.distributed
+    opened: PatientComm
+    if group:
+        from ..cluster.group import GroupComm  # it imports PyTorch, which is there where a group is
+
+        opened = GroupComm(comm, ledger)
+    else:
+        checked_communicator(comm)
+        if comm is None or comm.Get_size() == 1:
+            return None, 0
+        opened = PatientComm(comm, ledger, by_node=named_kind(exchange, comm.Get_size()).by_node)
+    opened.timeout, opened.purpose = timeout, "round"
+    return opened, opened.rank

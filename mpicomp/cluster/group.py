@@ -107,6 +107,7 @@ class GroupComm(PatientComm):
 
     def free(self) -> None:
         dist.destroy_process_group(self._group)
+        self._group = None  # with the last reference go gloo's threads, which must not outlive the interpreter
 
     @property
     def nodes(self) -> np.ndarray:

@@ -33,7 +33,7 @@ class CommState:
             raise ConfigError(
                 "make the aggregator for parameters by name: Aggregator(comm, dict(model.named_parameters()))"
             )
-        if aggregator._size == 1 and dist.is_initialized() and dist.get_world_size() > 1:
+        if aggregator.ranks.size == 1 and dist.is_initialized() and dist.get_world_size() > 1:
             raise ConfigError(
                 f"the aggregator is of one rank, the process group has {dist.get_world_size()}; make it with dist.group.WORLD or an mpi4py "
                 "communicator, after torch.distributed.init_process_group"

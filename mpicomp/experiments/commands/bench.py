@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -221,6 +222,50 @@ def bench_compressors(
         ]  # fmt: skip
         if operations:
             table(f"d = {d:,}, {dtype}: steps", ["", "takes", "ceiling", "takes", "ratio [95 %]", ""], operations)
+
+
+@bench.command("rate")
+def bench_rate(
+    spec: Annotated[list[str] | None, typer.Option(help="Compressor, such as qsgd:bits=4; may be repeated.")] = None,
+    vector: Annotated[
+        list[Path] | None, typer.Option(help="A .npy file, in place of our vectors; may be repeated.", dir_okay=False)
+    ] = None,
+    dim: Annotated[int, typer.Option(help="Dimension of the normal and of the heavy-tailed vector.")] = 1 << 18,
+    figure: Annotated[Path | None, typer.Option(help="Write FIGURE.svg and .png; needs the extra `plot`.")] = None,
+    json: Json = False,
+    import_: Import = None,
+) -> None:
+    """Bits an entry against relative error, for normal and heavy-tailed vectors and a network's gradients, beside the least possible."""
+    from ..bench.rate import SPECS, draw, gaps
+    from ..bench.rate import bench_rate as measure
+    from ..runtime import ConfigError, table
+
+    if dim < 2:
+        raise ConfigError(f"bench rate: --dim={dim} must be at least 2")
+    found = measure(spec or SPECS, dim, vector or ())
+    if figure is not None:
+        draw(found, figure)
+    if json:
+        print_json({"rows": found, "gaps": gaps(found)})
+        return
+    for name in dict.fromkeys(r["vector"] for r in found):
+        here = sorted((r for r in found if r["vector"] == name), key=lambda r: r["error"])
+        rows = [
+            [
+                r["spec"],
+                f"{r['error']:.3g}",
+                f"{r['bits']:.3f}",
+                "" if r["least"] is None else f"{r['least']:.3f}",
+                "unbiased" if r["unbiased"] else "",
+                "best" if r["pareto"] else "",
+            ]
+            for r in here
+        ]
+        header = ["", "relative error", "bits/entry", "least possible", "", "Pareto"]
+        table(f"{name}, d = {here[0]['dim']:,}, float32", header, rows)
+    rows = [[r["vector"], r["spec"], f"{r['error']:.3g}", f"{r['bits']:.3f}", f"{r['ours']:.3f}"] for r in gaps(found)]
+    if rows:
+        table("At the error of what else one would use", ["", "", "relative error", "bits/entry", "ours"], rows)
 
 
 def _rest(row: dict[str, Any]) -> str:
