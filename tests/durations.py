@@ -18,7 +18,9 @@ def by_file(folder: Path) -> dict[tuple[str, str], list[tuple[float, str]]]:
             # a module of tests, perhaps with a class; or a module of the package, whose docstring's example it is
             names = case.get("classname", "").split(".")
             module = names[1] if names[0] == "tests" and len(names) > 1 else "examples of docstrings"
-            found[report.relative_to(folder).with_suffix("").as_posix(), module].append((float(case.get("time", 0)), case.get("name", "")))
+            found[report.relative_to(folder).with_suffix("").as_posix(), module].append(
+                (float(case.get("time", 0)), case.get("name", ""))
+            )
     return found
 
 

@@ -212,7 +212,7 @@ def test_a_normal_vector_takes_little_more_than_its_entropy(error):
     """The ideal: the entropy of each integer given its dither, at Δ = error √12; or of rounding to the nearest with as large an error."""
     x = RNG(0).standard_normal(1 << 16).astype(np.float32)
     dithered = np.mean([entropy_of_a_rounded_normal(error * math.sqrt(12), u) for u in np.linspace(-0.5, 0.5, 51)[:-1]])
-    loss = 0.01 if error < 0.5 else 0.2  # a coarse dither says much of the integer, which the code does not know
+    loss = 0.01 if error < 0.5 else 0.25  # a coarse dither says much of the integer, which the code does not know
     assert dithered - 0.01 < bits_of(f"uniform:error={error}", x) < 1.03 * dithered + loss
     grid = np.linspace(-6, 6, 24_001)
     weight = np.exp(-(grid**2) / 2) / np.exp(-(grid**2) / 2).sum()
@@ -228,7 +228,7 @@ def test_parts_of_different_size_do_not_spoil_each_other():
     both = np.concatenate([x, x / 1000]).astype(np.float32)
     alone = bits_of("uniform:error=0.1", x)
     mixed = bits_of(f"uniform:error={0.1 * math.sqrt(2)}", both)  # the same step
-    assert mixed < 0.5 * alone * 1.01 + 0.02
+    assert mixed < 0.5 * alone * 1.01 + 0.04
     mixed = bits_of("uniform:error=0.1,rounding=nearest", both)
     assert mixed < 0.5 * bits_of("uniform:error=0.1,rounding=nearest", x) * 1.01 + 0.02
 

@@ -15,7 +15,7 @@ from ..kernels.groups import class_limit, clear_counts, count_tokens, read_group
 from ..kernels.random import client_key
 from ..kernels.sizes import PARTIAL_SUMS
 from ..kernels.status import BAD_PADDING, BAD_VALUE, TRUNCATED
-from ..kernels.steps import FINEST, ROUNDING, squared_error, step_for_bits, step_for_error
+from ..kernels.steps import FINEST, ROUNDING, error_share, step_for_bits, step_for_error
 from ..kernels.tokens import begin_rest, read_tokens, rest_is_read, write_tokens
 from ..kernels.uniform import (
     GROUP,
@@ -227,7 +227,7 @@ def _plan(
             x, unit / 3.0, low, high, target, dithered, key, u, q, tokens, kept[1], kept[2], small, kept[8], wire
         )
     step, rounding = step_below(aim, wire), ROUNDING
-    if not dithered and squared_error(x, step, 1, rounding, errors, shifts) > allowed * allowed:
+    if not dithered and error_share(x, step, allowed, 1, rounding, errors, shifts) > 1.0:
         step, rounding = step_for_error(x, allowed, wire, errors, shifts)
     return step, rounding, aim, slope, low, high
 

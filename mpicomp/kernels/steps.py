@@ -29,15 +29,15 @@ def stride_of(d):
 
 
 @lean
-def squared_error(x, step, stride, rounding, sums, shifts):
-    """‖C(x) − x‖² of rounding to the nearest with the best shifts; with a stride, estimated from every stride-th group."""
+def error_share(x, step, allowed, stride, rounding, sums, shifts):
+    """(‖C(x) − x‖/allowed)² of rounding to the nearest with the best shifts; with a stride, estimated from every stride-th group."""
     scales, seen, d = scales_of(x, step), 0, x.shape[0]
     sums[:] = 0.0
     for start in range(0, d, GROUP * stride):
         part = x[start : min(start + GROUP, d)]
         add_errors(part, scales, rounding, sums)
         seen += part.shape[0]
-    return error_of(sums, shifts) * (np.float64(step) * np.float64(step)) * (np.float64(d) / seen)
+    return error_of(sums, shifts) * (np.float64(step) / allowed) ** 2 * (np.float64(d) / seen)
 
 
 @lean
@@ -55,27 +55,27 @@ def too_small(allowed, d, wire):
 @lean
 def step_for_error(x, allowed, wire, sums, shifts):
     """(step, rounding) of rounding to the nearest with ‖C(x) − x‖ ≤ `allowed`, and hardly less; fills `shifts`."""
-    d, target = x.shape[0], allowed * allowed
+    d = x.shape[0]
     step = safe_step(allowed, d, wire)
     if too_small(allowed, d, wire):
         shifts[:] = 0
         return step, 0.5
     stride, guess = stride_of(d), step_below(allowed * np.sqrt(12.0 / d), wire)
     if stride > 1:
-        guess = _search(x, guess, step, target, stride, wire, sums, shifts)
-    return _search(x, guess, step, target, 1, wire, sums, shifts), ROUNDING
+        guess = _search(x, guess, step, allowed, stride, wire, sums, shifts)
+    return _search(x, guess, step, allowed, 1, wire, sums, shifts), ROUNDING
 
 
 @lean
-def _search(x, guess, safe, target, stride, wire, sums, shifts):
-    """A step whose squared error is close below `target`: `safe`, or a larger one; `shifts` are those of the step."""
+def _search(x, guess, safe, allowed, stride, wire, sums, shifts):
+    """A step whose error is close below `allowed`: `safe`, or a larger one; `shifts` are those of the step."""
     low, high, power, before, error_before = np.float64(safe), np.inf, 1.5, 0.0, 0.0
     step = max(guess, safe)
     for _ in range(_TRIES):
-        error = squared_error(x, step, stride, ROUNDING, sums, shifts)
-        if error <= target:
+        error = error_share(x, step, allowed, stride, ROUNDING, sums, shifts)
+        if error <= 1.0:
             low = max(low, np.float64(step))
-            if error >= _LEAST * target:
+            if error >= _LEAST:
                 break
         else:
             high = min(high, np.float64(step))
@@ -84,13 +84,13 @@ def _search(x, guess, safe, target, stride, wire, sums, shifts):
         if before > 0 and error > 0 and step != before and error_before > 0:
             power = min(max(np.log(error / error_before) / np.log(step / before), _FLAT), _STEEP)
         before, error_before = np.float64(step), error
-        aim = before * (0.5 * (1.0 + _LEAST) * target / max(error, 1e-3 * target)) ** (1.0 / power)
+        aim = before * (0.5 * (1.0 + _LEAST) / max(error, 1e-3)) ** (1.0 / power)
         if not low < aim < high:
             aim = np.sqrt(low * high) if high < np.inf else 2.0 * low
         step = step_below(aim, wire)
     if np.float64(step) != low:
         step = step_below(low, wire)
-        squared_error(x, step, stride, ROUNDING, sums, shifts)
+        error_share(x, step, allowed, stride, ROUNDING, sums, shifts)
     return step
 
 
