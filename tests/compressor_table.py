@@ -265,6 +265,18 @@ def check_cast(compressor, codec, V, Y):
         np.testing.assert_array_equal(Y, np.ldexp(np.round(mantissa * 256) / 256, exponent).astype(V.dtype))
 
 
+def check_uniform(compressor, codec, V, Y):
+    """tests/test_uniform.py decodes the messages by code of its own; here are the bounds of the error."""
+    norms, error = np.linalg.norm(V.astype(float), axis=1), (Y - V).astype(float)
+    relative = compressor._square**0.5
+    tiny = 4 * float(np.finfo(codec.wire_dtype).eps) * norms
+    if compressor.unbiased:
+        half = relative * norms * np.sqrt(3 / V.shape[1])
+        assert (np.abs(error).max(axis=1) <= half * (1 + 1e-6) + tiny).all()
+    elif compressor.contractive:
+        assert (np.linalg.norm(error, axis=1) <= relative * norms).all()
+
+
 def check_bernoulli(compressor, codec, V, Y):
     sent = V.astype(codec.wire_dtype).astype(HALF[codec.wire_dtype.itemsize])
     np.testing.assert_allclose(Y, np.where(Y != 0, sent / compressor.p, 0), **close(codec, V))
@@ -341,6 +353,13 @@ TABLE: dict[str, Entry] = {
     "eden": Entry(check_rotated, (("bits=2", 64), ("bits=3,rotation=shared", 65), ("bits=4,scale=mse", 1000))),
     "drive": Entry(check_rotated, (("", 63), ("scale=mse", 65))),
     "cast": Entry(check_cast, (("", 65), ("to=bfloat16", 1000))),
+    "uniform": Entry(
+        check_uniform,
+        (
+            ("error=0.5", 63), ("error=0.001", 65), ("error=3", 1000), ("bits=2", 1000),
+            ("error=0.3,rounding=nearest", 65), ("bits=1.5,rounding=nearest", 1000),
+        ),
+    ),
 }  # fmt: skip
 
 if os.environ.get("MPICOMP_TEST_TABLE"):

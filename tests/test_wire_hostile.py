@@ -28,6 +28,7 @@ SCALED = {  # spec: the byte at which a scale begins
     "qsgd:bits=4,bucket=64,norm=max,entropy=true": 0, "dynamic": 1, "natural-dithering": 0, "eden": 0, "eden:bits=2": 0, "drive": 0,
     "drive:scale=mse": 0, "cq": 0, "cq:levels=5": 0, "cq:levels=16,entropy=true": 0, "cq:rotate=true": 0, "iq:levels=4": 0,
     "permk-cq": 0, "cq:radius=common": 0, "randk:fraction=0.5,values=4": 0, "permk:values=sign": 0,
+    "uniform": 0, "uniform:bits=2,rounding=nearest": 0,
 }  # fmt: skip
 UNSCALED = {"identity", "topk", "chunked-topk", "randk", "permk", "natural", "integers", "cast"}
 BOTH = pytest.mark.parametrize("dtype", ["float32", "float64"])

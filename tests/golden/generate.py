@@ -70,6 +70,10 @@ CASES = [
     ("cq:variant=sign-magnitude,entropy=true", 21, 2),
     ("iq:levels=4", 21, 2),
     ("permk-cq:parts=2,levels=3", 21, 5),
+    ("uniform", 400, 2),
+    ("uniform:bits=12", 70, 2),
+    ("uniform:bits=1", 300, 2),
+    ("uniform:bits=2,rounding=nearest", 400, 2),
 ]
 SEED, ROUND = 2024, 17
 
