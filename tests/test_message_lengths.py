@@ -28,7 +28,7 @@ SPECS = [
     "randk:fraction=0.01", "randk:fraction=0.01,sampling=uniform", "permk", "permk:layout=uniform", "sign", "qsgd:bits=4",
     "qsgd:bits=4,bucket=64", "qsgd:bits=4,norm=max,entropy=true", "dynamic:bits=4", "ternary", "natural", "cq", "cq:levels=5",
     "cq:rotate=true", "cq:rotate=true,levels=4,radius=common", "cq:rotate=true,clip=true", "iq:rotate=true", "permk-cq",
-    "natural-dithering", "eden", "eden:bits=2", "eden:bits=4,scale=mse", "drive", "cast", "integers:levels=3",
+    "natural-dithering", "eden", "eden:bits=2", "eden:bits=4,scale=mse", "drive", "cast", "integers:levels=3", "uniform:bits=2",
 ]  # fmt: skip
 POWER = 2**16
 LENGTHS = [POWER - 1, POWER + 1, POWER + POWER // 2, 3 * POWER, 283_786]
