@@ -332,7 +332,7 @@ def test_messages_have_the_promised_sizes():
     assert message_bits("cq", x) == (32 + 1000, 32 + 1000)
     assert message_bits("cq:radius=common", x) == (1000, 1000)
     assert message_bits("cq:levels=5", x) == (32 + 3000, 32 + 3000)
-    assert message_bits("cq:rotate=true", x) == (32 + 1024, 32 + 1024)
+    assert message_bits("cq:rotate=true", x) == (32 + 1000, 32 + 1000)
     assert message_bits("cq:variant=sign-magnitude", x) == (32 + 2000, 32 + 2000)
     assert message_bits("permk-cq", x) == (32 + 256, 32 + 250)
 

@@ -304,13 +304,13 @@ PAGES = {  # (page of docs, the words): what makes them true, or the test that d
         methods[name].own_optimizer for name in ("ef21-hb", "ef21-prox", "onebit-adam")
     ),
     ("reference/optimizers.md", "`schedule=constant` (the default)"): lambda: optimizers["gd"]().schedule == "constant",
-    ("reference/exchanges.md", "refused: `sharded cannot cut"): "test_cutting.py::test_refusals",
-    ("reference/exchanges.md", "is refused, and `--exchange p2p` proposed"): "test_cutting.py::test_refusals",
+    ("reference/exchanges.md", "are refused: `sharded cannot cut"): "test_cutting.py::test_refusals",
     ("reference/exchanges.md", "the default of most methods, always works"):
         lambda: sum(methods[m].default_downlink_compressor == "identity" for m in methods) > len(list(methods)) / 2,
     ("reference/exchanges.md", "modes that go on without dead ranks are refused"): lambda: is_refused(
         exchange="hierarchical", on_failure="continue"),
     ("reference/wire.md", "It refuses what no encoder writes"): "test_wire_hostile.py::test_scales_that_no_encoder_writes_are_refused",
+    ("reference/wire.md", "A frame of the number without them is refused"): "test_message_lengths.py::test_messages_that_pad_are_refused",
     ("reference/wire.md", "and `bind` refuses more"): "test_sizes.py::test_every_codec_states_its_largest_dimension_and_refuses_more",
     ("reference/wire.md", "A field above 2s is refused"): "test_wire_hostile.py::test_fields_that_no_encoder_writes_are_refused",
     ("reference/wire.md", "in which digits beyond d are not zero, is refused"):

@@ -175,12 +175,15 @@ class Bucket(Vector):
         if getattr(self.uplink, "start_from", "") == "zero":
             raise ConfigError("start=zero sends nothing in the first call; use start=compressed or start=dense")
 
-        def codecs() -> list[Codec]:
-            parts = [vars(part).get("compressor") for part in (self.uplink, self.downlink)]
-            return [c.bind(self.dim, clients, self.dtype) for c in parts if isinstance(c, Compressor)]
+        def codecs(*ways: Uplink | Downlink) -> list[Codec]:
+            chosen = [vars(way).get("compressor") for way in ways]
+            return [c.bind(self.dim, clients, self.dtype) for c in chosen if isinstance(c, Compressor)]
 
         weights = np.full(clients, 1.0 / clients)
-        setting = ExchangeSetting(comm, clients, self.dim, self.dtype, weights, clock, codecs)
+        setting = ExchangeSetting(
+            comm, clients, self.dim, self.dtype, weights, clock, lambda: codecs(self.uplink, self.downlink),
+            lambda: codecs(self.downlink),
+        )  # fmt: skip
         self.exchange = kind.create(setting) if alone is None else _alone(kind, setting, alone)
         self.clock, self.seed = clock, seed
         self.downlink.mirrored = True

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -136,7 +136,13 @@ class Comm(PointToPoint):
     comm : an mpi4py communicator; it is duplicated, so that no message of the caller's can meet ours.
     ledger : where the bytes are entered.
     by_node : number the ranks anew, so that those of a node are consecutive; rank 0 stays rank 0.
+
+    Attributes
+    ----------
+    sums_in_a_ring : no link carries more than twice the vector each way in `allreduce_sum`, for any number of ranks.
     """
+
+    sums_in_a_ring: ClassVar[bool] = False
 
     def __init__(self, comm: MPIComm, ledger: Ledger | None = None, by_node: bool = False):
         from mpi4py import MPI

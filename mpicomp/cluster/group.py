@@ -39,6 +39,8 @@ class GroupComm(PatientComm):
     ConfigError : torch.distributed has not been initialised.
     """
 
+    sums_in_a_ring = True
+
     def __init__(self, group: Any, ledger: Ledger | None = None):
         if not dist.is_initialized():
             raise ConfigError("torch.distributed is not initialised; call torch.distributed.init_process_group first")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from math import lcm
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -12,8 +13,10 @@ from ..errors import WireError
 from ..kernels.cutting import cut_fields, fields_nbytes
 from ..kernels.random import Keys, client_key, fill_normal, fill_uniform, permutation, uplink_keys
 from ..kernels.status import BAD_COUNT, BAD_INDEX, BAD_MODE, BAD_PADDING, BAD_VALUE, TRUNCATED
+from .agreement import Agreement, Norm
 
 USER_CODEC = 255
+TWO_WINDOWS = 128  # added to the codec's number where a vector is rotated in two windows, not padded
 WHY = {
     TRUNCATED: "the message ends before its content does",
     BAD_INDEX: "an index is out of range or out of order",
@@ -96,7 +99,10 @@ class Cutting(NamedTuple):
     alignment : bounds are multiples of it, but for the last one, d.
     offset : the last of the codec's own arguments is the index of the first coordinate: 0 for whole messages, lo for parts. Otherwise
         a part reads as a message for a vector of the slice's width.
-    separable : encoding a slice of a vector gives the part of the whole vector's message.
+    separable : encoding a slice of a vector gives the part of the whole vector's message, once the numbers of `agreement` are there.
+    grid : slices that are encoded begin at multiples of it, which is a multiple of `alignment`.
+    agreement : what those who have the slices of a vector find out together, so that each can encode its own; None for nothing.
+    repeated_bits : those of the bits that the papers count which every part of a message has again.
     """
 
     kernel: Callable[..., int]
@@ -105,6 +111,9 @@ class Cutting(NamedTuple):
     alignment: int = 8
     offset: bool = False
     separable: bool = False
+    grid: int = 8
+    agreement: Agreement | None = None
+    repeated_bits: int = 0
 
 
 class Difference(NamedTuple):
@@ -154,6 +163,8 @@ class Codec:
     sum_kernel : jitted `f(state, V, factor, rows, …)`, likewise for state += factor · V, which it adds to the rows that it encodes.
     measure : f(V, rows, clients, keys) -> float64 array, a number that the wire dtype holds for each message that `encode` would write.
     cutting : how messages are cut into slices; None where they cannot be.
+    given : one of `args`, without entries: in the codec of a part it has a row for each row that is encoded, the numbers that `agreement`
+        found; None where there is no agreement.
 
     Attributes
     ----------
@@ -178,7 +189,9 @@ class Codec:
         difference_kernel: Callable[..., int] | None = None,
         sum_kernel: Callable[..., int] | None = None,
         cutting: Cutting | None = None,
+        given: np.ndarray | None = None,
     ):
+        self.given = given
         self.round_maximum, self.measure, self.cutting, self.whole = round_maximum, measure, cutting, False
         self.compressor, self.codec_id = compressor, codec_id
         self.dim, self.n_clients, self.wire_dtype = dim, n_clients, np.dtype(wire_dtype)
@@ -194,13 +207,22 @@ class Codec:
         return codec
 
     def part(self, lo: int, hi: int) -> Codec:
-        """The codec of the parts for coordinates [lo, hi). It encodes only where `cutting.separable`."""
+        """The codec of the parts for coordinates [lo, hi). It encodes only where `cutting.separable`, after `give`."""
         assert self.cutting is not None
         codec = copy.copy(self)
         codec.dim, codec.max_nbytes = hi - lo, self.cutting.part_nbytes(hi - lo)
+        codec.fixed = self.fixed and self.cutting.kernel is cut_fields
         if self.cutting.offset:
-            codec.args, codec.fixed = (*self.args[:-1], lo), False
+            codec.args = (*codec.args[:-1], lo)
+        if self.given is not None:
+            given = np.zeros((self.n_clients, *self.given.shape[1:]), self.given.dtype)
+            codec.args, codec.given = tuple(given if a is self.given else a for a in codec.args), given
         return codec
+
+    def give(self, numbers: np.ndarray) -> None:
+        """What the slices of the vectors to be encoded next agreed on: a row for each row, in the codec of a part."""
+        assert self.given is not None
+        self.given[: len(numbers)] = numbers
 
     def cut(
         self, buf: np.ndarray, pos: int, clients: np.ndarray, keys: Keys, bounds: np.ndarray, out: np.ndarray, places: np.ndarray
@@ -233,7 +255,7 @@ class Codec:
     @property
     def common(self) -> tuple[np.ndarray, ...]:
         """The arrays among `args` that all threads must see as they are: what is written there between messages says how to code them."""
-        return () if self.round_maximum is None else (self.round_maximum,)
+        return tuple(array for array in (self.round_maximum, self.given) if array is not None)
 
     @property
     def takes_difference(self) -> bool:
@@ -312,8 +334,21 @@ def _own(args: tuple, kept: tuple[np.ndarray, ...]) -> tuple:
 
 
 def cut_by_fields(
-    head: int = 0, unit: int = 0, bucket: int = 1, width: int = 0, alignment: int = 8, separable: bool = False
+    head: int = 0, unit: int = 0, bucket: int = 1, width: int = 0, alignment: int = 8, **encoding: Any
 ) -> Cutting:
-    """How messages of a head, a unit for each bucket of entries, and entries of a fixed number of bits are cut."""
+    """How messages of a head, a unit for each bucket of entries, and entries of a fixed number of bits are cut.
+
+    encoding : the attributes of `Cutting` that are about encoding slices.
+    """
     layout = head, unit, bucket, width
-    return Cutting(cut_fields, layout, lambda count: fields_nbytes(count, *layout), alignment, separable=separable)
+    return Cutting(cut_fields, layout, lambda count: fields_nbytes(count, *layout), alignment, **encoding)
+
+
+def encoded_on(grid: int, norm: Norm | None = None, repeated_bits: int = 0) -> dict[str, Any]:
+    """For `cut_by_fields`: slices are encoded that begin at multiples of `grid`, and of what the norm of the whole vector wants.
+
+    repeated_bits : of the number that the norm becomes, in a message.
+    """
+    return {
+        "separable": True, "grid": grid if norm is None else lcm(grid, norm.grid), "agreement": norm, "repeated_bits": repeated_bits
+    }  # fmt: skip

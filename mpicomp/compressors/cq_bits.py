@@ -15,9 +15,17 @@ from ..kernels.status import BAD_PADDING, BAD_VALUE, TRUNCATED
 
 
 @njit
-def radius_of(x: np.ndarray, use_max: bool, factor: float, partial_sums: np.ndarray, wire: np.ndarray) -> float:
-    """The radius as a float64 that the wire dtype holds, rounded up; NaN where it is not finite."""
-    size = factor * (np.float64(abs(x[argmax_magnitude(x)])) if use_max else norm(x, 2, partial_sums))
+def radius_of(
+    x: np.ndarray, use_max: bool, factor: float, partial_sums: np.ndarray, wire: np.ndarray, given: np.ndarray, row: int
+) -> float:
+    """The radius as a float64 that the wire dtype holds, rounded up; NaN where it is not finite.
+
+    given : the norms of the whole vectors of which the rows are slices, float64; empty where they are not slices.
+    """
+    if given.shape[0]:
+        size = factor * given[row]
+    else:
+        size = factor * (np.float64(abs(x[argmax_magnitude(x)])) if use_max else norm(x, 2, partial_sums))
     r = wire.dtype.type(size)
     if np.float64(r) < size:
         r = wire.dtype.type(np.nextafter(r, wire.dtype.type(np.inf)))
@@ -28,7 +36,7 @@ def radius_of(x: np.ndarray, use_max: bool, factor: float, partial_sums: np.ndar
 def encode_bits(
     V: np.ndarray, rows: np.ndarray, clients: np.ndarray, shared: np.uint64, private: np.uint64, buf: np.ndarray,
     pos: int, tally: np.ndarray, wire: np.ndarray, use_max: bool, partial_sums: np.ndarray, common_radius: np.ndarray,
-    order: np.ndarray, codes: np.ndarray, again: np.ndarray,
+    order: np.ndarray, codes: np.ndarray, again: np.ndarray, given: np.ndarray, lo: int,
 ) -> int:  # fmt: skip
     """The encode kernel. `common_radius` holds the common radius, or nothing; `order` is scratch, shape (n,)."""
     d, head = V.shape[1], 0 if common_radius.shape[0] else wire.itemsize
@@ -37,12 +45,12 @@ def encode_bits(
     for j in range(rows.shape[0]):
         x, key = V[rows[j]], client_key(private, clients[j])
         if head:
-            r = radius_of(x, use_max, 1.0, partial_sums, wire)
+            r = radius_of(x, use_max, 1.0, partial_sums, wire, given, rows[j])
             buf[pos : pos + head].view(wire.dtype)[0] = r
         else:
             r = common_radius[0]
         stratum = order[clients[j] % strata]
-        _write_ends(x, r, shared, key, stratum, strata, buf, pos + head, codes, again)
+        _write_ends(x, r, shared, key, stratum, strata, buf, pos + head, codes, again, lo)
         pos += nbytes
     tally[0] += 8 * nbytes * rows.shape[0]
     tally[1] += (8 * head + d) * rows.shape[0]
@@ -52,7 +60,7 @@ def encode_bits(
 @lean
 def _write_ends(
     x: np.ndarray, r: float, shared: np.uint64, key: np.uint64, stratum: int, strata: int, buf: np.ndarray, pos: int,
-    codes: np.ndarray, again: np.ndarray,
+    codes: np.ndarray, again: np.ndarray, lo: int,
 ) -> None:  # fmt: skip
     d = x.shape[0]
     if not np.isfinite(r):
@@ -60,14 +68,14 @@ def _write_ends(
         return
     for start in range(0, d, CHUNK):
         stop = min(start + CHUNK, d)
-        round_to_ends(x, start, stop, r, shared, key, stratum, strata, buf, pos + (start >> 3), codes, again)
+        round_to_ends(x, start, stop, r, shared, key, stratum, strata, buf, pos + (start >> 3), codes, again, lo)
 
 
 @lean
 def decode_bits(
     buf: np.ndarray, pos: int, end: int, rows: np.ndarray, clients: np.ndarray, weights: np.ndarray, shared: np.uint64,
     private: np.uint64, out: np.ndarray, wire: np.ndarray, use_max: bool, partial_sums: np.ndarray,
-    common_radius: np.ndarray, order: np.ndarray, codes: np.ndarray, again: np.ndarray,
+    common_radius: np.ndarray, order: np.ndarray, codes: np.ndarray, again: np.ndarray, given: np.ndarray, lo: int,
 ) -> int:  # fmt: skip
     """The decode kernel."""
     d, head = out.shape[1], 0 if common_radius.shape[0] else wire.itemsize

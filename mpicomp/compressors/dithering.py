@@ -15,8 +15,9 @@ from ..kernels.levels import no_scale, unit_of
 from ..kernels.random import client_key, uniform32
 from ..kernels.sizes import PARTIAL_SUMS
 from ..kernels.status import BAD_PADDING, BAD_VALUE, TRUNCATED
+from .agreement import Norm
 from .base import Compressor, compressors
-from .codec import Codec
+from .codec import Codec, cut_by_fields, encoded_on
 from .identity import Identity
 
 _NORMS = ("l2", "max")
@@ -63,8 +64,13 @@ class NaturalDithering(Compressor):
         if max_nbytes >= dim * wire.itemsize:
             return Identity().bind(dim, n_clients, wire)
         scratch = np.empty(PARTIAL_SUMS), np.empty(CHUNK, np.uint16), np.empty(CHUNK, np.uint8)
-        args = self.levels, width, self.norm == "max", *scratch
-        return Codec(self, self.codec_id, dim, n_clients, wire, max_nbytes, _encode, _decode, args, fixed=True)
+        use_max, given = self.norm == "max", np.empty(0)
+        encoding = encoded_on(8, Norm(0 if use_max else 2), 8 * wire.itemsize)
+        cutting = cut_by_fields(wire.itemsize, width=width, **encoding)._replace(offset=True)
+        return Codec(
+            self, self.codec_id, dim, n_clients, wire, max_nbytes, _encode, _decode, (self.levels, width, use_max, *scratch, given, 0),
+            fixed=True, cutting=cutting, given=given,
+        )  # fmt: skip
 
 
 @njit
@@ -86,18 +92,18 @@ def round_to_powers(x: np.ndarray, norm: float, levels: int, key: np.uint64, fir
 def _encode(
     V: np.ndarray, rows: np.ndarray, clients: np.ndarray, shared: np.uint64, private: np.uint64, buf: np.ndarray,
     pos: int, tally: np.ndarray, wire: np.ndarray, levels: int, width: int, use_max: bool, partial_sums: np.ndarray,
-    codes: np.ndarray, top: np.ndarray,
+    codes: np.ndarray, top: np.ndarray, given: np.ndarray, lo: int,
 ) -> int:  # fmt: skip
     d = V.shape[1]
     nbytes = wire.itemsize + packed_nbytes(d, width)
     for j in range(rows.shape[0]):
         x, key = V[rows[j]], client_key(private, clients[j])
-        norm = unit_of(x, 1, use_max, partial_sums, wire)
+        norm = unit_of(x, 1, use_max, partial_sums, wire, given, rows[j])
         buf[pos : pos + wire.itemsize].view(wire.dtype)[0] = norm
         for first in range(0, d, CHUNK):
             chunk = x[first : first + CHUNK]
             if np.isfinite(norm) and norm > 0:
-                round_to_powers(chunk, np.float64(norm), levels, key, first, codes)
+                round_to_powers(chunk, np.float64(norm), levels, key, lo + first, codes)
             else:
                 codes[: chunk.shape[0]] = levels
             pack(codes, first, chunk.shape[0], d, width, buf, pos + wire.itemsize, top)
@@ -111,7 +117,7 @@ def _encode(
 def _decode(
     buf: np.ndarray, pos: int, end: int, rows: np.ndarray, clients: np.ndarray, weights: np.ndarray, shared: np.uint64,
     private: np.uint64, out: np.ndarray, wire: np.ndarray, levels: Any, width: int, use_max: bool,
-    partial_sums: np.ndarray, codes: np.ndarray, top: np.ndarray,
+    partial_sums: np.ndarray, codes: np.ndarray, top: np.ndarray, given: np.ndarray, lo: int,
 ) -> int:  # fmt: skip
     d = out.shape[1]
     for j in range(rows.shape[0]):

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import DTypeLike
 
 from ..errors import ConfigError
 from ..kernels import njit
 from ..kernels.bits import CHUNK, packed_nbytes
+from ..kernels.cutting import cut_fields, fields_nbytes
 from ..kernels.levels import add_levels, write_levels
 from ..kernels.random import client_key
 from ..kernels.sizes import PARTIAL_SUMS
 from ..kernels.status import BAD_VALUE, TRUNCATED
 from ..kernels.widths import LEAST, MOST, message_bits
+from .agreement import Norm
 from .base import Compressor, compressors
-from .codec import Codec
+from .codec import Codec, Cutting, encoded_on
 from .identity import Identity
 from .qsgd import QSGD
 
@@ -88,7 +92,18 @@ class Dynamic(Compressor):
             return Identity().bind(dim, n_clients, wire)
         widths = np.full(n_clients, self.bits, np.int64)
         args = widths, bucket, use_max, np.empty(PARTIAL_SUMS), np.empty(CHUNK, np.uint16), np.empty(CHUNK, np.uint8)
-        codec = DynamicCodec(self, self.codec_id, dim, n_clients, wire, max_nbytes, _encode, _decode, args)
+        alignment, given = (math.lcm(8, bucket) if bucket < dim else 8), np.empty(0)
+        encoding = (
+            encoded_on(alignment, None, 8) if bucket < dim else encoded_on(CHUNK, Norm(0 if use_max else 2), 8 + 8 * wire.itemsize)
+        )  # fmt: skip
+        cutting = Cutting(
+            _cut, (wire.itemsize, bucket), lambda width: fields_nbytes(width, 1, wire.itemsize, bucket, MOST), alignment, True,
+            **encoding,
+        )  # fmt: skip
+        codec = DynamicCodec(
+            self, self.codec_id, dim, n_clients, wire, max_nbytes, _encode, _decode, (*args, given, 0), cutting=cutting,
+            given=given if bucket == dim else None,
+        )  # fmt: skip
         codec.widths, codec.bucket, codec.use_max = widths, bucket, use_max
         return codec
 
@@ -117,15 +132,15 @@ def _overhead(d: int, bucket: int, itemsize: int) -> int:
 def _encode(
     V: np.ndarray, rows: np.ndarray, clients: np.ndarray, shared: np.uint64, private: np.uint64, buf: np.ndarray,
     pos: int, tally: np.ndarray, wire: np.ndarray, widths: np.ndarray, bucket: int, use_max: bool,
-    partial_sums: np.ndarray, codes: np.ndarray, top: np.ndarray,
+    partial_sums: np.ndarray, codes: np.ndarray, top: np.ndarray, given: np.ndarray, lo: int,
 ) -> int:  # fmt: skip
     d, begin = V.shape[1], pos
     for j in range(rows.shape[0]):
         key, width = client_key(private, clients[j]), widths[clients[j] % widths.shape[0]]
-        levels = (1 << (width - 1)) - 1
+        levels, size = (1 << (width - 1)) - 1, given[rows[j]] if given.shape[0] else -1.0
         buf[pos] = width
         pos = write_levels(
-            V[rows[j]], levels, width, bucket, use_max, key, buf, pos + 1, wire, partial_sums, codes, top
+            V[rows[j]], levels, width, bucket, use_max, key, buf, pos + 1, wire, partial_sums, codes, top, size, lo
         )
         tally[1] += d * width + 8 * _overhead(d, bucket, wire.itemsize)
     tally[0] += 8 * (pos - begin)
@@ -136,7 +151,7 @@ def _encode(
 def _decode(
     buf: np.ndarray, pos: int, end: int, rows: np.ndarray, clients: np.ndarray, weights: np.ndarray, shared: np.uint64,
     private: np.uint64, out: np.ndarray, wire: np.ndarray, widths: np.ndarray, bucket: int, use_max: bool,
-    partial_sums: np.ndarray, codes: np.ndarray, top: np.ndarray,
+    partial_sums: np.ndarray, codes: np.ndarray, top: np.ndarray, given: np.ndarray, lo: int,
 ) -> int:  # fmt: skip
     for j in range(rows.shape[0]):
         if pos >= end:
@@ -148,4 +163,15 @@ def _decode(
         pos = add_levels(buf, pos + 1, end, out[rows[j]], weights[j], levels, width, bucket, wire, codes, top)
         if pos < 0:
             return pos
+    return pos
+
+
+@njit
+def _cut(
+    buf: np.ndarray, pos: int, clients: np.ndarray, shared: np.uint64, private: np.uint64, bounds: np.ndarray,
+    out: np.ndarray, places: np.ndarray, itemsize: int, bucket: int,
+) -> int:  # fmt: skip
+    for j in range(clients.shape[0]):  # each in its own width
+        one, width = clients[j : j + 1], np.int64(buf[pos])
+        pos = cut_fields(buf, pos, one, shared, private, bounds, out, places, 1, itemsize, bucket, width)
     return pos

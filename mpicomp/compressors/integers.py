@@ -9,10 +9,10 @@ from ..errors import ConfigError
 from ..kernels import njit
 from ..kernels.bits import CHUNK, bit_length, pack, packed_nbytes, padding_is_zero, unpack
 from ..kernels.quantize import round_to_grid
-from ..kernels.random import client_key
+from ..kernels.random import client_key, shifted
 from ..kernels.status import BAD_PADDING, BAD_VALUE, TRUNCATED
 from .base import Compressor, compressors
-from .codec import Codec, cut_by_fields
+from .codec import Codec, cut_by_fields, encoded_on
 from .identity import Identity
 
 
@@ -42,10 +42,10 @@ class Integers(Compressor):
         nbytes = packed_nbytes(dim, width)
         if nbytes >= dim * wire.itemsize:
             return Identity().bind(dim, n_clients, wire)
-        args = self.levels, width, np.empty(CHUNK, np.uint16), np.empty(CHUNK, np.uint8)
+        args = self.levels, width, np.empty(CHUNK, np.uint16), np.empty(CHUNK, np.uint8), 0
         return Codec(
             self, self.codec_id, dim, n_clients, wire, nbytes, _encode, _decode, args, fixed=True,
-            cutting=cut_by_fields(width=width),
+            cutting=cut_by_fields(width=width, **encoded_on(CHUNK))._replace(offset=True),
         )  # fmt: skip
 
 
@@ -53,10 +53,11 @@ class Integers(Compressor):
 def _encode(
     V: np.ndarray, rows: np.ndarray, clients: np.ndarray, shared: np.uint64, private: np.uint64, buf: np.ndarray,
     pos: int, tally: np.ndarray, wire: np.ndarray, levels: int, width: int, codes: np.ndarray, top: np.ndarray,
+    lo: int,
 ) -> int:  # fmt: skip
     d = V.shape[1]
     for j in range(rows.shape[0]):
-        x, key = V[rows[j]], client_key(private, clients[j])
+        x, key = V[rows[j]], shifted(client_key(private, clients[j]), lo)
         for first in range(0, d, CHUNK):
             last = min(first + CHUNK, d)
             round_to_grid(x, first, last, wire.dtype.type(1), levels, key, codes, 0)
@@ -71,6 +72,7 @@ def _encode(
 def _decode(
     buf: np.ndarray, pos: int, end: int, rows: np.ndarray, clients: np.ndarray, weights: np.ndarray, shared: np.uint64,
     private: np.uint64, out: np.ndarray, wire: np.ndarray, levels: int, width: int, codes: np.ndarray, top: np.ndarray,
+    lo: int,
 ) -> int:  # fmt: skip
     d = out.shape[1]
     for j in range(rows.shape[0]):

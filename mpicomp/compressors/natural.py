@@ -9,11 +9,11 @@ from ..kernels import lean
 from ..kernels.bits import CHUNK, mantissa_of, pack_top, packed_nbytes, padding_is_zero, unpack_top
 from ..kernels.blocks import powers_of_blocks, wide_powers_of_blocks
 from ..kernels.intrinsics import bits_of, float_of
-from ..kernels.random import client_key, dither32
+from ..kernels.random import client_key, dither32, shifted
 from ..kernels.sizes import PAIR
 from ..kernels.status import BAD_PADDING, TRUNCATED
 from .base import Compressor, compressors
-from .codec import Codec, cut_by_fields
+from .codec import Codec, cut_by_fields, encoded_on
 
 
 @compressors.register("natural")
@@ -44,23 +44,23 @@ class Natural(Compressor):
         wire = self.wire_of(dim, wire_dtype)
         mantissa = np.finfo(wire).nmant
         width = 8 * wire.itemsize - mantissa
-        args = np.empty(0, f"u{wire.itemsize}"), np.empty(CHUNK, np.uint8)
+        args = np.empty(0, f"u{wire.itemsize}"), np.empty(CHUNK, np.uint8), 0
         max_nbytes = packed_nbytes(dim, width)
         return Codec(
             self, self.codec_id, dim, n_clients, wire, max_nbytes, _encode, _decode, args, fixed=True,
-            cutting=cut_by_fields(width=width),
+            cutting=cut_by_fields(width=width, **encoded_on(PAIR))._replace(offset=True),
         )  # fmt: skip
 
 
 @lean
 def _encode(
     V: np.ndarray, rows: np.ndarray, clients: np.ndarray, shared: np.uint64, private: np.uint64, buf: np.ndarray,
-    pos: int, tally: np.ndarray, wire: np.ndarray, words: np.ndarray, top: np.ndarray,
+    pos: int, tally: np.ndarray, wire: np.ndarray, words: np.ndarray, top: np.ndarray, lo: int,
 ) -> int:  # fmt: skip
     d, mantissa = V.shape[1], mantissa_of(wire)
     width = 8 * wire.itemsize - mantissa
     for j in range(rows.shape[0]):
-        x, key = V[rows[j]], client_key(private, clients[j])
+        x, key = V[rows[j]], shifted(client_key(private, clients[j]), lo >> 1)  # a word for two entries
         for first in range(0, d, CHUNK):
             stop = min(first + CHUNK, d)
             pairs = (stop - first) // PAIR
@@ -101,7 +101,7 @@ def _round(
 @lean
 def _decode(
     buf: np.ndarray, pos: int, end: int, rows: np.ndarray, clients: np.ndarray, weights: np.ndarray, shared: np.uint64,
-    private: np.uint64, out: np.ndarray, wire: np.ndarray, words: np.ndarray, top: np.ndarray,
+    private: np.uint64, out: np.ndarray, wire: np.ndarray, words: np.ndarray, top: np.ndarray, lo: int,
 ) -> int:  # fmt: skip
     d, word, mantissa = out.shape[1], words.dtype.type, mantissa_of(wire)
     width = 8 * wire.itemsize - mantissa

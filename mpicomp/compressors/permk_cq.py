@@ -137,7 +137,7 @@ def _encode(
         begin = pos
         first, count, stratum, strata = _place(clients[j], m, V.shape[1], rotation, order)
         x, draws = V[rows[j], first : first + count], (shared, client_key(private, clients[j]), stratum, strata)
-        r = radius_of(x, use_max, 1.0, partial_sums, wire)
+        r = radius_of(x, use_max, 1.0, partial_sums, wire, partial_sums[:0], 0)
         buf[pos : pos + wire.itemsize].view(wire.dtype)[0] = r
         pos = write_rounded(x, r, lattice, draws, first, width, codes, doubts, top, buf, pos + wire.itemsize)
         tally[0] += 8 * (pos - begin)

@@ -15,8 +15,9 @@ from ..kernels.levels import add_levels, write_levels
 from ..kernels.random import client_key
 from ..kernels.sizes import PARTIAL_SUMS
 from ..kernels.status import TRUNCATED
+from .agreement import Norm
 from .base import Compressor, compressors
-from .codec import Codec, cut_by_fields
+from .codec import Codec, cut_by_fields, encoded_on
 from .identity import Identity
 
 _NORMS = ("l2", "max")
@@ -103,9 +104,16 @@ class QSGD(Compressor):
                 self, self.codec_id, dim, n_clients, wire, max_nbytes, _encode_coded, _decode_coded, (*args, coding)
             )
         alignment = math.lcm(8, bucket) if bucket < dim else 8
+        given = np.empty(0)
+        encoding = (
+            encoded_on(alignment)
+            if bucket < dim
+            else encoded_on(CHUNK, Norm(2 * (self.norm == "l2")), 8 * wire.itemsize)
+        )
+        cutting = cut_by_fields(0, wire.itemsize, bucket, width, alignment, **encoding)._replace(offset=True)
         return Codec(
-            self, self.codec_id, dim, n_clients, wire, max_nbytes, _encode, _decode, args, fixed=True,
-            cutting=cut_by_fields(0, wire.itemsize, bucket, width, alignment),
+            self, self.codec_id, dim, n_clients, wire, max_nbytes, _encode, _decode, (*args, given, 0), fixed=True, cutting=cutting,
+            given=given if bucket == dim else None,
         )  # fmt: skip
 
 
@@ -113,12 +121,14 @@ class QSGD(Compressor):
 def _encode(
     V: np.ndarray, rows: np.ndarray, clients: np.ndarray, shared: np.uint64, private: np.uint64, buf: np.ndarray,
     pos: int, tally: np.ndarray, wire: np.ndarray, levels: int, width: int, bucket: int, use_max: bool,
-    partial_sums: np.ndarray, codes: np.ndarray, top: np.ndarray,
+    partial_sums: np.ndarray, codes: np.ndarray, top: np.ndarray, given: np.ndarray, lo: int,
 ) -> int:  # fmt: skip
     d, begin = V.shape[1], pos
     for j in range(rows.shape[0]):
-        key = client_key(private, clients[j])
-        pos = write_levels(V[rows[j]], levels, width, bucket, use_max, key, buf, pos, wire, partial_sums, codes, top)
+        key, size = client_key(private, clients[j]), given[rows[j]] if given.shape[0] else -1.0
+        pos = write_levels(
+            V[rows[j]], levels, width, bucket, use_max, key, buf, pos, wire, partial_sums, codes, top, size, lo
+        )
     tally[0] += 8 * (pos - begin)
     tally[1] += (d * width + 8 * wire.itemsize * ((d + bucket - 1) // bucket)) * rows.shape[0]
     return pos
@@ -128,7 +138,7 @@ def _encode(
 def _decode(
     buf: np.ndarray, pos: int, end: int, rows: np.ndarray, clients: np.ndarray, weights: np.ndarray, shared: np.uint64,
     private: np.uint64, out: np.ndarray, wire: np.ndarray, levels: int, width: int, bucket: int, use_max: bool,
-    partial_sums: np.ndarray, codes: np.ndarray, top: np.ndarray,
+    partial_sums: np.ndarray, codes: np.ndarray, top: np.ndarray, given: np.ndarray, lo: int,
 ) -> int:  # fmt: skip
     for j in range(rows.shape[0]):
         pos = add_levels(buf, pos, end, out[rows[j]], weights[j], levels, width, bucket, wire, codes, top)

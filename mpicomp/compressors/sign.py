@@ -12,8 +12,9 @@ from ..kernels.levels import no_scale
 from ..kernels.quantize import write_signs
 from ..kernels.sizes import PARTIAL_SUMS
 from ..kernels.status import BAD_PADDING, BAD_VALUE, TRUNCATED
+from .agreement import Norm
 from .base import UNLIMITED, Compressor, compressors
-from .codec import Codec, cut_by_fields
+from .codec import Codec, cut_by_fields, encoded_on
 from .identity import Identity
 
 _ORDERS = {"l1": 1, "l2": 2, "unit": 0}
@@ -60,10 +61,12 @@ class Sign(Compressor):
         max_nbytes = head + packed_nbytes(dim, 1)
         if max_nbytes >= dim * wire.itemsize:
             return Identity().bind(dim, n_clients, wire)
-        args = _ORDERS[self.norm], np.empty(PARTIAL_SUMS), np.empty(CHUNK, np.uint8)
+        order, given = _ORDERS[self.norm], np.empty(0)
+        args = order, np.empty(PARTIAL_SUMS), np.empty(CHUNK, np.uint8), given
+        encoding = encoded_on(8, Norm(order, dim) if order else None, 8 * head)
         return Codec(
             self, self.codec_id, dim, n_clients, wire, max_nbytes, _encode, _decode, args, fixed=True,
-            difference_kernel=_encode_difference, sum_kernel=_encode_sum, cutting=cut_by_fields(head, width=1, separable=head == 0),
+            difference_kernel=_encode_difference, sum_kernel=_encode_sum, cutting=cut_by_fields(head, width=1, **encoding), given=given,
         )  # fmt: skip
 
 
@@ -76,9 +79,10 @@ def _scale_nbytes(order: int, itemsize: int) -> int:
 def _encode(
     V: np.ndarray, rows: np.ndarray, clients: np.ndarray, shared: np.uint64, private: np.uint64, buf: np.ndarray,
     pos: int, tally: np.ndarray, wire: np.ndarray, order: int, partial_sums: np.ndarray, negative: np.ndarray,
+    given: np.ndarray,
 ) -> int:  # fmt: skip
     for j in range(rows.shape[0]):
-        pos = _write(V[rows[j]], None, None, buf, pos, tally, wire, order, partial_sums)
+        pos = _write(V[rows[j]], None, None, buf, pos, tally, wire, order, partial_sums, given, rows[j])
     return pos
 
 
@@ -86,10 +90,10 @@ def _encode(
 def _encode_difference(
     V: np.ndarray, state: np.ndarray, work: np.ndarray, rows: np.ndarray, clients: np.ndarray, shared: np.uint64,
     private: np.uint64, buf: np.ndarray, pos: int, tally: np.ndarray, wire: np.ndarray, order: int,
-    partial_sums: np.ndarray, negative: np.ndarray,
+    partial_sums: np.ndarray, negative: np.ndarray, given: np.ndarray,
 ) -> int:  # fmt: skip
     for j in range(rows.shape[0]):
-        pos = _write(V[rows[j]], state[rows[j]], None, buf, pos, tally, wire, order, partial_sums)
+        pos = _write(V[rows[j]], state[rows[j]], None, buf, pos, tally, wire, order, partial_sums, given, rows[j])
     return pos
 
 
@@ -97,26 +101,41 @@ def _encode_difference(
 def _encode_sum(
     state: np.ndarray, V: np.ndarray, factor: float, rows: np.ndarray, clients: np.ndarray, shared: np.uint64,
     private: np.uint64, buf: np.ndarray, pos: int, tally: np.ndarray, wire: np.ndarray, order: int,
-    partial_sums: np.ndarray, negative: np.ndarray,
+    partial_sums: np.ndarray, negative: np.ndarray, given: np.ndarray,
 ) -> int:  # fmt: skip
     for j in range(rows.shape[0]):
-        pos = _write(state[rows[j]], V[rows[j]], state.dtype.type(factor), buf, pos, tally, wire, order, partial_sums)
+        pos = _write(
+            state[rows[j]],
+            V[rows[j]],
+            state.dtype.type(factor),
+            buf,
+            pos,
+            tally,
+            wire,
+            order,
+            partial_sums,
+            given,
+            rows[j],
+        )
     return pos
 
 
 @lean
 def _write(
     x: np.ndarray, other: np.ndarray | None, factor: float | None, buf: np.ndarray, pos: int, tally: np.ndarray,
-    wire: np.ndarray, order: int, partial_sums: np.ndarray,
+    wire: np.ndarray, order: int, partial_sums: np.ndarray, given: np.ndarray, row: int,
 ) -> int:  # fmt: skip
     """The message of x, of x − other or of x + factor · other, which is left in x: see `write_signs`. Returns the position after it."""
     d, head = x.shape[0], _scale_nbytes(order, wire.itemsize)
     nbytes = head + packed_nbytes(d, 1)
-    partial_sums[:] = 0.0
-    write_signs(x, other, factor, order, partial_sums, buf, pos + head)
+    summed = 0 if given.shape[0] else order
+    scale = write_signs(x, other, factor, summed, partial_sums, buf, pos + head) / d
     if order > 0:
-        scale = partial_sums.sum() / d
-        sent = wire.dtype.type(scale if order == 1 else np.sqrt(scale))
+        if order == 2:
+            scale = np.sqrt(scale)
+        if given.shape[0]:  # that of the whole vector, of which x is a slice
+            scale = given[row]
+        sent = wire.dtype.type(scale)
         buf[pos : pos + head].view(wire.dtype)[0] = sent if np.isfinite(sent) else wire.dtype.type(np.nan)
     tally[0] += 8 * nbytes
     tally[1] += 8 * head + d
@@ -127,6 +146,7 @@ def _write(
 def _decode(
     buf: np.ndarray, pos: int, end: int, rows: np.ndarray, clients: np.ndarray, weights: np.ndarray, shared: np.uint64,
     private: np.uint64, out: np.ndarray, wire: np.ndarray, order: int, partial_sums: np.ndarray, negative: np.ndarray,
+    given: np.ndarray,
 ) -> int:  # fmt: skip
     d, head = out.shape[1], _scale_nbytes(order, wire.itemsize)
     for j in range(rows.shape[0]):

@@ -12,11 +12,12 @@ from ..kernels import njit
 from ..kernels.bits import CHUNK
 from ..kernels.levels import TRITS, no_scale, pack_trits, trits_nbytes, unit_of, unpack_trits
 from ..kernels.quantize import round_to_grid
-from ..kernels.random import client_key
+from ..kernels.random import client_key, shifted
 from ..kernels.sizes import PARTIAL_SUMS
 from ..kernels.status import BAD_VALUE, TRUNCATED
+from .agreement import Norm
 from .base import Compressor, compressors
-from .codec import Codec, cut_by_fields
+from .codec import Codec, cut_by_fields, encoded_on
 from .identity import Identity
 
 _SCALES = ("max", "unit")
@@ -61,10 +62,12 @@ class Ternary(Compressor):
         max_nbytes = wire.itemsize * own + trits_nbytes(dim)
         if max_nbytes >= dim * wire.itemsize:
             return Identity().bind(dim, n_clients, wire)
-        args = own, np.empty(PARTIAL_SUMS), np.empty(_CHUNK, np.uint8)
+        args, given = (own, np.empty(PARTIAL_SUMS), np.empty(_CHUNK, np.uint8)), np.empty(0)
+        alignment, head = 8 * TRITS, wire.itemsize * own
+        encoding = encoded_on(math.lcm(alignment, _CHUNK), Norm(0) if own else None, 8 * head)
         return Codec(
-            self, self.codec_id, dim, n_clients, wire, max_nbytes, _encode, _decode, args, fixed=True,
-            cutting=cut_by_fields(wire.itemsize * own, 1, TRITS, alignment=8 * TRITS),
+            self, self.codec_id, dim, n_clients, wire, max_nbytes, _encode, _decode, (*args, given, 0), fixed=True,
+            cutting=cut_by_fields(head, 1, TRITS, alignment=alignment, **encoding)._replace(offset=True), given=given if own else None,
         )  # fmt: skip
 
 
@@ -72,13 +75,14 @@ class Ternary(Compressor):
 def _encode(
     V: np.ndarray, rows: np.ndarray, clients: np.ndarray, shared: np.uint64, private: np.uint64, buf: np.ndarray,
     pos: int, tally: np.ndarray, wire: np.ndarray, own: bool, partial_sums: np.ndarray, codes: np.ndarray,
+    given: np.ndarray, lo: int,
 ) -> int:  # fmt: skip
     d, begin = V.shape[1], pos
     for j in range(rows.shape[0]):
-        x, key = V[rows[j]], client_key(private, clients[j])
+        x, key = V[rows[j]], shifted(client_key(private, clients[j]), lo)
         unit = wire.dtype.type(1)
         if own:
-            unit = unit_of(x, 1, True, partial_sums, wire)
+            unit = unit_of(x, 1, True, partial_sums, wire, given, rows[j])
             buf[pos : pos + wire.itemsize].view(wire.dtype)[0] = unit
             pos += wire.itemsize
         for first in range(0, d, codes.shape[0]):
@@ -96,6 +100,7 @@ def _encode(
 def _decode(
     buf: np.ndarray, pos: int, end: int, rows: np.ndarray, clients: np.ndarray, weights: np.ndarray, shared: np.uint64,
     private: np.uint64, out: np.ndarray, wire: np.ndarray, own: bool, partial_sums: np.ndarray, codes: np.ndarray,
+    given: np.ndarray, lo: int,
 ) -> int:  # fmt: skip
     d = out.shape[1]
     for j in range(rows.shape[0]):

@@ -8,6 +8,7 @@ from numpy.typing import DTypeLike
 from ..cluster.clock import DECODE, WAIT, Clock
 from ..cluster.comm import Comm
 from ..cluster.ledger import BETWEEN_NODES, IN_NODE, UPLINK
+from ..cluster.ring import ring_nbytes, ring_pays, ring_scratch, ring_sum
 from ..compressors import Codec
 from ..compressors.identity import Identity
 from ..errors import ConfigError
@@ -21,14 +22,15 @@ _FLAGS = np.array([flag for flag in (1 << b for b in range(8)) if flag & CONTROL
 
 @exchanges.register("allreduce")
 class AllreduceExchange(MPIExchange):
-    """Each rank adds its own clients' vectors, in client order; MPI adds the ranks' sums, in an order of its own.
+    """Each rank adds its own clients' vectors, in client order; the ranks' sums are added by MPI or round a ring, in an order of their own.
 
     So every rank is both: it hosts clients, and it is the server of a model of its own, the same on all ranks. Only dense vectors can be
     summed on the way: anything but the identity is refused. The trajectory equals the others' up to the order of the ranks' sums.
 
     One Allreduce of d values of the wire dtype carries an uplink, and behind them a value for each control flag, not zero where some
     rank says it. Nothing travels down. The ledger enters what each rank hands to MPI; how often the library sends it on is the
-    library's choice (about twice, in and out of every rank), which the hosts' interfaces show.
+    library's choice (about twice, in and out of every rank), which the hosts' interfaces show. Where a ring moves less (`ring_pays`), the
+    ledger has the ring's bytes.
     """
 
     summary = "dense sums by MPI_Allreduce, no server; the baseline of dense training"
@@ -38,7 +40,8 @@ class AllreduceExchange(MPIExchange):
     def __init__(self, comm: Comm, n_clients: int, dim: int, dtype: DTypeLike, weights: np.ndarray, clock: Clock):
         super().__init__(comm, n_clients, dim, dtype, weights, clock)
         self._sums: dict[tuple, np.ndarray] = {}
-        self._level = IN_NODE if np.all(self.nodes == self.nodes[0]) else BETWEEN_NODES
+        self._hosts = len(np.unique(self.nodes))
+        self._level = IN_NODE if self._hosts == 1 else BETWEEN_NODES
 
     @property
     def is_server(self) -> bool:
@@ -70,10 +73,17 @@ class AllreduceExchange(MPIExchange):
         values = self._sums[key]
         values[: codec.dim] = total[0]
         values[codec.dim :] = (self.flags_sent & _FLAGS) > 0
-        self._tally[:] = 8 * codec.dim * values.itemsize
-        self.ledger.frame(UPLINK, self._tally, values.nbytes, 1, self._level, speaking)
+        self._tally[:], nbytes = 8 * codec.dim * values.itemsize, values.nbytes
+        goes_round = ring_pays(self.comm, self._hosts, nbytes)
+        if goes_round:
+            nbytes = ring_nbytes(self.rank, self.comm.size, len(values), values.itemsize)
+            self._tally[0] = 8 * nbytes
+        self.ledger.frame(UPLINK, self._tally, nbytes, 1, self._level, speaking)
         self.clock.lap(DECODE)
-        self.comm.allreduce_sum(values)
+        if goes_round:
+            ring_sum(self.comm, values, self.buffer(("ring",), ring_scratch(self.comm.size, values)))
+        else:
+            self.comm.allreduce_sum(values)
         self.clock.lap(WAIT)
         total[0] = values[: codec.dim]
         self.flags_seen |= int(_FLAGS[values[codec.dim :] > 0].sum())

@@ -140,7 +140,7 @@ class ExchangeSetting:
     ----------
     comm : the run's ranks; None for one process. n_clients, dim : n, d. dtype : of states and sums.
     weights : float64, shape (n,): w_i of the weighted mean. clock : charges the phases.
-    codecs : the codecs that are known beforehand, of the method's compressors.
+    codecs : the codecs that are known beforehand, of the method's compressors. downlink_codecs : those of them that write downlinks.
     """
 
     comm: Comm | None
@@ -150,6 +150,7 @@ class ExchangeSetting:
     weights: np.ndarray
     clock: Clock
     codecs: Callable[[], list[Codec]] = list
+    downlink_codecs: Callable[[], list[Codec]] = list
 
 
 class Exchange(ABC):
@@ -414,6 +415,13 @@ class Exchange(ABC):
         ):
             return None
         return frame_around(array)
+
+    def measure(
+        self, codec: Codec, v: Vectors, rows: np.ndarray, clients: np.ndarray, keys: Keys, round: int
+    ) -> np.ndarray:
+        """Server: `codec.measure` of its vectors, whole also where this rank has a slice of them."""
+        assert codec.measure is not None
+        return codec.measure(v, rows, clients, keys)
 
     def deliver(
         self,

@@ -1,14 +1,14 @@
 """Sharded exchange: every rank hosts clients and serves a slice of the coordinates, so that no rank's link or memory is the wall.
 
 Up, a client's message is encoded once, as for one server, and cut into parts (`compressors.codec.Cutting`), each of which goes to the rank
-that serves its slice. Every server adds the parts in client order: the bits are those of one server. Down, each rank broadcasts its slice.
+that serves its slice. Every server adds the parts in client order: the bits are those of one server. Down, each rank broadcasts its slice,
+compressed as that of the whole vector: where that takes a number of the whole vector (a norm, a threshold), the servers first agree on it.
 Vectors of another dimension (a few scalars beside the vectors: `Codec.whole`) go to every rank whole, so that all
 of them know the same sum and nothing is left to send down.
 """
 
 from __future__ import annotations
 
-from math import lcm
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,118 +18,21 @@ from ..cluster.clock import ENCODE, SEND, WAIT, Clock
 from ..cluster.comm import Comm
 from ..cluster.ledger import DOWNLINK, IN_MEMORY, UPLINK, VALUE_BITS, Ledger
 from ..cluster.placement import slices
-from ..compressors import Codec, compressors
-from ..compressors.base import EXAMPLE_CLIENTS, EXAMPLE_DIM, example
+from ..compressors import Codec
+from ..compressors.agreement import Agreement
 from ..compressors.layers import columns
-from ..errors import ConfigError
 from ..kernels.random import Keys
-from ..wire import HEADER_NBYTES, dtype_flag, write_header
+from ..wire import HEADER_NBYTES, check_header, dtype_flag, read_header, write_header
 from .base import Exchange, ExchangeSetting, Group, Vectors, exchanges, frame_capacity
 from .local import LocalExchange
 from .mpi import MPIExchange
 from .p2p import SLOTS, TAG_DOWN, TAG_UP
+from .slicing import LEAST, Slicing, alignment_of
 
 if TYPE_CHECKING:
     from ..cluster.messages import AnyRequest
 
-LEAST = 40  # slices begin at multiples of so many coordinates, at least: whole bytes of bits, and of trits at five to a byte
-
-
-def alignment_of(codecs: list[Codec]) -> int:
-    """What all bounds of slices must be multiples of, so that the messages of these codecs can be cut there."""
-    return lcm(LEAST, *(codec.cutting.alignment for codec in codecs if codec.cutting is not None))
-
-
-def _cut(separable: bool) -> str:
-    """The names of mpicomp's own compressors whose messages can be cut, or even written slice by slice."""
-    names = []
-    for name in (name for name in compressors if compressors[name].__module__.startswith("mpicomp.")):
-        cutting = example(name).bind(EXAMPLE_DIM, EXAMPLE_CLIENTS).cutting
-        if cutting is not None and (cutting.separable or not separable):
-            names.append(name)
-    return ", ".join(names)
-
-
-class Slicing(Exchange):
-    """What the exchanges that cut messages share.
-
-    Attributes
-    ----------
-    bounds : int64, shape (S + 1,): slice s is [bounds[s], bounds[s+1]).
-    """
-
-    bounds: np.ndarray
-    _readers: dict[tuple[Codec, int], Codec | None]
-
-    def cut_at(self, bounds: np.ndarray) -> None:
-        """Say where the slices are; once, while the exchange is made."""
-        self.bounds, self._readers = bounds, {}
-
-    def check(self, codec: Codec, uplink: bool) -> None:
-        cutting, name = codec.cutting, codec.compressor.spec
-        if codec.whole or (cutting is not None and (uplink or cutting.separable)):
-            inner = self.bounds[self.bounds < self.dim]
-            if cutting is not None and not codec.whole and np.any(inner % cutting.alignment):
-                raise ConfigError(
-                    f"«exchange='sharded'»: messages of {name!r} can be cut only at multiples of {cutting.alignment} coordinates, and "
-                    f"the slices begin at {inner.tolist()}; use another bucket, or «exchange='p2p'»"
-                )
-            return
-        if uplink:
-            raise ConfigError(
-                f"«exchange='sharded'» cannot cut the messages of compressor {name!r} into slices; it can with {_cut(False)}, "
-                "with most of their options; or use «exchange='p2p'»"
-            )
-        raise ConfigError(
-            f"«exchange='sharded'»: the downlink compressor {name!r} looks at whole vectors, of which each server has a slice; "
-            f"{_cut(True)} and sign:norm=unit go by slices; or use «exchange='p2p'»"
-        )
-
-    def slice_of(self, s: int) -> slice:
-        """The coordinates of slice s."""
-        return slice(int(self.bounds[s]), int(self.bounds[s + 1]))
-
-    def reader(self, codec: Codec, s: int) -> Codec | None:
-        """The codec of what the server of slice s gets: parts, or whole messages; None where it gets nothing."""
-        if codec.whole:
-            return codec
-        key = (codec, s)
-        if key not in self._readers:
-            lo, hi = int(self.bounds[s]), int(self.bounds[s + 1])
-            self._readers[key] = codec.part(lo, hi) if lo < hi else None
-        return self._readers[key]
-
-    def part_capacity(self, codec: Codec, messages: int) -> int:
-        """Bytes that a frame of so many parts may take."""
-        readers = [self.reader(codec, s) for s in range(len(self.bounds) - 1)]
-        return max(frame_capacity(reader, messages) for reader in readers if reader is not None)
-
-    def write_parts(
-        self, codec: Codec, V: Vectors, group: Group, keys: Keys, round: int, name: tuple, capacity: int,
-    ) -> tuple[np.ndarray, int, list[np.ndarray]]:  # fmt: skip
-        """Encode a group's messages and cut them.
-
-        Returns the whole frame, its length, and a frame for each slice's server, without bytes where the slice is empty.
-        """
-        own, servers = None if codec.whole else self.own_frame(codec, V, group.rows), len(self.bounds) - 1
-        frame = self.buffer(("whole", *name), frame_capacity(codec, len(group.rows))) if own is None else own
-        nbytes = self.write_frame(codec, V, group.rows, group.clients, keys, round, frame, own is not None)
-        if codec.whole:
-            return frame, nbytes, [frame[:nbytes]] * servers
-        parts = self.buffer(("parts", *name), servers * capacity)
-        first = np.arange(servers) * capacity
-        places = first + HEADER_NBYTES
-        codec.cut(frame, HEADER_NBYTES, group.clients, keys, self.bounds, parts, places)
-        flags, frames = dtype_flag(codec.wire_dtype) | self.flags_sent, []
-        for s in range(servers):
-            part, length = parts[first[s] : places[s]], int(places[s] - first[s]) - HEADER_NBYTES
-            if self.bounds[s] == self.bounds[s + 1]:
-                part = part[:0]
-            else:
-                write_header(part, codec.codec_id, flags, round, len(group.rows), length)
-            frames.append(part)
-        self.clock.lap(ENCODE)
-        return frame, nbytes, frames
+TAG_AGREE = 5  # what servers say about their slices before they encode them
 
 
 @exchanges.register("sharded")
@@ -147,7 +50,7 @@ class ShardedExchange(Slicing, MPIExchange):
     @classmethod
     def create(cls, setting: ExchangeSetting) -> ShardedExchange:
         assert setting.comm is not None
-        alignment = alignment_of(setting.codecs())
+        alignment = alignment_of(setting.codecs(), setting.downlink_codecs())
         return cls(
             setting.comm, setting.n_clients, setting.dim, setting.dtype, setting.weights, setting.clock, alignment
         )
@@ -156,7 +59,7 @@ class ShardedExchange(Slicing, MPIExchange):
     def create_for_warmup(cls, setting: ExchangeSetting, clients: np.ndarray, ranks: int) -> Exchange:
         return LocalShardedExchange(
             setting.n_clients, setting.dim, setting.dtype, clients=clients, servers=ranks,
-            alignment=alignment_of(setting.codecs()),
+            alignment=alignment_of(setting.codecs(), setting.downlink_codecs()),
         )  # fmt: skip
 
     def __init__(
@@ -248,6 +151,7 @@ class ShardedExchange(Slicing, MPIExchange):
         self, codec: Codec, v: Vectors, keys: Keys, round: int, into: np.ndarray | None, add: bool = False
     ) -> None:
         group = self._server_row
+        v, numbers = self.agreed(codec, v, round)
         if codec.whole:  # every rank has it
             buf = self.buffer(("broadcast",), frame_capacity(codec))
             nbytes = self.write_frame(codec, v, group.rows, group.clients, keys, round, buf)
@@ -266,9 +170,12 @@ class ShardedExchange(Slicing, MPIExchange):
         name, own, mine = ("broadcast",), None, readers[self.rank]
         if mine is not None:
             self._complete(name)
+            if numbers is not None:
+                mine.give(numbers[0])
             own = self.own_frame(mine, v, group.rows)
             buf = self.buffer(name, frame_capacity(mine)) if own is None else own
             nbytes = self.write_frame(mine, v, group.rows, group.clients, keys, round, buf, own is not None)
+            self.count_once(codec, self.rank, 1)
             self.ledger.traffic[DOWNLINK, VALUE_BITS] += self._tally[1] * self.n_clients
             self._pending[name] = [self._send(buf[:nbytes], rank, TAG_DOWN, 1) for rank in self.others]
             self.clock.lap(SEND)
@@ -291,7 +198,10 @@ class ShardedExchange(Slicing, MPIExchange):
         readers = [self.reader(codec, s) for s in range(self.placement.size)]
         groups = [self.addressed(plan, rank, active) for rank in range(self.placement.size)]
         mine = readers[self.rank]
+        numbers = self.agreed(codec, v, round)[1]
         if mine is not None:
+            if numbers is not None:
+                mine.give(numbers[0])
             capacity = frame_capacity(mine, plan.largest)
             for rank in [*self.others, self.rank]:
                 for g, group in enumerate(groups[rank]):
@@ -299,6 +209,7 @@ class ShardedExchange(Slicing, MPIExchange):
                     self._complete(name)
                     buf = self.buffer(name, capacity)
                     nbytes = self.write_scattered(mine, v, group, keys, round, buf, mirror, add)
+                    self.count_once(codec, self.rank, len(group.rows))
                     self.ledger.traffic[DOWNLINK, VALUE_BITS] += self._tally[1]
                     if rank != self.rank:
                         self._pending[name] = [self._send(buf[:nbytes], rank, TAG_DOWN, len(group.rows))]
@@ -314,6 +225,39 @@ class ShardedExchange(Slicing, MPIExchange):
                 nbytes = self.comm.recv(buf, rank, TAG_DOWN)
                 self.clock.lap(WAIT)
                 self.set_rows(reader, buf, nbytes, group, keys, round, into[:, self.slice_of(rank)], add)
+
+    def talk(self, agreement: Agreement, codec: Codec, v: np.ndarray, round: int) -> np.ndarray:
+        talk = agreement.talk(v, self.rank, self.placement.size)
+        said = next(talk)
+        while True:
+            heard = self._hear(agreement, codec, said.view(np.uint8), len(v), round)
+            try:
+                said = talk.send(heard)
+            except StopIteration as end:
+                return np.array([end.value])
+
+    def _hear(self, agreement: Agreement, codec: Codec, said: np.ndarray, rows: int, round: int) -> list[np.ndarray]:
+        """What all ranks have said, in their order, after telling them what this one says."""
+        arriving, heard, name = [], [said] * self.placement.size, ("say",)
+        for rank in self.others:
+            served = self.slice_of(rank)
+            capacity = HEADER_NBYTES + agreement.room(rows, served.stop - served.start)
+            buf = self.buffer(("heard", rank), capacity)
+            arriving.append((rank, self.comm.irecv(buf[:capacity], rank, TAG_AGREE), buf))
+        self._complete(name)
+        self.clock.lap(ENCODE)
+        frame = self.buffer(name, HEADER_NBYTES + len(said))[: HEADER_NBYTES + len(said)]
+        frame[HEADER_NBYTES:] = said
+        write_header(frame, codec.codec_id, dtype_flag(codec.wire_dtype), round, rows, len(said))
+        self._pending[name] = [self._send(frame, rank, TAG_AGREE, 0) for rank in self.others]
+        self.clock.lap(SEND)
+        for rank, request, buf in arriving:
+            nbytes = self.comm.wait(request)
+            self.clock.lap(WAIT)
+            header = read_header(buf, nbytes)
+            check_header(header, codec=codec.codec_id, wire_dtype=codec.wire_dtype, round=round, messages=rows)
+            heard[rank] = buf[HEADER_NBYTES:nbytes]
+        return heard
 
     # ---- evaluation and the end -------------------------------------------------------------------------------------
     def assemble(self, x: np.ndarray) -> np.ndarray:
@@ -372,15 +316,19 @@ class LocalShardedExchange(Slicing, LocalExchange):
         if codec.whole:
             super().broadcast(codec, v, keys, round, into, add)
             return
+        v, numbers = self.agreed(codec, v, round)
         assert v is not None and into is not None
         group = self._server_row
         for s in range(len(self.bounds) - 1):
             reader = self.reader(codec, s)
             if reader is not None:
+                if numbers is not None:
+                    reader.give(numbers[s])
                 buf = self.buffer(("frame",), frame_capacity(reader))
                 served = self.slice_of(s)
                 part, target = columns(v, served.start, served.stop), into[:, served]
                 nbytes = self.write_frame(reader, part, group.rows, group.clients, keys, round, buf)
+                self.count_once(codec, s, 1)
                 self.record_downlink(nbytes, 1, IN_MEMORY, self.n_clients)
                 self.deliver(reader, buf, nbytes, keys, round, target, add, False)
 
@@ -389,16 +337,34 @@ class LocalShardedExchange(Slicing, LocalExchange):
         active: np.ndarray | None = None, add: bool = False,
     ) -> None:  # fmt: skip
         assert v is not None and into is not None
-        plan = self.plan(codec)
+        plan, numbers = self.plan(codec), self.agreed(codec, v, round)[1]
         for s in range(len(self.bounds) - 1):
             reader = self.reader(codec, s)
             if reader is None:
                 continue
+            if numbers is not None:
+                reader.give(numbers[s])
             buf, columns = self.buffer(("frame",), frame_capacity(reader, plan.largest)), self.slice_of(s)
             own = mirror[:, columns] if mirror is not None else None
             for group in self.addressed(plan, 0, active):
                 nbytes = self.write_scattered(
                     reader, np.ascontiguousarray(v[:, columns]), group, keys, round, buf, own, add
                 )
+                self.count_once(codec, s, len(group.rows))
                 self.record_downlink(nbytes, len(group.rows), IN_MEMORY)
                 self.set_rows(reader, buf, nbytes, group, keys, round, into[:, columns], add)
+
+    def talk(self, agreement: Agreement, codec: Codec, v: np.ndarray, round: int) -> np.ndarray:
+        slices = len(self.bounds) - 1
+        talks = [agreement.talk(np.ascontiguousarray(v[:, self.slice_of(s)]), s, slices) for s in range(slices)]
+        heard = [next(talk).view(np.uint8) for talk in talks]
+        found: list[np.ndarray] = []
+        while not found:
+            said = []
+            for talk in talks:
+                try:
+                    said.append(talk.send(heard).view(np.uint8))
+                except StopIteration as end:
+                    found.append(end.value)
+            heard = said
+        return np.array(found)

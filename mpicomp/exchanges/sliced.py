@@ -17,7 +17,8 @@ from ..compressors.layers import LayeredCodec, Layers, columns
 from ..kernels.random import Keys
 from .base import Exchange, ExchangeSetting, Group, Vectors, exchanges
 from .p2p import TAG_UP
-from .sharded import LocalShardedExchange, ShardedExchange, Slicing
+from .sharded import LocalShardedExchange, ShardedExchange
+from .slicing import Slicing
 
 
 class BySlice(Slicing):

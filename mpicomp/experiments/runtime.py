@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from ..cluster.program import master as master
     from ..cluster.program import rank_command as rank_command
     from ..cluster.program import resolve as resolve
+    from ..cluster.ring import moves_less as moves_less
     from ..compressors import Codec as Codec
     from ..compressors import Compressor as Compressor
     from ..compressors import compressors as compressors
@@ -127,6 +128,7 @@ else:
             "exchanges.kinds": ["exchange_kind"],
             "cluster.placement": ["Placement"],
             "cluster.program": ["launcher_for", "master", "rank_command", "resolve"],
+            "cluster.ring": ["moves_less"],
             "compressors": ["Codec", "Compressor", "compressors"],
             "compressors.codec": ["Difference", "Sum"],
             "console.options": ["Import", "launched_world", "with_run_options"],

@@ -16,7 +16,7 @@ from .bits import CHUNK, pack, pack_top, packed_nbytes, padding_is_zero, unpack
 from .blocks import ends_of_blocks, lattice_of_blocks
 from .intrinsics import load_word
 from .levels import any_above
-from .random import bits32, bits64, dither32, fraction32
+from .random import bits32, bits64, dither32, fraction32, shifted
 from .sizes import BLOCK, PAIR
 from .status import BAD_PADDING, BAD_VALUE, TRUNCATED
 
@@ -94,24 +94,25 @@ def round_to_lattice(x, radius, lattice, draws, element, codes, doubts):
 
 
 @lean
-def _round_slowly(x, start, stop, radius, common, key, stratum, strata, buf, pos, codes):
-    round_exactly(x[start:stop], radius, (0.5, 0.5, 0.0, 2), (common, key, stratum, strata), start, codes)
+def _round_slowly(x, start, stop, element, radius, common, key, stratum, strata, buf, pos, codes):
+    round_exactly(x[start:stop], radius, (0.5, 0.5, 0.0, 2), (common, key, stratum, strata), element, codes)
     pack_top(codes, 0, stop - start, stop - start, 1, buf, pos)
 
 
 @lean
-def round_to_ends(x, start, stop, radius, common, key, stratum, strata, buf, pos, codes, again):
+def round_to_ends(x, start, stop, radius, common, key, stratum, strata, buf, pos, codes, again, lo=0):
     """`round_exactly` of x[start:stop] to the two ends −r and r (slope = offset = ½), the same codes, ten times as fast, as bits.
 
     Where U = (π + γ)/n is clearly above or below (x_j/r + 1)/2 in float32, no division in float64 is needed to know the code; blocks
     with an entry that is in doubt, one of 500,000, are done again by the slow way. The bits go to `buf` from byte `pos` on. `codes` and
-    `again` are scratch, uint8, a byte for each entry in whole groups of eight. `start` is a multiple of 32.
+    `again` are scratch, uint8, a byte for each entry in whole groups of eight. `start` is a multiple of 32, and so is `lo`, the index of
+    x's first coordinate.
     """
     slope, pairs = np.float32(0.5 * strata / radius) if radius > 0 else np.float32(np.inf), 0
     if strata <= _MOST_CLIENTS and np.float32(2.0**-90) < slope < np.float32(2.0**90):
         pairs = (stop - start) // PAIR
     half, margin = np.float32(0.5) * np.float32(strata), np.float32(strata) * _DOUBT
-    shifts, clear = bits64(common, SHIFTS), True
+    shifts, clear = shifted(bits64(common, SHIFTS), lo >> 1), True
     ends_of_blocks(
         x,
         start,
@@ -122,7 +123,7 @@ def round_to_ends(x, start, stop, radius, common, key, stratum, strata, buf, pos
         half,
         margin,
         shifts,
-        np.uint64(key),
+        shifted(key, lo >> 1),
         buf,
         pos,
         codes,
@@ -133,10 +134,10 @@ def round_to_ends(x, start, stop, radius, common, key, stratum, strata, buf, pos
     for i in range(0 if clear else blocks):
         if load_word(buf, pos + 2 * i, np.uint16) != load_word(codes, 2 * i, np.uint16):
             at = start + BLOCK * i
-            _round_slowly(x, at, at + BLOCK, radius, common, key, stratum, strata, buf, pos + 2 * i, again)
+            _round_slowly(x, at, at + BLOCK, lo + at, radius, common, key, stratum, strata, buf, pos + 2 * i, again)
     rest = start + BLOCK * blocks
     if rest < stop:
-        _round_slowly(x, rest, stop, radius, common, key, stratum, strata, buf, pos + 2 * blocks, again)
+        _round_slowly(x, rest, stop, lo + rest, radius, common, key, stratum, strata, buf, pos + 2 * blocks, again)
 
 
 @lean

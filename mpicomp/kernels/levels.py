@@ -8,6 +8,7 @@ from . import lean
 from .bits import CHUNK, pack, pack_top, packed_nbytes, padding_is_zero, unpack
 from .intrinsics import next_above
 from .quantize import norm, round_to_grid
+from .random import shifted
 from .select import max_magnitude
 from .status import BAD_PADDING, BAD_VALUE, TRUNCATED
 
@@ -15,8 +16,13 @@ TRITS = 5  # in a byte: 3⁵ = 243
 
 
 @lean
-def unit_of(x, levels, use_max, partial_sums, wire):
-    """‖x‖/s, the distance between levels, in the wire dtype and rounded up, so that no entry is above level s; NaN if not finite."""
+def unit_of(x, levels, use_max, partial_sums, wire, given, row):
+    """‖x‖/s, the distance between levels, in the wire dtype and rounded up, so that no entry is above level s; NaN if not finite.
+
+    given : the norms of the whole vectors of which the rows are slices, float64; empty where they are not slices.
+    """
+    if given.shape[0]:
+        return _unit(given[row], levels, wire)
     return _unit(np.float64(max_magnitude(x)) if use_max else norm(x, 2, partial_sums), levels, wire)
 
 
@@ -45,11 +51,13 @@ def _length_of(x, start, stop, partial_sums):
 
 
 @lean
-def write_levels(x, levels, width, bucket, use_max, key, buf, pos, wire, partial_sums, codes, top):
+def write_levels(x, levels, width, bucket, use_max, key, buf, pos, wire, partial_sums, codes, top, size=-1.0, lo=0):
     """Write the units of all buckets of x, and its entries as fields of `width` bits; returns the position after them.
 
     Parameters
     ----------
+    size : the norm of the whole vector, of which x is a slice that shares one bucket with others; negative where x has its buckets.
+    lo : index of x's first coordinate in the whole vector: a multiple of eight, and of `bucket`, or with `size` of CHUNK.
     partial_sums : scratch, float64, shape (PARTIAL_SUMS,); codes : scratch, uint16, shape (CHUNK,); top : scratch, uint8, shape (CHUNK,).
     """
     d, cut = (
@@ -59,14 +67,17 @@ def write_levels(x, levels, width, bucket, use_max, key, buf, pos, wire, partial
     buckets = (d + bucket - 1) // bucket
     units = buf[pos : pos + buckets * wire.itemsize].view(wire.dtype)
     pos += buckets * wire.itemsize
-    for first in range(0, d, CHUNK):
-        last, start = min(first + CHUNK, d), first
+    key, given = shifted(key, lo), size >= 0 or np.isnan(size)
+    for grid in range(-(lo % CHUNK), d, CHUNK):  # chunks of the whole vector, which decide who shares random bits
+        first, last = max(grid, 0), min(grid + CHUNK, d)
+        start = first
         while start < last:
             b = start // bucket
             stop = min((b + 1) * bucket, last)
             if start == b * bucket:  # now, so that the bucket is still in the cache when it is rounded
                 end = min(start + bucket, d)
-                size = _largest_of(x, start, end) if use_max else _length_of(x, start, end, partial_sums)
+                if not given:
+                    size = _largest_of(x, start, end) if use_max else _length_of(x, start, end, partial_sums)
                 units[b] = _unit(size, levels, wire)
             if width == 8:
                 _write_codes(x, start, stop, units[b], levels, key, buf, pos + start, cut)

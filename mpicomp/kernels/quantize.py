@@ -8,7 +8,7 @@ from . import lean
 from .bits import bit_length, packed_nbytes
 from .blocks import add_absolute_blocks, add_square_blocks, levels_of_blocks, signs_of_blocks
 from .random import dither32
-from .sizes import PAIR, PARTIAL_SUMS
+from .sizes import NORM_BLOCK, PAIR, PARTIAL_SUMS
 
 
 @lean
@@ -30,11 +30,26 @@ def add_magnitudes(x, order, partial_sums):
 
 @lean
 def write_signs(x, other, factor, order, partial_sums, buf, pos):
-    """Whether x_j < 0, one bit each, in `buf` from byte `pos` on; and `add_magnitudes` in the same pass (nothing for order 0).
+    """Whether x_j < 0, one bit each, in `buf` from byte `pos` on; returns `total_of` all |x_j| or x_j² (0 for order 0) in the same pass.
 
     Where `other` is an array and not None, x − other takes the place of x; where `factor` is a number of its dtype, too, x becomes
     x + factor · other, the product rounded before it is added.
     """
+    if x.shape[0] <= NORM_BLOCK:
+        return _write_block(x, other, factor, order, partial_sums, buf, pos)
+    total = 0.0
+    for first in range(0, x.shape[0], NORM_BLOCK):
+        stop, at = min(first + NORM_BLOCK, x.shape[0]), pos + (first >> 3)
+        if other is None:  # and factor with it
+            total += _write_block(x[first:stop], None, None, order, partial_sums, buf, at)
+        else:
+            total += _write_block(x[first:stop], other[first:stop], factor, order, partial_sums, buf, at)
+    return total
+
+
+@lean
+def _write_block(x, other, factor, order, partial_sums, buf, pos):
+    partial_sums[:] = 0.0
     blocks = x.shape[0] // PARTIAL_SUMS
     whole = blocks * PARTIAL_SUMS
     if order == 0:
@@ -52,14 +67,39 @@ def write_signs(x, other, factor, order, partial_sums, buf, pos):
         if order > 0:
             partial_sums[j - whole] += magnitude if order == 1 else magnitude * magnitude
         buf[pos + (j >> 3)] |= np.uint8(value < 0) << np.uint8(j & 7)
+    return partial_sums.sum()
+
+
+@lean
+def block_sum(x, order, partial_sums):
+    """Σ|x_j| (order 1) or Σ x_j² (order 2) of a block, at most NORM_BLOCK entries."""
+    partial_sums[:] = 0.0
+    add_magnitudes(x, order, partial_sums)
+    return partial_sums.sum()
+
+
+@lean
+def block_sums(x, order, partial_sums, sums):
+    """sums[b] = `block_sum` of the entries from number b · NORM_BLOCK on, for all blocks of x; the last one may be shorter."""
+    for b in range(sums.shape[0]):
+        sums[b] = block_sum(x[b * NORM_BLOCK : (b + 1) * NORM_BLOCK], order, partial_sums)
+
+
+@lean
+def total_of(sums):
+    """The sums of blocks, added one after the other: whoever has them all comes to the same bits."""
+    total = 0.0
+    for b in range(sums.shape[0]):
+        total += sums[b]
+    return total
 
 
 @lean
 def norm(x, order, partial_sums):
-    """‖x‖₁ (order 1) or ‖x‖₂ (order 2) as a float64; NaN or infinity where an entry is."""
-    partial_sums[:] = 0.0
-    add_magnitudes(x, order, partial_sums)
-    total = partial_sums.sum()
+    """‖x‖₁ (order 1) or ‖x‖₂ (order 2) as a float64, added up as `total_of` the `block_sums`; NaN or infinity where an entry is."""
+    total = 0.0
+    for first in range(0, x.shape[0], NORM_BLOCK):
+        total += block_sum(x[first : first + NORM_BLOCK], order, partial_sums)
     return total if order == 1 else np.sqrt(total)
 
 

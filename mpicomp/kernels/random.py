@@ -151,6 +151,13 @@ def draw32(key, state):
 
 
 @njit
+def shifted(key, elements):
+    """The key with which each element draws what it draws with `key` so many elements further on; elements >= 0."""
+    low = add32(np.uint32(key & np.uint64(0xFFFFFFFF)), mul32(np.uint32(elements), _GAMMA))
+    return np.uint64(key) & np.uint64(0xFFFFFFFF00000000) | np.uint64(low)
+
+
+@njit
 def dither32(key, entry, first=0):
     """32 random bits with which entry `entry` of a vector, or of the part of a vector that begins at element `first`, is rounded.
 

@@ -89,6 +89,20 @@ def largest_difference(x, minus, work, k, indices, keys, bins, reached):
     return largest(work, k, indices, keys, bins, reached)
 
 
+@njit
+def largest_by(x, threshold, ties, indices, keys, bins, reached):
+    """The entries of x whose magnitudes, as integers, are above the threshold (at least 1), and the first `ties` of those equal to it.
+
+    The parameters and the result are those of `largest`, for at most as many entries.
+    """
+    bits = unsigned(x)
+    mask = np.uint64(bits.dtype.type(-1) >> bits.dtype.type(1))
+    found = _collect(bits, threshold, mask, indices, keys, bins, reached)
+    if found >= 0:
+        return _keep(found, threshold, ties, mask, indices, keys)
+    return _pick(bits, threshold, ties, mask, indices, keys)
+
+
 @lean
 def subtract(x, minus, start, stop, out, at):
     """out[at + j − start] = x_j − minus_j for start <= j < stop."""
@@ -229,6 +243,12 @@ def _keep_largest(found, k, mask, indices, keys, bins):
     if found <= k:
         return found
     threshold, ties = _kth_largest(keys, found, k, mask, bins)
+    return _keep(found, threshold, ties, mask, indices, keys)
+
+
+@njit
+def _keep(found, threshold, ties, mask, indices, keys):
+    """Reduce `found` candidates to those above the threshold and the first `ties` of those equal to it; returns how many."""
     kept = 0
     for i in range(found):
         index, key = indices[i], keys[i]
@@ -242,12 +262,17 @@ def _keep_largest(found, k, mask, indices, keys, bins):
 @njit
 def _search_all(bits, k, mask, indices, keys, bins):
     """Select without candidates: radix selection over all entries, then one pass that stores the result."""
-    d = bits.shape[0]
-    threshold, ties = _kth_largest(bits, d, k, mask, bins)
+    threshold, ties = _kth_largest(bits, bits.shape[0], k, mask, bins)
+    return _pick(bits, threshold, ties, mask, indices, keys)
+
+
+@njit
+def _pick(bits, threshold, ties, mask, indices, keys):
+    """Store the entries above the threshold and the first `ties` of those equal to it, but for zeros; returns how many."""
     if threshold == 0:
         ties = 0
     kept = 0
-    for i in range(d):
+    for i in range(bits.shape[0]):
         key = np.uint64(bits[i]) & mask
         equal = key == threshold
         if key > threshold or (equal and ties > 0):

@@ -244,7 +244,10 @@ class Link:
     # The number that some codecs need on all ends beforehand: an exchange of its own, one value each way.
     def _maximum_of_clients(self, codec: Codec, V: Any, keys: Keys, round: int, active: np.ndarray | None) -> None:
         """Uplink: each client sends its number, the server sends back the largest."""
-        own = self._measured(codec, V, self._hosted_rows, self.exchange.clients, keys) if self.is_worker else None
+        own = None
+        if self.is_worker:
+            assert codec.measure is not None
+            own = self._column(codec.measure(V, self._hosted_rows, self.exchange.clients, keys))
         table = np.zeros((self.n_clients, 1), self.dtype) if self.is_server else None
         scalar = self._scalar_codec()
         self.exchange.gather(scalar, own, keys, round, table, separate=True, active=active)
@@ -255,13 +258,12 @@ class Link:
         largest = None
         if self.is_server:
             rows = clients if len(v) > 1 else np.zeros_like(clients)
-            largest = np.max(self._measured(codec, v, rows, clients, keys), axis=0, keepdims=True)
+            values = self.exchange.measure(codec, v, rows, clients, keys, round)
+            largest = np.max(self._column(values), axis=0, keepdims=True)
         self._send_maximum(codec, largest, keys, round)
 
-    def _measured(self, codec: Codec, V: Any, rows: np.ndarray, clients: np.ndarray, keys: Keys) -> np.ndarray:
-        """What the codec measures, a column in this run's dtype, not rounded down."""
-        assert codec.measure is not None
-        values = codec.measure(V, rows, clients, keys)
+    def _column(self, values: np.ndarray) -> np.ndarray:
+        """What a codec measures, a column in this run's dtype, not rounded down."""
         column = values.astype(self.dtype)
         column = np.where(column < values, np.nextafter(column, self.dtype.type(np.inf)), column)
         return np.where(np.isfinite(column), column, self.dtype.type(np.nan))[:, None]

@@ -26,11 +26,11 @@ class TernGradUplink(Uplink):
     """
 
     def __init__(self, clip: float):
-        self.clip = clip
+        self.clip, self.compressor = clip, Ternary(scale="unit")
 
     def prepare(self) -> None:
         link = self.link
-        self.number, self.codec = link.codec(Identity(), dim=1), link.codec(Ternary(scale="unit"))
+        self.number, self.codec = link.codec(Identity(), dim=1), link.codec(self.compressor)
         self.sizes: Any = np.zeros((link.hosted, 1), link.dtype) if link.is_worker else None
         self.all_sizes: Any = np.zeros((link.n_clients, 1), link.dtype) if link.is_server else None
         self.largest, self.scale = np.zeros((1, 1), link.dtype), np.zeros((1, 1), link.dtype)
@@ -56,11 +56,11 @@ class TernGradUplink(Uplink):
 class TernGradDownlink(Downlink):
     """The integers Σ_i q_i in ⌈log2(2n + 1)⌉ bits each; every rank multiplies them by s/n."""
 
-    def __init__(self, uplink: TernGradUplink):
-        self.uplink = uplink
+    def __init__(self, uplink: TernGradUplink, n_clients: int):
+        self.uplink, self.compressor = uplink, Integers(n_clients)
 
     def prepare(self) -> None:
-        self.codec = self.link.codec(Integers(self.link.n_clients))
+        self.codec = self.link.codec(self.compressor)
 
     def begin(self, g: np.ndarray, /) -> np.ndarray:
         self.w = g.copy()

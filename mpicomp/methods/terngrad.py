@@ -39,7 +39,7 @@ class TernGrad(Method):
 
     def compose(self, setting: Setting, step_size: float) -> Parts:
         uplink = TernGradUplink(self.clip)
-        return Parts(uplink, TernGradDownlink(uplink), replicated=True)
+        return Parts(uplink, TernGradDownlink(uplink, setting.n_clients), replicated=True)
 
     def step_size(self, setting: Setting) -> float:
         raise TheoryError("terngrad has no step size from theory; give a number, for example «step=0.1»")

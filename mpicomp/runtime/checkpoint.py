@@ -35,7 +35,7 @@ from .session import Session, complete
 from .shards import Shard
 from .states import state_arrays
 
-FORMAT = 7
+FORMAT = 8
 FOLDER, MANIFEST = "checkpoints", "checkpoint.json"
 VISIBLE_SECONDS = 10.0  # in which another host's file is to be seen here
 # Options that may differ between the run that wrote a checkpoint and the one that goes on from it.

@@ -20,15 +20,16 @@ def exchange_setting(config: Config, problem: Problem, composition: Composition,
     """What the exchange may know of the run."""
     clock = Clock(time.perf_counter if comm is None else comm.now, config.rounds)
 
-    def codecs() -> list[Codec]:
+    def codecs(both: bool) -> list[Codec]:
         wire, parts = config.wire_dtype or config.dtype, composition.parts(1.0)
-        chosen = [composition.compressor, composition.downlink_compressor]
-        own = (vars(mechanism).get("compressor") for mechanism in (parts.uplink, parts.downlink))
-        chosen += [compressor for compressor in own if compressor is not None]
-        return [compressor.bind(problem.dim, problem.n_clients, wire) for compressor in chosen]
+        chosen = [composition.downlink_compressor, vars(parts.downlink).get("compressor")]
+        chosen += [composition.compressor, vars(parts.uplink).get("compressor")] if both else []
+        return [c.bind(problem.dim, problem.n_clients, wire) for c in chosen if c is not None]
 
     n = problem.n_clients
-    return ExchangeSetting(comm, n, problem.dim, np.dtype(config.dtype), np.full(n, 1.0 / n), clock, codecs)
+    return ExchangeSetting(
+        comm, n, problem.dim, np.dtype(config.dtype), np.full(n, 1.0 / n), clock, lambda: codecs(True), lambda: codecs(False)
+    )  # fmt: skip
 
 
 def warmup_exchange(

@@ -13,12 +13,14 @@ from ..compressors import Compressor, compressors
 from ..errors import ConfigError, UserError
 from ..exchanges.base import Exchange
 from ..exchanges.local import LocalExchange
-from ..exchanges.sharded import LocalShardedExchange, alignment_of
+from ..exchanges.sharded import LocalShardedExchange
+from ..exchanges.slicing import alignment_of
 from ..mechanisms.base import Link
 from ..methods import Method, methods
 from ..problems import Problem, problems
 from ..runtime.checkpoint import FOLDER, Checkpoint, Saver
 from ..runtime.config import Config
+from ..runtime.exchanges import exchange_setting
 from ..runtime.session import Composition, Session
 from .faults import fail, text_of
 from .problems import part_name
@@ -248,11 +250,12 @@ class _Suite:
 
     def check_slices(self, dtype: str, expected: bytes) -> None:
         """With several servers of slices: the same bits, or a refusal in so many words."""
-        composition = self.composition(self.config(dtype))
-        n, d = self.problem.n_clients, self.problem.dim
-        chosen = [c.bind(d, n, dtype) for c in (composition.compressor, composition.downlink_compressor)]
+        config = self.config(dtype)
+        n, d, composition = self.problem.n_clients, self.problem.dim, self.composition(config)
         try:
-            exchange = LocalShardedExchange(n, d, np.dtype(dtype), servers=SERVERS, alignment=alignment_of(chosen))
+            setting = exchange_setting(config, self.problem, composition, None)
+            alignment = alignment_of(setting.codecs(), setting.downlink_codecs())
+            exchange = LocalShardedExchange(n, d, np.dtype(dtype), servers=SERVERS, alignment=alignment)
             session = self.session(dtype, exchange)
         except ConfigError:
             return  # its messages cannot be cut

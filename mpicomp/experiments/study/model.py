@@ -14,7 +14,7 @@ import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from ..runtime import IN_TURN_NBYTES
+from ..runtime import IN_TURN_NBYTES, moves_less
 
 COMMUNICATION = ("constant", "frame", "hop", "within", "between", "wire")
 _SMALL_MESSAGE = 12288  # MPICH's MPI_Bcast changes from a binomial tree to scatter and allgather here ...
@@ -79,6 +79,8 @@ class Shape:
         steps = math.ceil(math.log2(P))
         if self.exchange == "allreduce":
             b = self.up / P
+            if moves_less(P, self.nodes, int(b)):
+                return 2 * (P - 1), 2 * (P - 1), 2 * b * (P - 1) / P
             full = 2 ** math.floor(math.log2(P))
             fold = 0.0 if full == P else 2.0 * b  # ranks beyond a power of two hand theirs over, and get the sum back
             if b <= _SMALL_SUM:
