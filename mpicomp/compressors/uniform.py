@@ -156,17 +156,12 @@ class Uniform(Compressor):
         levels = np.empty(-(-dim // GROUP), np.uint8), np.empty(CHUNK, np.uint8), np.empty(8 * GROUP, np.uint8)
         sums = np.empty(PARTIAL_SUMS), np.empty((1 + 2 * SHIFTS, LANES)), np.empty(SHIFTS, np.int64)
         kept, shifts = scratch(dim), SHIFTS * (not self.unbiased)
-        for_cutting = (
-            np.empty(0, wire),
-            shifts,
-            *pieces[1:],
-            (levels[0], levels[0].copy(), levels[1]),
-            kept,
-            scratch(dim),
-        )
+        levels_of_both = levels[0], levels[0].copy(), levels[1]
+        part_nbytes = partial(self._max_nbytes, wire=wire, whole=dim)
+        for_cutting = np.empty(0, wire), shifts, *pieces[1:], levels_of_both, kept, scratch(dim), part_nbytes
         return Codec(
             self, self.codec_id, dim, n_clients, wire, max_nbytes, _encode, _decode, (goal, largest, pieces, levels, sums, kept, 0),
-            cutting=Cutting(cut_messages, for_cutting, partial(self._max_nbytes, wire=wire, whole=dim), GROUP, offset=True),
+            cutting=Cutting(cut_messages, for_cutting, part_nbytes, GROUP, offset=True),
         )  # fmt: skip
 
 

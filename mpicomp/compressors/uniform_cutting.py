@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from ..kernels import lean
@@ -13,13 +15,14 @@ from ..kernels.uniform import GROUP
 def cut_messages(
     buf: np.ndarray, pos: int, clients: np.ndarray, shared: np.uint64, private: np.uint64, bounds: np.ndarray,
     out: np.ndarray, places: np.ndarray, wire: np.ndarray, shifts: int, q: np.ndarray, tokens: np.ndarray,
-    levels: tuple, kept: tuple, own: tuple,
+    levels: tuple, kept: tuple, own: tuple, part_nbytes: Callable[[int], int],
 ) -> int:  # fmt: skip
     """Cut such messages, with so many bytes of shifts; see `Cutting`. All bounds but the last are multiples of GROUP.
 
     levels : (of the message, of a slice, scratch of `bits.pack`). kept, own : `groups.scratch`, of the message and of a slice.
     """
     whole, part, top = levels
+    room = np.empty(part_nbytes(int(np.diff(bounds).max())), np.uint8)  # an encoder also writes behind its message
     for _ in range(len(clients)):
         step = buf[pos : pos + wire.itemsize].view(wire.dtype)[0]
         head, after, stop = wire.itemsize, pos + wire.itemsize, pos
@@ -29,14 +32,14 @@ def cut_messages(
         for s in range(len(places)):
             lo, hi = int(bounds[s]), int(bounds[s + 1])
             if lo < hi:
-                at = int(places[s])
-                out[at : at + head] = buf[pos : pos + head]
-                at += head
+                room[:head] = buf[pos : pos + head]
+                nbytes = head
                 if step > 0:
                     level = part[: -(-(hi - lo) // GROUP)]
-                    _retell(buf, stop, lo, hi, q, tokens, whole, level, kept, own, out, at)
-                    at = write_groups(tokens[: hi - lo], level, own, top, out, at)
-                places[s] = at
+                    _retell(buf, stop, lo, hi, q, tokens, whole, level, kept, own, room, head)
+                    nbytes = write_groups(tokens[: hi - lo], level, own, top, room, head)
+                out[places[s] : places[s] + nbytes] = room[:nbytes]
+                places[s] += nbytes
         pos = after
     return pos
 
