@@ -32,7 +32,8 @@ SPECS += [
     "cq:levels=16,entropy=true",
     "cq:radius=common",
 ]
-SPECS += ["cq:levels=5,rotate=true", "natural-dithering:norm=max", "eden:bits=3"]
+SPECS += ["cq:levels=5,rotate=true", "natural-dithering:norm=max", "eden:bits=3", "topk:fraction=0.1,values=4"]
+SPECS += ["randk:fraction=0.1,values=sign", "permk:values=2", "chunked-topk:fraction=0.05,values=bfloat16"]
 
 
 def allocated(work):

@@ -320,7 +320,7 @@ def test_ab_inequality(row, similar):
     errors = ((estimates - mean) ** 2).sum(axis=1)
     slack = 5 * errors.std() / np.sqrt(rounds) + 1e-9 * (a**2).sum()
     assert errors.mean() <= promised + slack
-    if compressor.name == "permk":
+    if compressor.name == "permk" and compressor.coding.exact:
         assert errors.mean() >= promised - slack
         assert (np.abs(estimates.mean(axis=0) - mean) <= 5 * estimates.std(axis=0) / np.sqrt(rounds) + 1e-12).all()
     if similar:

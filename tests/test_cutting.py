@@ -28,7 +28,12 @@ CUT = [
     "randk:fraction=0.2,sampling=stratified", "permk", "permk:layout=uniform", "sign", "sign:norm=l2", "sign:norm=unit",
     "natural", "qsgd:bits=2", "qsgd:bits=4", "qsgd:bits=7,norm=max,bucket=24", "qsgd:levels=100", "qsgd:bits=12", "qsgd:bits=16,bucket=100",
     "ternary", "ternary:scale=unit", "integers:levels=300", "cq", "cq:norm=max,levels=5", "cq:levels=300", "cq:variant=sign-magnitude",
-    "iq", "iq:levels=4", "natural-dithering", "dynamic", "dynamic:bits=5,bucket=24",
+    "iq", "iq:levels=4", "uniform", "uniform:error=0.002", "uniform:bits=2,rounding=nearest",
+    "natural-dithering", "dynamic", "dynamic:bits=5,bucket=24",
+    "topk:fraction=0.1,values=bfloat16", "topk:fraction=0.3,values=4",
+    "topk:k=5,values=2", "topk:fraction=0.5,values=sign,bucket=5", "topk:fraction=0.2,values=8,rounding=stochastic",
+    "randk:fraction=0.2,values=bfloat16",
+    "randk:fraction=0.2,sampling=uniform,values=bfloat16", "permk:values=bfloat16",
 ]  # fmt: skip
 KEYS = uplink_keys(3, 8)
 

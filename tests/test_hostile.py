@@ -293,7 +293,9 @@ SPECS = [
     "identity", "cast", "cast:to=bfloat16", "cq", "cq:levels=4", "cq:radius=common", "cq:norm=max", "cq:rotate=true", "iq:levels=3",
     "drive", "eden", "eden:bits=2", "natural", "natural-dithering", "permk", "permk-cq", "qsgd:bits=4", "qsgd:bits=4,norm=max",
     "qsgd:bits=4,bucket=64,norm=max,entropy=true", "randk:fraction=0.1", "sign", "sign:norm=l2", "ternary", "topk:fraction=0.1",
-    "topk:k=300", "dynamic", "chunked-topk:k=8,chunk=64", "chunked-topk:k=8,chunk=64,table=chunk",
+    "uniform", "uniform:error=0.01,rounding=nearest", "topk:k=300", "dynamic", "chunked-topk:k=8,chunk=64",
+    "chunked-topk:k=8,chunk=64,table=chunk",
+    "topk:fraction=0.1,values=4", "topk:k=300,values=sign", "randk:fraction=0.9,values=8", "permk:values=bfloat16",
 ]  # fmt: skip
 HIDING = ["sign:norm=unit", "ternary:scale=unit", "integers"]
 VALUES = pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])

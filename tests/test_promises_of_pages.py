@@ -310,6 +310,7 @@ PAGES = {  # (page of docs, the words): what makes them true, or the test that d
     ("reference/exchanges.md", "modes that go on without dead ranks are refused"): lambda: is_refused(
         exchange="hierarchical", on_failure="continue"),
     ("reference/wire.md", "It refuses what no encoder writes"): "test_wire_hostile.py::test_scales_that_no_encoder_writes_are_refused",
+    ("reference/wire.md", "A frame of the number without them is refused"): "test_message_lengths.py::test_messages_that_pad_are_refused",
     ("reference/wire.md", "and `bind` refuses more"): "test_sizes.py::test_every_codec_states_its_largest_dimension_and_refuses_more",
     ("reference/wire.md", "A field above 2s is refused"): "test_wire_hostile.py::test_fields_that_no_encoder_writes_are_refused",
     ("reference/wire.md", "in which digits beyond d are not zero, is refused"):

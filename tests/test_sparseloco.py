@@ -132,7 +132,7 @@ def test_messages_that_nobody_writes_are_refused():
         ("chunked-topk:k=1,chunk=0", "chunk=0 must be a positive integer"),
         (
             "chunked-topk:k=1,values=3bit",
-            "values of compressor 'chunked-topk': '3bit'; known: 2bit, exact; did you mean '2bit'",
+            "values of compressor 'chunked-topk': '3bit'; known: 2, 2bit, 4, 8, bfloat16, exact, sign; did you mean '2bit'",
         ),
         ("chunked-topk:k=1,table=tensor", "known: chunk, vector"),
         ("chunked-topk:k=1,values=exact,table=chunk", "values=exact has no table"),

@@ -20,6 +20,7 @@ OPTIONS = {
 }  # of those that cannot do without
 SPECS = [f"{name}:{OPTIONS[name]}" if name in OPTIONS else name for name in compressors if name != "flag"]
 SPECS += ["cast:to=bfloat16", "cq:norm=max", "cq:levels=16,entropy=true", "cq:levels=5,rotate=true", "eden:bits=3"]
+SPECS += ["topk:k=100,values=4,rounding=stochastic", "randk:k=100,values=2"]
 
 
 def sent(team, codec, V, rows):

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
-from mpicomp.kernels import blocks, intrinsics, llvm_blocks, llvm_words, twins
-from mpicomp.kernels.sizes import BLOCK, PAIR, PARTIAL_SUMS
+from mpicomp.kernels import blocks, entropy, frequencies, intrinsics, llvm_blocks, llvm_entropy, llvm_words, twins
+from mpicomp.kernels.sizes import BLOCK, LANES, PAIR, PARTIAL_SUMS
 
 DTYPES = (np.float32, np.float64)
 RNG = np.random.default_rng
@@ -30,7 +30,7 @@ def forms(name: str):
     function = twins.plain[name]
     names = function.__code__.co_varnames[: function.__code__.co_argcount]
     found = []
-    for form in (function, {**vars(llvm_words), **vars(llvm_blocks)}[name]):
+    for form in (function, {**vars(llvm_words), **vars(llvm_blocks), **vars(llvm_entropy)}[name]):
         own = name in ("bits_of", "float_of") or form is not function
         kernel = form if own else numba.njit(form, error_model="numpy")
         scope = {"kernel": kernel}
@@ -61,7 +61,7 @@ def same(name: str, *cases: tuple) -> list[list]:
 def test_every_fast_form_has_a_plain_one():
     fast = {
         name
-        for module in (llvm_words, llvm_blocks)
+        for module in (llvm_words, llvm_blocks, llvm_entropy)
         for name, value in vars(module).items()
         if type(value).__name__ == "_Intrinsic"
     }
@@ -216,6 +216,43 @@ def test_rounding_to_a_lattice_differs_in_doubtful_entries_only(dtype, n, symbol
     both = sure & fast_sure
     assert both.mean() > 0.98 and (sure != fast_sure).mean() < 0.001
     np.testing.assert_array_equal(codes[both], fast_codes[both])
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+@pytest.mark.parametrize("symbols", [2, 32, 33, 64, 65, 255])
+def test_coding_groups_of_symbols(symbols, kind):
+    """Tables in registers and in memory; the decoder ends with the states that the encoder began with."""
+    rng, precision = RNG(symbols), 12
+    data = np.minimum(rng.geometric(min(0.5, 8 / symbols), LANES * 9) - 1, symbols - 1).astype(kind)
+    _, spans, steps, multipliers, places, _ = entropy.scratch(symbols)
+    frequencies.share_out(np.bincount(data, minlength=symbols), len(data), 1 << precision, spans)
+    entropy.write_steps(spans, precision, steps, multipliers)
+    for s in range(symbols):
+        for place in range(spans[0, s]):
+            places[spans[1, s] + place] = (s << 24) | ((int(spans[0, s]) - 1) << 12) | place
+    tables = steps[:, : 32 if symbols <= 32 else 64 if symbols <= 64 else None]
+    states = np.full(LANES, 1 << 16, np.uint32)
+    cases = []
+    for groups in (0, 1, 9):
+        buf = np.full(2 * LANES * groups + 40, 171, np.uint8)
+        cases.append((tables[0].copy(), tables[1].copy(), precision, states, data, groups, buf, 5))
+    plain, fast = forms("encode_groups")
+    for *given, buf, pos in cases:
+        found = []
+        for form in (plain, fast):
+            own, out = given[3].copy(), buf.copy()
+            end = form(*given[:3], own, *given[4:], out, pos)
+            found.append((end, out[:end].tobytes(), own.tobytes()))
+        assert found[0] == found[1] and (buf[found[0][0] + 32 :] == 171).all()
+        end, words, coded = found[0]
+        stored = np.frombuffer(words[5:], np.uint16)[::-1].tobytes() + bytes(2 * LANES * given[5] + 2 * LANES)
+        case = places, precision, np.frombuffer(coded, np.uint32).copy(), np.frombuffer(stored, np.uint8).copy(), 0
+        for form in forms("decode_groups"):
+            table, fine, own, message, begin = case
+            own, read = own.copy(), np.full(len(data) + 3, 7, kind)
+            assert form(table, fine, own, message, begin, read, 0, given[5]) == end - 5
+            whole = LANES * given[5]
+            assert (own == 1 << 16).all() and (read[:whole] == data[:whole]).all() and (read[whole:] == 7).all()
 
 
 def test_blocks_are_pairs():

@@ -27,7 +27,8 @@ SCALED = {  # spec: the byte at which a scale begins
     "sign": 0, "sign:norm=l2": 0, "ternary": 0, "qsgd:bits=4": 0, "qsgd:bits=12": 0, "qsgd:bits=4,bucket=64,norm=max": 0,
     "qsgd:bits=4,bucket=64,norm=max,entropy=true": 0, "dynamic": 1, "natural-dithering": 0, "eden": 0, "eden:bits=2": 0, "drive": 0,
     "drive:scale=mse": 0, "cq": 0, "cq:levels=5": 0, "cq:levels=16,entropy=true": 0, "cq:rotate=true": 0, "iq:levels=4": 0,
-    "permk-cq": 0, "cq:radius=common": 0,
+    "permk-cq": 0, "cq:radius=common": 0, "randk:fraction=0.5,values=4": 0, "permk:values=sign": 0,
+    "uniform": 0, "uniform:bits=2,rounding=nearest": 0,
 }  # fmt: skip
 UNSCALED = {"identity", "topk", "chunked-topk", "randk", "permk", "natural", "integers", "cast"}
 BOTH = pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -72,7 +73,7 @@ def test_a_scale_of_nan_is_that_of_a_vector_that_is_not_finite(spec, dtype):
     for value in (np.nan, np.inf, -np.inf):
         x = np.random.default_rng(0).normal(size=D).astype(dtype)
         x[-1] = value
-        if spec == "permk-cq":  # which sends a part of the entries
+        if spec.startswith(("permk", "randk")):  # which send a part of the entries
             x[::100] = value
         with np.errstate(all="ignore"):
             compressor, data, head = message(spec, dtype, x)

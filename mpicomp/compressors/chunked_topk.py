@@ -10,14 +10,16 @@ from numpy.typing import DTypeLike
 from ..errors import ConfigError, unknown
 from ..kernels import lean, njit
 from ..kernels.bits import CHUNK, bit_length, pack_all, packed_nbytes, padding_is_zero, unpack_all
+from ..kernels.few_bits import HALF, read_values, write_values
 from ..kernels.indices import choose_coding, read_head, read_indices, write_head, write_indices
 from ..kernels.select import candidate_capacity, largest
 from ..kernels.status import BAD_PADDING, TRUNCATED
 from .base import Compressor, compressors, count_of
 from .codec import Codec
+from .few_bits import VALUES, few_bits
 from .identity import Identity
 
-VALUES, TABLES = ("2bit", "exact"), ("vector", "chunk")
+TWO_BITS, TABLES = "2bit", ("vector", "chunk")
 _LEVELS = 4  # of 2 bits
 _SIGMAS = 6.0  # the range of the four bins, in standard deviations; docs/how-to/diloco.md says where it comes from
 
@@ -26,9 +28,9 @@ _SIGMAS = 6.0  # the range of the four bins, in standard deviations; docs/how-to
 class ChunkedTopK(Compressor):
     """C(x): of every chunk of c consecutive entries the ⌈k·(its length)/c⌉ of largest |x_j|, of equal ones the lower index first.
 
-    The kept values travel in 2 bits each. With their mean μ and standard deviation σ (of m − 1 degrees of freedom), value v falls in
-    bin number round((v − μ)/(6σ/4) + 2), clipped to 0..3, and arrives as the mean of the values of its bin; four values or fewer arrive
-    as they are. Entries that are exactly zero are not sent.
+    With values=2bit the kept values travel in 2 bits each. With their mean μ and standard deviation σ (of m − 1 degrees of freedom),
+    value v falls in bin number round((v − μ)/(6σ/4) + 2), clipped to 0..3, and arrives as the mean of the values of its bin;
+    four values or fewer arrive as they are. Entries that are exactly zero are not sent.
 
     The mean of a bin makes the error orthogonal to what arrives, ‖C(x) − x‖² = ‖x‖² − ‖C(x)‖². For m values that share a table,
     ‖C(x)‖² ≥ κ(m) · (their squares), with κ(m) = min{1/2, 3/(4√(m−1))} (1 − 9m/(16(m−1))) for m > 4, else 1; derived in
@@ -39,9 +41,10 @@ class ChunkedTopK(Compressor):
     k : number of entries kept of each whole chunk, or
     fraction : part of them, in (0, 1].
     chunk : c, consecutive entries.
-    values : "2bit", or "exact" for the values themselves.
+    values : "2bit", or "exact" for the values themselves, or 2, 4, 8, "sign" or "bfloat16", rounded to the nearest, as for TopK.
     table : "vector", one table of four values a message; or "chunk", one for each chunk, for vectors
         whose parts differ in size.
+    bucket : number of kept values that share scales, 64 by default, for values of 2, 4 or 8 bits and signs.
 
     >>> ChunkedTopK(k=1, chunk=3, values="exact").apply([1.0, -3.0, 2.0, 0.5, 0.0, 0.1])
     array([ 0. , -3. ,  0. ,  0.5,  0. ,  0. ])
@@ -51,31 +54,43 @@ class ChunkedTopK(Compressor):
 
     codec_id = 52
     carries_nan = True
-    homogeneous = True
     summary = "the k largest entries of each chunk, with indices; values in 2 bits"
     formulas = (
         "α = κk/c; values=exact: κ = 1; 2bit: κ = min{1/2, 3/(4√(m−1))}(1 − 9m/(16(m−1))), m values a table [derived]"
     )
     paper = "Sarfi, Thérien, Lidin and Belilovsky 2025, SparseLoCo"
-    contractive = deterministic = nonexpansive = True
+    contractive = deterministic = True
 
     def __init__(
         self,
         k: int | None = None,
         fraction: float | None = None,
         chunk: int = 4096,
-        values: str = "2bit",
+        values: int | str = TWO_BITS,
         table: str = "vector",
+        bucket: int | None = None,
     ):
         if not isinstance(chunk, int) or isinstance(chunk, bool) or chunk < 1:
             raise ConfigError(f"chunked-topk: chunk={chunk} must be a positive integer, a number of entries")
-        if values not in VALUES:
-            raise unknown("values of compressor 'chunked-topk':", values, VALUES)
+        if values != TWO_BITS and (isinstance(values, bool) or values not in VALUES):
+            raise unknown("values of compressor 'chunked-topk':", str(values), [TWO_BITS, *map(str, VALUES)])
         if table not in TABLES:
             raise unknown("table of compressor 'chunked-topk':", table, TABLES)
-        if values == "exact" and table != "vector":
-            raise ConfigError("chunked-topk: values=exact has no table; drop table=chunk")
-        self.k, self.fraction, self.chunk, self.values, self.table = k, fraction, chunk, values, table
+        if values != TWO_BITS and table != "vector":
+            raise ConfigError(f"chunked-topk: values={values} has no table; drop table=chunk")
+        self.k, self.fraction, self.chunk, self.values, self.table, self.bucket = (
+            k,
+            fraction,
+            chunk,
+            values,
+            table,
+            bucket,
+        )
+        self.binned = values == TWO_BITS
+        if self.binned and bucket is not None:
+            raise ConfigError(f"chunked-topk: values=2bit has a table and no buckets; drop bucket={bucket}")
+        self.coding = few_bits(self.name, "exact" if self.binned else values, bucket)
+        self.homogeneous, self.nonexpansive = self.coding.bits != HALF, self.coding.nonexpansive
         self.per_chunk = count_of(self, k, fraction, chunk)
 
     def _counts(self, d: int) -> tuple[int, int]:
@@ -95,8 +110,8 @@ class ChunkedTopK(Compressor):
 
     def alpha(self, d: int, n: int = 1) -> float:
         kept = self.per_chunk / self.chunk
-        if self.values == "exact":
-            return kept
+        if not self.binned:
+            return kept * self.coding.kappa(self.count(d))
         return kept * self.kappa(self.count(d) if self.table == "vector" else max(self._counts(d)))
 
     def density(self, d: int, n: int = 1) -> float:
@@ -109,9 +124,9 @@ class ChunkedTopK(Compressor):
         m = self.count(d)
         indices = packed_nbytes(min(m * bit_length(d - 1), d), 1)
         values = (
-            m * wire.itemsize
-            if self.values == "exact"
-            else self._tables(d) * _LEVELS * wire.itemsize + packed_nbytes(m, 2)
+            self._tables(d) * _LEVELS * wire.itemsize + packed_nbytes(m, 2)
+            if self.binned
+            else self.coding.nbytes(m, wire)
         )
         return 1 + packed_nbytes(bit_length(m), 1) + indices + values
 
@@ -125,32 +140,33 @@ class ChunkedTopK(Compressor):
         capacity = max(candidate_capacity(chunk, max(whole if dim >= self.chunk else last, 1)), chunk)
         layout = chunk, whole if dim >= self.chunk else last, last, m
         selection = np.empty(capacity, np.int64), np.empty(capacity, np.uint64), np.empty(256, np.int64)
-        kept = np.empty(m, np.int64), np.empty(m), np.empty(m, np.uint32), np.empty(CHUNK, np.uint8)
+        values, fields, top = np.empty(m), np.empty(m, np.uint32), np.empty(CHUNK, np.uint8)
+        few = None if self.binned else (tuple(self.coding), np.empty(m), np.empty(m, wire), fields.copy(), top.copy())
         span = chunk if self.table == "chunk" else dim
-        args = layout, self.values == "exact", span, np.empty((_LEVELS, 2)), *selection, *kept
+        args = layout, span, np.empty((_LEVELS, 2)), *selection, np.empty(m, np.int64), values, fields, top, few
         return Codec(self, self.codec_id, dim, n_clients, wire, max_nbytes, _encode, _decode, args)
 
 
 @njit
 def _encode(
     V: np.ndarray, rows: np.ndarray, clients: np.ndarray, shared: np.uint64, private: np.uint64, buf: np.ndarray,
-    pos: int, tally: np.ndarray, wire: np.ndarray, layout: tuple, exact: bool, span: int, sums: np.ndarray,
+    pos: int, tally: np.ndarray, wire: np.ndarray, layout: tuple, span: int, sums: np.ndarray,
     candidates: np.ndarray, keys: np.ndarray, bins: np.ndarray, indices: np.ndarray, values: np.ndarray,
-    fields: np.ndarray, top: np.ndarray,
+    fields: np.ndarray, top: np.ndarray, few: tuple | None,
 ) -> int:  # fmt: skip
     room, size = layout[3], wire.itemsize
     for j in range(rows.shape[0]):
         x, start = V[rows[j]], pos
-        d, count = x.shape[0], _select(x, layout, candidates, keys, bins, indices, values, top)
+        d, kept = x.shape[0], values
+        if few is not None:
+            kept = few[1]
+        count = _select(x, layout, candidates, keys, bins, indices, kept, top)
         coding = choose_coding(indices, count, d)
         pos = write_head(coding, count, room, buf, pos)
         pos = write_indices(indices, count, d, coding, buf, pos, fields, top)
         before = pos
-        if exact:
-            sent = buf[pos : pos + count * size].view(wire.dtype)
-            for i in range(count):
-                sent[i] = values[i]
-            pos += count * size
+        if few is not None:
+            pos = write_values(few, count, private, buf, pos, wire)  # to the nearest: no key is used
         else:
             first = 0
             for lo in range(0, d, span):
@@ -226,9 +242,9 @@ def _quantize(
 @njit
 def _decode(
     buf: np.ndarray, pos: int, end: int, rows: np.ndarray, clients: np.ndarray, weights: np.ndarray, shared: np.uint64,
-    private: np.uint64, out: np.ndarray, wire: np.ndarray, layout: tuple, exact: bool, span: int, sums: np.ndarray,
+    private: np.uint64, out: np.ndarray, wire: np.ndarray, layout: tuple, span: int, sums: np.ndarray,
     candidates: np.ndarray, keys: np.ndarray, bins: np.ndarray, indices: np.ndarray, values: np.ndarray,
-    fields: np.ndarray, top: np.ndarray,
+    fields: np.ndarray, top: np.ndarray, few: tuple | None,
 ) -> int:  # fmt: skip
     d, size, room = out.shape[1], wire.itemsize, layout[3]
     for j in range(rows.shape[0]):
@@ -239,13 +255,12 @@ def _decode(
         pos = read_indices(buf, pos, end, count, d, coding, indices, fields, top)
         if pos < 0:
             return pos
-        if exact:
-            if pos + count * size > end:
-                return TRUNCATED
-            sent = buf[pos : pos + count * size].view(wire.dtype)
+        if few is not None:
+            pos = read_values(few, count, buf, pos, end, wire)
+            if pos < 0:
+                return pos
             for i in range(count):
-                acc[indices[i]] += weight * sent[i]
-            pos += count * size
+                acc[indices[i]] += weight * few[2][i]
             continue
         n_tables = (d + span - 1) // span
         after = pos + n_tables * _LEVELS * size

@@ -16,10 +16,11 @@ from ..kernels.status import BAD_COUNT, BAD_INDEX, BAD_MODE, BAD_PADDING, BAD_VA
 from .agreement import Agreement, Norm
 
 USER_CODEC = 255
+TWO_WINDOWS = 128  # added to the codec's number where a vector is rotated in two windows, not padded
 WHY = {
     TRUNCATED: "the message ends before its content does",
     BAD_INDEX: "an index is out of range or out of order",
-    BAD_MODE: "the index coding named in the message does not exist",
+    BAD_MODE: "the coding named in the message does not exist, or not any more",
     BAD_COUNT: "the number of entries is out of range",
     BAD_PADDING: "bits that must be zero are not",
     BAD_VALUE: "a field holds a value that no encoder writes",

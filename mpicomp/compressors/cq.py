@@ -13,7 +13,7 @@ from ..errors import ConfigError, TheoryError
 from ..kernels import njit
 from ..kernels.bits import CHUNK, bit_length, packed_nbytes
 from ..kernels.entropy import MAX_SYMBOLS, read_fields, scratch, write_fields
-from ..kernels.hadamard import rotate, rotate_back
+from ..kernels.hadamard import first_window, turn, turn_back
 from ..kernels.lattice import PERMUTATION, SIGNS, add_packed, add_points, round_to_lattice, write_rounded
 from ..kernels.levels import no_scale
 from ..kernels.random import Keys, bits64, client_key, permutation
@@ -21,7 +21,7 @@ from ..kernels.sizes import PAIR, PARTIAL_SUMS
 from ..kernels.status import BAD_VALUE, TRUNCATED
 from .agreement import Norm
 from .base import Compressor, compressors
-from .codec import Codec, cut_by_fields, encoded_on
+from .codec import TWO_WINDOWS, Codec, cut_by_fields, encoded_on
 from .cq_bits import decode_bits, encode_bits, radius_of
 from .identity import Identity
 from .lattice import INTERVAL, Lattice, largest_square
@@ -48,14 +48,14 @@ class CQ(Compressor):
     radius : "own", r of each client's vector, sent in its message; "common", the largest of all clients' in the round,
         found by an exchange of one value up and one down before the vectors are encoded (Link.gather does it).
     norm : r = ‖x‖₂ ("l2"), or max_j |x_j| ("max"): l2 by default, max with rotate.
-    rotate : quantize H D x/√N instead, N ≥ d a power of two, D random signs that the clients share (Walsh–Hadamard).
-        Unbiased.
-    clip : with rotate, r = ‖x‖₂ min{1, √(8 ln(Nn)/N)}, and what is above is clipped (Algorithm 3). Slightly biased,
+    rotate : quantize H D x/√N instead, N a power of two, D random signs that the clients share (Walsh–Hadamard); where
+        d is none, the first N entries are rotated and then the last N, N the largest power of two below d. Unbiased.
+    clip : with rotate, r = ‖x‖₂ min{1, √(8 ln(dn)/N)}, and what is above is clipped (Algorithm 3). Slightly biased,
         see `bias_variance`.
     entropy : indices are entropy coded wherever that is shorter.
 
     Constants, derived and tested, with δ = 1 for two levels, (k+1)/(k(k−1)) for k and 1/(2s) for sign-magnitude, and
-    ρ² = d, with rotation a bound on N E r²/‖x‖² = O(ln N): ω as in `Lattice`, for two levels d − 1. Own radius: (A, B)
+    ρ² = d, with rotation a bound on d E r²/‖x‖² = O(ln d): ω as in `Lattice`, for two levels d − 1. Own radius: (A, B)
     = (ω/n, 0). Common radius: (1 + 2δ²ρ²/n, 1). θ = min(ω/n, δ²ρ²/n²). Two levels and sign-magnitude are different
     quantizers: d/(4n²) for equal inputs belongs to the second, whose entries cost log2 3 bits, not one.
 
@@ -104,17 +104,12 @@ class CQ(Compressor):
         """r = max_j |x_j|."""
         return self.norm == "max" or (self.norm is None and self.rotate and not self.clip)
 
-    def length(self, d: int) -> int:
-        """N: the number of quantized entries."""
-        return 1 << (d - 1).bit_length() if self.rotate else d
-
     # ---- theory -------------------------------------------------------------------------------------------------
     def _size(self, d: int, n: int, vectors: int = 1) -> float:
-        """ρ²: a bound on N E r²/‖x‖², r the largest radius of so many vectors and ‖x‖ their largest norm."""
-        N = self.length(d)
+        """ρ²: a bound on d E r²/‖x‖², r the largest radius of so many vectors and ‖x‖ their largest norm."""
         if self.clip:
-            return min(8.0 * log(max(N * n, 2)), float(N))
-        return largest_square(vectors, N) if self.rotate and self.use_max else float(N)
+            return min(8.0 * log(max(d * n, 2)) * (d / first_window(d)), float(d))
+        return largest_square(vectors, d) if self.rotate and self.use_max else float(d)
 
     def omega(self, d: int, n: int = 1) -> float:
         if self.clip:
@@ -123,7 +118,7 @@ class CQ(Compressor):
             raise TheoryError(
                 f"{self.spec} has no ω: its variance depends on the largest vector of all {n} clients; use radius=own, or method marina"
             )
-        return self.lattice.omega(self._size(d, n), self.length(d), self.use_max)
+        return self.lattice.omega(self._size(d, n), d, self.use_max)
 
     def _common_gap(self, d: int, n: int) -> float:
         """A − B of the common radius: 2δ²ρ²/n, since R² ≤ Σ‖a_i‖²."""
@@ -137,7 +132,7 @@ class CQ(Compressor):
     def theta(self, d: int, n: int) -> float:
         if self.clip:
             return super().theta(d, n)
-        own = self.lattice.omega(self._size(d, n), self.length(d), self.use_max) / n
+        own = self.lattice.omega(self._size(d, n), d, self.use_max) / n
         return min(own, self.lattice.spacing**2 * self._size(d, n) / n**2)
 
     def gradient_variance(self, d: int, n: int, constants: Any) -> float:
@@ -152,13 +147,13 @@ class CQ(Compressor):
         return float(min(together, spread / n, equal))
 
     def bias_variance(self, d: int, n: int) -> tuple[float, float]:
-        """Clipped: a rotated entry is above r with probability 2(Nn)⁻⁴, hence bias ≤ 2(8 ln(Nn) + 2)(Nn)⁻⁴; and
+        """Clipped: a rotated entry is above r with probability 2(dn)⁻⁴, hence bias ≤ 2(ρ² + 2d/N)(dn)⁻⁴; and
         independent errors at most.
         """
         if not self.clip:
             return super().bias_variance(d, n)
         size = self._size(d, n)
-        bias = 2.0 * (size + 2.0) / float(max(self.length(d) * n, 2)) ** 4
+        bias = 2.0 * (size + 2.0 * d / first_window(d)) / float(max(d * n, 2)) ** 4
         rounding = self.lattice.spacing**2 * size
         return bias, (rounding / n if self.radius == "own" else rounding) + bias
 
@@ -171,16 +166,16 @@ class CQ(Compressor):
         return True
 
     def bind(self, dim: int, n_clients: int, wire_dtype: DTypeLike = np.float64) -> Codec:
-        wire, length, width = self.wire_of(dim, wire_dtype), self.length(dim), self.bits_per_entry()
+        wire, width = self.wire_of(dim, wire_dtype), self.bits_per_entry()
         own = self.radius == "own"
-        max_nbytes = own * wire.itemsize + self.entropy + packed_nbytes(length, width)
+        max_nbytes = own * wire.itemsize + self.entropy + packed_nbytes(dim, width)
         if max_nbytes >= dim * wire.itemsize:
             return Identity().bind(dim, n_clients, wire)
-        factor = sqrt(self._size(dim, n_clients) / length) if self.clip else 1.0
+        factor = sqrt(self._size(dim, n_clients) / dim) if self.clip else 1.0
         common_radius = np.full(0 if own else 1, np.nan)
         order = np.empty(n_clients if self._correlated() else 0, np.int64)
         work, partial_sums, top = (
-            np.empty(length if self.rotate else 0),
+            np.empty(dim if self.rotate else 0),
             np.empty(PARTIAL_SUMS),
             np.empty(CHUNK, np.uint8),
         )
@@ -201,15 +196,17 @@ class CQ(Compressor):
             args: tuple = (self.use_max, partial_sums, common_radius, order, top, np.empty(CHUNK, np.uint8), given, 0)
         else:
             lattice = self.lattice.slope, *self.lattice.offset, self.lattice.symbols
-            model, at_once = scratch(self.lattice.symbols if self.entropy else 0), length if self.entropy else CHUNK
+            model, at_once = scratch(self.lattice.symbols if self.entropy else 0), dim if self.entropy else CHUNK
             coding = width, np.empty(at_once, np.uint16), np.empty((at_once + 7) >> 3, np.uint8), top, model
             encode, decode = _encode, _decode
             args = sizing, lattice, common_radius, order, coding, given, 0
         head = own * wire.itemsize
         encoding = encoded_on(PAIR if encode is encode_bits else 8, Norm(0 if self.use_max else 2), 8 * head)
         cutting = cut_by_fields(head, width=width, **encoding)._replace(offset=True)
+        windows = self.rotate and dim != first_window(dim)
+        codec_id = self.codec_id | (TWO_WINDOWS if windows else 0)
         return Codec(
-            self, self.codec_id, dim, n_clients, wire, max_nbytes, encode, decode, args, fixed=not self.entropy,
+            self, codec_id, dim, n_clients, wire, max_nbytes, encode, decode, args, fixed=not self.entropy,
             round_maximum=None if own else common_radius, measure=None if own else measure,
             cutting=None if self.rotate or self.entropy else cutting, given=given,
         )  # fmt: skip
@@ -217,11 +214,17 @@ class CQ(Compressor):
 
 @njit
 def _turn(x: np.ndarray, key: np.uint64, sizing: tuple) -> None:
-    """work ← H D x/√N in float64, x padded with zeros."""
+    """work ← x in float64, rotated."""
     work = sizing[3]
-    work[: x.shape[0]] = x
-    work[x.shape[0] :] = 0.0
-    rotate(work, bits64(key, SIGNS))
+    work[:] = x
+    turn(work, _last(work), bits64(key, SIGNS))
+
+
+@njit
+def _last(work: np.ndarray) -> int:
+    """Length of the second window: that of the first, so that no rotated entry is larger than need be."""
+    d = work.shape[0]
+    return first_window(d) if d > first_window(d) else 0
 
 
 @njit
@@ -323,7 +326,7 @@ def _decode(
         if pos < 0:
             return pos
         if turn:
-            rotate_back(work, bits64(common, SIGNS))
+            turn_back(work, _last(work), bits64(common, SIGNS))
             for c in range(acc.shape[0]):
                 acc[c] += weight * out.dtype.type(work[c])
     return pos

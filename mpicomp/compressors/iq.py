@@ -30,11 +30,7 @@ class IQ(CQ):
         return Compressor.ab(self, d, n)
 
     def theta(self, d: int, n: int) -> float:
-        return (
-            self.lattice.omega(self._size(d, n), self.length(d), self.use_max) / n
-            if not self.clip
-            else super().theta(d, n)
-        )
+        return self.lattice.omega(self._size(d, n), d, self.use_max) / n if not self.clip else super().theta(d, n)
 
     def gradient_variance(self, d: int, n: int, constants: Constants) -> float:
         """With a common radius R ≤ L_max‖x − y‖: δ²ρ²L_max²/n."""

@@ -12,6 +12,7 @@ from math import log, sqrt
 import numpy as np
 
 from ..errors import ConfigError
+from ..kernels.hadamard import first_window
 
 INTERVAL, SIGN_MAGNITUDE = "interval", "sign-magnitude"
 VARIANTS = (INTERVAL, SIGN_MAGNITUDE)
@@ -94,14 +95,14 @@ class Lattice:
 
 
 def largest_square(vectors: int, d: int) -> float:
-    """A bound on d E max z_j²/max‖x‖² over `vectors` vectors of dimension d rotated by the same random signs (H D
-    x/√d).
+    """A bound on d E max z_j²/max‖x‖² over `vectors` vectors of dimension d rotated by the same random signs: H D x/√d
+    where d is a power of two, else in two windows of the N entries that `hadamard.first_window` names.
 
-    Every z_j is subgaussian with variance proxy ‖x‖²/d, hence E max ≤ (ln(vectors·d) − ½ ln(1−2λ))/λ for each λ < 1/2;
-    and z_j² ≤ ‖x‖².
+    Every z_j is subgaussian with variance proxy ‖x‖²/N, hence E max ≤ (ln(vectors·d) − ½ ln(1−2λ))/λ · ‖x‖²/N for each
+    λ < 1/2; and z_j² ≤ ‖x‖².
 
     >>> round(largest_square(1, 1024), 2), largest_square(1, 2)
     (17.74, 2.0)
     """
     grid = np.linspace(0.05, 0.4999, 200)
-    return float(min(np.min((log(vectors * d) - 0.5 * np.log(1 - 2 * grid)) / grid), d))
+    return float(min(np.min((log(vectors * d) - 0.5 * np.log(1 - 2 * grid)) / grid) * (d / first_window(d)), d))

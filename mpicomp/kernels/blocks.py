@@ -9,9 +9,9 @@ from __future__ import annotations
 import numpy as np
 
 from . import lean
-from .intrinsics import bits_of
+from .intrinsics import bits_of, load_word, store_word
 from .random import bits32, dither32
-from .sizes import PAIR, PARTIAL_SUMS
+from .sizes import LANES, PAIR, PARTIAL_SUMS
 from .twins import twin
 
 
@@ -195,3 +195,39 @@ def nibbles_of_blocks(fields, count, out):
     """out[i] = fields[2i] + 16 · fields[2i + 1] for i < 64 · count; the fields are below 16, both arrays uint8."""
     for i in range(64 * count):
         out[i] = fields[2 * i] | (fields[2 * i + 1] << 4)
+
+
+@twin
+def encode_groups(steps, shares, precision, states, symbols, groups, buf, pos):
+    """`entropy.encode_backwards` of the first LANES · groups symbols with as many states as LANES; returns the position after the words.
+
+    `buf` has room for two bytes a symbol.
+    """
+    room, low = np.uint32(32 - precision), np.uint32(0xFFFF)
+    for i in range(LANES * groups - 1, -1, -1):
+        step, x = steps[symbols[i]], states[i % LANES]
+        frequency, first = step & low, step >> np.uint32(16)
+        if np.uint64(x) >= np.uint64(frequency) << np.uint64(room):
+            store_word(buf, pos, np.uint16(x & low))
+            x >>= np.uint32(16)
+            pos += 2
+        share = x // frequency
+        states[i % LANES] = (share << np.uint32(precision)) + (x - share * frequency) + first
+    return pos
+
+
+@twin
+def decode_groups(places, precision, states, buf, pos, symbols, at, groups):
+    """`entropy.decode_forwards` of LANES · groups symbols from number `at` on, a multiple of LANES, with as many states as LANES; returns
+    the position after the words. `buf` holds two bytes a symbol from `pos` on."""
+    low, shift = np.uint32((1 << precision) - 1), np.uint32(precision)
+    for i in range(at, at + LANES * groups):
+        x = states[i % LANES]
+        place = places[x & low]
+        symbols[i] = place >> (shift + shift)
+        x = (((place >> shift) & low) + np.uint32(1)) * (x >> shift) + (place & low)
+        if x < np.uint32(1 << 16):
+            x = (x << np.uint32(16)) | np.uint32(load_word(buf, pos, np.uint16))
+            pos += 2
+        states[i % LANES] = x
+    return pos

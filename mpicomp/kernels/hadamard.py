@@ -1,12 +1,18 @@
-"""The fast Walsh–Hadamard transform, and the random rotation that is made of it: x → H D x/√N with D random signs."""
+"""The fast Walsh–Hadamard transform, and the random rotation that is made of it: x → H D x/√N with D random signs.
+
+H has N = 2^k rows. A vector of another length d is rotated in two windows that cover it, one after the other: its first N entries, N the
+largest power of two below d, and then its last M ≥ d − N. Nothing is padded, and the map of the whole is orthogonal.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 
 from . import njit
+from .bits import bit_length
 from .random import bits64
 
+_SECOND = -1  # of the second window's key: signs of the first have word numbers from 0 on
 BLOCK = 2048  # entries that stay in the first-level cache while all their small strides are done
 
 
@@ -76,3 +82,25 @@ def rotate_back(x, key):
     transform(x)
     x *= x.dtype.type(1.0 / np.sqrt(x.shape[0]))
     _flip(x, key)
+
+
+@njit
+def first_window(d):
+    """N: the largest power of two that is at most d."""
+    return 1 << (bit_length(d) - 1)
+
+
+@njit
+def turn(x, last, key):
+    """`rotate` the first N entries of x and then the last `last`, a power of two, at least d − N; 0 where d = N."""
+    rotate(x[: first_window(x.shape[0])], key)
+    if last > 0:
+        rotate(x[x.shape[0] - last :], bits64(key, _SECOND))
+
+
+@njit
+def turn_back(x, last, key):
+    """The inverse of `turn`."""
+    if last > 0:
+        rotate_back(x[x.shape[0] - last :], bits64(key, _SECOND))
+    rotate_back(x[: first_window(x.shape[0])], key)

@@ -8,11 +8,12 @@ import numba
 import numpy as np
 
 from . import llvm_blocks as blocks
+from . import llvm_entropy as entropy
 from . import llvm_words as words
 from .vectors import OPTIONS
 
 
-def _every_form(x, sums, octets, codes, key):
+def _every_form(x, sums, octets, codes, key, states):
     """A use of each form."""
     a, b, one = np.uint32(key), np.uint32(7), x.dtype.type(1)
     single, key = np.float32(1), key + words.load_word(octets, 0, np.uint64)
@@ -30,6 +31,10 @@ def _every_form(x, sums, octets, codes, key):
     blocks.levels_of_blocks(x, 0, 0, one, None, key, 24, 1, octets, 0)
     blocks.levels_of_blocks(x, 0, 0, one, one, key, 16, 1, codes, 0)
     blocks.nibbles_of_blocks(octets, 0, octets)
+    entropy.encode_groups(states, states, 12, states, octets, 0, octets, 0)
+    entropy.encode_groups(states, states, 12, states, codes, 0, octets, 0)
+    entropy.decode_groups(states, 12, states, octets, 0, octets, 0, 0)
+    entropy.decode_groups(states, 12, states, octets, 0, codes, 0, 0)
     return words.trailing_zeros(words.nonzero_bytes(octets, 0)) + words.ones(key)
 
 
@@ -42,6 +47,6 @@ def compile_all() -> None:
     """
     options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "_nrt": False, **OPTIONS}
     form = numba.njit(_every_form, **options)
-    arrays = numba.float64[::1], numba.uint8[::1], numba.uint16[::1], numba.uint64
+    arrays = numba.float64[::1], numba.uint8[::1], numba.uint16[::1], numba.uint64, numba.uint32[::1]
     for dtype in (numba.float32, numba.float64):
         form.compile((dtype[::1], *arrays))

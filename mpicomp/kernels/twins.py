@@ -1,7 +1,7 @@
 """Kernels with a twin: a plain form, which says what is computed, and LLVM's instructions, which do the same faster, bit for bit.
 
-The plain forms are in `intrinsics` and `blocks`, under `@twin`; their twins have the same names in `llvm_words` and `llvm_blocks`. `forms`
-says which one runs.
+The plain forms are in `intrinsics` and `blocks`, under `@twin`; their twins have the same names in `llvm_words`, `llvm_blocks` and
+`llvm_entropy`. `forms` says which one runs.
 """
 
 from __future__ import annotations
@@ -56,9 +56,9 @@ def _fast_forms() -> dict[str, Any]:
             stacklevel=2,
         )
         return {}
-    from . import llvm_blocks, llvm_words
+    from . import llvm_blocks, llvm_entropy, llvm_words
 
-    return {**vars(llvm_words), **vars(llvm_blocks)}
+    return {**vars(llvm_words), **vars(llvm_blocks), **vars(llvm_entropy)}
 
 
 def _verdict() -> str:

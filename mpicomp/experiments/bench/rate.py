@@ -27,6 +27,7 @@ SPECS = (
     *(f"topk:fraction={fraction}" for fraction in (0.001, 0.01, 0.05, 0.2)),
     *(f"chunked-topk:k={k}" for k in (32, 128, 512)),
     *(f"randk:fraction={fraction}" for fraction in (0.01, 0.2)),
+    *(f"uniform:error={error}{rounding}" for error in (0.05, 0.2, 0.5) for rounding in ("", ",rounding=nearest")),
 )
 DRAWS = 8
 STAGES = (0, 30, 300)  # steps after which a network's gradient is taken
