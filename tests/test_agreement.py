@@ -183,8 +183,6 @@ def test_corrupted_talk(agreement):
 
 
 SEPARABLE = [spec for spec in CUT if not spec.startswith("uniform") and "values" not in spec]  # also on the way down
-    spec for spec in CUT if not spec.startswith(("uniform", "topk")) or spec.startswith("topk") and "values" not in spec
-]
 
 
 # ---- parts --------------------------------------------------------------------------------------------------------------
