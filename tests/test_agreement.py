@@ -182,6 +182,9 @@ def test_corrupted_talk(agreement):
         talk.send([sentence.view(np.uint8)[:-1] for sentence in sentences])
 
 
+SEPARABLE = [spec for spec in CUT if not spec.startswith("uniform") and "values" not in spec]  # also on the way down
+
+
 # ---- parts --------------------------------------------------------------------------------------------------------------
 def test_shifted_keys():
     key = np.uint64(0x123456789ABCDEF0)
@@ -208,7 +211,9 @@ def given_parts(codec: Codec, V: np.ndarray, bounds: np.ndarray) -> list[bytes]:
 @pytest.mark.covering()
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("wire", ["float32", "float64"])
-@pytest.mark.parametrize("spec", [*CUT, "natural-dithering:norm=max", "dynamic:bits=7,norm=l2", "dynamic:bits=12"])
+@pytest.mark.parametrize(
+    "spec", [*SEPARABLE, "natural-dithering:norm=max", "dynamic:bits=7,norm=l2", "dynamic:bits=12"]
+)
 def test_servers_write_the_parts_of_whole_messages(spec, wire, dtype):
     """Byte for byte: as if the whole vector had been encoded and its message cut."""
     rng, d = np.random.default_rng(4), 41_003
@@ -304,6 +309,8 @@ def test_both_ways_in_slices(options):
     [
         ("eden", "cannot cut the messages of compressor 'eden'.*sign.*exchange='sliced'.*exchange='p2p'"),
         ("cq:rotate=true", "cannot cut the messages of compressor 'cq:rotate=true'.*exchange='sliced'"),
+        ("uniform", "cuts on the way up alone those of compressor 'uniform'.*exchange='sliced'"),
+        ("topk:k=50,values=4", "cuts on the way up alone those of compressor 'topk:k=50,values=4'.*exchange='sliced'"),
         ("qsgd:bits=4,bucket=100", "written in parts only at multiples of 200 .*another bucket.*exchange='sliced'"),
     ],
 )

@@ -17,9 +17,9 @@ from mpicomp.cluster.ledger import Ledger
 
 def test_when_a_ring_pays():
     least = ring.LEAST_NBYTES
-    assert ring.moves_less(5, 5, least) and ring.moves_less(3, 2, least) and ring.moves_less(12, 3, 10 * least)
-    assert not any(ring.moves_less(size, size, least) for size in (1, 2, 4, 8, 16))
-    assert not ring.moves_less(5, 1, least) and not ring.moves_less(5, 5, least - 1)
+    assert ring.moves_less(5, 5, 5 * least) and ring.moves_less(3, 2, 3 * least) and ring.moves_less(12, 3, 100 * least)
+    assert not any(ring.moves_less(size, size, 100 * least) for size in (1, 2, 4, 8, 16))
+    assert not ring.moves_less(5, 1, 5 * least) and not ring.moves_less(5, 5, 5 * least - 1)
 
 
 @pytest.mark.parametrize("size", [3, 5, 7])

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from .messages import AnyRequest
 
 TAG_RING = 6
-LEAST_NBYTES = 1 << 18  # of shorter vectors the 2 (P − 1) steps of a ring cost more than its bytes save
+LEAST_NBYTES = 1 << 16  # a rank: of shorter vectors the 2 (P − 1) steps of a ring cost more than its bytes save
 PIECE_NBYTES = 1 << 18  # a piece goes on while the next one arrives
 
 
@@ -25,7 +25,7 @@ def moves_less(size: int, nodes: int, nbytes: int) -> bool:
 
     nodes : hosts. Within one, a library sums in shared memory.
     """
-    return nodes > 1 and size > 2 and size & (size - 1) > 0 and nbytes >= LEAST_NBYTES
+    return nodes > 1 and size > 2 and size & (size - 1) > 0 and nbytes >= size * LEAST_NBYTES
 
 
 def ring_pays(comm: Comm, nodes: int, nbytes: int) -> bool:

@@ -59,8 +59,9 @@ class Slicing(Exchange):
             return
         cutting, name = codec.cutting, codec.compressor.spec
         if cutting is None or not (uplink or cutting.separable):
+            able = "cannot cut the messages of" if cutting is None else "cuts on the way up alone those of"
             raise ConfigError(
-                f"«exchange='sharded'» cannot cut the messages of compressor {name!r} into slices; it can with {_cut()}, with most of "
+                f"«exchange='sharded'» {able} compressor {name!r} into slices; it can with {_cut()}, with most of "
                 "their options; use «exchange='sliced'», where every slice is compressed for itself, or «exchange='p2p'»"
             )
         step = cutting.alignment if uplink else lcm(cutting.alignment, cutting.grid)
