@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from mpicomp.errors import ConfigError
 from mpicomp.experiments.bench import rate
 from mpicomp.experiments.commands.bench import bench
+from mpicomp.experiments.commands.rate_figure import draw
 
 
 def test_least_bits_of_a_normal_law_are_its_rate_distortion_function():
@@ -74,7 +75,7 @@ def test_as_a_command_with_a_vector_of_ones_own_and_a_figure(tmp_path):
 
 def test_figure(tmp_path):
     pytest.importorskip("matplotlib")
-    rate.draw(rate.bench_rate(["sign", "qsgd:bits=4", "qsgd:bits=2"], dim=400), tmp_path / "rate.svg")
+    draw(rate.bench_rate(["sign", "qsgd:bits=4", "qsgd:bits=2"], dim=400), tmp_path / "rate.svg")
     assert (tmp_path / "rate.png").stat().st_size > 1000 and "<svg" in (tmp_path / "rate.svg").read_text()
 
 

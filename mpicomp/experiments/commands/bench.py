@@ -236,7 +236,7 @@ def bench_rate(
     import_: Import = None,
 ) -> None:
     """Bits an entry against relative error, for normal and heavy-tailed vectors and a network's gradients, beside the least possible."""
-    from ..bench.rate import SPECS, draw, gaps
+    from ..bench.rate import SPECS, gaps
     from ..bench.rate import bench_rate as measure
     from ..runtime import ConfigError, table
 
@@ -244,6 +244,8 @@ def bench_rate(
         raise ConfigError(f"bench rate: --dim={dim} must be at least 2")
     found = measure(spec or SPECS, dim, vector or ())
     if figure is not None:
+        from .rate_figure import draw
+
         draw(found, figure)
     if json:
         print_json({"rows": found, "gaps": gaps(found)})
