@@ -352,6 +352,7 @@ def test_signs_of_all_lengths_and_ties():
 
 
 # ---- what is known of them ----------------------------------------------------------------------------------------------
+@pytest.mark.night
 @pytest.mark.full(reason="many runs of hundreds of rounds")
 @pytest.mark.parametrize("compressor", ["sign", "topk:fraction=0.05"])
 def test_naive_compression_stalls(compressor):

@@ -353,7 +353,7 @@ def test_ranks_without_a_slice(comm, uplink, dim):
 def test_more_entries_than_a_slice_has(comm):
     if comm.size > 1:
         with pytest.raises(mc.ConfigError, match=r"exchange='auto' has none .* fraction= in place of k="):
-            mc.Aggregator(comm, np.zeros(41), uplink="ef21:topk:k=3", downlink="ef21-p:sign", timeout=20)
+            mc.Aggregator(comm, np.zeros(41), uplink="ef21:topk:k=30", downlink="ef21-p:eden", timeout=20)
 
 
 @pytest.mark.mpi

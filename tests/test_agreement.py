@@ -323,13 +323,18 @@ def test_refusals(spec, words):
 # ---- over MPI -----------------------------------------------------------------------------------------------------------
 @pytest.mark.process
 @pytest.mark.parametrize(
-    ("ranks", "which"), shortened([(3, "few"), (2, "all"), (3, "all")], 1, "other ranks, or all methods")
+    ("ranks", "which"),
+    [
+        *shortened([(3, "few"), (2, "all")], 1, "all methods"),
+        pytest.param(3, "all", marks=[pytest.mark.full(reason="other ranks, and all methods"), pytest.mark.night]),
+    ],
 )
 def test_both_ways_over_mpi(mpi, ranks, which):
     """sharded has the bits of p2p, bytes and all, and goes on from a checkpoint."""
     mpi.run(ranks, [__file__, "bits", which], timeout=300).check()
 
 
+@pytest.mark.full(reason="a job that is resumed twice")
 @pytest.mark.process
 def test_both_ways_go_on(mpi, tmp_path):
     mpi.run(3, [__file__, "resume", tmp_path], timeout=240).check()

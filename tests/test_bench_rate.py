@@ -27,6 +27,7 @@ def test_least_bits_of_the_heavy_tailed_law():
     assert rate.heavy_tailed(10).entropy == pytest.approx(bits, abs=1e-3)
 
 
+@pytest.mark.full(reason="takes more than a few seconds")
 def test_rows_have_the_errors_and_bits_of_the_messages():
     rows = {r["spec"]: r for r in rate.bench_rate(["identity", "sign", "topk:fraction=0.1"], dim=3000)[:3]}
     x = rate.normal(3000).x.astype(float)
@@ -42,6 +43,7 @@ def test_rows_have_the_errors_and_bits_of_the_messages():
     assert all(r["least"] is None or r["least"] <= r["bits"] for r in rows.values())
 
 
+@pytest.mark.full(reason="takes more than a few seconds")
 def test_no_compressor_is_below_the_least_possible():
     for row in rate.bench_rate(rate.SPECS, dim=20_000):
         assert row["least"] is None or row["bits"] > row["least"], row
@@ -73,6 +75,7 @@ def test_as_a_command_with_a_vector_of_ones_own_and_a_figure(tmp_path):
     assert "unbiased" in found.stdout and "g.npy" in found.stdout
 
 
+@pytest.mark.full(reason="takes more than a few seconds")
 def test_figure(tmp_path):
     pytest.importorskip("matplotlib")
     draw(rate.bench_rate(["sign", "qsgd:bits=4", "qsgd:bits=2"], dim=400), tmp_path / "rate.svg")

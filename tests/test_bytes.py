@@ -190,6 +190,7 @@ main()
 """
 
 
+@pytest.mark.night
 @pytest.mark.process
 @pytest.mark.parametrize("exchange", shortened(["p2p", "hierarchical", "collective", "sharded"], 2, "another exchange"))
 def test_verify_bytes(each_mpi, exchange):
@@ -227,6 +228,7 @@ def fresh(directory: Path) -> dict[str, str]:
     return {"XDG_CACHE_HOME": str(directory)}
 
 
+@pytest.mark.night
 @pytest.mark.process
 def test_verify_bytes_without_a_compiler_reads_open_mpis_monitoring(open_mpi, tmp_path):
     cache = fresh(tmp_path)
@@ -259,6 +261,7 @@ if MPI.COMM_WORLD.rank == 0:
 """
 
 
+@pytest.mark.night
 @pytest.mark.process
 def test_open_mpis_monitoring_as_the_witness(open_mpi, tmp_path):
     """Every exchange agrees to the byte, with what is summed over the ranks too; a byte too many in the ledger is found where it is."""

@@ -413,6 +413,7 @@ def test_the_time_limit_stops_all_ranks(tmp_path):
     assert summary(tmp_path)["interrupted"] and newest(tmp_path).exists()
 
 
+@pytest.mark.night
 @pytest.mark.full(reason="test_restart.py has a killed job that goes on")
 @pytest.mark.process
 def test_a_killed_job_goes_on_from_its_last_checkpoint(mpi, tmp_path):
@@ -535,6 +536,7 @@ print(json.dumps([met, large]), file=said)
 """
 
 
+@pytest.mark.night
 @pytest.mark.process
 @pytest.mark.full(reason="kills a process at each of some dozen steps")
 def test_sigkill_at_each_step_of_writing(tmp_path):

@@ -199,7 +199,7 @@ def test_manifests_that_no_run_writes(change, copied):
 
 def test_a_checkpoint_of_another_version_says_so(copied):
     forge(copied, entry("format", value=5))
-    refused(copied, "is of version 5; this build reads version 7")
+    refused(copied, "is of version 5; this build reads version 8")
 
 
 def test_a_deep_manifest_is_one_line(copied):

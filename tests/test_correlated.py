@@ -591,7 +591,7 @@ def test_many_levels_in_blocks_are_those_of_the_definition(lattice, strata, dtyp
     count, (base, spread) = 1 << 14, lattice.offset
     levels, draws = (lattice.slope, base, spread, lattice.symbols), (common, key, place, strata)
     rng = np.random.default_rng(strata)
-    shifts, offsets = bits64(common, SHIFTS), bits64(common, OFFSETS)
+    shifts, offsets = np.uint64(bits64(common, SHIFTS)), np.uint64(bits64(common, OFFSETS))
     doubts = np.zeros(count // 8, np.uint8)
     for element, size in ((0, count), (7, count), (32, 40), (61, 1), (64, 33), (95, 32)):
         x = rng.uniform(-radius, radius, size).astype(dtype)

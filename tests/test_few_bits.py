@@ -43,6 +43,7 @@ def hard_values(m: int) -> list[np.ndarray]:
     ]  # fmt: skip
 
 
+@pytest.mark.covering()
 @WIRES
 @pytest.mark.parametrize("bits", BITS)
 @pytest.mark.parametrize(("m", "bucket"), [(1, 64), (2, 64), (3, 64), (64, 64), (65, 64), (100, 7)])
@@ -121,6 +122,7 @@ def test_alpha_at_random():
         mc.compressor("topk:k=70,values=2,rounding=stochastic").alpha(d)
 
 
+@pytest.mark.full(reason="thousands of draws")
 @pytest.mark.parametrize(
     "spec",
     ["randk:k=30,values=4", "randk:k=30,values=sign,bucket=5,mask=shared", "randk:k=30,values=2,sampling=uniform",
@@ -146,6 +148,7 @@ def test_constants_of_exact_values_are_what_they_were():
     assert mc.compressor("permk").ab(1000, 10) == (1.0, 1.0) and mc.compressor("permk:values=4").ab(10, 100)[0] < 0.1
 
 
+@pytest.mark.covering()
 @pytest.mark.parametrize(
     ("spec", "most"),
     [("topk:fraction=0.01,values=4", 0.16), ("topk:fraction=0.01,values=2", 0.14), ("topk:fraction=0.01,values=sign", 0.11),
@@ -181,6 +184,7 @@ def test_ef21_converges_with_the_step_of_the_theory(values):
     assert result.summary["grad_norm_sq"] < 1e-3 * result.history[0]["grad_norm_sq"]
 
 
+@pytest.mark.covering()
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_what_is_not_finite_arrives_as_such(bad, dtype):

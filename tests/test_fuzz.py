@@ -82,6 +82,7 @@ print(explorer.blocks_of_encoder_frames, after, len(explorer.corpus), explorer.c
 """
 
 
+@pytest.mark.night
 @pytest.mark.full(reason="compiles all decoders anew, with counters")
 @pytest.mark.process
 def test_the_guided_fuzzer_sees_what_compiled_decoders_run():

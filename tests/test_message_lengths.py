@@ -46,9 +46,11 @@ def bits_per_entry(spec: str, d: int, wire: type) -> float:
 
 
 def test_every_codec_is_in_the_sweep():
-    assert {mc.compressor(spec).name for spec in SPECS} == set(compressors) - {"flag"}
+    own = {name for name in compressors if compressors[name].__module__.startswith("mpicomp.")}
+    assert {mc.compressor(spec).name for spec in SPECS} == own
 
 
+@pytest.mark.covering()
 @pytest.mark.parametrize("spec", SPECS)
 @pytest.mark.parametrize("wire", [np.float32, np.float64])
 def test_bits_per_entry_are_those_of_the_next_power_of_two(spec, wire):

@@ -401,6 +401,7 @@ for index in range(len(RUNS)):
 """
 
 
+@pytest.mark.night
 @pytest.mark.full(reason="twelve jobs; three ranks are in the quick lane")
 @pytest.mark.process
 def test_any_number_of_workers_gives_the_same_bits(mpi, tmp_path):

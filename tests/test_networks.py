@@ -391,7 +391,12 @@ def chosen(ranks: int = 5, own: type | None = None, holds_all: bool = True, **op
         ({"clients": 4}, P2PExchange, "4 clients are too few for each of 5 ranks"),
         ({"holds_all": False}, P2PExchange, "holds_all"),
         ({"on_failure": "continue"}, P2PExchange, "dead ranks"),
-        ({"method": "ef21-p+ef21", "downlink_compressor": "topk:k=100000", "allow_unsafe": True}, P2PExchange, "looks at whole vectors"),
+        ({"method": "ef21-p+ef21", "downlink_compressor": "topk:k=100000", "allow_unsafe": True}, ShardedExchange, "would carry"),
+        (
+            {"method": "ef21-p+ef21", "downlink_compressor": "topk:k=130000,values=bfloat16", "allow_unsafe": True},
+            P2PExchange,
+            "on the way up alone",
+        ),
         ({"compressor": "eden:bits=4", "method": "dcgd", "allow_unsafe": True}, P2PExchange, "cannot cut the messages"),
     ],
 )  # fmt: skip
