@@ -25,9 +25,14 @@ SPECS = (
     "eden",
     "drive",
     *(f"topk:fraction={fraction}" for fraction in (0.001, 0.01, 0.05, 0.2)),
+    *(f"topk:fraction={fraction},values=4" for fraction in (0.001, 0.01, 0.05, 0.2)),
     *(f"chunked-topk:k={k}" for k in (32, 128, 512)),
     *(f"randk:fraction={fraction}" for fraction in (0.01, 0.2)),
-    *(f"uniform:error={error}{rounding}" for error in (0.05, 0.2, 0.5) for rounding in ("", ",rounding=nearest")),
+    *(f"uniform:error={error}" for error in (0.025, 0.1, 0.3, 0.7)),
+    *(
+        f"uniform:error={error},rounding=nearest"
+        for error in (0.012, 0.025, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.7, 0.85)
+    ),
 )
 DRAWS = 8
 STAGES = (0, 30, 300)  # steps after which a network's gradient is taken
@@ -241,8 +246,8 @@ def gaps(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     for row in rows:
         if row["kind"] != "peer" or row["error"] == 0:
             continue
-        own = front(marked([dict(r) for r in rows if r["kind"] == "ours" and r["vector"] == row["vector"]]))
-        for (low, more), (high, fewer) in pairwise(own):
+        ours = [{**r, "unbiased": False} for r in rows if r["kind"] == "ours" and r["vector"] == row["vector"]]
+        for (low, more), (high, fewer) in pairwise(front(marked(ours))):
             if low <= row["error"] <= high:
                 part = np.log(row["error"] / low) / np.log(high / low) if high > low else 0.0
                 found.append({**row, "ours": float(more + part * (fewer - more))})

@@ -51,4 +51,6 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
 def _family(row: dict[str, Any]) -> str:
     """Rows that differ in a number only share a line."""
     name = str(row["spec"]).replace(",", ":").partition(":")[0]
-    return name + (", entropy coded" if "entropy" in row["spec"] else "")
+    for word, said in (("entropy", ", entropy coded"), ("values=4", ", 4 bits"), ("nearest", ", nearest")):
+        name += said if word in row["spec"] else ""
+    return name
