@@ -264,6 +264,7 @@ def test_a_coordinate_that_never_had_a_gradient_stays():
     assert result.x[0] != 1 and np.isfinite(result.x).all()
 
 
+@pytest.mark.covering()
 @pytest.mark.parametrize("method", [*METHODS, "onebit-adam", "signsgd", "amsgrad"])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_small_groups_of_clients_give_the_same_bits(method, dtype, monkeypatch):

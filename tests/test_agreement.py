@@ -209,8 +209,7 @@ def given_parts(codec: Codec, V: np.ndarray, bounds: np.ndarray) -> list[bytes]:
 
 
 @pytest.mark.covering()
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("wire", ["float32", "float64"])
+@pytest.mark.parametrize(("wire", "dtype"), [("float32", "float32"), ("float64", "float64")])
 @pytest.mark.parametrize(
     "spec", [*SEPARABLE, "natural-dithering:norm=max", "dynamic:bits=7,norm=l2", "dynamic:bits=12"]
 )

@@ -193,7 +193,13 @@ def test_all_blocks_of(page, clone):
 @pytest.mark.torch
 @pytest.mark.process
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("page", sorted({block.page for block in LEFT_OUT if block.mark == TORCH}))
+@pytest.mark.parametrize(
+    "page",
+    [
+        page if page == "docs/how-to/torch-loop.md" else pytest.param(page, marks=pytest.mark.night)
+        for page in sorted({block.page for block in LEFT_OUT if block.mark == TORCH})
+    ],
+)
 def test_blocks_that_need_torch(page, clone):
     pytest.importorskip("torch")
     for block in BLOCKS[page]:

@@ -218,6 +218,7 @@ def test_rounding_to_a_lattice_differs_in_doubtful_entries_only(dtype, n, symbol
     np.testing.assert_array_equal(codes[both], fast_codes[both])
 
 
+@pytest.mark.covering()
 @pytest.mark.parametrize("kind", [np.uint8, np.uint16])
 @pytest.mark.parametrize("symbols", [2, 32, 33, 64, 65, 255])
 def test_coding_groups_of_symbols(symbols, kind):
