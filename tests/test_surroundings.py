@@ -127,13 +127,13 @@ def test_too_little_shared_memory_is_named(mpi, tmp_path, exchange):
 @pytest.mark.full(reason="mounts a file system, where it may")
 @pytest.mark.process
 def test_a_small_file_system_ends_no_rank_by_a_signal(mpi, tmp_path):
-    mount = "mount -t tmpfs -o size=24m tmpfs /dev/shm"
+    mount = "mount -t tmpfs -o size=40m tmpfs /dev/shm"
     if (
         shutil.which("unshare") is None
         or subprocess.run(["unshare", "-m", "sh", "-c", mount], capture_output=True).returncode
     ):
         pytest.skip("no file system may be mounted here")
-    options = [*RUN, "-q", "--exchange", "hierarchical", "--set", "problem.dim=2000000"]
+    options = [*RUN, "-q", "--exchange", "hierarchical", "--set", "problem.dim=4000000"]
     job = run_alone(
         [
             "unshare",
