@@ -54,6 +54,7 @@ FREE = (
     "stall_timeout",
     "on_failure",
     "verify_bytes",
+    "trace",
     "resume",
     "imports",
 )
