@@ -69,6 +69,7 @@ if TYPE_CHECKING:
     from ..errors import UserError as UserError
     from ..errors import unknown as unknown
     from ..exchanges.base import GROUP_NBYTES as GROUP_NBYTES
+    from ..exchanges.base import ExchangeSetting as ExchangeSetting
     from ..exchanges.base import Plan as Plan
     from ..exchanges.base import exchanges as exchanges
     from ..exchanges.hierarchical import TAG_POSTED as TAG_POSTED
@@ -140,7 +141,7 @@ else:
             "cluster.clock": ["COMPUTE", "ENCODE", "PHASES", "STEP", "median_interval"],
             "cluster.comm": ["Comm", "world"],
             "cluster.environment": ["declared_size"],
-            "exchanges.base": ["Plan", "GROUP_NBYTES", "exchanges"],
+            "exchanges.base": ["ExchangeSetting", "Plan", "GROUP_NBYTES", "exchanges"],
             "cluster.launcher": ["Launcher", "OPEN_MPI", "become", "find_launcher", "physical_cores"],
             "cluster.ledger": ["BROADCAST_BYTES", "DOWNLINK", "LEVELS", "MESSAGE_BYTES", "UPLINK"],
             "exchanges.local": ["LocalExchange"],

@@ -24,18 +24,19 @@ class Lowering:
 
     Attributes
     ----------
-    lines : of the trace. messages : how many it sends. nbytes : how many bytes, in messages between two ranks.
+    lines : of the trace. open : messages that it sends, less those that it receives: 0 over all ranks, unless a run ends before some
+        are received.
     """
 
     def __init__(self, rank: int, size: int):
         self.rank, self.size = rank, size
         self.lines = [f"{rank} init"]
-        self.messages = self.nbytes = 0
+        self.open = 0
         self._sent: dict[tuple[int, int], int] = defaultdict(int)
         self._received: dict[tuple[int, int], int] = defaultdict(int)
 
-    def play(self, calls: Iterable[Call]) -> list[str]:
-        """The lines of the rounds among these calls. A receive that is never waited for is left out."""
+    def play(self, calls: Iterable[Call]) -> Lowering:
+        """Write the rounds among these calls, and the end. A receive that is never waited for is left out."""
         own = [call for call in calls if call.purpose == "round"]
         came = {call.request: call.nbytes for call in own if call.function == "Wait"}
         open_: dict[int, str] = {}
@@ -55,7 +56,7 @@ class Lowering:
             elif call.function not in ("Round", "End"):
                 getattr(self, f"_{call.function.lower()}")(call)
         self._line("finalize")
-        return self.lines
+        return self
 
     # ---- messages -----------------------------------------------------------------------------------------------
     def _line(self, text: str) -> None:
@@ -67,26 +68,29 @@ class Lowering:
         counts[peer, tag] += 1
         return tag * _ORDERS + order % _ORDERS
 
-    def _out(self, peer: int, tag: int, nbytes: int) -> int:
-        self.messages += 1
-        self.nbytes += nbytes
+    def _out(self, peer: int, tag: int) -> int:
+        self.open += 1
         return self._number(self._sent, peer, tag)
 
+    def _in(self, peer: int, tag: int) -> int:
+        self.open -= 1
+        return self._number(self._received, peer, tag)
+
     def _isend(self, peer: int, tag: int, nbytes: int) -> str:
-        number = self._out(peer, tag, nbytes)
+        number = self._out(peer, tag)
         self._line(f"isend {peer} {number} {nbytes}")
         return f"{self.rank} {peer} {number}"
 
     def _irecv(self, peer: int, tag: int, nbytes: int) -> str:
-        number = self._number(self._received, peer, tag)
+        number = self._in(peer, tag)
         self._line(f"irecv {peer} {number} {max(nbytes, 1)}")  # of none SimGrid would wait for the message here
         return f"{peer} {self.rank} {number}"
 
     def _send(self, peer: int, tag: int, nbytes: int) -> None:
-        self._line(f"send {peer} {self._out(peer, tag, nbytes)} {nbytes}")
+        self._line(f"send {peer} {self._out(peer, tag)} {nbytes}")
 
     def _recv(self, peer: int, nbytes: int) -> None:
-        self._line(f"recv {peer} {self._number(self._received, peer, _COLLECTIVE)} {max(nbytes, 1)}")
+        self._line(f"recv {peer} {self._in(peer, _COLLECTIVE)} {max(nbytes, 1)}")
 
     def _exchange(self, dest: int, nbytes: int, source: int, incoming: int) -> None:
         names = [self._irecv(source, _COLLECTIVE, incoming), self._isend(dest, _COLLECTIVE, nbytes)]

@@ -7,27 +7,21 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from ..runtime import EnvironmentMismatch, MpicompError
+from .lower import Lowering
 from .platforms import Platform
 
 PROGRAM = "smpirun"
 # Links carry their nominal rate, whatever a message's length; SimGrid's own factors are those of one cluster of 2009.
 OPTIONS = (
     "--cfg=smpi/bw-factor:0:1", "--cfg=smpi/lat-factor:0:1", "--cfg=network/crosstraffic:0", "--cfg=smpi/host-speed:1000000000f",
-    "--cfg=contexts/stack-size:64", "--cfg=smpi/display-timing:1", "--cfg=smpi/simulate-computation:1",
+    "--cfg=contexts/stack-size:64", "--cfg=smpi/display-timing:1",
     "--log=xbt_cfg.thres:error",
 )  # fmt: skip
+_TOGETHER = "--cfg=smpi/finalization-barrier:1"  # nobody ends while something is sent to it
 _TIME = re.compile(r"Simulated time: ([0-9.e+-]+) seconds")
-
-
-@dataclass(frozen=True)
-class Simulated:
-    """What a replay says: seconds of simulated time."""
-
-    seconds: float
 
 
 def program() -> str:
@@ -52,18 +46,20 @@ def version() -> str:
 
 
 def write_files(
-    directory: Path, traces: Iterable[Sequence[str]], platform: Platform, nodes: int, node_of: Sequence[int]
+    directory: Path, traces: Iterable[Lowering], platform: Platform, nodes: int, node_of: Sequence[int]
 ) -> list[str]:
     """Write trace, host file and platform; returns the command that replays them.
 
     Parameters
     ----------
-    traces : the lines of each rank. node_of : of each rank, the number of its node.
+    traces : of each rank. node_of : of each rank, the number of its node.
     """
     directory.mkdir(parents=True, exist_ok=True)
     with open(directory / "ranks.trace", "w", encoding="utf-8") as file:
-        for lines in traces:
-            file.write("\n".join(lines))
+        left = 0
+        for trace in traces:
+            left += trace.open
+            file.write("\n".join(trace.lines))
             file.write("\n")
     hosts = platform.hosts(nodes)
     (directory / "trace.txt").write_text(f"{directory / 'ranks.trace'}\n", "utf-8")
@@ -71,14 +67,15 @@ def write_files(
     (directory / "platform.xml").write_text(platform.xml(nodes), "utf-8")
     where = [directory / name for name in ("platform.xml", "hosts.txt", "trace.txt")]
     files = ["-platform", where[0], "-hostfile", where[1], "-replay", where[2]]
-    return [program(), "-np", str(len(node_of)), *map(str, files), "-no-privatize", *OPTIONS]
+    together = [_TOGETHER] if left else []
+    return [program(), "-np", str(len(node_of)), *map(str, files), "-no-privatize", *OPTIONS, *together]
 
 
 def replay(
-    traces: Iterable[Sequence[str]], platform: Platform, nodes: int, node_of: Sequence[int], keep: Path | None = None,
+    traces: Iterable[Lowering], platform: Platform, nodes: int, node_of: Sequence[int], keep: Path | None = None,
     timeout: float = 3600.0,
-) -> Simulated:  # fmt: skip
-    """Play traces of all ranks on a network.
+) -> float:  # fmt: skip
+    """Play traces of all ranks on a network; returns simulated seconds.
 
     Parameters
     ----------
@@ -102,5 +99,13 @@ def replay(
     said = done.stdout + done.stderr
     found = _TIME.search(said)
     if done.returncode or found is None:
-        raise MpicompError(f"{PROGRAM} ended with code {done.returncode}: {said.strip()[-600:]}")
-    return Simulated(float(found.group(1)))
+        raise MpicompError(f"{PROGRAM} ended with code {done.returncode}: {_cause(said)}")
+    return float(found.group(1))
+
+
+def _cause(said: str) -> str:
+    """The lines of SimGrid's output that say what went wrong, without its stack."""
+    lines = [
+        line for line in said.splitlines() if line.strip() and not line.startswith("  ->") and "/INFO]" not in line
+    ]
+    return "\n".join(lines)[:800]
