@@ -238,19 +238,26 @@ def read_trace(directory: Path) -> tuple[dict[str, Any], list[list[Call]]]:
     ------
     DataError : it is none, or damaged.
     """
+    damaged = DataError(f"{directory / FACTS} is damaged; record the run again")
     try:
         facts = json.loads((directory / FACTS).read_text("utf-8"))
-        ranks = [_read_rank(rank_file(directory, rank)) for rank in range(facts["ranks"])]
-        sound = len(facts["nodes"]) == facts["ranks"] and isinstance(facts["round_seconds"], list)
+        count, nodes, walls = facts["ranks"], facts["nodes"], facts["round_seconds"]
     except OSError as error:
-        raise DataError(
-            f"{directory} has no trace: {error.strerror}, {error.filename}; `mpicomp launch -n 5 -- run --trace DIR ...` writes one"
-        ) from None
+        raise _missing(directory, error) from None
     except (ValueError, KeyError, TypeError):
-        raise DataError(f"{directory / FACTS} is damaged; record the run again") from None
-    if not sound:
-        raise DataError(f"{directory / FACTS} is damaged; record the run again")
-    return facts, ranks
+        raise damaged from None
+    if not (isinstance(count, int) and isinstance(nodes, list) and isinstance(walls, list) and len(nodes) == count):
+        raise damaged
+    try:
+        return facts, [_read_rank(rank_file(directory, rank)) for rank in range(count)]
+    except OSError as error:
+        raise _missing(directory, error) from None
+
+
+def _missing(directory: Path, error: OSError) -> DataError:
+    return DataError(
+        f"{directory} has no trace: {error.strerror}, {error.filename}; `mpicomp launch -n 5 -- run --trace DIR ...` writes one"
+    )
 
 
 def _read_rank(path: Path) -> list[Call]:

@@ -115,7 +115,7 @@ class Planned:
             elif self.exchange == "allreduce":
                 count += 2 * P * (P if self.layout.hosts > 1 and P & (P - 1) else P.bit_length())
             else:
-                count += P
+                count += len(self.layout.workers)
         return count
 
     def calls(self, rank: int, framed: Callable[[Operation], Framed] | None = None) -> list[Call]:
