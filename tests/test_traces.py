@@ -38,7 +38,7 @@ MORE: list[dict[str, Any]] = [
     {"method": "gd", "optimizer": "adam"},
     {"method": "ef21+", "compressor": "topk:k=5"},
     {"method": "diana", "compressor": "natural"},
-    {"method": "dcgd", "compressor": "qsgd:bits=4,bucket=40,entropy=true"},
+    {"method": "dcgd", "compressor": "qsgd:bits=4,bucket=40"},
     {"method": "marina", "compressor": "permk"},
     {"method": "pp-marina", "compressor": "randk:k=20"},
     {"method": "ef21-p", "compressor": "randk:k=20"},
@@ -65,7 +65,7 @@ LONG: list[dict[str, Any]] = [
         "eval_every": 2,
     },
 ]
-METHODS = {"few": FEW, "more": MORE, "long": LONG}
+METHODS = {"two": [FEW[1], FEW[3]], "few": FEW, "more": MORE, "long": LONG}
 
 
 @pytest.mark.process
@@ -73,6 +73,7 @@ METHODS = {"few": FEW, "more": MORE, "long": LONG}
     ("ranks", "nodes", "which"),
     shortened(
         [
+            (4, 2, "two"),
             (4, 2, "few"),
             (2, 1, "few"),
             (3, 1, "few"),

@@ -32,6 +32,10 @@ def model_simulate(
     rounds: Annotated[int, Option(help="Rounds that are recorded and replayed.")] = 3,
     overhead: Annotated[float, Option(help="Processor time for each message sent or received, microseconds.")] = 1.0,
     keep: Annotated[Path | None, Option(help="Directory for the files that SimGrid gets.  [they are removed]")] = None,
+    payload: Annotated[
+        float, Option(help="Share of a link's rate that carries messages; 0.956 for TCP over Ethernet.")
+    ] = 1.0,
+    figure: Annotated[Path | None, Option(help="Draw the rows there, as .png and .svg.")] = None,
     timeout: Annotated[float, Option(help="Seconds, after which a simulation is given up.")] = 3600.0,
     json: Json = False,
     import_: Import = None,
@@ -42,7 +46,7 @@ def model_simulate(
     from ..simulate.replay import program, version
 
     program()
-    network = Platform.of(platform, delay)
+    network = Platform.of(platform, delay, payload)
     if rounds < 1 or not timeout > 0:
         raise ConfigError(f"--rounds {rounds} and --timeout {timeout:g} must be positive")
     if (source / "trace.json").is_file():
@@ -56,8 +60,12 @@ def model_simulate(
             for count in counts
             for name in chosen
         ]
+    if figure is not None:
+        from .simulate_figure import draw
+
+        draw(rows, figure)
     if json:
-        print_json({"simgrid": version(), "platform": platform, "delay_ms": delay, "rows": rows})
+        print_json({"simgrid": version(), "platform": platform, "delay_ms": delay, "payload": payload, "rows": rows})
         return
     _show(rows, network)
     print(f"{version()}; docs/explanation/simulation.md says what is simulated and what is measured.")

@@ -22,14 +22,18 @@ _ORDERS = 1 << 20  # so many messages of a pair and tag have numbers of their ow
 class Lowering:
     """The time-independent trace of one rank, in SimGrid's words.
 
+    Parameters
+    ----------
+    overhead : processor seconds of each message of a collective; those of other messages are in the calls.
+
     Attributes
     ----------
     lines : of the trace. open : messages that it sends, less those that it receives: 0 over all ranks, unless a run ends before some
         are received.
     """
 
-    def __init__(self, rank: int, size: int):
-        self.rank, self.size = rank, size
+    def __init__(self, rank: int, size: int, overhead: float = 0.0):
+        self.rank, self.size, self._overhead = rank, size, overhead
         self.lines = [f"{rank} init"]
         self.open = 0
         self._sent: dict[tuple[int, int], int] = defaultdict(int)
@@ -41,8 +45,7 @@ class Lowering:
         came = {call.request: call.nbytes for call in own if call.function == "Wait"}
         open_: dict[int, str] = {}
         for call in own:
-            if call.seconds > 0:
-                self._line(f"sleep {call.seconds:.9g}")
+            self._busy(call.seconds)
             if call.function == "Isend":
                 open_[call.request] = self._isend(call.peer, call.tag, call.nbytes)
             elif call.function == "Irecv":
@@ -61,6 +64,10 @@ class Lowering:
     # ---- messages -----------------------------------------------------------------------------------------------
     def _line(self, text: str) -> None:
         self.lines.append(f"{self.rank} {text}")
+
+    def _busy(self, seconds: float) -> None:
+        if seconds > 0:
+            self._line(f"sleep {seconds:.9g}")
 
     def _number(self, counts: dict[tuple[int, int], int], peer: int, tag: int) -> int:
         """A tag that this message has alone, so that a wait can name it."""
@@ -87,12 +94,15 @@ class Lowering:
         return f"{peer} {self.rank} {number}"
 
     def _send(self, peer: int, tag: int, nbytes: int) -> None:
+        if tag == _COLLECTIVE:
+            self._busy(self._overhead)
         self._line(f"send {peer} {self._out(peer, tag)} {nbytes}")
 
     def _recv(self, peer: int, nbytes: int) -> None:
         self._line(f"recv {peer} {self._in(peer, _COLLECTIVE)} {max(nbytes, 1)}")
 
     def _exchange(self, dest: int, nbytes: int, source: int, incoming: int) -> None:
+        self._busy(self._overhead)
         names = [self._irecv(source, _COLLECTIVE, incoming), self._isend(dest, _COLLECTIVE, nbytes)]
         for name in names:
             self._line(f"wait {name}")
@@ -161,13 +171,18 @@ class Lowering:
         names = [self._irecv(r, _COLLECTIVE, n) for r, n in enumerate(call.counts) if n and r != self.rank]
         for name in names:
             self._line(f"wait {name}")
+            self._busy(self._overhead)
 
     def _scatterv(self, call: Call) -> None:
         if self.rank != call.peer:
             if call.nbytes:
                 self._recv(call.peer, call.nbytes)
             return
-        names = [self._isend(r, _COLLECTIVE, n) for r, n in enumerate(call.counts) if n and r != self.rank]
+        names = []
+        for r, n in enumerate(call.counts):
+            if n and r != self.rank:
+                self._busy(self._overhead)
+                names.append(self._isend(r, _COLLECTIVE, n))
         for name in names:
             self._line(f"wait {name}")
 

@@ -144,22 +144,25 @@ class Planned:
         """Replay the rounds; returns seconds of one, as `steady` has them."""
         framed = self.framing()
         nodes = (np.arange(self.where.ranks) // self.where.per_node).tolist()
-        return steady(lambda rank: self.calls(rank, framed), len(self.rounds), nodes, platform, keep, timeout)
+        own, overhead = (lambda rank: self.calls(rank, framed)), self.layout.overhead
+        return steady(own, len(self.rounds), nodes, platform, keep, timeout, overhead)
 
 
 def steady(
-    calls: Callable[[int], Sequence[Call]], rounds: int, nodes: Sequence[int], platform: Platform, keep: Path | None, timeout: float
+    calls: Callable[[int], Sequence[Call]], rounds: int, nodes: Sequence[int], platform: Platform, keep: Path | None, timeout: float,
+    overhead: float = 0.0,
 ) -> float:  # fmt: skip
     """Seconds of a round among others: the time of all rounds less that of the first alone, in which nothing overlaps with a round before.
 
     Parameters
     ----------
     calls : of a rank, in all rounds. nodes : of each rank, the number of its node. keep, timeout : as for `replay`.
+    overhead : processor seconds of each message of a collective.
     """
     size, count = len(nodes), max(nodes) + 1
 
     def seconds(some: Callable[[Sequence[Call]], Sequence[Call]], keep: Path | None) -> float:
-        traces = (Lowering(rank, size).play(some(calls(rank))) for rank in range(size))
+        traces = (Lowering(rank, size, overhead).play(some(calls(rank))) for rank in range(size))
         return replay(traces, platform, count, nodes, keep, timeout)
 
     whole = seconds(lambda own: own, keep)

@@ -26,7 +26,7 @@ class Platform:
     ----------
     kind : STAR, FAT_TREE, DRAGONFLY or FILE. text : as it was given. link : of a node, its rate in bit/s and its one-way delay to another
         node through one switch. leaf : nodes of a leaf switch or router. over : how much less a leaf switch has upwards.
-    path : of a FILE.
+    path : of a FILE. payload : share of a link's rate that carries messages; the rest are the network's own headers.
     """
 
     kind: str
@@ -35,9 +35,10 @@ class Platform:
     leaf: int = 0
     over: int = 1
     path: Path | None = None
+    payload: float = 1.0
 
     @classmethod
-    def of(cls, text: str, delay_ms: float) -> Platform:
+    def of(cls, text: str, delay_ms: float, payload: float = 1.0) -> Platform:
         """From the text of `--platform`, and milliseconds.
 
         >>> Platform.of("fat-tree:25gbit:16:2", 0.001).over
@@ -47,6 +48,8 @@ class Platform:
         ------
         ConfigError : it is none.
         """
+        if not 0 < payload <= 1:
+            raise ConfigError(f"--payload {payload:g} is no share; give a number above 0 and up to 1")
         if text.endswith(".xml"):
             path = Path(text)
             if not path.is_file():
@@ -67,8 +70,8 @@ class Platform:
                 raise ConfigError(
                     f"platform {text!r}: the oversubscription {over} must divide the {leaf} nodes of a switch"
                 )
-            return cls(kind, text, link, leaf, over)
-        return cls(kind, text, link, (numbers or [4])[0] if kind == DRAGONFLY else 0)
+            return cls(kind, text, link, leaf, over, payload=payload)
+        return cls(kind, text, link, (numbers or [4])[0] if kind == DRAGONFLY else 0, payload=payload)
 
     def hosts(self, nodes: int) -> list[str]:
         """Names of the first `nodes` hosts.
@@ -111,7 +114,7 @@ class Platform:
             '<!DOCTYPE platform SYSTEM "https://simgrid.org/simgrid.dtd">\n'
             '<platform version="4.1">\n'
             f'<cluster id="nodes" prefix="node-" suffix="" radical="0-{count - 1}" speed="1Gf" {topology}\n'
-            f'  bw="{self.link.rate / 8:.0f}Bps" lat="{self.link.delay / 2:.9f}s" sharing_policy="SPLITDUPLEX"\n'
+            f'  bw="{self.payload * self.link.rate / 8:.0f}Bps" lat="{self.link.delay / 2:.9f}s" sharing_policy="SPLITDUPLEX"\n'
             f'  loopback_bw="{WITHIN_RATE:.0f}Bps" loopback_lat="{WITHIN_DELAY:.9f}s"/>\n'
             "</platform>\n"
         )
