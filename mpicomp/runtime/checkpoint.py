@@ -53,8 +53,8 @@ FREE = (
     "time_limit",
     "stall_timeout",
     "on_failure",
-    "verify_bytes",
     "trace",
+    "verify_bytes",
     "resume",
     "imports",
 )
