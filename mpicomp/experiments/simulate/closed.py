@@ -33,15 +33,15 @@ def _of_round(planned: Planned, round: Round, platform: Platform) -> float:
     down = sum(_down(o, framed(o), planned) for o in round.operations)
     cut = planned.exchange == "sharded"  # a server decodes a part of every rank's frame: each costs what a frame does
     each = sum(o.decode.frame for o in ups) + sum(o.absorb.frame for o in round.operations if o.kind != GATHER)
-    of_frames = 0.0 if cut else frames * hosting / n  # frames for each client
-    encode = sum(o.encode.message + o.encode.frame * of_frames for o in ups if not o.dense)
-    decode = sum(o.decode.message + o.decode.frame * of_frames for o in ups)
+    of_frames = frames * hosting / n  # frames for each client
+    encode = sum(o.encode.message + o.encode.frame * of_frames for o in ups if cut or not o.dense)
+    decode = sum(o.decode.message + (0.0 if cut else o.decode.frame * of_frames) for o in ups)
     shape = Shape(
         LABEL, planned.exchange, layout.size - 1, planned.where.per_node if planned.where.nodes > 1 else 0, n, dim, up, down, frames,
         platform.link.rate, platform.link.delay, 1.0,
     )  # fmt: skip
     rates = dict.fromkeys(COMMUNICATION, 0.0) | {
-        "frame": layout.overhead + (each / 2 if cut else 0.0),
+        "frame": layout.overhead + (layout.overhead + each / 2 if cut else 0.0),
         "within": 1 / WITHIN_RATE,
         "wire": 1.0,
     }
