@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..runtime import HEADER_NBYTES, Codec, Identity, LocalExchange, LocalShardedExchange, LocalSlicedExchange, Plan
+from ..runtime import HEADER_NBYTES, Codec, LocalExchange, LocalShardedExchange, LocalSlicedExchange, Plan
 from .operations import BROADCAST, GATHER, SCATTER, TALK, Cost, Operation
 
 
@@ -83,8 +83,8 @@ class Recording(LocalExchange):
     def _end(self, kind: str, V: Any, active: np.ndarray | None, separate: bool, absorbs: bool) -> None:
         now, self._now = self._now, None
         assert now is not None
-        codec, dense = now.codec, isinstance(V, np.ndarray)
-        dense = dense and codec.codec_id == Identity.codec_id and codec.wire_dtype == V.dtype
+        codec = now.codec
+        dense = isinstance(V, np.ndarray) and self.own_frame(codec, V, np.arange(len(V))) is not None
         self.codecs[codec.dim, codec.max_nbytes] = codec
         costs = [Cost(message=s / c if c else 0.0) for s, c in zip(now.seconds, now.counts, strict=True)]
         lengths, wire = self._lengths(kind, now), codec.wire_dtype.itemsize
