@@ -170,8 +170,8 @@ def _options(part: type, left_out: Sequence[str] = (), kept: Sequence[str] = ())
 def _documentation(part: Any) -> str:
     """The part's documentation, without its first line and its examples."""
     paragraphs = inspect.cleandoc(part.__doc__ or "").split("\n\n")
-    first, *rest = paragraphs[0].splitlines()
-    kept = [first, *rest] if _of(part, "summary") else rest
+    lines = paragraphs[0].splitlines()
+    kept = lines if _of(part, "summary") else lines[1:]
     others = [p for p in paragraphs[1:] if not p.lstrip().startswith(">>>")]
     return "\n\n".join(_refolded(p) for p in ["\n".join(kept), *others] if p)
 
