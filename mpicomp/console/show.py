@@ -8,7 +8,7 @@ from typing import Any
 
 from ..cluster.clock import PHASES
 from ..streams import shown, spelt
-from .units import rate, seconds, size
+from ..units import rate, seconds, size
 
 __all__ = ["PHASES", "Progress", "rate", "run_rows", "seconds", "show_byte_check", "show_run", "size", "table"]
 
