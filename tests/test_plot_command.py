@@ -174,7 +174,7 @@ def test_results_are_plotted_together(result, tmp_path):
     assert list(drawn.panels[0].curves[1].y) == [row["grad_norm_sq"] for row in result.history]
     assert drawn.save(tmp_path / "f.svg")[0].exists() and drawn._repr_svg_().startswith("<?xml")
     other = mc.run(method="gd", **{**OPTIONS, "clients": 5})
-    with pytest.raises(ConfigError, match="different problems.*clients 5, not 4"):
+    with pytest.raises(ConfigError, match=r"different problems.*clients 5, not 4"):
         gd.plot(other)
     with pytest.raises(ConfigError, match="rank 0"):
         mc.Result(result.config).plot()

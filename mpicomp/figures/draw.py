@@ -22,6 +22,7 @@ from .terminal import draw_text
 WIDTHS = {"column": 3.3, "page": 6.9}  # inches, of the usual two column layouts
 FORMATS = (".pdf", ".svg", ".png")
 _MARKS = 6  # on a curve
+_LEGEND_ROW = 0.16  # inches
 _FORMULAS = {"‖∇f(x)‖²": r"$\|\nabla f(x)\|^2$", "f(x) − f*": r"$f(x)-f^{\,*}$", "f(x)": "$f(x)$"}
 STYLE: dict[str, Any] = {
     "font.family": "STIXGeneral", "mathtext.fontset": "stix", "font.size": 9, "axes.labelsize": 9, "xtick.labelsize": 8,
@@ -256,4 +257,6 @@ def _name(figure: Any, axes: Any, lines: Sequence[Sequence[Any]], names: Sequenc
             return
     longest = max(len(name) for name in names)
     columns = max(1, min(len(names), int(figure.get_figwidth() * 17 / (longest + 6))))
+    rows = -(-len(names) // columns)
+    figure.set_figheight(figure.get_figheight() + _LEGEND_ROW * (rows - 1))
     figure.legend(lines[0], names, loc="outside upper center", ncols=columns, frameon=False, handlelength=2.6)

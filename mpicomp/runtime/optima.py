@@ -57,6 +57,8 @@ class _Computed:
         options: dict[str, Any] = {name: run.options[name] for name in names if name in run.options}
         problem = options.get("problem", "")
         name = problem.get("name", "") if isinstance(problem, dict) else problem
+        if isinstance(problem, dict) and "seed" in problem:
+            options.pop("seed", None)  # the run's is not the problem's
         if not name or str(name).startswith("<"):
             raise ConfigError(
                 f"{run.where or 'this run'} is of a problem that only a Python program can make, so its minimum cannot be computed here: "
@@ -76,7 +78,8 @@ class _Computed:
             found = minimum(problem)
             self._known[key] = found.value, found.error
             sure = "proved by ‖∇f‖²/(2μ)" if found.proved else "estimated"
-            told = f"f* = {found.value:.12g} was computed, with an error of at most {found.error:.1g} ({sure})."
+            error = max(found.error, float(np.finfo(np.float64).eps) * abs(found.value))
+            told = f"f* = {found.value:.12g} was computed, with an error of at most {error:.1g} ({sure})."
             if len(self._known) == 1:
                 self._notes.append(told)
             else:
