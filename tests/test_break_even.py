@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 from mpicomp.experiments.study.breakeven import break_even_of
 from mpicomp.experiments.study.compare import LOCAL_PHASES, Stored
@@ -54,7 +53,6 @@ def test_seeds_widen_the_interval():
     assert alike.low == alike.high == alike.speed == apart.speed and apart.low < apart.speed < apart.high
 
 
-@pytest.mark.full(reason="draws 300 intervals of 2000 resamples")
 def test_the_interval_holds_the_true_link_about_as_often_as_it_says():
     rng = np.random.default_rng(1)
     true, held = 8 * (300 - 100) / (2.0 - 1.0), 0

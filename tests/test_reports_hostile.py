@@ -347,7 +347,7 @@ def test_a_cells_directory_is_in_the_studys_whatever_its_method_is(method, tmp_p
 
 def test_a_method_may_be_a_table():
     cell = Study.from_dict(study_of({"method": {"name": "marina", "p": 0.2}, "compressor": "permk"})).cells()[0]
-    assert cell.name.startswith("marina-w1-p2p-") and cell.label == "marina:p=0.2 + permk"
+    assert cell.name.startswith("marina-w1-p2p-") and cell.label == "marina:p=0.2 permk"
 
 
 # ---- two walks in one study ---------------------------------------------------------------------------------------------

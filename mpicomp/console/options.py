@@ -98,6 +98,9 @@ def _options(
     out: Annotated[
         Path | None, Option(help="Directory for config.toml, manifest.json, rounds.csv and summary.json.")
     ] = None,
+    force: Annotated[
+        bool, Option("--force", help="Begin anew where --out holds another run's results, which are removed.")
+    ] = False,
     checkpoint_every: Annotated[
         int | None, Option(help="Rounds between checkpoints under --out; 0 never.  [0]")
     ] = None,
@@ -140,7 +143,7 @@ def with_run_options(command: Callable[..., Any]) -> Callable[..., Any]:
         path, sets = given.pop("config"), tuple(given.pop("set_") or ())
         options = {p.name: given.pop(p.name) for p in shared if p.name in given}
         options["out"] = str(options["out"]) if options["out"] else None
-        for flag in ("allow_unsafe", "verify_bytes"):
+        for flag in ("allow_unsafe", "force", "verify_bytes"):
             options[flag] = options[flag] or None
         sets = (*(f"method.{k}={v}" for k in CUSTOM if (v := options.pop(k)) is not None), *sets)
         if (features := options.pop("features")) is not None:

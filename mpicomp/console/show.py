@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 from ..cluster.clock import PHASES
+from ..figures.labels import lone_label
 from ..streams import shown, spelt
 from ..units import rate, seconds, size
 
@@ -19,7 +20,14 @@ class Progress:
     INTERVAL = 0.5
 
     def __init__(self, config: Any):
-        self.label, self.rounds = shown(config.method_spec), config.rounds
+        facts = {
+            "method": config.method_spec,
+            "compressor": config.compressor or "",
+            "downlink_compressor": config.downlink_compressor or "",
+            "step": config.step,
+            "seed": str(config.seed),
+        }
+        self.label, self.rounds = shown(lone_label(facts)), config.rounds
         self._next, self._live = 0.0, sys.stdout is not None and sys.stdout.isatty()
         self._unseen: dict[str, Any] | None = None
 

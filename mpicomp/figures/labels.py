@@ -55,7 +55,17 @@ def base_label(facts: Facts) -> str:
     return " ".join(part for part in parts if part)
 
 
-def labels(runs: Sequence[Run], seeds: bool = True) -> list[str]:
+def lone_label(facts: Facts) -> str:
+    """Of a run that stands beside no other, for its progress: the step and the seed too, where they are not the usual ones.
+
+    >>> lone_label({"method": "ef21", "compressor": "topk:k=5", "step": "theory*4", "seed": "0"})
+    'ef21 topk:k=5, step theory*4'
+    """
+    usual = {"step": "theory", "seed": "0"}
+    return ", ".join([base_label(facts), *(_word(k, facts[k]) for k in usual if facts.get(k, usual[k]) != usual[k])])
+
+
+def labels(runs: Sequence[Run], seeds: bool = True, whole: bool = False) -> list[str]:
     """A label for each run; no two are the same.
 
     Each has method and compressor, unless all runs share them, and of the other options those in which runs of this name differ; where
@@ -63,7 +73,7 @@ def labels(runs: Sequence[Run], seeds: bool = True) -> list[str]:
 
     Parameters
     ----------
-    seeds : the seed may be part of a label.
+    seeds : the seed may be part of a label. whole : method and compressor are, also where all runs share them.
     """
     hidden = _NEVER | (set() if seeds else {"seed"})
     facts = [{k: v for k, v in run.facts().items() if k not in hidden} for run in runs]
@@ -76,7 +86,7 @@ def labels(runs: Sequence[Run], seeds: bool = True) -> list[str]:
                 varying = _varying([facts[k] for k in same], first=wanted)
                 for k in same:
                     shown[k] += [_word(name, facts[k][name]) for name in varying if name in facts[k]]
-    common = len(set(bases)) == 1 and len(bases) > 1 and all(shown)
+    common = len(set(bases)) == 1 and len(bases) > 1 and all(shown) and not whole
     names = [", ".join(own if common else [base, *own]) for base, own in zip(bases, shown, strict=True)]
     return _with_places(names, runs)
 

@@ -8,6 +8,7 @@ import io
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -170,8 +171,25 @@ def refuse_results(directory: str | Path, resumed: bool = False) -> None:
     if not (interrupted and resumed):
         raise ConfigError(
             f"{directory} holds the results of {'an interrupted' if interrupted else 'a finished'} run, which would be overwritten: "
-            f"choose another «out», or remove {directory}"
+            f"choose another «out», or give «force=True», or remove {directory}"
         )
+
+
+def discard_results(directory: str | Path) -> None:
+    """Remove what a run has left in a directory, the summary first, and nothing that is not a run's.
+
+    Raises
+    ------
+    ConfigError : it cannot be removed.
+    """
+    where = Path(directory)
+    try:
+        for name in (SUMMARY, "rounds.csv", "manifest.json"):
+            (where / name).unlink(missing_ok=True)
+        for folder in [*where.glob("checkpoints/round-*"), *where.glob("checkpoints/refused-round-*")]:
+            shutil.rmtree(folder)
+    except OSError as error:
+        raise ConfigError(f"cannot remove the results in {where}: {error.strerror}; choose another «out»") from None
 
 
 def digest(x: np.ndarray) -> str:
