@@ -62,15 +62,13 @@ if TYPE_CHECKING:
     from ..exchanges.kinds import exchange_kind as exchange_kind
     from ..exchanges.local import LocalExchange as LocalExchange
     from ..exchanges.p2p import IN_TURN_NBYTES as IN_TURN_NBYTES
+    from ..figures.axes import GRADIENT as GRADIENT
     from ..figures.axes import HORIZONTAL as HORIZONTAL
-    from ..figures.curves import BANDS as BANDS
-    from ..figures.curves import Curve as Curve
-    from ..figures.draw import WIDTHS as WIDTHS
+    from ..figures.curves import curve as curve
     from ..figures.draw import Plot as Plot
     from ..figures.draw import check_ending as check_ending
     from ..figures.draw import plot as plot
     from ..figures.labels import Bundle as Bundle
-    from ..figures.labels import base_label as base_label
     from ..figures.labels import bundles as bundles
     from ..figures.labels import labels as labels
     from ..figures.labels import problem_differences as problem_differences
@@ -169,10 +167,10 @@ else:
                 "UserError",
                 "unknown",
             ],
-            "figures.axes": ["HORIZONTAL"],
-            "figures.curves": ["BANDS", "Curve"],
-            "figures.draw": ["Plot", "WIDTHS", "check_ending", "plot"],
-            "figures.labels": ["Bundle", "base_label", "bundles", "labels", "problem_differences"],
+            "figures.axes": ["GRADIENT", "HORIZONTAL"],
+            "figures.curves": ["curve"],
+            "figures.draw": ["Plot", "check_ending", "plot"],
+            "figures.labels": ["Bundle", "bundles", "labels", "problem_differences"],
             "figures.runs": ["Run"],
             "figures.style": [
                 "COLOURS",

@@ -58,10 +58,8 @@ HORIZONTAL = {
 }  # fmt: skip
 """`bits` are the payloads', indices included; `value-bits` leave indices out, as many papers do (docs/reference/bytes.md)."""
 
-_VERTICAL = {
-    "grad": ("‖∇f(x)‖²", "grad_norm_sq", True),
-    "loss": ("f(x)", "loss", False),
-}
+GRADIENT = Axis("grad", "‖∇f(x)‖²", True, lambda run: column(run, "grad_norm_sq"))
+_VERTICAL = {axis.name: axis for axis in (GRADIENT, Axis("loss", "f(x)", False, lambda run: column(run, "loss")))}
 
 
 def horizontal(name: str) -> Axis:
@@ -90,8 +88,7 @@ def vertical(name: str, runs: list[Run], optimum: Optimum | None = None) -> Axis
             )
         axis = Axis(GAP, "f(x) − f*", True, _gap(optimum))
     elif name in _VERTICAL:
-        label, source, logarithmic = _VERTICAL[name]
-        axis = Axis(name, label, logarithmic, lambda run: column(run, source))
+        axis = _VERTICAL[name]
     elif name == "accuracy":
         axis = Axis(name, "accuracy", False, lambda run: column(run, _accuracy(run)))
     else:

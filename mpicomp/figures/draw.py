@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,11 @@ class Plot:
         return to_csv([(panel.x, panel.y, panel.curves) for panel in self.panels], self.band)
 
     def figure(self) -> Any:
-        """The figure as matplotlib's `Figure`. Raises MissingExtra where matplotlib is not installed."""
+        """The figure as matplotlib's `Figure`, drawn once. Raises MissingExtra where matplotlib is not installed."""
+        return self._figure
+
+    @cached_property
+    def _figure(self) -> Any:
         try:
             matplotlib = import_matplotlib()
         except ImportError:
@@ -97,7 +102,9 @@ class Plot:
             drawn = [_draw(ax, panel, self.log_x) for ax, panel in zip(axes, self.panels, strict=True)]
             for ax in axes[1:]:
                 ax.set_ylabel("")
-            _name(made, axes, drawn, [c.label for c in self.panels[0].curves])
+            if _name(made, axes, drawn, [c.label for c in self.panels[0].curves]):
+                made.canvas.draw()
+            made.set_layout_engine("none")  # it stays as it is, however often the figure is saved
             return made
 
     def save(self, path: str | Path) -> list[Path]:
@@ -246,17 +253,18 @@ def _marks(x: np.ndarray, log_x: bool) -> list[int]:
     return sorted({int(np.argmin(np.abs(at - value))) for value in wanted})
 
 
-def _name(figure: Any, axes: Any, lines: Sequence[Sequence[Any]], names: Sequence[str]) -> None:
-    """Labels beside the curves of one panel, or one legend above all panels."""
+def _name(figure: Any, axes: Any, lines: Sequence[Sequence[Any]], names: Sequence[str]) -> bool:
+    """Labels beside the curves of one panel, or one legend above all panels; True where the layout has to be made once more."""
     if len(names) == 1:
         axes[0].set_title(names[0], fontsize=9)
-        return
+        return True
     figure.canvas.draw()
     for ax, own in zip(axes, lines, strict=True):
         if len(names) <= 5 and label_directly(ax, own, names):
-            return
+            return False
     longest = max(len(name) for name in names)
     columns = max(1, min(len(names), int(figure.get_figwidth() * 17 / (longest + 6))))
     rows = -(-len(names) // columns)
     figure.set_figheight(figure.get_figheight() + _LEGEND_ROW * (rows - 1))
     figure.legend(lines[0], names, loc="outside upper center", ncols=columns, frameon=False, handlelength=2.6)
+    return True

@@ -29,7 +29,8 @@ class StoredRun(Run):
 def load_runs(paths: Sequence[str | Path], evaluated: bool = True) -> tuple[list[StoredRun], list[str]]:
     """The runs of these directories, each once, and for each one that is left out a line that begins with its name.
 
-    A directory is that of a run; or of a study, which gives its finished cells; or has directories of runs in it, which it gives.
+    A directory is that of a run; or of a study, which gives its finished cells; or has directories of runs in it, which it gives. Those
+    that a directory gives begin with the dense ones, so that the first is the usual yardstick.
 
     Parameters
     ----------
@@ -42,26 +43,32 @@ def load_runs(paths: Sequence[str | Path], evaluated: bool = True) -> tuple[list
     runs: list[StoredRun] = []
     broken: list[str] = []
     seen: set[Path] = set()
-    for where, configuration in (pair for path in paths for pair in _directories(Path(path), broken)):
-        if where.resolve() in seen:
-            continue
-        seen.add(where.resolve())
-        try:
-            run = _load(where, configuration)
-        except DataError as error:
-            broken.append(str(error))
-            continue
-        if evaluated and not run.stored.evaluated:
-            broken.append(
-                f"{where} did not evaluate ‖∇f‖², so there is nothing to compare at; run it with --evaluate full"
-            )
-        elif evaluated and math.isinf(run.stored.best):
-            broken.append(f"{where} has no evaluation at which ‖∇f‖² is finite")
-        else:
-            runs.append(run)
+    for path in paths:
+        found: list[StoredRun] = []
+        for where, configuration in _directories(Path(path), broken):
+            if where.resolve() not in seen:
+                seen.add(where.resolve())
+                found += _usable(where, configuration, evaluated, broken)
+        runs += sorted(found, key=lambda run: not run.dense)
     if not runs:
         raise DataError("; ".join(broken))
     return runs, broken
+
+
+def _usable(where: Path, configuration: str, evaluated: bool, broken: list[str]) -> list[StoredRun]:
+    """The run of a directory; or none, and a line that says why."""
+    try:
+        run = _load(where, configuration)
+    except DataError as error:
+        broken.append(str(error))
+        return []
+    if evaluated and not run.stored.evaluated:
+        broken.append(f"{where} did not evaluate ‖∇f‖², so there is nothing to compare at; run it with --evaluate full")
+    elif evaluated and math.isinf(run.stored.best):
+        broken.append(f"{where} has no evaluation at which ‖∇f‖² is finite")
+    else:
+        return [run]
+    return []
 
 
 def _directories(path: Path, broken: list[str]) -> list[tuple[Path, str]]:
