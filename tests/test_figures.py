@@ -76,6 +76,7 @@ def test_no_two_runs_share_a_label_and_no_two_curves(drawn):
     ("runs", "expected"),
     [
         ([run()], ["ef21 topk:k=5"]),
+        ([run(downlink_compressor="topk:k=5"), run(downlink_compressor="sign")], ["ef21 topk:k=5 both ways", "ef21 topk:k=5 + sign down"]),
         ([run(method="gd", compressor="identity"), run()], ["gd", "ef21 topk:k=5"]),
         ([run(step="theory"), run(step="theory*4")], ["step theory", "step theory*4"]),
         ([run(compressor="topk:k=1"), run(compressor="topk:k=2")], ["ef21 topk:k=1", "ef21 topk:k=2"]),

@@ -51,7 +51,8 @@ def base_label(facts: Facts) -> str:
     ('ef21 topk:k=5', 'gd')
     """
     up, down = facts.get("compressor", ""), facts.get("downlink_compressor", "")
-    parts = [facts.get("method", "run"), up if up != "identity" else "", f"+ {down} down" if down else ""]
+    way = "" if not down else "both ways" if down == up else f"+ {down} down"
+    parts = [facts.get("method", "run"), up if up != "identity" else "", way]
     return " ".join(part for part in parts if part)
 
 
