@@ -53,7 +53,6 @@ HORIZONTAL = {
         Axis("value-bits", "bits of values sent per client", False, _bits("uplink_values_only")),
         Axis("bytes", "bytes, both directions", False, lambda run: column(run, "uplink_message") + column(run, "downlink_message")),
         Axis("seconds", "time in rounds, s", False, lambda run: column(run, "seconds_total")),
-        Axis("epochs", "passes over the data per client", False, lambda run: column(run, "epochs")),
     )
 }  # fmt: skip
 """`bits` are the payloads', indices included; `value-bits` leave indices out, as many papers do (docs/reference/bytes.md)."""

@@ -100,8 +100,8 @@ class Result:
 
         Parameters
         ----------
-        x : rounds, bits (sent per client, indices included), value-bits (without), bytes (both directions), seconds, or epochs; several of
-            them make a panel each.
+        x : rounds, bits (sent per client, indices included), value-bits (without), bytes (both directions) or seconds; several of them make
+            a panel each.
         y : grad (‖∇f‖²), loss, loss-gap (f − f*), accuracy, or a measure of the problem by its name.
         f_star : f* for loss-gap, or "compute": the minimum of a convex problem that the configuration names.
         labels : of the curves, in place of those that say what differs. band : minmax, quartiles or none.

@@ -19,7 +19,7 @@ def plot(
         list[str] | None,
         Option(
             "--x",
-            help="rounds, bits (sent per client), value-bits (no indices), bytes, seconds, epochs; several make panels.  [rounds]",
+            help="rounds, bits (sent per client), value-bits (no indices), bytes, seconds; several with commas make panels.  [rounds]",
         ),
     ] = None,
     y: Annotated[
