@@ -143,6 +143,9 @@ def _options(
     out: Annotated[
         Path | None, Option(help="Directory for config.toml, manifest.json, rounds.csv and summary.json.")
     ] = None,
+    force: Annotated[
+        bool, Option("--force", help="Begin anew where --out holds another run's results, which are removed.")
+    ] = False,
     checkpoint_every: Annotated[int | None, Whole(help="Rounds between checkpoints under --out; 0 never.  [0]")] = None,
     checkpoint_seconds: Annotated[float | None, Option(help="Seconds between checkpoints; 0 never.  [0]")] = None,
     time_limit: Annotated[
@@ -199,7 +202,7 @@ def take_config(given: dict[str, Any]) -> Config:
     path, sets = given.pop("config"), tuple(given.pop("set_") or ())
     options = {name: given.pop(name) for name in shared if name in given}
     options["out"] = str(options["out"]) if options["out"] else None
-    for flag in ("allow_unsafe", "verify_bytes"):
+    for flag in ("allow_unsafe", "force", "verify_bytes"):
         options[flag] = options[flag] or None
     sets = (*(f"method.{k}={v}" for k in CUSTOM if (v := options.pop(k)) is not None), *sets)
     if (features := options.pop("features")) is not None:

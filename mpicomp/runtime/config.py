@@ -61,6 +61,7 @@ class Config:
     evaluate : what is evaluated then: "full", f, ‖∇f‖² and the problem's own measures; "measures", these alone; "none", nothing. Bytes and
         seconds are recorded in any case.
     out : directory for the results; nothing is written where None.
+    force : begin anew where `out` holds the results or checkpoints of another run, which are removed; not recorded in config.toml.
     checkpoint_every, checkpoint_seconds : write a checkpoint under `out` after so many rounds or seconds; 0 never.
     time_limit : seconds after which to checkpoint and stop with exit code 75; 0 for none.
     stall_timeout : seconds that a round or an evaluation may take before the job is ended; 0 for no limit.
@@ -97,6 +98,7 @@ class Config:
     eval_every: int = 0
     evaluate: str = FULL
     out: str | None = None
+    force: bool = False
     checkpoint_every: int = 0
     checkpoint_seconds: float = 0.0
     time_limit: float = 0.0
@@ -212,6 +214,13 @@ class Config:
             )
         if self.out is None and (self.checkpoint_every or self.checkpoint_seconds or self.resume == "auto"):
             raise ConfigError("checkpoints are written under the results: give «out=DIR» too")
+        if self.force and (self.out is None or self.resume):
+            why = (
+                "begins anew, and «resume» goes on: drop one of them"
+                if self.out
+                else "is about «out», which is not given"
+            )
+            raise ConfigError(f"«force=True» {why}")
         self._validate_on_failure()
         parse_step(self.step)
         if self.init not in (None, "paper"):
@@ -246,7 +255,7 @@ class Config:
         for f in dataclasses.fields(self):
             value = getattr(self, f.name)
             options = getattr(self, _TABLES[f.name]) if f.name in _TABLES else {}
-            if f.name in _TABLES.values() or (value is None and not options):
+            if f.name in (*_TABLES.values(), "force") or (value is None and not options):
                 continue
             if options:
                 named = [] if value is None else [f"name = {_toml(value)}"]
