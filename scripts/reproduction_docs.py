@@ -6,7 +6,8 @@
 In the page of a study, the text between `<!-- verdicts SCALE -->` and `<!-- end -->` becomes the table of verdicts. The figures of
 the scale named in `<!-- figures SCALE -->` are copied to docs/images/reproductions, as SVG where that is small enough, else as
 PNG, and shown before the next `<!-- end -->`. After `<!-- table NAME SCALE COLUMN ... -->` come those columns of the study's table
-NAME; COLUMN_std, where the table has it, goes behind COLUMN.
+NAME; COLUMN_std, where the table has it, goes behind COLUMN. In docs/reproductions/README.md the text after
+`<!-- summary SCALE -->` becomes the one table of all the directories of that scale.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ import re
 import shutil
 import sys
 from pathlib import Path
+
+from mpicomp.experiments.reproduce.summary import markdown, summary_rows
 
 DOCS = Path(__file__).parent.parent / "docs"
 IMAGES = DOCS / "images" / "reproductions"
@@ -73,8 +76,12 @@ def fill(text: str, kind: str, scale: str, content: str) -> str:
 
 def main(directories: list[str]) -> None:
     """The command line."""
-    for directory in map(Path, directories):
-        record = json.loads((directory / "verdicts.json").read_text())
+    records = {Path(d): json.loads((Path(d) / "verdicts.json").read_text()) for d in directories}
+    front = DOCS / "reproductions" / "README.md"
+    for scale in dict.fromkeys(record["scale"] for record in records.values()):
+        rows = summary_rows(record for record in records.values() if record["scale"] == scale)
+        front.write_text(fill(front.read_text(), "summary", scale, markdown(rows)))
+    for directory, record in records.items():
         page = DOCS / "reproductions" / f"{record['study']}.md"
         text = page.read_text()
         text = fill(text, "verdicts", record["scale"], verdict_table(record))
