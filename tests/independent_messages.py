@@ -128,14 +128,18 @@ def one_bit(correlated: bool) -> Map:
 
 
 def sign_magnitude(correlated: bool) -> Map:
-    """sign(v_j)·{0, r}, r = ‖v‖₂: r where U < |v_j|/r, U as in `one_bit`."""
+    """−r, 0 or r, r = ‖v‖₂: the lower neighbour of v_j, or the upper one where U < its distance from the lower one in units of r.
+
+    U as in `one_bit`. The rounding is monotone over zero, so clients of different signs are correlated as those of one sign are.
+    """
 
     def compress(rng: Random, v: np.ndarray) -> np.ndarray:
         n, r = v.shape[1], euclidean(v)
         threshold = rng.random(v.shape)
         if correlated:
             threshold = (np.argsort(rng.random(v.shape), axis=1) + threshold) / n
-        return np.sign(v) * np.where(threshold * r < np.abs(v), r, 0.0)
+        y = v / np.where(r > 0, r, 1.0)
+        return r * (np.floor(y) + (threshold < y - np.floor(y)))
 
     return compress
 

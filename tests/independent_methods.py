@@ -43,7 +43,7 @@ class Task:
         self.up, self.down, self.batch, self.step = up, down, batch, step
         hessians = np.einsum("imd,ime->ide", rows, rows) * (2.0 / self.m)
         self.L_i = np.linalg.eigvalsh(hessians)[:, -1]
-        self.mu, self.L = np.linalg.eigvalsh(hessians.mean(axis=0))[[0, -1]]
+        self.L = np.linalg.eigvalsh(hessians.mean(axis=0))[-1]
 
     # ---- the problem ----------------------------------------------------------------------------------------------
     def loss(self, x: np.ndarray) -> np.ndarray:
@@ -169,9 +169,9 @@ def dq_sgd(task: Task, k: float) -> Trajectory:
     return quantized(task, lambda g, t: np.rint(np.log2(k * largest(g) + 1) + 1))
 
 
-def dq_sgd_dual(task: Task, error: float, rounds: int) -> Trajectory:
-    """s_n = ‖g‖ √(L d γ² N a^{N−1−n}/(12 n ε)), B = ⌈log2(s + 1)⌉ + 1, a = 1 − 2μγ + Lμγ²."""
-    a, L, step = 1 - 2 * task.mu * task.step + task.L * task.mu * task.step**2, task.L, task.step
+def dq_sgd_dual(task: Task, error: float, rounds: int, a: float) -> Trajectory:
+    """s_n = ‖g‖ √(L d γ² N a^{N−1−n}/(12 n ε)), B = ⌈log2(s + 1)⌉ + 1."""
+    L, step = task.L, task.step
 
     def width(g: np.ndarray, t: int) -> np.ndarray:
         s = largest(g) * np.sqrt(L * task.d * step**2 * rounds * a ** (rounds - 1 - t) / (12 * task.n * error))
@@ -521,18 +521,20 @@ def ef21_muon(task: Task, eta: float, shape: tuple[int, int]) -> Trajectory:
 
 
 def powersgd(task: Task, rank: int, rows: int) -> Trajectory:
-    """Vogels, Karimireddy and Jaggi 2019, Algorithms 1 and 2, warm start, on the clients' mean: the method is linear in their matrices."""
+    """Vogels, Karimireddy and Jaggi 2019, Algorithms 1 and 2, warm start, on the clients' mean: the method is linear in their matrices.
+
+    The vector is read as a matrix row after row, and filled up with zeros in every round.
+    """
     cols = -(-task.d // rows)
-    x, e = task.x0, np.zeros((task.R, rows * cols))
+    x, e = task.x0, task.zeros()
     Q = task.rng.standard_normal((task.R, cols, rank))
     while True:
-        e[:, : task.d] += task.fresh(x).mean(axis=1)
-        M = e.reshape(task.R, rows, cols)
+        e = e + task.fresh(x).mean(axis=1)
+        M = np.pad(e, ((0, 0), (0, rows * cols - task.d))).reshape(task.R, rows, cols)
         P, _ = np.linalg.qr(M @ Q)
         Q = M.transpose(0, 2, 1) @ P
-        g = (P @ Q.transpose(0, 2, 1)).reshape(task.R, -1)
-        e = e - g
-        x = x - task.step * g[:, : task.d]
+        g = (P @ Q.transpose(0, 2, 1)).reshape(task.R, -1)[:, : task.d]
+        x, e = x - task.step * g, e - g
         yield x
 
 

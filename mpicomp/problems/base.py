@@ -238,7 +238,16 @@ class Problem:
         return FeatureCounts(np.full(self.dim, self.n_clients), np.full(self.n_clients, self.dim))
 
     def feature_weights(self, weights: np.ndarray) -> np.ndarray:
-        """Σ w_i over the clients whose f_i depends on a coordinate, for each of these; weights : shape (n,); returns float64, shape (d,)."""
+        """Σ w_i over the clients whose f_i depends on a coordinate, for each of these; here: over all.
+
+        Parameters
+        ----------
+        weights : shape (n,).
+
+        Returns
+        -------
+        float64, shape (d,).
+        """
         return np.full(self.dim, float(np.sum(weights)))
 
     def lower_bound(self) -> float | None:

@@ -135,7 +135,9 @@ class Effect:
 
     def need(self) -> str:
         """What is needed: "≥ 1×"."""
-        return ("≤ " if self.at_most else "≥ ") + (f"{exp(self.needed):.3g}×" if self.ratio else f"{self.needed:.3g}{self.unit}")
+        return ("≤ " if self.at_most else "≥ ") + (
+            f"{exp(self.needed):.3g}×" if self.ratio else f"{self.needed:.3g}{self.unit}"
+        )
 
     def __str__(self) -> str:
         text = f"{self.name} {self.size()}".strip()
@@ -177,6 +179,8 @@ def weakest(effects: Sequence[Effect]) -> Effect | None:
         margin, error = abs(effect.mean - effect.needed), effect.error
         if not effect.random:
             return True, margin
-        return False, margin / error if error > 0 and isfinite(error) and isfinite(margin) else (inf if error == error else 0.0)
+        return False, margin / error if error > 0 and isfinite(error) and isfinite(margin) else (
+            inf if error == error else 0.0
+        )
 
     return min(effects, key=distance, default=None)

@@ -75,7 +75,9 @@ class Claim:
     def verdict(self, evidence: Evidence) -> Verdict:
         """The verdict, UNDECIDED where it rests on fewer seeds than the claim needs."""
         verdict = self.judge(evidence)
-        fewest = min((effect.seeds for effect in verdict.effects if effect.random), default=0 if not verdict.effects else inf)
+        fewest = min(
+            (effect.seeds for effect in verdict.effects if effect.random), default=0 if not verdict.effects else inf
+        )
         if fewest >= self.least_seeds:
             return verdict
         told = f" ({'one seed' if fewest < 2 else f'{fewest:g} seeds'} of {self.least_seeds} that the claim needs)"
