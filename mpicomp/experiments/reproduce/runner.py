@@ -139,7 +139,8 @@ class ExperimentRunner:
     def seeds(self, label: str, count: int, **options: Any) -> list[Stored]:
         """Runs with the seeds 1, ..., count, in this order, each kept in the evidence under the label with " seed S" behind it.
 
-        Steps are tuned with seed 0, so no verdict rests on the draws that chose a step.
+        Steps are tuned with seed 0, so no verdict rests on the draws that chose a step. In an option's text "{seed}" stands for the seed,
+        as in init="normal:{seed}".
         """
         return [self.run(f"{label} seed {seed}", **{**options, "seed": seed}) for seed in range(1, count + 1)]
 
@@ -206,7 +207,9 @@ class ExperimentRunner:
 
     def _place(self, label: str, options: dict[str, Any], where: str) -> Path:
         """The directory of a run, made, with the configuration that is wanted in it; `where` it runs enters its name's digest."""
-        config = options.get("wanted") or Config.load(options=options)
+        seed = str(options.get("seed", 0))
+        own = {k: v.replace("{seed}", seed) if isinstance(v, str) else v for k, v in options.items()}
+        config = options.get("wanted") or Config.load(options=own)
         own = {
             k: v for k, v in asdict(config).items() if v != DEFAULTS[k]
         }  # so that a new option of a run changes no old name
