@@ -49,3 +49,11 @@ def by_seed(evidence: Evidence, table: str, column: str, **where: Any) -> list[f
     if not rows or len({row["seed"] for row in rows}) < len(rows):
         raise LookupError(f"table {table!r} has {len(rows)} rows with {where}, expected one for each seed")
     return [float(row[column]) for row in rows]
+
+
+def pair_by_seed(
+    evidence: Evidence, table: str, column: str, key: str, pair: tuple[Any, Any], **where: Any
+) -> tuple[list[float], list[float]]:
+    """`by_seed` of two values of the column `key`, for instance of two methods."""
+    mine, other = (by_seed(evidence, table, column, **{key: value}, **where) for value in pair)
+    return mine, other
