@@ -148,11 +148,12 @@ class Effect:
 
 
 def _log_ratio(a: float, b: float) -> float:
-    if a == b:
-        return 0.0 if isfinite(a) else nan
-    if not (isfinite(a) and isfinite(b)):
-        return inf if a > b else -inf if a < b else nan
-    return log(a / b)
+    """log(a/b) for a, b ≥ 0, infinite where one of them is infinite or zero; NaN where both are."""
+    return _log(a) - _log(b) if _log(a) != _log(b) or isfinite(_log(a)) else nan
+
+
+def _log(value: float) -> float:
+    return log(value) if value > 0 else -inf if value == 0 else nan
 
 
 def combined(outcomes: Iterable[str]) -> str:
