@@ -126,7 +126,7 @@ class ExperimentRunner:
             if cost is None and reached < float("inf"):
                 wanted["rounds"] = max(1, int(reached))
             found[k] = stored = self._in_process(f"{label} 2^{k}", wanted)
-            rank = _quality(stored, target) if cost is None else (cost(stored), 0.0)
+            rank = _quality(stored, target) if cost is None else (float(f"{cost(stored):.3g}"), 0.0)
             reached = min(reached, rank[0])
             return rank
 
@@ -260,9 +260,9 @@ class ExperimentRunner:
 
 
 def _quality(stored: Stored, target: float) -> tuple[float, float]:
-    """Smaller is better: (rounds to the target or infinity, ‖∇f‖² at the end)."""
+    """Smaller is better: (rounds to the target or infinity, ‖∇f‖² at the end to three digits, so that a search ends where all is alike)."""
     reached = stored.first_at(target)
-    last = stored.rows[-1]["grad_norm_sq"]
+    last = float(f"{stored.rows[-1]['grad_norm_sq']:.3g}")
     return (reached["round"] if reached else float("inf")), (last if last == last else float("inf"))
 
 
