@@ -363,7 +363,8 @@ class EF21WReproduction(Reproduction):
             ],
         )
         shown = generated_options(runner, size, size.shown)
-        variants = {"sgd": {**shown, "batch": max(1, size.rows // 20)}, "pp": shown}
+        shorter = {**shown, "rounds": size.rounds // 5, "eval_every": 1}
+        variants = {"sgd": {**shorter, "batch": max(1, size.rows // 20)}, "pp": shorter}
         runner.table(
             "variants",
             [row for name, options in variants.items() for row in compare_seeds(runner, name, size.seeds, options)],

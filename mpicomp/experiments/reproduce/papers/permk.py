@@ -292,7 +292,7 @@ def parts(name: str, size: Size, n: int) -> dict[str, Any]:
 
 
 def measure_point(runner: ExperimentRunner, size: Size, n: int, s: float) -> list[Row]:
-    """What each method took at (n, s), all steps tuned, to where gradient descent with 1/L is after a quarter of the rounds; for each seed."""
+    """What each method took at (n, s), all steps tuned, to where GD with 1/L is after a quarter of the rounds; a row for each seed."""
     options = size.options(n, s)
     dense = runner.run(f"{label('GD', n, s)} theory", method="gd", **options)
     target = early_target([dense], size.rounds[n] // 4)
