@@ -19,12 +19,12 @@ N, D, ROWS = 40, 30, 3
 
 # ---- rare features --------------------------------------------------------------------------------------------------------
 def data(sigma: float) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Rows and labels of clients with four of D features each; log L_i has deviation sigma."""
+    """Rows and labels of clients with twelve of D features each; log L_i has deviation sigma."""
     rng = np.random.default_rng(2)
     clients = []
     for _ in range(N):
         A = np.zeros((ROWS, D))
-        A[:, rng.permutation(D)[:4]] = rng.standard_normal((ROWS, 4))
+        A[:, rng.permutation(D)[:12]] = rng.standard_normal((ROWS, 12))
         A *= np.exp(0.5 * sigma * rng.standard_normal()) / np.linalg.norm(A, 2)
         clients.append((A, A @ np.ones(D) + 0.1 * rng.standard_normal(ROWS)))
     return clients

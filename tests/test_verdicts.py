@@ -12,7 +12,7 @@ from mpicomp.experiments.reproduce.evidence import Evidence
 from mpicomp.experiments.reproduce.repeated import by_seed, pair_by_seed, with_seeds
 from mpicomp.experiments.reproduce.reproduction import Claim, Verdict
 from mpicomp.experiments.reproduce.runner import ExperimentRunner
-from mpicomp.experiments.reproduce.summary import HEADING, markdown, summary_rows, verdict_record
+from mpicomp.experiments.reproduce.summary import HEADING, markdown, record_without_runs, summary_rows, verdict_record
 from mpicomp.experiments.reproduce.tuning import best_exponent
 
 RUN = {"problem": "quadratic:dim=10,noise=0.1,reg=0.1", "clients": 4, "init": "paper", "rounds": 60, "eval_every": 5}
@@ -99,12 +99,14 @@ def test_the_table_has_a_row_for_every_claim():
     assert rows == [
         ["permk", "A holds", HOLDS, "m | n 2.03× ± 4.4 % (≥ 1.5×)", "3"],
         ["permk", "B is bits", FAILS, "repeats bit for bit", "—"],
-        ["permk", "C is one run", UNDECIDED, "one run", "1"],
+        ["permk", "C is one run", UNDECIDED, "7", "—"],
     ]
     text = markdown(rows).splitlines()
     assert len(text) == 5 and text[0].count("|") == len(HEADING) + 1
     assert text[2].startswith("| [permk](permk.md) | A holds | **holds** | m \\| n")
     assert record["verdicts"][0]["effects"][0]["outcome"] == HOLDS
+    for row in summary_rows([record_without_runs("permk", "paper")]):
+        assert row[2:] == [UNDECIDED, "not run at this scale with the rules of these pages", "—"]
 
 
 # ---- the rule of tuning -------------------------------------------------------------------------------------------------

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from .effects import weakest
-from .reproduction import Claim, Verdict
+from .effects import UNDECIDED, weakest
+from .reproduction import Claim, Verdict, papers
 
 HEADING = ("study", "claim", "verdict", "effect ± standard error, what the claim needs", "seeds")
 
@@ -44,15 +44,24 @@ def verdict_record(claim: Claim, verdict: Verdict) -> dict[str, Any]:
     }
 
 
+def record_without_runs(name: str, scale: str) -> dict[str, Any]:
+    """The record of a study that was not run at a scale: every claim is undecided."""
+    unknown = Verdict(UNDECIDED, "not run at this scale with the rules of these pages")
+    study = papers[name]
+    return {"study": name, "scale": scale, "verdicts": [verdict_record(claim, unknown) for claim in study.claims]}
+
+
 def summary_rows(records: Iterable[dict[str, Any]]) -> list[list[str]]:
     """A row of HEADING for each verdict of the records."""
     rows = []
     for record in records:
         for verdict in record["verdicts"]:
-            effect = f"{verdict['effect']} ({verdict['needs']})" if verdict["effect"] else "repeats bit for bit"
-            if not verdict["effect"] and verdict["least_seeds"]:
-                effect = "one run"
-            seeds = str(verdict["seeds"] or ("1" if verdict["least_seeds"] and not verdict["effect"] else "—"))
+            if verdict["effect"]:
+                effect, seeds = f"{verdict['effect']} ({verdict['needs']})", str(verdict["seeds"] or "—")
+            elif verdict["outcome"] == UNDECIDED:
+                effect, seeds = verdict["numbers"], "—"
+            else:
+                effect, seeds = "repeats bit for bit", "—"
             rows.append([record["study"], verdict["text"], verdict["outcome"], effect, seeds])
     return rows
 
