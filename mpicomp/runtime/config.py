@@ -48,7 +48,8 @@ class Config:
     batch : samples per client and round; 0 for the method's own number: exact gradients, or one sample (ef21-page: √N̄) where the
         method is about samples (dasha-page, dasha-mvr, vr-marina, vr-diana).
     rounds, tol : stop after so many rounds, or once ‖∇f(x)‖² ≤ tol at an evaluation.
-    step : "theory", "theory*FACTOR", or a number.
+    step : "theory", "theory*FACTOR", or a number; "pl" or "pl*FACTOR" for the step of the theorem under the Polyak–Łojasiewicz inequality,
+        where the method has one and the problem's μ is known.
     explosion : f above f(x⁰) by so many times |f(x⁰)| (at least 1) at an evaluation is a divergence; 0 never.
     init : x⁰: "zero", "ones", "normal:SEED", or "paper" for the problem's own; None for zero, or for the problem's own where it has
         weights to begin with (TorchProblem).
@@ -271,26 +272,26 @@ class Config:
         return format_spec(self.method, self.method_options)
 
 
-def parse_step(text: str) -> tuple[bool, float]:
-    """(from theory?, factor or value).
+def parse_step(text: str) -> tuple[str, float]:
+    """(whose, factor or value): whose is "theory", "pl" or, where the value is the step itself, empty.
 
-    >>> parse_step("theory*8"), parse_step("0.05")
-    ((True, 8.0), (False, 0.05))
+    >>> parse_step("theory*8"), parse_step("pl"), parse_step("0.05")
+    (('theory', 8.0), ('pl', 1.0), ('', 0.05))
     """
     base, star, factor = str(text).replace(" ", "").partition("*")
     try:
-        if base == "theory":
-            value = float(factor) if star else 1.0
-            theory = True
+        if base in ("theory", "pl"):
+            whose, value = base, float(factor) if star else 1.0
         else:
-            value, theory = float(text), False
+            whose, value = "", float(text)
     except ValueError:
-        value = float("nan")
+        whose, value = "", float("nan")
     if not (value > 0 and np.isfinite(value)):
         raise ConfigError(
-            f"step={text!r}: expected 'theory', 'theory*FACTOR' or a positive number, for example theory*8 or 0.05"
+            f"step={text!r}: expected 'theory', 'theory*FACTOR' or a positive number, for example theory*8 or 0.05 (or 'pl', the step of "
+            "the theorem for the Polyak–Łojasiewicz inequality)"
         )
-    return theory, value
+    return whose, value
 
 
 def initial_point(text: str, dim: int, seed: int) -> np.ndarray:
