@@ -32,6 +32,7 @@ EXPERIMENT_FLOORS = {
     "study": 2,
     "bench": 2,
     "reproduce": 3,
+    "tuning": 3,
     "commands": 4,
     "__init__": 5,
 }

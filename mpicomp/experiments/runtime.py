@@ -95,6 +95,7 @@ if TYPE_CHECKING:
     from ..registry import format_spec as format_spec
     from ..registry import option_names as option_names
     from ..registry import parse_spec as parse_spec
+    from ..registry import parse_value as parse_value
     from ..runtime.claim import Claim as Claim
     from ..runtime.config import Config as Config
     from ..runtime.control import EXIT_RESUME as EXIT_RESUME
@@ -102,6 +103,8 @@ if TYPE_CHECKING:
     from ..runtime.files import read_plain as read_plain
     from ..runtime.files import write_text as write_text
     from ..runtime.loop import run as run
+    from ..runtime.record import PAUSE as PAUSE
+    from ..runtime.results import Result as Result
     from ..runtime.results import check_directory as check_directory
     from ..runtime.session import Composition as Composition
     from ..runtime.session import Session as Session
@@ -163,14 +166,15 @@ else:
             "problems": ["Block", "Problem", "Smoothness", "problems"],
             "problems.mean": ["Mean"],
             "problems.quadratic": ["Quadratic"],
-            "registry": ["Registry", "format_spec", "option_names", "parse_spec"],
+            "registry": ["Registry", "format_spec", "option_names", "parse_spec", "parse_value"],
             "runtime.claim": ["Claim"],
             "runtime.config": ["Config"],
             "runtime.control": ["EXIT_RESUME"],
             "runtime.exchanges": ["exchange_setting"],
             "runtime.files": ["read_plain", "write_text"],
             "runtime.loop": ["run"],
-            "runtime.results": ["check_directory"],
+            "runtime.record": ["PAUSE"],
+            "runtime.results": ["Result", "check_directory"],
             "runtime.session": ["Composition", "Session", "build_problem", "choose_parts"],
             "streams": ["csv_cell"],
             "version": ["__version__"],

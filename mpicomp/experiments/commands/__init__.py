@@ -14,6 +14,7 @@ from .report import report
 from .reproduce import reproduce
 from .scale import scale
 from .slurm import slurm
+from .tune import tune
 
 
 def attach(app: typer.Typer) -> None:
@@ -23,6 +24,7 @@ def attach(app: typer.Typer) -> None:
     app.command("scale")(scale)
     app.command("report")(report)
     app.command("reproduce")(reproduce)
+    app.command("tune")(tune)
     app.add_typer(bench, name="bench")
     app.add_typer(lab, name="lab")
     app.add_typer(slurm, name="slurm")
