@@ -33,8 +33,9 @@ EXPERIMENT_FLOORS = {
     "bench": 2,
     "reproduce": 3,
     "tuning": 3,
-    "commands": 4,
-    "__init__": 5,
+    "advice": 4,
+    "commands": 5,
+    "__init__": 6,
 }
 MAY_NAME_MPI4PY = {"cluster", "experiments/bench", "runtime/results.py"}
 

@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from ..errors import MpicompError as MpicompError
     from ..errors import SlurmError as SlurmError
     from ..errors import StopNow as StopNow
+    from ..errors import TheoryError as TheoryError
     from ..errors import UserError as UserError
     from ..errors import unknown as unknown
     from ..exchanges.base import GROUP_NBYTES as GROUP_NBYTES
@@ -145,6 +146,7 @@ else:
                 "MpicompError",
                 "SlurmError",
                 "StopNow",
+                "TheoryError",
                 "UserError",
                 "unknown",
             ],

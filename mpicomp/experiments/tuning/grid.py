@@ -177,6 +177,10 @@ class Point:
     value: float
     place: int
 
+    def beside(self, other: Point) -> bool:
+        """They differ in nothing but the step."""
+        return (self.contender, self.axes) == (other.contender, other.axes)
+
 
 @dataclass
 class Contender:

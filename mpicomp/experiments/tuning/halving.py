@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 
 from .grid import Point, Steps
 
+LEAST = 1 / 64  # of a whole run: by less a point is not judged
 REACHED, PAUSED, DIVERGED, EXHAUSTED, FAILED = "reached", "paused", "diverged", "exhausted", "failed"
 
 
@@ -35,8 +36,9 @@ class Outcome:
     Attributes
     ----------
     ended : REACHED, PAUSED, DIVERGED, EXHAUSTED (all rounds run) or FAILED.
-    cost : to the target; infinite where it was not reached. level : the smallest ‖∇f‖² so far. rounds : run so far, of all seeds the most.
-    per_round : what a round costs. low, high : the range of `cost` over the seeds. reason : of a failure or divergence.
+    cost : to the target; infinite where it was not reached. level : the smallest ‖∇f‖² so far.
+    rounds : run so far, of all seeds the most. per_round : what a round costs.
+    low, high : the range of `cost` over the seeds. reason : of a failure or divergence.
     """
 
     ended: str
@@ -86,7 +88,7 @@ class Bracket:
         """ "largest" or "smallest" where the best step is that of all that were tried at its place on the axes; else empty."""
         if self.best is None:
             return ""
-        tried = [p.value for p in self.verdicts if p.axes == self.best.axes]
+        tried = [p.value for p in self.verdicts if p.beside(self.best)]
         return "largest" if self.best.value == max(tried) else "smallest" if self.best.value == min(tried) else ""
 
     def note(self, point: Point, outcome: Outcome, budget: float, why: str) -> None:
@@ -100,14 +102,14 @@ Asking = Generator[list[Ask], dict[Point, Outcome], Bracket]
 Beyond = Callable[[Bracket], list[Point]]
 
 
-def shares(points: int, factor: float) -> list[float]:
+def shares(points: int, factor: float, least: float = 0.0) -> list[float]:
     """The budgets of a bracket's rungs as shares of the whole: so many that one point is left for the last.
 
     >>> shares(11, 2.0), shares(1, 2.0)
     ([0.0625, 0.125, 0.25, 0.5, 1.0], [1.0])
     """
     rungs = 1 + math.ceil(math.log(points, factor) - 1e-9)
-    return [factor ** -(rungs - 1 - k) for k in range(rungs)]
+    return [share for k in range(rungs) if (share := factor ** -(rungs - 1 - k)) >= least]
 
 
 def search(
@@ -129,7 +131,7 @@ def search(
     bracket, pool = Bracket(), list(points)
     per_round = 1.0
     while pool:
-        levels = shares(len(pool), factor)
+        levels = shares(len(pool), factor, LEAST)
         if not in_rounds and not bracket.added:
             first = yield [Ask(point, rounds=max(1.0, levels[0] * rounds / 2)) for point in pool]
             per_round = _middle([outcome.per_round for outcome in first.values() if outcome.per_round > 0])
@@ -178,7 +180,7 @@ def past_the_edge(bracket: Bracket, steps: Steps, most: int, at_once: int = 2) -
     side, left, best = bracket.edge(), most - len(bracket.added), bracket.best
     if not side or left <= 0 or best is None:
         return []
-    tried = [point.value for point in bracket.verdicts if point.axes == best.axes]
+    tried = [point.value for point in bracket.verdicts if point.beside(best)]
     place = 1 + max(point.place for point in bracket.verdicts)
     values = steps.beyond(tried, side == "largest", min(at_once, left))
     return [Point(best.contender, best.axes, steps.text(v), v, place + k) for k, v in enumerate(values)]

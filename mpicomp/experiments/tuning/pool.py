@@ -59,6 +59,11 @@ def slots(wanted: int, ranks: int, threads: int, cores: int) -> tuple[int, str]:
     return hold, f"--processes {wanted}: {cores} cores hold {hold} {job}; {hold} run at once"
 
 
+def worker_command(job: Path, slot: int) -> list[str]:
+    """The command of a worker, or of each of its ranks."""
+    return [sys.executable, "-m", "mpicomp.experiments.tuning.worker", str(job), str(slot)]
+
+
 @dataclass
 class Pool:
     """Runs legs of trials.
@@ -130,7 +135,7 @@ class Pool:
             _end(processes)
 
     def _command(self, job: Path, slot: int) -> list[str]:
-        argv = [sys.executable, "-m", "mpicomp.experiments.tuning.worker", str(job), str(slot)]
+        argv = worker_command(job, slot)
         if self.ranks == 1:
             return argv
         launcher = find_launcher()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -22,7 +23,8 @@ class Search:
     Parameters
     ----------
     target : ‖∇f‖². seeds : of each point, from the configuration's on; one where the first two give the same bits.
-    factor, exhaustive : as in `halving.search`. extend : how many steps may be added past the edges, for each contender.
+    factor, exhaustive : as in `halving.search`. extend : how many steps may be added past the edges, for each bracket.
+    together : labels of contenders that share a bracket, of which one winner is wanted; each has a bracket of its own where this is empty.
     """
 
     contenders: Sequence[Contender]
@@ -35,13 +37,14 @@ class Search:
     factor: float = 2.0
     exhaustive: bool = False
     extend: int = 6
+    together: Sequence[Sequence[str]] = ()
     brackets: dict[str, Bracket] = field(default_factory=dict)
     same: dict[str, bool] = field(default_factory=dict)
     _refused: dict[Point, str] = field(default_factory=dict)
     _waves: int = 0
 
     def run(self) -> dict[str, Bracket]:
-        """Search; the brackets by contender.
+        """Search; the brackets by contender, or by the first one of those that share one.
 
         Raises
         ------
@@ -49,17 +52,14 @@ class Search:
         """
         owners = {contender.label: contender for contender in self.contenders}
         running = {}
-        for label, contender in owners.items():
-            points = contender.points(self.steps)
-            self._check(contender, points)
-            running[label] = search(
-                points,
-                contender.config.rounds,
-                self._beyond(),
-                self.factor,
-                self.exhaustive,
-                self.pool.objective == "rounds",
-            )
+        for labels in self.together or [[label] for label in owners]:
+            made: list[Point] = []
+            for label in labels:
+                points = owners[label].points(self.steps)
+                self._check(owners[label], points, bool(self.together))
+                made += [dataclasses.replace(point, place=len(made) + k) for k, point in enumerate(points)]
+            rounds, in_rounds = owners[labels[0]].config.rounds, self.pool.objective == "rounds"
+            running[labels[0]] = search(made, rounds, self._beyond(), self.factor, self.exhaustive, in_rounds)
         asked = {label: next(bracket) for label, bracket in running.items()}
         while asked:
             outcomes = self._wave(owners, asked)
@@ -90,8 +90,8 @@ class Search:
         """Of a point's first trial."""
         return self._trials(point, 1)[0].directory
 
-    def _check(self, contender: Contender, points: Sequence[Point]) -> None:
-        """Note points whose options go not together; raises the last one's UserError where all are such."""
+    def _check(self, contender: Contender, points: Sequence[Point], forgiving: bool) -> None:
+        """Note points whose options go not together; raises the last one's UserError where all are such, unless others share a bracket."""
         refused: UserError | None = None
         for axes in contender.combinations():
             own = [point for point in points if point.axes == axes]
@@ -101,7 +101,7 @@ class Search:
             except UserError as error:
                 refused = error
                 self._refused |= dict.fromkeys(own, str(error))
-        if refused is not None and all(point in self._refused for point in points):
+        if refused is not None and not forgiving and all(point in self._refused for point in points):
             raise refused
 
     def _beyond(self) -> Callable[[Bracket], list[Point]]:

@@ -9,7 +9,7 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from ..runtime import Config, DataError, write_text
 from ..study.compare import Stored
 from .grid import Point
 from .halving import DIVERGED, EXHAUSTED, FAILED, PAUSED, REACHED
+from .place import Place
 
 Row = dict[str, Any]
 FAULT = "failed.json"
@@ -30,6 +31,7 @@ OBJECTIVES: dict[str, Callable[[Row, int], float]] = {
     "seconds": lambda row, n: float(row["seconds_total"]),
 }
 """What a run has cost at a row of rounds.csv: rounds; bits up for each of n clients, headers apart; bytes both ways; seconds."""
+PREDICTED = "predicted:"  # and a file with a place: the seconds that the run would have taken there
 _NOT_ITS_OWN = (
     "out",
     "resume",
@@ -40,6 +42,15 @@ _NOT_ITS_OWN = (
     "threads",
     "imports",
 )
+
+
+@cache
+def measure_of(objective: str) -> Callable[[Row, int], float]:
+    """The function of a row and n that an objective names."""
+    if objective.startswith(PREDICTED):
+        place = Place.load(Path(objective.removeprefix(PREDICTED)))
+        return lambda row, n: place.soonest(row)[1]
+    return OBJECTIVES[objective]
 
 
 @dataclass(frozen=True)
@@ -108,7 +119,7 @@ def progress(trial: Trial, objective: str, cost: float, rounds: float) -> Progre
 
 
 def _judge(stored: Stored, config: Config, objective: str, cost: float, rounds: float) -> Progress | None:
-    measure, n, summary = OBJECTIVES[objective], config.clients, stored.summary
+    measure, n, summary = measure_of(objective), config.clients, stored.summary
     rows = stored.rows
     spent = [measure(row, n) for row in rows]
     cut = next((k for k, row in enumerate(rows) if k and (spent[k] >= cost or row["round"] >= rounds)), len(rows) - 1)

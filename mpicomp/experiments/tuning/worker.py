@@ -16,14 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from ..runtime import EXIT_RESUME, PAUSE, Config, Result, UserError, declared_size, run, world
-from .trials import OBJECTIVES, WANTED, Row, fail
+from .trials import WANTED, Row, fail, measure_of
 
 
 class Budget:
     """Follows a run, and pauses it at the first evaluation at which it has cost so much or run so many rounds."""
 
     def __init__(self, objective: str, clients: int, cost: float, rounds: float):
-        self._measure, self._clients = OBJECTIVES[objective], clients
+        self._measure, self._clients = measure_of(objective), clients
         self._cost, self._rounds = cost, rounds
         self.spent = False
 
