@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import math
 import subprocess
 import sys
@@ -90,7 +91,9 @@ def test_a_place_is_kept_in_a_file(tmp_path):
     place.save(tmp_path / "place.json")
     assert Place.load(tmp_path / "place.json") == place
     both = Place(4, 1, 6, 5000, 1e8, constants={"p2p": 1.0, "collective": 0.5, "sharded": 0.0, "allreduce": 0.0})
-    assert both.soonest(row(1, 10, 10))[0] == "collective"  # not every message can be cut or summed
+    assert both.soonest(row(1, 10, 10), "a")[0] == "collective"  # not every message can be cut or summed
+    cut = dataclasses.replace(both, carries={"a": ["p2p", "sharded"]})
+    assert cut.soonest(row(1, 10, 10), "a")[0] == "sharded" and cut.soonest(row(1, 10, 10), "b")[0] == "collective"
 
 
 @pytest.mark.full(reason="compiles the kernels of all candidates")
@@ -101,8 +104,15 @@ def test_the_candidates_can_all_be_run():
     for contender in [dense(base), *found]:
         result = mc.run(contender.config, rounds=3, step=0.1, exchange="local")
         assert np.isfinite(result.x).all()
-    combinations = sum(len(exchanges_of(c, ("p2p", "collective", "sharded"))) for c in [dense(base), *found]) * 6
-    assert combinations >= 60
+    carries = {
+        c.label: exchanges_of(c, ("p2p", "collective", "sharded"), build_problem(base), 3)
+        for c in [dense(base), *found]
+    }
+    assert carries["gd"] == ["p2p", "collective", "sharded", "allreduce"]
+    assert all({"p2p", "collective"} <= set(names) for names in carries.values())
+    whole = candidates(base, ["dcgd + eden:bits=4"])[0]
+    assert exchanges_of(whole, ("p2p", "sharded"), build_problem(base), 3) == ["p2p"]
+    assert 6 * sum(map(len, carries.values())) >= 60
     assert [c.label for c in candidates(base, ["gd", "ef21 + topk:k=2"])] == ["ef21 + topk:k=2"]
 
 

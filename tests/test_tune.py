@@ -32,7 +32,7 @@ from mpicomp.experiments.tuning.halving import (
 )
 from mpicomp.experiments.tuning.pool import slots
 from mpicomp.experiments.tuning.search import summarise
-from mpicomp.experiments.tuning.trials import Progress
+from mpicomp.experiments.tuning.trials import Progress, foresee
 
 PROBLEM = {"problem": "quadratic", "problem_options": {"dim": 20, "reg": 0.05}, "clients": 4}
 
@@ -122,11 +122,12 @@ class Curves:
         r = next((q for q in range(1, r + 1) if not np.isfinite(row[q])), r)
         self.ran[ask.point.place] = max(self.ran[ask.point.place], r)
         level = float(np.min(row[: r + 1]))
+        outlook = foresee([k * price for k in range(r + 1)], list(row[: r + 1]), TARGET)
         if row[r] <= TARGET:
             return Outcome(REACHED, r * price, level, r, price)
         if not np.isfinite(row[r]):
             return Outcome(DIVERGED, math.inf, math.inf, r, price)
-        return Outcome(EXHAUSTED if r == len(row) - 1 else PAUSED, math.inf, level, r, price)
+        return Outcome(EXHAUSTED if r == len(row) - 1 else PAUSED, math.inf, level, r, price, outlook=outlook)
 
     def best(self) -> float:
         """By brute force: the least cost of all whole runs."""
@@ -187,6 +188,27 @@ def test_halving_finds_the_best_of_curves_that_do_not_cross_with_fewer_rounds():
             whole = sum(min(1000, math.ceil(math.log(1 / TARGET) / s)) for s in slopes)
             assert curves.ran.sum() < whole
             assert all(v.why in ("", "left behind", "slower than the best") for v in bracket.verdicts.values())
+
+
+def test_what_starts_slowly_and_falls_faster_is_not_left_behind():
+    """Half of the places are given by how fast the level falls: the winner of these curves is the last by its level for long."""
+    flat = np.exp(-np.array([[0.009], [0.008], [0.007], [0.006], [0.005], [0.0055], [0.0045]]) * np.arange(1001))
+    late = np.maximum(0, np.arange(1001) - 5) * 0.05 - 3.0  # from 20 times as high
+    curves = Curves(np.vstack([flat, np.exp(-late)]), np.ones(8))
+    bracket = drive(search(points(8), 1000, lambda b: []), curves)
+    assert bracket.best == points(8)[7] and bracket.cost == curves.best()
+
+
+def test_an_outlook_is_the_cost_at_which_a_straight_line_meets_the_target():
+    rng = np.random.default_rng(3)
+    for _ in range(50):
+        rate, first, price = rng.uniform(0.01, 1), rng.uniform(0.1, 10), rng.uniform(0.1, 10)
+        spent = [price * k for k in range(int(rng.integers(3, 50)))]
+        found = foresee(spent, [first * math.exp(-rate * s) for s in spent], 1e-9)
+        assert found == pytest.approx(math.log(first / 1e-9) / rate)
+    assert foresee([0, 1, 2], [1.0, 1.0, 1.0], 1e-3) == math.inf
+    assert foresee([0.0], [1.0], 1e-3) == math.inf
+    assert foresee([0, 1, 2, 3], [1.0, 0.5, math.nan, math.inf], 1e-3) == math.inf
 
 
 def test_prices_count():

@@ -111,6 +111,7 @@ if TYPE_CHECKING:
     from ..runtime.session import Session as Session
     from ..runtime.session import build_problem as build_problem
     from ..runtime.session import choose_parts as choose_parts
+    from ..runtime.warmup import refusal as refusal
     from ..streams import csv_cell as csv_cell
     from ..version import __version__ as __version__
     from ..wire import HEADER_NBYTES as HEADER_NBYTES
@@ -178,6 +179,7 @@ else:
             "runtime.record": ["PAUSE"],
             "runtime.results": ["Result", "check_directory"],
             "runtime.session": ["Composition", "Session", "build_problem", "choose_parts"],
+            "runtime.warmup": ["refusal"],
             "streams": ["csv_cell"],
             "version": ["__version__"],
             "wire": ["HEADER_NBYTES"],

@@ -18,7 +18,6 @@ from ..tuning.place import Place
 from ..tuning.pool import Leg, Pool
 from ..tuning.search import Search
 from ..tuning.trials import FAULT, PREDICTED, Row, Trial
-from .candidates import exchanges_of
 from .there import Spent
 
 CALIBRATION_ROUNDS = 20
@@ -92,7 +91,7 @@ class Adviser:
     steps: Steps
     target: float
     place: Place
-    listed: Sequence[str]
+    carries: dict[str, list[str]]
     out: Path
     here: Pool
     there: Pool | None
@@ -105,6 +104,7 @@ class Adviser:
         self._calibrate()
         self.spent.lap("calibration")
         path = self.out / "place.json"
+        self.place = dataclasses.replace(self.place, carries=self.carries)
         self.place.save(path)
         self.here.objective = f"{PREDICTED}{path.resolve()}"
         labels = [contender.label for contender in self.others]
@@ -144,7 +144,7 @@ class Adviser:
     def _calibrate(self) -> None:
         """c and β of each exchange: a dense and a short message, in one process and in the place, for the same rounds."""
         if self.there is None:
-            self.place = dataclasses.replace(self.place, constants=dict.fromkeys(self.listed, 0.0))
+            self.place = dataclasses.replace(self.place, constants=dict.fromkeys(self.carries[self.dense.label], 0.0))
             return
         step = min(self.steps.values)
         short = Contender.of(dataclasses.replace(copy.deepcopy(self.base), **SHORT))
@@ -153,7 +153,7 @@ class Adviser:
             point = Point(contender.label, (), self.steps.text(step), step, 0)
             config = contender.configured(point)
             alone = self._trial(point, dataclasses.replace(config, exchange="local"), 1)
-            for exchange in exchanges_of(contender, self.listed):
+            for exchange in self.carries[self.dense.label]:
                 wanted.append(
                     (
                         exchange,
@@ -194,9 +194,8 @@ class Adviser:
             row = Stored.load(search.directory(point)).first_at(self.target)
             if row is None:
                 continue
-            owner = next(c for c in [self.dense, *self.others] if c.label == point.contender)
             workers = self.place.ranks - 1
-            for exchange in exchanges_of(owner, self.listed):
+            for exchange in self.carries[point.contender]:
                 if exchange in self.place.constants:
                     nbytes = row["uplink_message"] + workers * row["downlink_message"]
                     found.append(Choice(point, exchange, int(row["round"]), nbytes, self.place.seconds(row, exchange)))

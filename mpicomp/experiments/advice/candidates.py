@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from ..runtime import Composition, Config, Problem, TheoryError
+from ..runtime import Composition, Config, Problem, TheoryError, exchanges, refusal
 from ..tuning.grid import Contender, Steps
 
 _BITS4 = "qsgd:bits=4,bucket=512,norm=max"
@@ -85,6 +85,9 @@ def shown(contender: Contender) -> str:
     return ", ".join(f"{part} {way}" for part, way in told)
 
 
-def exchanges_of(contender: Contender, listed: Sequence[str]) -> list[str]:
-    """The exchanges that a contender can be tried with; whether its messages can be cut for `sharded` a run says."""
-    return [*listed, "allreduce"] if contender.config.method == DENSE else list(listed)
+def exchanges_of(contender: Contender, listed: Sequence[str], problem: Problem, ranks: int) -> list[str]:
+    """The exchanges that can carry a contender's messages; the sum of all ranks only where they are dense."""
+    config = contender.config
+    asked = [*listed, "allreduce"] if config.method == DENSE else list(listed)
+    composition = Composition(config, problem)
+    return [name for name in asked if not refusal(config, problem, composition, 1.0, exchanges[name], ranks)]

@@ -14,7 +14,6 @@ from ..tuning.grid import Point
 from ..tuning.pool import Leg
 from ..tuning.trials import FAULT, Trial
 from .advise import Advice, Adviser
-from .candidates import exchanges_of
 
 ALLOWED = 1.25  # times the best
 SHARE = 0.1  # of the grid's seconds
@@ -60,7 +59,7 @@ def judge(adviser: Adviser, advice: Advice) -> Judgement:
     made: list[tuple[Point, str, Trial]] = []
     for contender in [adviser.dense, *adviser.others]:
         for point in contender.points(adviser.steps):
-            for exchange in exchanges_of(contender, adviser.listed):
+            for exchange in adviser.carries[contender.label]:
                 made.append((point, exchange, adviser.whole(point, exchange)))
     best = advice.best
     extra = [adviser.whole(best.point, best.exchange)] if best is not None else []

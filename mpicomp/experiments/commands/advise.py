@@ -72,7 +72,7 @@ def _advise(
 ) -> None:
     """Say what to run: predicted from short runs here and a model of the place, and the few best tried there."""
     from ..advice.advise import Adviser
-    from ..advice.candidates import LISTED, candidates, dense, steps_of
+    from ..advice.candidates import LISTED, candidates, dense, exchanges_of, steps_of
     from ..advice.there import LabPool, sharing
     from ..advice.validate import judge
     from ..lab.links import Link
@@ -138,9 +138,10 @@ def _advise(
         place = Place(
             number, per_node if nodes else 0, n, problem.dim, wire.rate, wire.delay, sharing(number, there is not None)
         )
-        grid = steps_of(steps, config, problem)
-        others, listed, say = candidates(config, method or []), exchange or list(LISTED), partial(print, flush=True)
-        adviser = Adviser(config, dense(config), others, grid, target, place, listed, out, here, there, say, tries)
+        grid, baseline = steps_of(steps, config, problem), dense(config)
+        others, say = candidates(config, method or []), partial(print, flush=True)
+        carries = {c.label: exchanges_of(c, exchange or LISTED, problem, number) for c in [baseline, *others]}
+        adviser = Adviser(config, baseline, others, grid, target, place, carries, out, here, there, say, tries)
         advice = adviser.advise()
         _show(adviser, advice, best or out / "best.toml")
         if validate and there is not None:

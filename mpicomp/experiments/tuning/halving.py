@@ -5,11 +5,12 @@ point that spends more in a round runs fewer rounds. Nothing is started from ano
 its own checkpoint: after r rounds it has the bits of any run of r rounds.
 
 A point that has spent what the best needed to the target cannot be better: it is stopped, and that loses nothing. What halving leaves
-behind it leaves by its level at the same budget, which is a judgement; `exhaustive` does without.
+behind it leaves by its level at the same budget and by how fast that falls, which is a judgement; `exhaustive` does without.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
@@ -39,6 +40,7 @@ class Outcome:
     cost : to the target; infinite where it was not reached. level : the smallest ‖∇f‖² so far.
     rounds : run so far, of all seeds the most. per_round : what a round costs.
     low, high : the range of `cost` over the seeds. reason : of a failure or divergence.
+    outlook : what the target would cost if ‖∇f‖² went on falling as in the second half of what was spent.
     """
 
     ended: str
@@ -50,6 +52,7 @@ class Outcome:
     low: float = math.inf
     high: float = math.inf
     reason: str = ""
+    outlook: float = math.inf
 
     @property
     def rank(self) -> tuple[float, float]:
@@ -162,13 +165,18 @@ def _going_on(
         if limit >= bracket.cost:
             bracket.verdicts[point].why = "slower than the best"
     open_ = [p for p in paused if limit < bracket.cost]
-    if all_of_them:
-        kept = open_
-    else:
-        kept = open_[: max(1, math.ceil(len(outcomes) / factor))]
-        for point in open_[len(kept) :]:
+    kept = open_ if all_of_them else _better(open_, outcomes, max(1, math.ceil(len(outcomes) / factor)))
+    for point in open_:
+        if point not in kept:
             bracket.verdicts[point].why = "left behind"
     return sorted(kept, key=lambda p: p.place)
+
+
+def _better(by_level: list[Point], outcomes: dict[Point, Outcome], count: int) -> list[Point]:
+    """So many points: in turn the next one by its level, and the next one by its outlook: what starts slowly may fall faster."""
+    by_outlook = sorted(by_level, key=lambda p: (outcomes[p].outlook, by_level.index(p)))
+    in_turn = dict.fromkeys(itertools.chain.from_iterable(zip(by_level, by_outlook, strict=True)))
+    return list(in_turn)[:count]
 
 
 def past_the_edge(bracket: Bracket, steps: Steps, most: int, at_once: int = 2) -> list[Point]:

@@ -31,6 +31,7 @@ class Place:
     ranks, per_node : in all, and on each node (0: all on this machine). clients, dim : n and d.
     rate : bit/s of a node's link, 0 for shared memory; delay : seconds, one way. sharing : ranks that share a core, at least 1.
     constants, by_byte : c (seconds a round) and β (seconds a byte) by exchange; those without are not predicted.
+    carries : the exchanges that can carry a contender's messages, by its label; those with one server for a label that is not there.
     """
 
     ranks: int
@@ -42,6 +43,7 @@ class Place:
     sharing: float = 1.0
     constants: dict[str, float] = field(default_factory=dict)
     by_byte: dict[str, float] = field(default_factory=dict)
+    carries: dict[str, list[str]] = field(default_factory=dict)
 
     @classmethod
     def load(cls, path: Path) -> Place:
@@ -92,10 +94,11 @@ class Place:
             "", exchange, workers, self.per_node, n, self.dim, up, down, frames, rate, self.delay, self.sharing
         )
 
-    def soonest(self, row: Mapping[str, Any]) -> tuple[str, float]:
-        """The exchange with the shortest T, and T, of those that carry compressed messages."""
-        star = [name for name in self.constants if name not in SERVERLESS] or ["p2p"]
-        return min(((name, self.seconds(row, name)) for name in star), key=lambda item: item[1])
+    def soonest(self, row: Mapping[str, Any], label: str) -> tuple[str, float]:
+        """The exchange with the shortest T for a contender, and T."""
+        star = [name for name in self.constants if name not in SERVERLESS]
+        names = [name for name in self.carries.get(label, star) if name in self.constants] or ["p2p"]
+        return min(((name, self.seconds(row, name)) for name in names), key=lambda item: item[1])
 
     def calibrated(self, exchange: str, measured: Sequence[tuple[Mapping[str, Any], float]]) -> Place:
         """With c and β of an exchange: from the rows of runs in one process, and the seconds that the same rounds took there.

@@ -200,5 +200,6 @@ def summarise(found: Sequence[Progress]) -> Outcome:
     else:
         ended = PAUSED if PAUSED in endings else EXHAUSTED
     reason = "" if ended in (REACHED, PAUSED) else next((p.reason for p in found if p.ended == ended), "")
+    outlook = median_high([p.outlook for p in found])
     rounds, per_round = max(p.rounds for p in found), median_high([p.per_round for p in found])
-    return Outcome(ended, cost, level, rounds, per_round, len(found), min(costs), max(costs), reason)
+    return Outcome(ended, cost, level, rounds, per_round, len(found), min(costs), max(costs), reason, outlook)

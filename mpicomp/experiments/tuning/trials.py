@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import json
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any
 from ..records import TEXT, read_json
 from ..runtime import Config, DataError, write_text
 from ..study.compare import Stored
-from .grid import Point
+from .grid import Contender, Point
 from .halving import DIVERGED, EXHAUSTED, FAILED, PAUSED, REACHED
 from .place import Place
 
@@ -44,13 +45,17 @@ _NOT_ITS_OWN = (
 )
 
 
-@cache
-def measure_of(objective: str) -> Callable[[Row, int], float]:
-    """The function of a row and n that an objective names."""
+def measure_of(objective: str, config: Config) -> Callable[[Row], float]:
+    """What a run of this configuration has cost at a row."""
     if objective.startswith(PREDICTED):
-        place = Place.load(Path(objective.removeprefix(PREDICTED)))
-        return lambda row, n: place.soonest(row)[1]
-    return OBJECTIVES[objective]
+        place, label = _place(Path(objective.removeprefix(PREDICTED))), Contender.of(config).label
+        return lambda row: place.soonest(row, label)[1]
+    return lambda row: OBJECTIVES[objective](row, config.clients)
+
+
+@cache
+def _place(path: Path) -> Place:
+    return Place.load(path)
 
 
 @dataclass(frozen=True)
@@ -94,6 +99,7 @@ class Progress:
     rounds: int
     per_round: float
     trace: str = ""
+    outlook: float = math.inf
     reason: str = ""
 
 
@@ -119,15 +125,16 @@ def progress(trial: Trial, objective: str, cost: float, rounds: float) -> Progre
 
 
 def _judge(stored: Stored, config: Config, objective: str, cost: float, rounds: float) -> Progress | None:
-    measure, n, summary = measure_of(objective), config.clients, stored.summary
+    measure, summary = measure_of(objective, config), stored.summary
     rows = stored.rows
-    spent = [measure(row, n) for row in rows]
+    spent = [measure(row) for row in rows]
     cut = next((k for k, row in enumerate(rows) if k and (spent[k] >= cost or row["round"] >= rounds)), len(rows) - 1)
     seen = rows[: cut + 1]
     level = min((row["grad_norm_sq"] for row in seen if math.isfinite(row["grad_norm_sq"])), default=math.inf)
     at = seen[-1]
     per_round = spent[cut] / at["round"] if at["round"] else 0.0
-    so_far = partial(Progress, level=level, per_round=per_round, trace=_trace(seen))
+    outlook = foresee(spent[: cut + 1], [row["grad_norm_sq"] for row in seen], config.tol)
+    so_far = partial(Progress, level=level, per_round=per_round, trace=_trace(seen), outlook=outlook)
     here = int(at["round"])
     for k, row in enumerate(seen):
         if row["grad_norm_sq"] <= config.tol:
@@ -140,6 +147,21 @@ def _judge(stored: Stored, config: Config, objective: str, cost: float, rounds: 
         return so_far(EXHAUSTED, math.inf, rounds=here, reason=f"not in {config.rounds:,} rounds")
     enough = spent[cut] >= cost or at["round"] >= rounds
     return so_far(PAUSED, math.inf, rounds=here) if enough else None
+
+
+def foresee(spent: Sequence[float], levels: Sequence[float], target: float) -> float:
+    """The cost at which the target would be reached if the smallest ‖∇f‖² went on falling as in the second half; infinite if it does not.
+
+    >>> foresee([0, 1, 2, 3, 4], [1e0, 1e0, 1e-1, 1e-2, 1e-3], 1e-6)
+    7.0
+    """
+    least = list(itertools.accumulate((v if math.isfinite(v) else math.inf for v in levels), min))
+    half = max((k for k, cost in enumerate(spent) if cost <= spent[-1] / 2), default=0)
+    fall = math.log(least[half]) - math.log(least[-1]) if 0 < least[-1] < least[half] < math.inf else 0.0
+    if fall <= 0.0:
+        return math.inf
+    left = math.log(least[-1]) - math.log(target)
+    return round(spent[-1] + (spent[-1] - spent[half]) * left / fall, 9)
 
 
 def _trace(rows: list[Row]) -> str:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import math
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +23,12 @@ from .trials import WANTED, Row, fail, measure_of
 class Budget:
     """Follows a run, and pauses it at the first evaluation at which it has cost so much or run so many rounds."""
 
-    def __init__(self, objective: str, clients: int, cost: float, rounds: float):
-        self._measure, self._clients = measure_of(objective), clients
-        self._cost, self._rounds = cost, rounds
+    def __init__(self, measure: Callable[[Row], float], cost: float, rounds: float):
+        self._measure, self._cost, self._rounds = measure, cost, rounds
         self.spent = False
 
     def __call__(self, row: Row) -> object:
-        self.spent = self._measure(row, self._clients) >= self._cost or row["round"] >= self._rounds
+        self.spent = self._measure(row) >= self._cost or row["round"] >= self._rounds
         return PAUSE if self.spent else None
 
 
@@ -55,7 +55,7 @@ def _run(ask: dict[str, Any], begun: bool, objective: str, comm: Any, leads: boo
     try:
         config = Config.load(directory / WANTED, {"resume": "auto" if begun else None})
         limits = [math.inf if ask[name] is None else ask[name] for name in ("cost", "rounds")]
-        budget = Budget(objective, config.clients, *limits)
+        budget = Budget(measure_of(objective, config), *limits)
         result: Result = run(config, comm=comm, progress=budget)
         stopped = leads and result.interrupted and not budget.spent
     except UserError as error:  # all ranks have it
