@@ -32,8 +32,10 @@ EXPERIMENT_FLOORS = {
     "study": 2,
     "bench": 2,
     "reproduce": 3,
-    "commands": 4,
-    "__init__": 5,
+    "tuning": 3,
+    "advice": 4,
+    "commands": 5,
+    "__init__": 6,
 }
 MAY_NAME_MPI4PY = {"cluster", "experiments/bench", "runtime/results.py"}
 

@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from ..errors import MpicompError as MpicompError
     from ..errors import SlurmError as SlurmError
     from ..errors import StopNow as StopNow
+    from ..errors import TheoryError as TheoryError
     from ..errors import UserError as UserError
     from ..errors import unknown as unknown
     from ..exchanges.base import GROUP_NBYTES as GROUP_NBYTES
@@ -113,6 +114,7 @@ if TYPE_CHECKING:
     from ..registry import format_spec as format_spec
     from ..registry import option_names as option_names
     from ..registry import parse_spec as parse_spec
+    from ..registry import parse_value as parse_value
     from ..runtime.claim import Claim as Claim
     from ..runtime.config import Config as Config
     from ..runtime.control import EXIT_RESUME as EXIT_RESUME
@@ -121,12 +123,15 @@ if TYPE_CHECKING:
     from ..runtime.files import write_text as write_text
     from ..runtime.loop import run as run
     from ..runtime.optima import optima as optima
+    from ..runtime.record import PAUSE as PAUSE
+    from ..runtime.results import Result as Result
     from ..runtime.results import check_directory as check_directory
     from ..runtime.session import Composition as Composition
     from ..runtime.session import Session as Session
     from ..runtime.session import build_problem as build_problem
     from ..runtime.session import choose_parts as choose_parts
     from ..runtime.view import named as named
+    from ..runtime.warmup import refusal as refusal
     from ..streams import csv_cell as csv_cell
     from ..streams import spelt as spelt
     from ..units import rate as rate
@@ -166,6 +171,7 @@ else:
                 "MpicompError",
                 "SlurmError",
                 "StopNow",
+                "TheoryError",
                 "UserError",
                 "unknown",
             ],
@@ -202,7 +208,7 @@ else:
             "problems": ["Block", "Problem", "Smoothness", "problems"],
             "problems.mean": ["Mean"],
             "problems.quadratic": ["Quadratic"],
-            "registry": ["Registry", "format_spec", "option_names", "parse_spec"],
+            "registry": ["Registry", "format_spec", "option_names", "parse_spec", "parse_value"],
             "runtime.claim": ["Claim"],
             "runtime.config": ["Config"],
             "runtime.control": ["EXIT_RESUME"],
@@ -210,9 +216,11 @@ else:
             "runtime.files": ["read_plain", "write_text"],
             "runtime.loop": ["run"],
             "runtime.optima": ["optima"],
-            "runtime.results": ["check_directory"],
+            "runtime.record": ["PAUSE"],
+            "runtime.results": ["Result", "check_directory"],
             "runtime.session": ["Composition", "Session", "build_problem", "choose_parts"],
             "runtime.view": ["named"],
+            "runtime.warmup": ["refusal"],
             "streams": ["csv_cell", "spelt"],
             "version": ["__version__"],
             "wire": ["HEADER_NBYTES"],

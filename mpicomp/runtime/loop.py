@@ -385,11 +385,12 @@ def _rounds(
         if t % every == 0 or t == config.rounds:
             watch.at = (EVALUATION, t)
             stop = record.evaluate(t)
-        if orders.checkpoint and not record.diverged and not record.stage.drops:
+        wanted = orders.checkpoint or (record.paused and config.out is not None)
+        if wanted and not record.diverged and not record.stage.drops:
             if comm is not None:
                 comm.purpose = "checkpoint"
             watch.at = (CHECKPOINT, t)
             saver.save(t, record.saved())
-        if orders.stop and t < config.rounds and not stop:
+        if t < config.rounds and (record.paused or (orders.stop and not stop)):
             record.interrupted = stop = True
     return t

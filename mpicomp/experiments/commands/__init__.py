@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from . import bench_network, bench_start, bench_target  # noqa: F401 - they add their commands to `bench`
+from .advise import advise
 from .bench import bench
 from .compare import compare
 from .lab import lab
@@ -15,6 +16,7 @@ from .report import report
 from .reproduce import reproduce
 from .scale import scale
 from .slurm import slurm
+from .tune import tune
 
 
 def attach(app: typer.Typer) -> None:
@@ -25,6 +27,8 @@ def attach(app: typer.Typer) -> None:
     app.command("scale")(scale)
     app.command("report")(report)
     app.command("reproduce")(reproduce)
+    app.command("tune")(tune)
+    app.command("advise")(advise)
     app.add_typer(bench, name="bench")
     app.add_typer(lab, name="lab")
     app.add_typer(slurm, name="slurm")
