@@ -22,6 +22,7 @@ Option = typer.Option
 _WITHOUT = (
     "step",
     "tol",
+    "force",
     "resume",
     "evaluate",
     "verify_bytes",
