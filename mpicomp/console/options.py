@@ -166,6 +166,9 @@ def _options(
     verify_bytes: Annotated[
         bool, Option("--verify-bytes", help="Compare the ledger with an independent count of what MPI is handed.")
     ] = False,
+    trace: Annotated[
+        str | None, Option(metavar="DIR", help="Record every MPI call of every rank, for `mpicomp model simulate`.")
+    ] = None,
     allow_unsafe: Annotated[bool, Option("--allow-unsafe", help="Run combinations that no theory covers.")] = False,
     set_: Annotated[
         list[str] | None, Option("--set", metavar="KEY=VALUE", help="Any option, also problem.dim=100, method.p=0.1.")

@@ -54,6 +54,7 @@ FREE = (
     "time_limit",
     "stall_timeout",
     "on_failure",
+    "trace",
     "verify_bytes",
     "resume",
     "imports",
