@@ -38,6 +38,7 @@ Import = Annotated[
     ),
 ]
 CUSTOM = ("uplink", "downlink", "smoothing")  # shorthands for --set method.uplink=... and so on
+OF_PROBLEM = ("reg", "features", "label", "zero_based", "scale", "positive", "test")  # for --set problem.reg=... and so on
 
 
 def _options(
@@ -53,13 +54,24 @@ def _options(
     downlink_compressor: Annotated[str | None, Option(help="For methods that compress in both directions.")] = None,
     problem: Annotated[str | None, Option(help="Problem, `mpicomp list problems`.  [logistic]")] = None,
     data: Annotated[
-        str | None, Option(help="Data set by name, or a LIBSVM file (.gz, .xz, .bz2 too).  [mushrooms]")
+        str | None,
+        Option(help="Data set by name, or a file: LIBSVM, CSV (.gz, .xz, .bz2 too), .npz, Parquet, HDF5.  [mushrooms]"),
     ] = None,
     clients: Annotated[int | None, Option(help="Number of clients n.  [20]")] = None,
     partition: Annotated[
         str | None, Option(help="contiguous, shuffled, sorted or dirichlet:BETA.  [contiguous]")
     ] = None,
+    reg: Annotated[float | None, Option(help="Regularisation λ of the problem.  [logistic 0.1, see list problems]")] = None,
     features: Annotated[int | None, Option(help="Columns of the data.  [the largest index in the file]")] = None,
+    label: Annotated[
+        str | None, Option(help="Column of the labels in a table: its name, or its number from 0, -1 the last.")
+    ] = None,
+    zero_based: Annotated[bool, Option("--zero-based", help="Indices of LIBSVM text count from 0.")] = False,
+    scale: Annotated[str | None, Option(help="Columns by maxabs, rows to unit, or all by the largest value.")] = None,
+    positive: Annotated[str | None, Option(help="The label that is +1, against all others.")] = None,
+    test: Annotated[
+        str | None, Option(help="Test loss and accuracy on these rows: a share held out, 0.2, a set or a file.")
+    ] = None,
     rounds: Annotated[int | None, Option(help="Rounds T.  [1000]")] = None,
     tol: Annotated[float | None, Option(help="Stop once ‖∇f‖² is at most this; 0 never.  [0]")] = None,
     step: Annotated[str | None, Option(help="theory, theory*FACTOR, or a number.  [theory]")] = None,
@@ -143,8 +155,8 @@ def with_run_options(command: Callable[..., Any]) -> Callable[..., Any]:
         for flag in ("allow_unsafe", "verify_bytes"):
             options[flag] = options[flag] or None
         sets = (*(f"method.{k}={v}" for k in CUSTOM if (v := options.pop(k)) is not None), *sets)
-        if (features := options.pop("features")) is not None:
-            sets = (f"problem.features={features}", *sets)
+        options["zero_based"] = options["zero_based"] or None
+        sets = (*(f"problem.{k}={v}" for k in OF_PROBLEM if (v := options.pop(k)) is not None), *sets)
         return command(Config.load(path, options, sets), **given)
 
     wrapper.__signature__ = inspect.Signature(shared + own)  # type: ignore[attr-defined]
