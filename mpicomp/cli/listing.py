@@ -112,7 +112,7 @@ def _data() -> None:
 
     rows = [[name, str(s.rows), str(s.features), s.task, s.source] for name, s in DATA_SETS.items()]
     table(
-        "Data sets (a LIBSVM file can be named by its path instead)",
+        "Data sets (a file can be named by its path instead: LIBSVM, CSV, .npz, Parquet, HDF5)",
         ["name", "rows", "features", "task", "source"],
         rows,
         text=True,

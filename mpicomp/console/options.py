@@ -38,7 +38,15 @@ Import = Annotated[
     ),
 ]
 CUSTOM = ("uplink", "downlink", "smoothing")  # shorthands for --set method.uplink=... and so on
-OF_PROBLEM = ("reg", "features", "label", "zero_based", "scale", "positive", "test")  # for --set problem.reg=... and so on
+OF_PROBLEM = (
+    "reg",
+    "features",
+    "label",
+    "zero_based",
+    "scale",
+    "positive",
+    "test",
+)  # for --set problem.reg=... and so on
 
 
 def _options(
@@ -61,7 +69,9 @@ def _options(
     partition: Annotated[
         str | None, Option(help="contiguous, shuffled, sorted or dirichlet:BETA.  [contiguous]")
     ] = None,
-    reg: Annotated[float | None, Option(help="Regularisation λ of the problem.  [logistic 0.1, see list problems]")] = None,
+    reg: Annotated[
+        float | None, Option(help="Regularisation λ of the problem; of logistic it is 0.1 unless given.")
+    ] = None,
     features: Annotated[int | None, Option(help="Columns of the data.  [the largest index in the file]")] = None,
     label: Annotated[
         str | None, Option(help="Column of the labels in a table: its name, or its number from 0, -1 the last.")
