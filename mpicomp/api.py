@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
@@ -17,6 +18,10 @@ from .problems import Problem, problems
 
 if TYPE_CHECKING:
     from mpi4py.MPI import Comm as MPIComm
+
+    from .problems.linear_model import ClassifierOptions, LinearOptions
+    from .problems.matrix_factorization import FactorizationOptions
+    from .problems.multinomial import MultinomialOptions
 
 register_compressor = compressors.register
 register_downlink = downlinks.register
@@ -60,11 +65,11 @@ def hosted_clients(n_clients: int, comm: MPIComm | None = None, exchange: type[E
     return range(int(first[rank]), int(first[rank + 1]))
 
 
-def _from_arrays(name: str, A: Any, b: Any, options: dict[str, Any]) -> Problem:
+def _from_arrays(name: str, A: Any, b: Any, options: Mapping[str, Any]) -> Problem:
     return problems.build(name, {"data": (A, b), **options})
 
 
-def logistic(A: Any, b: Any, **options: Any) -> Problem:
+def logistic(A: Any, b: Any, **options: Unpack[ClassifierOptions]) -> Problem:
     """Logistic regression on arrays, for `run(problem=...)`: f_i(x) = mean of log(1 + exp(−y aᵀx)) over client i's rows, + λ Σ x²/(1 + x²).
 
     Parameters
@@ -88,7 +93,7 @@ def logistic(A: Any, b: Any, **options: Any) -> Problem:
     return _from_arrays("logistic", A, b, options)
 
 
-def least_squares(A: Any, b: Any, **options: Any) -> Problem:
+def least_squares(A: Any, b: Any, **options: Unpack[LinearOptions]) -> Problem:
     """Least squares on arrays: f_i(x) = mean of (aᵀx − y)² over client i's rows, + (λ/2)‖x‖²; with reg=λ ridge regression.
 
     Parameters and errors are those of `logistic`; labels are numbers, reg is 0 and regularizer "ridge" unless given; of the test there is
@@ -97,18 +102,18 @@ def least_squares(A: Any, b: Any, **options: Any) -> Problem:
     return _from_arrays("least_squares", A, b, options)
 
 
-def huber(A: Any, b: Any, **options: Any) -> Problem:
-    """Huber regression on arrays: residuals count quadratically up to delta=1, linearly beyond. Otherwise as `least_squares`, with ½ before
+def huber(A: Any, b: Any, delta: float = 1.0, **options: Unpack[LinearOptions]) -> Problem:
+    """Huber regression on arrays: residuals count quadratically up to delta, linearly beyond. Otherwise as `least_squares`, with ½ before
     the squares."""
-    return _from_arrays("huber", A, b, options)
+    return _from_arrays("huber", A, b, {"delta": delta, **options})
 
 
-def smoothed_hinge(A: Any, b: Any, **options: Any) -> Problem:
-    """A support vector machine on arrays: the hinge max(0, 1 − y aᵀx), smoothed over width=1, + (λ/2)‖x‖². Otherwise as `logistic`."""
-    return _from_arrays("smoothed_hinge", A, b, options)
+def smoothed_hinge(A: Any, b: Any, width: float = 1.0, **options: Unpack[ClassifierOptions]) -> Problem:
+    """A support vector machine on arrays: the hinge max(0, 1 − y aᵀx), smoothed over `width`, + (λ/2)‖x‖². Otherwise as `logistic`."""
+    return _from_arrays("smoothed_hinge", A, b, {"width": width, **options})
 
 
-def multinomial(A: Any, b: Any, **options: Any) -> Problem:
+def multinomial(A: Any, b: Any, **options: Unpack[MultinomialOptions]) -> Problem:
     """Multinomial logistic regression on arrays, for any number of classes: numbers or texts.
 
     Parameters and errors are those of `logistic`; reg is 0 and ridge, partition is "shuffled", and 0.2 of the rows are for the test unless
@@ -117,7 +122,7 @@ def multinomial(A: Any, b: Any, **options: Any) -> Problem:
     return _from_arrays("multinomial", A, b, options)
 
 
-def matrix_factorization(A: Any, **options: Any) -> Problem:
+def matrix_factorization(A: Any, **options: Unpack[FactorizationOptions]) -> Problem:
     """Factors of a matrix of which some entries are known: the mean over client i's entries of (u_rᵀv_c − a_rc)², + (λ/2)(‖U‖² + ‖V‖²).
 
     Parameters

@@ -529,3 +529,42 @@ def test_a_problem_of_arrays_is_that_of_the_file(tmp_path):
         assert runs[0].summary["data"] == "arrays of shape (23, 5)"
     with pytest.raises(mc.ConfigError, match=r"unknown option of problem 'logistic': 'regg'.*did you mean 'reg'"):
         mc.logistic(A, b, regg=1)
+
+
+ON_RANKS = """
+import sys
+import numpy as np
+from mpi4py import MPI
+import mpicomp as mc
+
+comm = MPI.COMM_WORLD
+rng = np.random.default_rng(0)
+A, b = rng.normal(size=(60, 5)), np.array(["a", "b", "c"])[rng.integers(0, 3, 60)]
+made = {
+    "logistic": mc.logistic(A, b, clients=6, positive="b", test=0.2),
+    "multinomial": mc.multinomial(A, b, clients=6, reg=0.01, scale="unit"),
+    "matrix_factorization": mc.matrix_factorization(np.where(A > 0, A, 0), clients=6, rank=2, test=0.1),
+}
+for name, problem in made.items():
+    options = dict(method="ef21", compressor="topk:k=2", rounds=9, step=0.1)
+    result = mc.run(problem=problem, comm=comm if comm.size > 1 else None, **options)
+    if result.summary:
+        sys.stdout.write(f"{name} {result.summary['iterate_sha256']} {result.summary['measures']}\\n")
+if comm.size > 1:
+    try:
+        mc.run(problem=mc.logistic(A + (comm.rank == 2), b, clients=6, positive="a"), method="gd", rounds=2, comm=comm)
+    except mc.DataError as error:
+        if comm.rank == 0:
+            sys.stdout.write(f"refused: {error}\\n")
+sys.stdout.flush()
+"""
+
+
+@pytest.mark.process
+@pytest.mark.full(reason="starts two jobs")
+def test_arrays_on_ranks(mpi, tmp_path):
+    """The same bits as in one process; arrays that differ between ranks are named."""
+    (tmp_path / "job.py").write_text(ON_RANKS)
+    one, three = (sorted(mpi.run(n, [tmp_path / "job.py"], timeout=200).check().out.splitlines()) for n in (1, 3))
+    assert [line for line in three if "refused" not in line] == one and len(one) == 3
+    assert "refused: rank 2 on" in three[-1] and "sees other rows of client" in three[-1]

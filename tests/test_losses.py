@@ -315,6 +315,7 @@ def test_the_elastic_nets_proximal_step_minimises(ratio):
         assert plain.value(y) == prox.value(y)
 
 
+@pytest.mark.full(reason="20,000 rounds")
 def test_elastic_net_regression_by_ef21_prox_is_that_of_coordinate_descent():
     """x solves min (1/N)‖Ax − b‖² + w(ρ‖x‖₁ + (1 − ρ)/2 ‖x‖²); the optimality conditions, by their definition."""
     weight, ratio = 2.0, 0.7

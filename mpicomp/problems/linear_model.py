@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property, partial
-from typing import Any, ClassVar, TypedDict
+from typing import Any, ClassVar, TypedDict, Unpack
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -34,6 +34,22 @@ class Classifying(Reading, total=False):
     """Those of classifiers; see `Classifier`."""
 
     positive: float | str | None
+
+
+class LinearOptions(Reading, total=False):
+    """All options of a linear model but the data."""
+
+    clients: int
+    partition: str
+    reg: float
+    regularizer: str
+    seed: int
+    features: int | None
+    bias: bool
+
+
+class ClassifierOptions(LinearOptions, Classifying, total=False):
+    """All options of a linear classifier but the data."""
 
 
 class LinearModel(BlockProblem):
@@ -253,9 +269,21 @@ class Classifier(LinearModel):
 
     tells = ("test_loss", "accuracy")
 
-    def __init__(self, *args: Any, positive: float | str | None = None, **options: Any):
+    def __init__(
+        self,
+        data: Data,
+        clients: int,
+        partition: str,
+        reg: float,
+        regularizer: str,
+        seed: int,
+        features: int | None,
+        bias: bool,
+        positive: float | str | None = None,
+        **options: Unpack[Reading],
+    ):
         self.positive = positive
-        super().__init__(*args, **options)
+        super().__init__(data, clients, partition, reg, regularizer, seed, features, bias, **options)
 
     def coding(self, train: SparseRows | Outline) -> Coding:
         return two_classes(train, self.positive, self.summary_name, self.data)

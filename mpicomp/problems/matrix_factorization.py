@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -17,6 +17,17 @@ from .rows import DealtRows
 
 LAYOUTS = ("rows", "triples")
 LARGEST_RANK = 10_000
+
+
+class FactorizationOptions(TypedDict, total=False):
+    """Options of `MatrixFactorization` on a matrix."""
+
+    clients: int
+    partition: str
+    rank: int
+    reg: float
+    test: float | None
+    seed: int
 
 
 @problems.register("matrix_factorization")

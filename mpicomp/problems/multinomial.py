@@ -2,10 +2,26 @@
 
 from __future__ import annotations
 
+from typing import TypedDict
+
 from ..data import Data
 from .base import problems
 from .linear_model import Test
 from .mlp import MLP
+
+
+class MultinomialOptions(TypedDict, total=False):
+    """All options of `Multinomial` but the data."""
+
+    clients: int
+    partition: str
+    reg: float
+    test: Test
+    seed: int
+    features: int | None
+    label: str | int | None
+    zero_based: bool | None
+    scale: str | None
 
 
 @problems.register("multinomial")
