@@ -27,6 +27,7 @@ from mpicomp.data import (
 )
 from mpicomp.data.libsvm import Reader
 from mpicomp.problems import problems
+from mpicomp.problems.rows import some_clients
 from mpicomp.problems.subset import SubsetProblem
 
 ENTRY_NBYTES = 12  # a column and a value
@@ -157,6 +158,18 @@ def test_a_rank_never_has_more_than_its_share_of_the_entries(large, data, partit
     assert (most > ENTRY_NBYTES * WIDE * ROWS) == whole_at_first
     if not whole_at_first:
         assert most < share + 48 * ROWS + 1_200_000
+
+
+def test_a_block_of_clients_in_a_row_copies_no_rows(data):
+    problem = problems.build("logistic", options(data))
+    whole = problem.rows
+    for clients, common in (([2, 3], True), ([5], True), (range(CLIENTS), True), ([3, 2], False), ([1, 4], False)):
+        mine = problem.hosted_rows(np.array(clients), np.dtype(np.float64))
+        assert np.shares_memory(mine.values, whole.values) == common
+        for ours, theirs in zip(mine, some_clients(whole, np.array(clients)), strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+    problem.keep_clients(np.array([2, 3]))
+    assert not np.shares_memory(problem._dealt._rows.values, whole.values)  # or nothing would be freed
 
 
 def test_a_rank_that_hosts_nobody_keeps_nothing(data):
