@@ -178,7 +178,8 @@ def test_multinomial_constants():
     bordered = np.column_stack([A, np.ones(N)])
     grams = [a.T @ a / len(a) for (a,) in parts(bordered)]
     compare_constants(problem.smoothness(), grams, 0.5, 0.02)
-    assert problem.smoothness().mu == 0.02
+    assert problem.smoothness().mu == 0.02 and problem.convex
+    assert not problems.build("mlp", {"hidden": 3, "clients": 2}).convex
     check_problem(problem)
     check_problem(mc.multinomial(A, two, clients=CLIENTS, test=(A, two)))
     p = softmax(rng.normal(size=3))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -71,7 +71,8 @@ OF_PROBLEM = (
 
 def _options(
     config: Annotated[
-        Path | None, typer.Argument(help="TOML file with any of the options below.", show_default=False)
+        Path | None,
+        typer.Argument(help="TOML file with any of the options below, or the directory of a run.", show_default=False),
     ] = None,
     method: Annotated[
         str | None,
@@ -165,6 +166,9 @@ def _options(
     out: Annotated[
         Path | None, Option(help="Directory for config.toml, manifest.json, rounds.csv and summary.json.")
     ] = None,
+    force: Annotated[
+        bool, Option("--force", help="Begin anew where --out holds another run's results, which are removed.")
+    ] = False,
     checkpoint_every: Annotated[int | None, Whole(help="Rounds between checkpoints under --out; 0 never.  [0]")] = None,
     checkpoint_seconds: Annotated[float | None, Option(help="Seconds between checkpoints; 0 never.  [0]")] = None,
     time_limit: Annotated[
@@ -193,23 +197,36 @@ def _options(
     """The options of a run; `None` is what was not given."""
 
 
-def with_run_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command the options of a run before its own; it receives the configuration built from them as its first argument."""
+def with_run_options(command: Callable[..., Any], without: Sequence[str] = ()) -> Callable[..., Any]:
+    """Give a command the options of a run before its own; it receives the configuration built from them as its first argument.
+
+    Parameters
+    ----------
+    without : names of options that make no sense for it. An option of its own takes the place of a run's of the same name.
+    """
     own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
-    shared = list(inspect.signature(_options, eval_str=True).parameters.values())
+    left_out = {*without, *(p.name for p in own)}
+    shared = [p for p in inspect.signature(_options, eval_str=True).parameters.values() if p.name not in left_out]
 
     @functools.wraps(command)
     def wrapper(**given: Any) -> Any:
-        return command(take_config(given), **given)
+        return command(take_config(given, [p.name for p in shared]), **given)
 
-    wrapper.__signature__ = inspect.Signature(shared + own)  # type: ignore[attr-defined]
+    every = [
+        p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in shared + own
+    ]  # those that must be given may come last
+    wrapper.__signature__ = inspect.Signature(every)  # type: ignore[attr-defined]
     wrapper.__annotations__ = {p.name: p.annotation for p in shared + own}
     del wrapper.__wrapped__
     return wrapper
 
 
-def take_config(given: dict[str, Any]) -> Config:
-    """Take a run's options out of those of a command, by their names in Python, and build the configuration.
+def take_config(given: dict[str, Any], names: Sequence[str] = ()) -> Config:
+    """Take a run's options out of those of a command and build the configuration.
+
+    Parameters
+    ----------
+    given : the command's options by their names in Python. names : of those that are a run's; by default all that a run has.
 
     Raises
     ------
@@ -217,15 +234,16 @@ def take_config(given: dict[str, Any]) -> Config:
     """
     from ..runtime.config import Config
 
-    shared = inspect.signature(_options).parameters
     path, sets = given.pop("config"), tuple(given.pop("set_") or ())
-    options = {name: given.pop(name) for name in shared if name in given}
-    options["out"] = str(options["out"]) if options["out"] else None
-    for flag in ("allow_unsafe", "verify_bytes"):
-        options[flag] = options[flag] or None
-    sets = (*(f"method.{k}={v}" for k in CUSTOM if (v := options.pop(k)) is not None), *sets)
-    options["zero_based"] = options["zero_based"] or None
-    sets = (*(f"problem.{k}={v}" for k in OF_PROBLEM if (v := options.pop(k)) is not None), *sets)
+    if path is not None and path.is_dir():  # a run's
+        path = path / "config.toml"
+    options = {name: given.pop(name) for name in names or inspect.signature(_options).parameters if name in given}
+    options["out"] = str(options["out"]) if options.get("out") else None
+    for flag in ("allow_unsafe", "force", "verify_bytes"):
+        options[flag] = options.get(flag) or None
+    sets = (*(f"method.{k}={v}" for k in CUSTOM if (v := options.pop(k, None)) is not None), *sets)
+    options["zero_based"] = options.get("zero_based") or None
+    sets = (*(f"problem.{k}={v}" for k in OF_PROBLEM if (v := options.pop(k, None)) is not None), *sets)
     return Config.load(path, options, sets)
 
 

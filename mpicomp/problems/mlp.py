@@ -77,6 +77,7 @@ class MLP(BlockProblem):
         if not 0 <= reg <= LARGEST_NUMBER:
             raise ConfigError(f"problem {self.name!r} needs reg >= 0, up to {LARGEST_NUMBER:g}, got reg={reg}")
         self.hidden = _widths(hidden)
+        self.convex = not self.hidden
         source = Source(data, features, label, bool(zero_based))
         name = source.name
         if test is None:
