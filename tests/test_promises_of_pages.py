@@ -293,7 +293,6 @@ PAGES = {  # (page of docs, the words): what makes them true, or the test that d
         lambda: default("vr-marina", "sync") == 0,
     ("methods/vr-marina.md", "b', one sample by default"): test_batch_0_is_the_methods_own_number,
     ("methods/ef21-sgdm.md", "0.1 by default"): lambda: default("ef21-sgdm", "eta") == 0.1,
-    ("reference/problems.md", "`qid:` of ranking data is refused"): "test_data.py::test_reader_names_file_and_line_of_what_is_wrong",
     ("reference/problems.md", "0 for none: multinomial"): "test_mlp.py::test_large_logits_stay_finite",
     ("reference/exchanges.md", "`auto`, the default, is `local` in one process"):
         lambda: __import__("mpicomp.exchanges.kinds", fromlist=["x"]).exchange_kind("auto", 4, None).name == "p2p",
