@@ -171,6 +171,7 @@ class Problem:
     starts_itself : a run that names no x⁰ begins at `paper_start()` in place of zero.
     random_gradients : the gradients depend on the key that `begin_round` tells (dropout masks, augmentation); None: they do where the
         problem defines `begin_round`. Then a difference of exact gradients is evaluated at both points with the same key.
+    convex : f is known to be convex, so its minimum can be computed (`mpicomp plot --f-star compute`); a μ of `smoothness` says so, too.
     """
 
     name: ClassVar[str] = "user"
@@ -181,6 +182,7 @@ class Problem:
     shapes: Mapping[str, tuple[int, ...]] = MappingProxyType({})
     starts_itself: ClassVar[bool] = False
     random_gradients: bool | None = None
+    convex: bool = False
     n_clients: int
     dim: int
 

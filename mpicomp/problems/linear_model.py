@@ -60,6 +60,7 @@ class LinearModel(BlockProblem):
         self.n_clients, self.dim = clients, table.features + bool(bias)
         self.reg = 0.0 if regularizer == "none" else float(reg)
         self.penalty = REGULARIZERS[regularizer]
+        self.convex = self.penalty == RIDGE  # as every link is
         self._largest = table.largest if isinstance(table, Outline) else largest_magnitude(table.values)
         self._n_rows = len(table.labels)
         self._check_size(0.5, "a gradient needs its square")

@@ -14,9 +14,13 @@ from typing import Any
 import numpy as np
 
 from ..cluster.recovery import OnFailure
+from ..compressors import compressors
 from ..errors import ConfigError, unknown
 from ..exchanges.base import Exchange, exchanges
-from ..registry import format_spec, parse_spec, parse_value
+from ..methods import methods
+from ..optimizers import optimizers
+from ..problems import problems
+from ..registry import Registry, format_spec, option_names, parse_spec, parse_value
 from .imports import import_parts, inherited, resolved
 
 DTYPES = ("float32", "float64")
@@ -58,6 +62,7 @@ class Config:
     evaluate : what is evaluated then: "full", f, ‖∇f‖² and the problem's own measures; "measures", these alone; "none", nothing. Bytes and
         seconds are recorded in any case.
     out : directory for the results; nothing is written where None.
+    force : begin anew where `out` holds the results or checkpoints of another run, which are removed; not recorded in config.toml.
     checkpoint_every, checkpoint_seconds : write a checkpoint under `out` after so many rounds or seconds; 0 never.
     time_limit : seconds after which to checkpoint and stop with exit code 75; 0 for none.
     stall_timeout : seconds that a round or an evaluation may take before the job is ended; 0 for no limit.
@@ -94,6 +99,7 @@ class Config:
     eval_every: int = 0
     evaluate: str = FULL
     out: str | None = None
+    force: bool = False
     checkpoint_every: int = 0
     checkpoint_seconds: float = 0.0
     time_limit: float = 0.0
@@ -157,8 +163,23 @@ class Config:
             elif key in fields:
                 setattr(self, key, _typed(fields[key], value, source))
             else:
-                known = [k for k in fields if not k.endswith("_options")]
-                raise unknown("option", key, known, where=f" in {source}" if source else "", brief=True)
+                raise self.unknown_option(key, value, f" in {source}" if source else "")
+
+    def unknown_option(self, key: str, value: Any, where: str = "") -> ConfigError:
+        """The error for an option that a run does not have: where one of its parts has it, how to say so."""
+        known = [f.name for f in dataclasses.fields(self) if not f.name.endswith("_options")]
+        named = {"problem": self.problem, "method": self.method, "optimizer": self.optimizer}
+        registries: dict[str, Registry[Any]] = {"problem": problems, "method": methods, "optimizer": optimizers}
+        for table, registry in registries.items():
+            part = named[table]
+            if part and part in registry and key in option_names(registry[part]):
+                remedy = f"«{table}_options={ ({key: value})!r}»"
+                return ConfigError(f"unknown option {key!r}{where}; it is one of {table} {part!r}: give {remedy}")
+        compressor = parse_spec(self.compressor)[0] if self.compressor else ""
+        if compressor in compressors and key in option_names(compressors[compressor]):
+            remedy = f"«compressor={format_spec(compressor, {key: value})!r}»"
+            return ConfigError(f"unknown option {key!r}{where}; it is one of compressor {compressor!r}: give {remedy}")
+        return unknown("option", key, known, where=where, brief=True)
 
     def validate(self) -> None:
         """Check ranges and choices; parts check their own options when they are built."""
@@ -194,6 +215,13 @@ class Config:
             )
         if self.out is None and (self.checkpoint_every or self.checkpoint_seconds or self.resume == "auto"):
             raise ConfigError("checkpoints are written under the results: give «out=DIR» too")
+        if self.force and (self.out is None or self.resume):
+            why = (
+                "begins anew, and «resume» goes on: drop one of them"
+                if self.out
+                else "is about «out», which is not given"
+            )
+            raise ConfigError(f"«force=True» {why}")
         self._validate_on_failure()
         parse_step(self.step)
         if self.init not in (None, "paper"):
@@ -228,7 +256,7 @@ class Config:
         for f in dataclasses.fields(self):
             value = getattr(self, f.name)
             options = getattr(self, _TABLES[f.name]) if f.name in _TABLES else {}
-            if f.name in _TABLES.values() or (value is None and not options):
+            if f.name in (*_TABLES.values(), "force") or (value is None and not options):
                 continue
             if options:
                 named = [] if value is None else [f"name = {_toml(value)}"]

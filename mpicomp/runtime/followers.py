@@ -10,7 +10,7 @@ from typing import Any
 from ..errors import ConfigError
 from ..trackers.base import Tracker
 from .config import Config
-from .record import Progress
+from .record import PAUSE, Progress
 from .session import complete
 
 
@@ -43,15 +43,16 @@ class Followers:
         self._begun: list[Tracker] = []
         self.summary: dict[str, Any] = {}
 
-    def __call__(self, row: dict[str, Any]) -> None:
+    def __call__(self, row: dict[str, Any]) -> object:
+        """Tell all; PAUSE where one of them answers with it."""
         if self._config is not None:
             options, self._config = dataclasses.asdict(complete(self._config)), None
             for follower in self.all:
                 if isinstance(follower, Tracker):
                     follower.begin(options)
                     self._begun.append(follower)
-        for follower in self.all:
-            follower(row)
+        answers = [follower(row) for follower in self.all]
+        return PAUSE if any(answer is PAUSE for answer in answers) else None
 
     def __enter__(self) -> Followers:
         return self

@@ -22,12 +22,13 @@ from ..cluster.recovery import OnFailure
 from ..cluster.threads import CodecThreads, threads_of
 from ..compressors import Compressor
 from ..data import shared_reading
-from ..errors import ConfigError, UserError, unknown
+from ..errors import ConfigError, UserError
 from ..exchanges.base import Exchange
 from ..exchanges.kinds import exchange_kind
 from ..methods import Method
 from ..optimizers import Optimizer
 from ..problems import Problem, Smoothness
+from ..streams import be_silent
 from .abort import guard
 from .checkpoint import Saver
 from .choice import choose, may_host
@@ -41,7 +42,7 @@ from .followers import Followers
 from .imports import import_parts
 from .options import RunOptions
 from .record import Progress, Record, conclude
-from .results import Result, origin, refuse_results
+from .results import Result, discard_results, origin, refuse_results
 from .resume import newest, refuse_other_checkpoints, resume
 from .session import Composition, Session, build_problem, init_of, total_samples
 from .stall import CHECKPOINT, END, EVALUATION, ROUND, StallWatch
@@ -144,6 +145,8 @@ def run(
     objects: dict[str, Any] = {name: part for name, part in parts.items() if not isinstance(part, str)}
     own = OwnParts(**objects)
     checked_communicator(comm)
+    if comm is not None and comm.Get_rank() > 0:
+        be_silent()
     with guard(comm) as held:
         whole = _configured(config, given)
         own.check()
@@ -197,9 +200,9 @@ def _counted(comm: MPIComm | None, config: Config, own: OwnParts) -> Comm | None
 def _configured(config: Config | None, given: dict[str, Any]) -> Config:
     """The configuration with the given options, checked. An option that is not there is named in Python's words."""
     fresh = copy.deepcopy(config) if config is not None else Config()
-    for key in given:
-        if key not in (names := [f.name for f in fields(Config)]):
-            raise unknown("option", key, names, brief=True)
+    for key, value in given.items():
+        if key not in [f.name for f in fields(Config)]:
+            raise fresh.unknown_option(key, value)
     for key, value in given.items():
         if key.endswith("_options") and isinstance(value, dict):
             getattr(fresh, key).update(value)
@@ -318,6 +321,8 @@ def _begin(config: Config, composition: Composition, claim: Claim) -> dict[str, 
     """What rank 0 does before the others go on: a directory that can be written, the step size, the constants that the method asked for."""
     if config.out is not None:
         first = claim.take()
+        if first and config.force:
+            discard_results(config.out)
         refuse_other_checkpoints(config)
         if first and newest(config) is None:
             refuse_results(config.out, resumed=config.resume == "auto")
@@ -380,11 +385,12 @@ def _rounds(
         if t % every == 0 or t == config.rounds:
             watch.at = (EVALUATION, t)
             stop = record.evaluate(t)
-        if orders.checkpoint and not record.diverged and not record.stage.drops:
+        wanted = orders.checkpoint or (record.paused and config.out is not None)
+        if wanted and not record.diverged and not record.stage.drops:
             if comm is not None:
                 comm.purpose = "checkpoint"
             watch.at = (CHECKPOINT, t)
             saver.save(t, record.saved())
-        if orders.stop and t < config.rounds and not stop:
+        if t < config.rounds and (record.paused or (orders.stop and not stop)):
             record.interrupted = stop = True
     return t

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -23,7 +23,10 @@ from .resume import newest
 from .session import Composition, Session, complete
 from .survival import Snapshot, Stage
 
-Progress = Callable[[dict[str, Any]], None]
+Progress = Callable[[dict[str, Any]], object]
+PAUSE: Final = (
+    object()
+)  # what a follower returns for a row after which the run is to stop, with a checkpoint, like an interrupted one
 
 
 class Record:
@@ -46,7 +49,7 @@ class Record:
         self.config, self.session, self.comm, self.progress = config, session, comm, progress
         self.stage, self._seen = stage, seen
         self.history: list[dict[str, Any]] = []
-        self.reached = self.diverged = self.interrupted = False
+        self.reached = self.diverged = self.paused = self.interrupted = False
         self.resumed_at = 0
         self.divergence: str | None = None  # what a person should know of it, on the server
         self._carried = {
@@ -98,10 +101,11 @@ class Record:
                 self._judge(t, loss, norm)
             if not self.diverged:
                 self._see(t, _sums(*ranks))
-            self._flag[0] = self.reached or self.diverged
-            if self.progress:
-                self.progress(self.history[-1])
+            over = self.reached or self.diverged
+            asked = self.progress(self.history[-1]) if self.progress else None
+            self._flag[0] = 1.0 if over else 2.0 * (asked is PAUSE and t > 0)
         session.exchange.broadcast_model(self._flag)
+        self.paused = bool(self._flag[0] == 2.0)
         return bool(self._flag[0])
 
     def _judge(self, t: int, loss: float, norm: float) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
@@ -37,7 +39,8 @@ def scale(
         return
     if dry_run:
         for cell in cells:
-            print(f"{cell.name}  {cell.label}, {cell.ranks} ranks, {cell.options}")
+            seed = loaded.seed_options(cell)["seed"]
+            print(f"{cell.name}  {cell.label}, {cell.ranks} ranks, seed {seed}, {cell.options}")
         return
     if out is None:
         raise ConfigError("give --out DIR, where the cells are kept")
@@ -46,6 +49,11 @@ def scale(
     with alone(out, task, tasks):
         runner = make_runner(loaded, [host for host in hosts.split(",") if host])
         walk = Walk(loaded, out, cells, lambda line: print(line, flush=True))
+        if find_spec("matplotlib") is None:
+            print(
+                "mpicomp: no matplotlib here: `mpicomp report` will have no figures; `pip install 'mpicomp[plot]'`",
+                file=sys.stderr,
+            )
         print(f"{loaded.name}: {len(cells)} cells, {runner.facts()['name']}, results in {out}", flush=True)
         try:
             walk.run(runner, retry_failed)
