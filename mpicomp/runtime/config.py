@@ -14,9 +14,13 @@ from typing import Any
 import numpy as np
 
 from ..cluster.recovery import OnFailure
+from ..compressors import compressors
 from ..errors import ConfigError, unknown
 from ..exchanges.base import Exchange, exchanges
-from ..registry import format_spec, parse_spec, parse_value
+from ..methods import methods
+from ..optimizers import optimizers
+from ..problems import problems
+from ..registry import Registry, format_spec, option_names, parse_spec, parse_value
 from .imports import import_parts, inherited, resolved
 
 DTYPES = ("float32", "float64")
@@ -156,8 +160,23 @@ class Config:
             elif key in fields:
                 setattr(self, key, _typed(fields[key], value, source))
             else:
-                known = [k for k in fields if not k.endswith("_options")]
-                raise unknown("option", key, known, where=f" in {source}" if source else "", brief=True)
+                raise self.unknown_option(key, value, f" in {source}" if source else "")
+
+    def unknown_option(self, key: str, value: Any, where: str = "") -> ConfigError:
+        """The error for an option that a run does not have: where one of its parts has it, how to say so."""
+        known = [f.name for f in dataclasses.fields(self) if not f.name.endswith("_options")]
+        named = {"problem": self.problem, "method": self.method, "optimizer": self.optimizer}
+        registries: dict[str, Registry[Any]] = {"problem": problems, "method": methods, "optimizer": optimizers}
+        for table, registry in registries.items():
+            part = named[table]
+            if part and part in registry and key in option_names(registry[part]):
+                remedy = f"«{table}_options={ ({key: value})!r}»"
+                return ConfigError(f"unknown option {key!r}{where}; it is one of {table} {part!r}: give {remedy}")
+        compressor = parse_spec(self.compressor)[0] if self.compressor else ""
+        if compressor in compressors and key in option_names(compressors[compressor]):
+            remedy = f"«compressor={format_spec(compressor, {key: value})!r}»"
+            return ConfigError(f"unknown option {key!r}{where}; it is one of compressor {compressor!r}: give {remedy}")
+        return unknown("option", key, known, where=where, brief=True)
 
     def validate(self) -> None:
         """Check ranges and choices; parts check their own options when they are built."""
