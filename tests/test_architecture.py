@@ -16,7 +16,7 @@ PACKAGE = ROOT / "mpicomp"
 # A module may import rooms of a smaller number, and its own.
 FLOORS = {
     "version": 0, "errors": 0, "_lazy": 0, "state": 0, "arrays": 0, "folders": 0, "streams": 0, "registry": 1,
-    "extras": 1, "trackers": 2, "torch": 11,
+    "extras": 1, "trackers": 2, "figures": 2, "units": 0, "torch": 11,
     "kernels": 1, "wire": 2, "compressors": 3, "data": 3, "problems": 4,
     "participation": 4, "mechanisms": 6, "oracles": 5, "optimizers": 5, "cluster": 6, "exchanges": 7, "methods": 8,
     "runtime": 9, "aggregator": 9,

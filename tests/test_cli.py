@@ -83,7 +83,7 @@ def test_compare_names_the_break_even_link(tmp_path):
             "run", *SMALL, "--method", method, "--step", step, "--rounds", "300", "-q", "--out", str(tmp_path / method)
         )
     text = invoke("compare", str(tmp_path / "gd"), str(tmp_path / "marina"))
-    assert "To reach" in text and "bytes total" in text and "marina:" in text
+    assert "To reach" in text and "bytes total" in text and "marina permk:" in text
     with pytest.raises(UserError, match="never reached"):
         invoke("compare", str(tmp_path / "gd"), str(tmp_path / "marina"), "--target", "1e-300")
 

@@ -23,8 +23,8 @@ from mpicomp.cli import app
 from mpicomp.cluster.environment import no_library
 from mpicomp.console import show
 from mpicomp.console.complete import KINDS, completed, names_of
-from mpicomp.console.units import duration
 from mpicomp.errors import ConfigError, option_wording
+from mpicomp.units import duration
 
 SMALL = ("--problem", "quadratic", "--set", "problem.dim=6", "--clients", "2", "--method", "gd")
 

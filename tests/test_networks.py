@@ -15,7 +15,8 @@ from mpicomp.cluster.clock import COMPUTE, PHASES, SEND, Clock
 from mpicomp.exchanges.p2p import P2PExchange
 from mpicomp.exchanges.sharded import ShardedExchange
 from mpicomp.experiments.slurm.collect import collect
-from mpicomp.experiments.study.compare import Stored, load_all
+from mpicomp.experiments.study.compare import Stored
+from mpicomp.experiments.study.runs import load_runs
 from mpicomp.problems.subset import SubsetProblem
 from mpicomp.runtime.choice import LEAST_NBYTES, choose
 from mpicomp.runtime.session import Composition, build_problem
@@ -68,11 +69,11 @@ def test_files_have_empty_cells_and_their_readers_say_so(tmp_path):
     assert json.loads((tmp_path / "none" / "summary.json").read_text())["grad_norm_sq"] is None
     stored = Stored.load(tmp_path / "none")
     assert not stored.evaluated and stored.first_at(1e9) is None and np.isnan(stored.rows[0]["loss"])
-    runs, broken = load_all([tmp_path / "none", tmp_path / "full"])
-    assert [run.directory.name for run in runs] == ["full"]
+    runs, broken = load_runs([tmp_path / "none", tmp_path / "full"])
+    assert [Path(run.where).name for run in runs] == ["full"]
     assert len(broken) == 1 and "did not evaluate ‖∇f‖²" in broken[0] and "--evaluate full" in broken[0]
     with pytest.raises(mc.DataError, match="did not evaluate"):
-        load_all([tmp_path / "none"])
+        load_runs([tmp_path / "none"])
     found = {Path(run.directory).name: run for run in collect([tmp_path])}
     assert found["none"].loss == "" and found["none"].iterate_sha256 == found["full"].iterate_sha256
 

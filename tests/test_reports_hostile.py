@@ -20,8 +20,8 @@ from mpicomp.experiments.records import COUNT, FLAG, NUMBER, TEXT, fault
 from mpicomp.experiments.slurm.collect import DAMAGED, FINISHED, UNFINISHED, collect
 from mpicomp.experiments.study.cell import Cell
 from mpicomp.experiments.study.cells import Results
-from mpicomp.experiments.study.compare import load_all
 from mpicomp.experiments.study.grid import Study
+from mpicomp.experiments.study.runs import load_runs
 from mpicomp.experiments.study.scale import Walk, open_study
 
 OPTIONS = {"data": "mushrooms", "clients": 4, "rounds": 4, "step": 0.01, "eval_every": 1}
@@ -175,13 +175,13 @@ def test_compare_says_where_the_yardstick_has_changed_and_where_nothing_is_left(
     assert done.exit_code == 1 and f"the yardstick is now {copied / 'ef21'}" in done.stderr
     empty(copied / "ef21" / "rounds.csv")
     with pytest.raises(DataError, match=r"gd does not hold .*ef21 does not hold"):
-        load_all([copied / "gd", copied / "ef21"])
+        load_runs([copied / "gd", copied / "ef21"])
 
 
 @pytest.mark.parametrize(("name", "value"), [("loss", 0.1), ("grad_norm_sq", float("nan"))])
 def test_files_of_two_runs_are_told_apart(name, value, copied):
     having(value, name)(copied / "ef21" / "summary.json")
-    _, broken = load_all([copied / "gd", copied / "ef21"])
+    _, broken = load_runs([copied / "gd", copied / "ef21"])
     assert len(broken) == 1 and f"rounds.csv ends at {name}=" in broken[0]
 
 
@@ -190,7 +190,7 @@ def test_a_run_that_was_nowhere_finite_is_left_out(copied):
         copied / "ef21" / "rounds.csv"
     )
     having(float("nan"), "grad_norm_sq")(copied / "ef21" / "summary.json")
-    _, broken = load_all([copied / "gd", copied / "ef21"])
+    _, broken = load_runs([copied / "gd", copied / "ef21"])
     assert broken == [f"{copied / 'ef21'} has no evaluation at which ‖∇f‖² is finite"]
 
 
@@ -347,7 +347,7 @@ def test_a_cells_directory_is_in_the_studys_whatever_its_method_is(method, tmp_p
 
 def test_a_method_may_be_a_table():
     cell = Study.from_dict(study_of({"method": {"name": "marina", "p": 0.2}, "compressor": "permk"})).cells()[0]
-    assert cell.name.startswith("marina-w1-p2p-") and cell.label == "marina:p=0.2 + permk"
+    assert cell.name.startswith("marina-w1-p2p-") and cell.label == "marina:p=0.2 permk"
 
 
 # ---- two walks in one study ---------------------------------------------------------------------------------------------

@@ -40,7 +40,9 @@ def test_a_finished_run_is_not_overwritten(options, tmp_path):
     run(tmp_path)
     before = contents(tmp_path)
     assert sorted(before) == FILES
-    with pytest.raises(mc.ConfigError, match=r"holds the results of a finished run.*choose another out, or remove"):
+    with pytest.raises(
+        mc.ConfigError, match=r"holds the results of a finished run.*choose another out, or give force=True, or remove"
+    ):
         run(tmp_path, **options)
     assert contents(tmp_path) == before
 

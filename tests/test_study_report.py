@@ -184,7 +184,7 @@ def test_the_page_is_whole_and_needs_nothing_from_outside(results):
     assert len(page.ids) == len(set(page.ids))
     targets = {ref.removeprefix("#") for ref in page.refers if ref.startswith("#")}
     assert targets <= set(page.ids)
-    assert {"scaling", "efficiency", "loss", "phases", "pareto", "link"} <= set(written.figures)
+    assert {"scaling", "efficiency", "convergence", "phases", "pareto", "link"} <= set(written.figures)
     for name in written.figures:
         assert (written.page.parent / f"{name}.png").stat().st_size > 5000
         assert "<svg" in (written.page.parent / f"{name}.svg").read_text()

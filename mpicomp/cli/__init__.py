@@ -26,7 +26,7 @@ from ..errors import (
     option_wording,
 )
 from ..experiments.commands import attach
-from ..streams import harden, lost_output
+from ..streams import harden, live, lost_output
 from ..version import __version__
 from .doctor import doctor
 from .launch import launch
@@ -92,6 +92,8 @@ def main() -> None:
 
     speaks = not declared_rank()
     harden(speaks)
+    if not live(sys.stdout):  # Numba would have colorama reset the terminal's colours at the end
+        os.environ.setdefault("NUMBA_DISABLE_ERROR_MESSAGE_HIGHLIGHTING", "1")
     if not speaks:  # rank 0 speaks for all
         warnings.simplefilter("ignore", CacheWarning)
     with option_wording():

@@ -144,6 +144,9 @@ def _options(
     out: Annotated[
         Path | None, Option(help="Directory for config.toml, manifest.json, rounds.csv and summary.json.")
     ] = None,
+    force: Annotated[
+        bool, Option("--force", help="Begin anew where --out holds another run's results, which are removed.")
+    ] = False,
     checkpoint_every: Annotated[int | None, Whole(help="Rounds between checkpoints under --out; 0 never.  [0]")] = None,
     checkpoint_seconds: Annotated[float | None, Option(help="Seconds between checkpoints; 0 never.  [0]")] = None,
     time_limit: Annotated[
@@ -185,19 +188,23 @@ def with_run_options(command: Callable[..., Any], without: Sequence[str] = ()) -
 
     @functools.wraps(command)
     def wrapper(**given: Any) -> Any:
-        of_a_run = {p.name: given.pop(p.name) for p in shared if p.name in given}
-        return command(take_config(of_a_run), **given)
+        return command(take_config(given, [p.name for p in shared]), **given)
 
-    # by keyword, since those that must be given may come last
-    every = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in shared + own]
+    every = [
+        p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in shared + own
+    ]  # those that must be given may come last
     wrapper.__signature__ = inspect.Signature(every)  # type: ignore[attr-defined]
     wrapper.__annotations__ = {p.name: p.annotation for p in shared + own}
     del wrapper.__wrapped__
     return wrapper
 
 
-def take_config(given: dict[str, Any]) -> Config:
-    """Take a run's options out of those of a command, by their names in Python, and build the configuration.
+def take_config(given: dict[str, Any], names: Sequence[str] = ()) -> Config:
+    """Take a run's options out of those of a command and build the configuration.
+
+    Parameters
+    ----------
+    given : the command's options by their names in Python. names : of those that are a run's; by default all that a run has.
 
     Raises
     ------
@@ -205,13 +212,12 @@ def take_config(given: dict[str, Any]) -> Config:
     """
     from ..runtime.config import Config
 
-    shared = inspect.signature(_options).parameters
     path, sets = given.pop("config"), tuple(given.pop("set_") or ())
     if path is not None and path.is_dir():  # a run's
         path = path / "config.toml"
-    options = {name: given.pop(name) for name in shared if name in given}
+    options = {name: given.pop(name) for name in names or inspect.signature(_options).parameters if name in given}
     options["out"] = str(options["out"]) if options.get("out") else None
-    for flag in ("allow_unsafe", "verify_bytes"):
+    for flag in ("allow_unsafe", "force", "verify_bytes"):
         options[flag] = options.get(flag) or None
     sets = (*(f"method.{k}={v}" for k in CUSTOM if (v := options.pop(k, None)) is not None), *sets)
     if (features := options.pop("features", None)) is not None:

@@ -7,8 +7,9 @@ import time
 from typing import TYPE_CHECKING, Any, TextIO
 
 from ..cluster.clock import PHASES
+from ..figures.labels import lone_label
 from ..streams import live, shown, spelt
-from .units import duration, rate, seconds, size
+from ..units import duration, rate, seconds, size
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -22,7 +23,14 @@ class Progress:
     INTERVAL = 0.5
 
     def __init__(self, config: Any):
-        self.label, self.rounds = shown(config.method_spec), config.rounds
+        facts = {
+            "method": config.method_spec,
+            "compressor": config.compressor or "",
+            "downlink_compressor": config.downlink_compressor or "",
+            "step": config.step,
+            "seed": str(config.seed),
+        }
+        self.label, self.rounds = shown(lone_label(facts)), config.rounds
         self._next, self._live = 0.0, live(sys.stdout)
         self._first: tuple[int, float] | None = None  # round and moment of the first evaluation
         self._unseen: dict[str, Any] | None = None

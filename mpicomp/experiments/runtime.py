@@ -50,9 +50,6 @@ if TYPE_CHECKING:
     from ..console.options import with_run_options as with_run_options
     from ..console.show import run_rows as run_rows
     from ..console.show import table as table
-    from ..console.units import rate as rate
-    from ..console.units import seconds as seconds
-    from ..console.units import size as size
     from ..data import DATA_SETS as DATA_SETS
     from ..errors import ConfigError as ConfigError
     from ..errors import DataError as DataError
@@ -68,6 +65,25 @@ if TYPE_CHECKING:
     from ..exchanges.kinds import exchange_kind as exchange_kind
     from ..exchanges.local import LocalExchange as LocalExchange
     from ..exchanges.p2p import IN_TURN_NBYTES as IN_TURN_NBYTES
+    from ..figures.axes import GRADIENT as GRADIENT
+    from ..figures.axes import HORIZONTAL as HORIZONTAL
+    from ..figures.curves import curve as curve
+    from ..figures.draw import Plot as Plot
+    from ..figures.draw import check_ending as check_ending
+    from ..figures.draw import plot as plot
+    from ..figures.labels import Bundle as Bundle
+    from ..figures.labels import bundles as bundles
+    from ..figures.labels import labels as labels
+    from ..figures.labels import problem_differences as problem_differences
+    from ..figures.runs import Run as Run
+    from ..figures.style import COLOURS as COLOURS
+    from ..figures.style import GREY as GREY
+    from ..figures.style import LINES as LINES
+    from ..figures.style import MARKERS as MARKERS
+    from ..figures.style import MissingExtra as MissingExtra
+    from ..figures.style import colours as colours
+    from ..figures.style import import_matplotlib as import_matplotlib
+    from ..figures.terminal import Look as Look
     from ..kernels import lean as lean
     from ..kernels import njit as njit
     from ..kernels.bits import CHUNK as CHUNK
@@ -106,6 +122,7 @@ if TYPE_CHECKING:
     from ..runtime.files import read_plain as read_plain
     from ..runtime.files import write_text as write_text
     from ..runtime.loop import run as run
+    from ..runtime.optima import optima as optima
     from ..runtime.record import PAUSE as PAUSE
     from ..runtime.results import Result as Result
     from ..runtime.results import check_directory as check_directory
@@ -113,8 +130,13 @@ if TYPE_CHECKING:
     from ..runtime.session import Session as Session
     from ..runtime.session import build_problem as build_problem
     from ..runtime.session import choose_parts as choose_parts
+    from ..runtime.view import named as named
     from ..runtime.warmup import refusal as refusal
     from ..streams import csv_cell as csv_cell
+    from ..streams import spelt as spelt
+    from ..units import rate as rate
+    from ..units import seconds as seconds
+    from ..units import size as size
     from ..version import __version__ as __version__
     from ..wire import HEADER_NBYTES as HEADER_NBYTES
 else:
@@ -140,7 +162,7 @@ else:
             "compressors.codec": ["Difference", "Sum"],
             "console.options": ["Import", "launched_world", "take_config", "with_run_options"],
             "console.show": ["run_rows", "table"],
-            "console.units": ["rate", "seconds", "size"],
+            "units": ["rate", "seconds", "size"],
             "data": ["DATA_SETS"],
             "errors": [
                 "ConfigError",
@@ -153,6 +175,21 @@ else:
                 "UserError",
                 "unknown",
             ],
+            "figures.axes": ["GRADIENT", "HORIZONTAL"],
+            "figures.curves": ["curve"],
+            "figures.draw": ["Plot", "check_ending", "plot"],
+            "figures.labels": ["Bundle", "bundles", "labels", "problem_differences"],
+            "figures.runs": ["Run"],
+            "figures.style": [
+                "COLOURS",
+                "GREY",
+                "LINES",
+                "MARKERS",
+                "MissingExtra",
+                "colours",
+                "import_matplotlib",
+            ],
+            "figures.terminal": ["Look"],
             "kernels": ["lean", "njit"],
             "kernels.bits": ["CHUNK"],
             "kernels.blocks": ["ends_of_blocks", "powers_of_blocks"],
@@ -178,11 +215,13 @@ else:
             "runtime.exchanges": ["exchange_setting"],
             "runtime.files": ["read_plain", "write_text"],
             "runtime.loop": ["run"],
+            "runtime.optima": ["optima"],
             "runtime.record": ["PAUSE"],
             "runtime.results": ["Result", "check_directory"],
             "runtime.session": ["Composition", "Session", "build_problem", "choose_parts"],
+            "runtime.view": ["named"],
             "runtime.warmup": ["refusal"],
-            "streams": ["csv_cell"],
+            "streams": ["csv_cell", "spelt"],
             "version": ["__version__"],
             "wire": ["HEADER_NBYTES"],
         },

@@ -171,6 +171,7 @@ class Problem:
     starts_itself : a run that names no x⁰ begins at `paper_start()` in place of zero.
     random_gradients : the gradients depend on the key that `begin_round` tells (dropout masks, augmentation); None: they do where the
         problem defines `begin_round`. Then a difference of exact gradients is evaluated at both points with the same key.
+    convex : f is known to be convex, so its minimum can be computed (`mpicomp plot --f-star compute`); a μ of `smoothness` says so, too.
     """
 
     name: ClassVar[str] = "user"
@@ -181,6 +182,7 @@ class Problem:
     shapes: Mapping[str, tuple[int, ...]] = MappingProxyType({})
     starts_itself: ClassVar[bool] = False
     random_gradients: bool | None = None
+    convex: bool = False
     n_clients: int
     dim: int
 
@@ -236,6 +238,19 @@ class Problem:
     def feature_counts(self) -> FeatureCounts:
         """Who depends on what; here: every f_i on every coordinate."""
         return FeatureCounts(np.full(self.dim, self.n_clients), np.full(self.n_clients, self.dim))
+
+    def feature_weights(self, weights: np.ndarray) -> np.ndarray:
+        """Σ w_i over the clients whose f_i depends on a coordinate, for each of these; here: over all.
+
+        Parameters
+        ----------
+        weights : shape (n,).
+
+        Returns
+        -------
+        float64, shape (d,).
+        """
+        return np.full(self.dim, float(np.sum(weights)))
 
     def lower_bound(self) -> float | None:
         """A number that f never falls below, the closer to inf f the better; None where none is known."""

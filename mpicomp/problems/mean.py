@@ -39,6 +39,7 @@ class Mean(BlockProblem):
     """
 
     summary = "½‖x − a_i‖²: distributed mean estimation, a_i = μ + U[−4σ, 4σ]"
+    convex = True
 
     def __init__(self, dim: int = 1024, clients: int = 100, sigma: float = 0.04, means: str = "uniform", seed: int = 0):
         if dim < 2 or clients < 1 or not 0 <= sigma <= LARGEST_NUMBER:

@@ -36,6 +36,7 @@ class Quadratic(BlockProblem):
     """
 
     summary = "½ xᵀA_i x − b_iᵀx, A_i = (ν_i/4) tridiag(−1, 2, −1) + shift; noise s sets how much the clients differ"
+    convex = True
 
     def __init__(self, dim: int = 1000, clients: int = 10, noise: float = 0.1, reg: float = 1e-6, seed: int = 0):
         if dim < 2 or clients < 1:

@@ -48,6 +48,7 @@ FREE = (
     "exchange",
     "threads",
     "out",
+    "force",
     "checkpoint_every",
     "checkpoint_seconds",
     "time_limit",

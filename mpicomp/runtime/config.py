@@ -48,7 +48,8 @@ class Config:
     batch : samples per client and round; 0 for the method's own number: exact gradients, or one sample (ef21-page: √N̄) where the
         method is about samples (dasha-page, dasha-mvr, vr-marina, vr-diana).
     rounds, tol : stop after so many rounds, or once ‖∇f(x)‖² ≤ tol at an evaluation.
-    step : "theory", "theory*FACTOR", or a number.
+    step : "theory", "theory*FACTOR", or a number; "pl" or "pl*FACTOR" for the step of the theorem under the Polyak–Łojasiewicz inequality,
+        where the method has one and the problem's μ is known.
     explosion : f above f(x⁰) by so many times |f(x⁰)| (at least 1) at an evaluation is a divergence; 0 never.
     init : x⁰: "zero", "ones", "normal:SEED", or "paper" for the problem's own; None for zero, or for the problem's own where it has
         weights to begin with (TorchProblem).
@@ -61,6 +62,7 @@ class Config:
     evaluate : what is evaluated then: "full", f, ‖∇f‖² and the problem's own measures; "measures", these alone; "none", nothing. Bytes and
         seconds are recorded in any case.
     out : directory for the results; nothing is written where None.
+    force : begin anew where `out` holds the results or checkpoints of another run, which are removed; not recorded in config.toml.
     checkpoint_every, checkpoint_seconds : write a checkpoint under `out` after so many rounds or seconds; 0 never.
     time_limit : seconds after which to checkpoint and stop with exit code 75; 0 for none.
     stall_timeout : seconds that a round or an evaluation may take before the job is ended; 0 for no limit.
@@ -97,6 +99,7 @@ class Config:
     eval_every: int = 0
     evaluate: str = FULL
     out: str | None = None
+    force: bool = False
     checkpoint_every: int = 0
     checkpoint_seconds: float = 0.0
     time_limit: float = 0.0
@@ -212,6 +215,13 @@ class Config:
             )
         if self.out is None and (self.checkpoint_every or self.checkpoint_seconds or self.resume == "auto"):
             raise ConfigError("checkpoints are written under the results: give «out=DIR» too")
+        if self.force and (self.out is None or self.resume):
+            why = (
+                "begins anew, and «resume» goes on: drop one of them"
+                if self.out
+                else "is about «out», which is not given"
+            )
+            raise ConfigError(f"«force=True» {why}")
         self._validate_on_failure()
         parse_step(self.step)
         if self.init not in (None, "paper"):
@@ -246,7 +256,7 @@ class Config:
         for f in dataclasses.fields(self):
             value = getattr(self, f.name)
             options = getattr(self, _TABLES[f.name]) if f.name in _TABLES else {}
-            if f.name in _TABLES.values() or (value is None and not options):
+            if f.name in (*_TABLES.values(), "force") or (value is None and not options):
                 continue
             if options:
                 named = [] if value is None else [f"name = {_toml(value)}"]
@@ -262,26 +272,26 @@ class Config:
         return format_spec(self.method, self.method_options)
 
 
-def parse_step(text: str) -> tuple[bool, float]:
-    """(from theory?, factor or value).
+def parse_step(text: str) -> tuple[str, float]:
+    """(whose, factor or value): whose is "theory", "pl" or, where the value is the step itself, empty.
 
-    >>> parse_step("theory*8"), parse_step("0.05")
-    ((True, 8.0), (False, 0.05))
+    >>> parse_step("theory*8"), parse_step("pl"), parse_step("0.05")
+    (('theory', 8.0), ('pl', 1.0), ('', 0.05))
     """
     base, star, factor = str(text).replace(" ", "").partition("*")
     try:
-        if base == "theory":
-            value = float(factor) if star else 1.0
-            theory = True
+        if base in ("theory", "pl"):
+            whose, value = base, float(factor) if star else 1.0
         else:
-            value, theory = float(text), False
+            whose, value = "", float(text)
     except ValueError:
-        value = float("nan")
+        whose, value = "", float("nan")
     if not (value > 0 and np.isfinite(value)):
         raise ConfigError(
-            f"step={text!r}: expected 'theory', 'theory*FACTOR' or a positive number, for example theory*8 or 0.05"
+            f"step={text!r}: expected 'theory', 'theory*FACTOR' or a positive number, for example theory*8 or 0.05 (or 'pl', the step of "
+            "the theorem for the Polyak–Łojasiewicz inequality)"
         )
-    return theory, value
+    return whose, value
 
 
 def initial_point(text: str, dim: int, seed: int) -> np.ndarray:

@@ -42,7 +42,7 @@ from .followers import Followers
 from .imports import import_parts
 from .options import RunOptions
 from .record import Progress, Record, conclude
-from .results import Result, origin, refuse_results
+from .results import Result, discard_results, origin, refuse_results
 from .resume import newest, refuse_other_checkpoints, resume
 from .session import Composition, Session, build_problem, init_of, total_samples
 from .stall import CHECKPOINT, END, EVALUATION, ROUND, StallWatch
@@ -321,6 +321,8 @@ def _begin(config: Config, composition: Composition, claim: Claim) -> dict[str, 
     """What rank 0 does before the others go on: a directory that can be written, the step size, the constants that the method asked for."""
     if config.out is not None:
         first = claim.take()
+        if first and config.force:
+            discard_results(config.out)
         refuse_other_checkpoints(config)
         if first and newest(config) is None:
             refuse_results(config.out, resumed=config.resume == "auto")

@@ -28,6 +28,7 @@ class RunOptions(TypedDict, total=False):
     eval_every: int
     evaluate: str
     out: str | None
+    force: bool
     checkpoint_every: int
     checkpoint_seconds: float
     time_limit: float

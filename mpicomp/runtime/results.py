@@ -8,12 +8,14 @@ import io
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,11 +25,18 @@ from ..errors import ConfigError
 from ..version import __version__
 from .config import Config
 from .files import read_plain, write_text
+from .view import as_run, figure_of, frame, html, three_lines
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+    from ..figures.draw import Plot
+    from ..figures.runs import Run
 
 SUMMARY = "summary.json"  # written last: where it is, the run has ended
 
 
-@dataclass
+@dataclass(repr=False)
 class Result:
     """A finished run, on the server; on other ranks everything but `config` and `interrupted` is empty.
 
@@ -72,6 +81,59 @@ class Result:
                 f"cannot write the results to {out}: {error.strerror}; free some space or choose another «out»"
             ) from None
 
+    # ---- what it shows of itself --------------------------------------------------------------------------------
+    def plot(
+        self,
+        *others: Result,
+        x: str | Sequence[str] = "rounds",
+        y: str = "grad",
+        f_star: float | str | None = None,
+        labels: Sequence[str] | None = None,
+        band: str = "minmax",
+        width: str = "column",
+        log_x: bool = False,
+        log_y: bool | None = None,
+    ) -> Plot:
+        """A figure of this result, and of others beside it: a notebook shows it, `save("figure.pdf")` writes it with its points as CSV.
+
+        Results that differ only in the seed are one curve, the median, with a band.
+
+        Parameters
+        ----------
+        x : rounds, bits (sent per client, indices included), value-bits (without), bytes (both directions) or seconds; several of them make
+            a panel each.
+        y : grad (‖∇f‖²), loss, loss-gap (f − f*), accuracy, or a measure of the problem by its name.
+        f_star : f* for loss-gap, or "compute": the minimum of a convex problem that the configuration names.
+        labels : of the curves, in place of those that say what differs. band : minmax, quartiles or none.
+        width : column or page. log_x, log_y : logarithmic axes; y as the quantity has it where None.
+
+        Raises
+        ------
+        ConfigError : an unknown name; results of different problems, or without rounds, as on ranks other than 0; loss-gap without f*.
+        """
+        look = {"band": band, "width": width, "log_x": log_x, "log_y": log_y}
+        return figure_of([result._run() for result in (self, *others)], x, y, f_star, labels, **look)
+
+    def to_pandas(self) -> DataFrame:
+        """The rounds as a pandas.DataFrame, a row for each evaluation, in the columns of rounds.csv; `attrs` holds the summary.
+
+        Raises
+        ------
+        EnvironmentMismatch : pandas, the extra `pandas`, is not installed.
+        """
+        return frame(self.history, self.summary)
+
+    def _run(self) -> Run:
+        return as_run(self.config, self.history, self.summary, self.manifest)
+
+    def __repr__(self) -> str:
+        if not self.summary:
+            return f"Result on a rank that keeps none{', interrupted' if self.interrupted else ''}; rank 0 has it"
+        return three_lines(self.summary, self._run(), self.interrupted)
+
+    def _repr_html_(self) -> str:
+        return html(repr(self), self._run()) if self.summary else f"<pre>{self!r}</pre>"
+
 
 def check_directory(directory: str | Path) -> Path:
     """Make the results' directory, before the run rather than after it.
@@ -109,8 +171,25 @@ def refuse_results(directory: str | Path, resumed: bool = False) -> None:
     if not (interrupted and resumed):
         raise ConfigError(
             f"{directory} holds the results of {'an interrupted' if interrupted else 'a finished'} run, which would be overwritten: "
-            f"choose another «out», or remove {directory}"
+            f"choose another «out», or give «force=True», or remove {directory}"
         )
+
+
+def discard_results(directory: str | Path) -> None:
+    """Remove what a run has left in a directory, the summary first, and nothing that is not a run's.
+
+    Raises
+    ------
+    ConfigError : it cannot be removed.
+    """
+    where = Path(directory)
+    try:
+        for name in (SUMMARY, "rounds.csv", "manifest.json"):
+            (where / name).unlink(missing_ok=True)
+        for folder in [*where.glob("checkpoints/round-*"), *where.glob("checkpoints/refused-round-*")]:
+            shutil.rmtree(folder)
+    except OSError as error:
+        raise ConfigError(f"cannot remove the results in {where}: {error.strerror}; choose another «out»") from None
 
 
 def digest(x: np.ndarray) -> str:

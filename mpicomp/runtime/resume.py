@@ -78,7 +78,7 @@ def refuse_other_checkpoints(config: Config) -> None:
     if last is not None and not (config.resume == "auto" or Path(str(config.resume)) in (last, Path(str(config.out)))):
         raise ConfigError(
             f"{last} is a checkpoint of an earlier run: give «resume='auto'» to go on from it, "
-            f"choose another «out», or remove {last.parent}"
+            f"choose another «out», or give «force=True», or remove {last.parent}"
         )
 
 

@@ -10,6 +10,7 @@ from .bench import bench
 from .compare import compare
 from .lab import lab
 from .model import model
+from .plot import plot
 from .quickstart import quickstart
 from .report import report
 from .reproduce import reproduce
@@ -21,6 +22,7 @@ from .tune import tune
 def attach(app: typer.Typer) -> None:
     """Add the experiments' commands to the command line."""
     app.command("compare")(compare)
+    app.command("plot")(plot)
     app.command("quickstart")(quickstart)
     app.command("scale")(scale)
     app.command("report")(report)

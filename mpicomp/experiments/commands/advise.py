@@ -22,6 +22,7 @@ Option = typer.Option
 _WITHOUT = (
     "step",
     "tol",
+    "force",
     "resume",
     "evaluate",
     "verify_bytes",
@@ -96,6 +97,7 @@ def _advise(
     plain = {
         "out": None,
         "resume": None,
+        "force": False,
         "tol": 0.0,
         "step": "theory",
         "evaluate": "full",

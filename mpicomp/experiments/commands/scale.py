@@ -39,7 +39,8 @@ def scale(
         return
     if dry_run:
         for cell in cells:
-            print(f"{cell.name}  {cell.label}, {cell.ranks} ranks, {cell.options}")
+            seed = loaded.seed_options(cell)["seed"]
+            print(f"{cell.name}  {cell.label}, {cell.ranks} ranks, seed {seed}, {cell.options}")
         return
     if out is None:
         raise ConfigError("give --out DIR, where the cells are kept")

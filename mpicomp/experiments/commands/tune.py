@@ -13,7 +13,7 @@ import typer
 from ..runtime import with_run_options
 
 Option = typer.Option
-_WITHOUT = ("step", "tol", "resume", "evaluate", "verify_bytes", "time_limit")
+_WITHOUT = ("step", "tol", "resume", "force", "evaluate", "verify_bytes", "time_limit")
 
 
 def _tune(
@@ -77,6 +77,7 @@ def _tune(
     own = {
         "out": None,
         "resume": None,
+        "force": False,
         "tol": 0.0,
         "step": "theory",
         "evaluate": "full",

@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ..runtime import format_spec
+from ..runtime import Run, format_spec, labels
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class Cell:
     options : what `mpicomp run` is given, as in its TOML files. baseline : one of BASELINES; "" for a method of the study.
     nodes, per_node : placement; nodes = 0 where ranks are just started on this machine. workers : ranks that are not the server.
     link : rate of each node's link such as "100mbit"; "" for whatever there is. delay_ms : one way, of the emulated network.
-    repetition : 0, 1, ...
+    repetition : 0, 1, ... named : what the study calls its method, to tell it from the study's others.
     """
 
     options: dict[str, Any]
@@ -31,6 +32,7 @@ class Cell:
     link: str
     delay_ms: float
     repetition: int
+    named: str = ""
 
     @property
     def ranks(self) -> int:
@@ -39,19 +41,15 @@ class Cell:
 
     @property
     def label(self) -> str:
-        """Method and compressor, for tables and plots."""
+        """Method and compressor, and of its other options those in which the study's methods differ, for tables and plots."""
         if self.baseline:
             return {"dense": "dense", "allreduce": "dense Allreduce", "bfloat16": "bfloat16 uplink"}[self.baseline]
-        method = self.options.get("method", "")
-        parts = [method if isinstance(method, str) else format_spec(_name(method), _options(method))]
-        parts = [part for part in parts if part]
-        parts += [str(self.options[k]) for k in ("compressor", "downlink_compressor") if self.options.get(k)]
-        return " + ".join(parts)
+        return self.named or names_of([self.options])[0]
 
     @property
     def key(self) -> str:
         """Sixteen hexadecimal digits of everything that defines the cell but its repetition."""
-        facts = {k: v for k, v in asdict(self).items() if k != "repetition"}
+        facts = {k: v for k, v in self.to_dict().items() if k != "repetition"}
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
     @property
@@ -65,7 +63,19 @@ class Cell:
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON types; `Cell(**fields)` is the inverse."""
-        return asdict(self)
+        return {k: v for k, v in asdict(self).items() if k != "named"}
+
+
+def names_of(tables: Sequence[dict[str, Any]]) -> list[str]:
+    """A label for each of these tables of a run's options; the same for two tables that are the same."""
+    whole = [{**options, "method": _spec(options.get("method", "run"))} for options in tables]
+    distinct = {repr(options): Run(options, {}, {}, []) for options in whole}
+    named = dict(zip(distinct, labels(list(distinct.values()), whole=True), strict=True))
+    return [named[repr(options)] for options in whole]
+
+
+def _spec(method: Any) -> str:
+    return method if isinstance(method, str) else format_spec(_name(method), _options(method))
 
 
 def _name(value: Any) -> str:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..records import COMPLETE, MEASURED, Pattern, read_json, read_rounds
+from ..records import MEASURED, Pattern, read_json, read_rounds
 from ..runtime import DataError
 
 LOCAL_PHASES = ("compute", "encode", "decode", "step")
@@ -81,33 +80,6 @@ class Cost:
     def seconds_at(self, bits_per_second: float) -> float:
         """Seconds over a link of this speed at the server: the work, then all bytes one direction after the other (as in a round)."""
         return self.work + 8 * (self.up + self.down) / bits_per_second
-
-
-def load_all(directories: Sequence[Path]) -> tuple[list[Stored], list[str]]:
-    """The runs of these directories, and for each one that is damaged or has no finite ‖∇f‖² a line that begins with its name.
-
-    Raises
-    ------
-    DataError : no run is left.
-    """
-    runs, broken = [], []
-    for directory in directories:
-        try:
-            run = Stored.load(directory, COMPLETE)
-        except DataError as error:
-            broken.append(str(error))
-            continue
-        if not run.evaluated:
-            broken.append(
-                f"{directory} did not evaluate ‖∇f‖², so there is nothing to compare at; run it with --evaluate full"
-            )
-        elif math.isinf(run.best):
-            broken.append(f"{directory} has no evaluation at which ‖∇f‖² is finite")
-        else:
-            runs.append(run)
-    if not runs:
-        raise DataError("; ".join(broken))
-    return runs, broken
 
 
 def common_target(runs: list[Stored]) -> float:

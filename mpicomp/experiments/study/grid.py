@@ -23,14 +23,14 @@ from ..runtime import (
     read_plain,
     unknown,
 )
-from .cell import Cell
+from .cell import Cell, names_of
 
 MODES = ("strong", "weak", "clients")
 RUNNERS = ("local", "lab")
 BASELINES = ("dense", "allreduce", "bfloat16")
 AXES = ("workers", "nodes", "per_node", "clients", "dim", "exchange", "link")
 FIXED_DATA = ("logistic", "least_squares")  # their samples are given, so more clients means fewer samples for each
-_TAKEN = ("out", "exchange", "clients", "resume", "verify_bytes")  # a study's own
+_TAKEN = ("out", "force", "exchange", "clients", "resume", "verify_bytes")  # a study's own
 _PARTS = (
     "method", "method_options", "compressor", "downlink_compressor", "optimizer", "optimizer_options", "problem", "problem_options",
     "allow_unsafe",
@@ -50,6 +50,7 @@ class Study:
     Attributes
     ----------
     name, mode, runner, seed, repetitions : as in the file; the seed is of the order of the cells.
+    vary_seed : the repetitions of a configuration have seeds of their own, from that of `run` on; the problem stays the same.
     target : ‖∇f‖² to which time and bytes are compared; 0 for the smallest that every configuration reached.
     warmup : leading share of a run's rounds that the report leaves out, 0 ≤ warmup < 1.
     timeout : seconds that a cell may take. delay_ms : one way delay of the lab's links.
@@ -62,6 +63,7 @@ class Study:
     runner: str = "local"
     seed: int = 0
     repetitions: int = 3
+    vary_seed: bool = True
     target: float = 0.0
     warmup: float = 0.1
     timeout: float = 600.0
@@ -118,15 +120,33 @@ class Study:
     def _configurations(self, repetition: int) -> list[Cell]:
         axes = {name: self.grid.get(name) or [None] for name in AXES}
         cells = []
+        tables = [options for method in self.methods for options in _expanded(method)]
+        names = names_of([{**self.run, **options} for options in tables])
         for values in itertools.product(*axes.values()):
             at = dict(zip(axes, values, strict=True))
-            for method in self.methods:
-                cells += [self._cell(at, options, "", repetition) for options in _expanded(method)]
+            cells += [
+                self._cell(at, options, "", repetition, name) for options, name in zip(tables, names, strict=True)
+            ]
             for name in self.baselines:
                 cells.append(self._cell(at, {**self.baseline, **_OF_BASELINE[name]}, name, repetition))
         return cells
 
-    def _cell(self, at: dict[str, Any], method: dict[str, Any], baseline: str, repetition: int) -> Cell:
+    def seed_options(self, cell: Cell) -> dict[str, Any]:
+        """The options by which a cell's repetition differs from the others: its seed, while a problem that is drawn stays the same one.
+
+        Parameters
+        ----------
+        cell : of this study.
+        """
+        config = Config.load(None, cell.options)
+        if not self.vary_seed:
+            return {"seed": config.seed}
+        found: dict[str, Any] = {"seed": config.seed + cell.repetition}
+        if "seed" in option_names(problems[config.problem]):
+            found["problem"] = {"name": config.problem, "seed": config.seed, **config.problem_options}
+        return found
+
+    def _cell(self, at: dict[str, Any], method: dict[str, Any], baseline: str, repetition: int, name: str = "") -> Cell:
         nodes, per_node = at["nodes"] or 0, at["per_node"] or 1
         workers = nodes * per_node - 1 if nodes else at["workers"]
         shared = {k: v for k, v in self.run.items() if not (baseline and k in _OF_METHOD)}
@@ -137,7 +157,15 @@ class Study:
             options["problem"] = {**_table(options.get("problem")), "dim": at["dim"]}
         options["exchange"] = "allreduce" if baseline == "allreduce" else at["exchange"] or "p2p"
         return Cell(
-            options, baseline, nodes, per_node if nodes else 0, workers, at["link"] or "", self.delay_ms, repetition
+            options,
+            baseline,
+            nodes,
+            per_node if nodes else 0,
+            workers,
+            at["link"] or "",
+            self.delay_ms,
+            repetition,
+            name,
         )
 
     def _validate(self, source: str) -> None:
@@ -274,9 +302,9 @@ def _choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
 
 
 def _check_type(source: str, key: str, value: Any, annotation: Any) -> None:
-    kinds: dict[str, Any] = {"str": str, "int": int, "float": (int, float), "dict": dict, "list": list}
+    kinds: dict[str, Any] = {"str": str, "int": int, "float": (int, float), "dict": dict, "list": list, "bool": bool}
     wanted = kinds[str(annotation).partition("[")[0]]
-    if not isinstance(value, wanted) or isinstance(value, bool):
+    if not isinstance(value, wanted) or isinstance(value, bool) != (wanted is bool):
         raise ConfigError(f"{source}: {key}={value!r} should be of type {annotation}")
     if key == "grid" and (bad := [k for k, v in value.items() if not isinstance(v, list)]):
         raise ConfigError(f"{source}: [grid] {bad[0]} must be a list, for example {bad[0]} = [{value[bad[0]]!r}]")

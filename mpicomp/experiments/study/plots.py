@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..runtime import PHASES, rate
+from ..runtime import GRADIENT, HORIZONTAL, PHASES, Bundle, Run, curve, rate
 from .cells import Group, Interval, Results, phases_of
 from .compare import Cost
 from .panels import (
@@ -43,7 +43,7 @@ def all_figures(results: Results, plt: Any) -> Iterator[tuple[str, Any, str]]:
         "scaling": scaling,
         "efficiency": efficiency,
         "link": time_against_link,
-        "loss": loss_curves,
+        "convergence": convergence,
         "phases": phase_stack,
         "pareto": pareto,
     }
@@ -151,8 +151,8 @@ def time_against_link(results: Results, plt: Any, look: Look) -> Drawn | None:
     )
 
 
-def loss_curves(results: Results, plt: Any, look: Look) -> Drawn | None:
-    """f − best f seen against bytes and against seconds."""
+def convergence(results: Results, plt: Any, look: Look) -> Drawn | None:
+    """‖∇f‖² against bytes and against seconds, the median over the repetitions with their range."""
     groups = [
         g
         for g in at_one_condition(largest(results))
@@ -160,26 +160,29 @@ def loss_curves(results: Results, plt: Any, look: Look) -> Drawn | None:
     ]
     if not groups:
         return None
-    best = min(row["loss"] for g in groups for run in g.runs for row in run.stored.rows)
-    rounding = 4 * float(np.finfo(groups[0].runs[0].stored.summary["dtype"]).eps) * abs(best)
     figure, axes = plt.subplots(1, 2, figsize=(8.8, 3.7), layout="constrained", sharey=True)
+    seeds = {run.stored.summary.get("seed", 0) for g in groups for run in g.runs}
     for label, series in in_series(groups):
         for g in series:
-            run = sorted(g.runs, key=lambda r: r.stored.rows[-1]["seconds_total"])[len(g.runs) // 2]
-            rows = [row for row in run.stored.rows if row["loss"] - best > rounding]
-            gap = [row["loss"] - best for row in rows]
-            moved = [row["uplink_message"] + row["downlink_message"] for row in rows]
-            for axis, x in zip(axes, (moved, [row["seconds_total"] for row in rows]), strict=True):
-                axis.plot(x, gap, markevery=max(len(rows) // 6, 1), label=label, **look(label))
-    axes[0].set(yscale="log", xlabel="bytes handed to MPI, both directions", ylabel="f − smallest f of all")
+            bundle = Bundle(
+                label, [Run({}, m.stored.summary, {}, m.stored.rows, configuration=g.cell.key) for m in g.runs]
+            )
+            for axis, name in zip(axes, ("bytes", "seconds"), strict=True):
+                c = curve(bundle, HORIZONTAL[name], GRADIENT)
+                c = c.where(c.y > 0)
+                style = look(label)
+                axis.plot(c.x, c.y, markevery=max(len(c.x) // 6, 1), label=label, **style)
+                if np.any(c.high > c.low):
+                    axis.fill_between(c.x, c.low, c.high, color=style["color"], alpha=0.18, linewidth=0)
+    axes[0].set(yscale="log", xlabel="bytes handed to MPI, both directions", ylabel="‖∇f(x)‖²")
     axes[1].set(xlabel="time in rounds")
     for axis, text in zip(axes, (byte_text, second_text), strict=True):
         axis.xaxis.set_major_locator(plt.MaxNLocator(4))
         axis.xaxis.set_major_formatter(text)
     legend_below(figure, axes)
+    over = f"the repetitions, which differ in the seed ({len(seeds)} of them)" if len(seeds) > 1 else "the repetitions"
     return figure, (
-        f"Loss against bytes and against seconds, {where_text(groups)}; of each method the repetition with the median time. Zero is the "
-        f"smallest loss that any of these runs saw, f = {best:.6g}; curves end where the difference is rounding."
+        f"‖∇f‖² against bytes and against seconds, {where_text(groups)}; medians over {over}, with bands from the smallest to the largest."
     )
 
 

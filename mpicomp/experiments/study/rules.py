@@ -94,16 +94,18 @@ def _ratios(e: Observations) -> tuple[str, str]:
 
 def _intervals(e: Observations) -> tuple[str, str]:
     few = [g for g in e.results.groups if not g.seconds.enough]
-    same = all(
-        len({run.stored.summary["iterate_sha256"] for run in g.runs}) == 1
+    iterates = [
+        {(run.stored.summary.get("seed", 0), run.stored.summary["iterate_sha256"]) for run in g.runs}
         for g in e.results.groups
         if g.exchange != "allreduce"
-    )
-    bits = (
-        "iterates and bytes are deterministic: equal in all repetitions (Allreduce apart)"
-        if same
-        else "iterates differed between repetitions"
-    )
+    ]
+    several = any(len({seed for seed, _ in found}) > 1 for found in iterates)
+    if any(len(found) > len({seed for seed, _ in found}) for found in iterates):
+        bits = "iterates differed between repetitions"
+    elif several:
+        bits = "the repetitions of a configuration differ in the seed, and so in their iterates; medians are over seeds, too"
+    else:
+        bits = "iterates and bytes are deterministic: equal in all repetitions (Allreduce apart)"
     blocks = min((g.seconds.samples for g in e.results.groups), default=0)
     if few:
         return (

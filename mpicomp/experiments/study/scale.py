@@ -86,6 +86,7 @@ class Walk:
     def run(self, runner: Runner, retry_failed: bool = False) -> None:
         """Run every cell that is not finished; a failed one only with `retry_failed`, an interrupted one from its beginning."""
         records = {cell.name: read_record(self.directory(cell)) for cell in self.cells}
+        self._refuse_other_seeds(records)
         kept = (DONE,) if retry_failed else (DONE, FAILED)
         todo = [cell for cell in self.cells if records[cell.name].get("state") not in kept]
         self.failed = [c for c in self.cells if c not in todo and records[c.name]["state"] == FAILED]
@@ -99,6 +100,19 @@ class Walk:
             record = self._run_cell(cell, runner, len(self.cells) - len(todo) + k)
             finished.setdefault(cell.key, []).append(record["seconds"])
             self._tell(cell, record, estimate([c.key for c in todo[k + 1 :]], finished), len(todo) - k - 1)
+
+    def _refuse_other_seeds(self, records: dict[str, dict[str, Any]]) -> None:
+        """Raises ConfigError where a finished cell had another seed than this study gives it: its repetitions would be of two kinds."""
+        for cell in self.cells:
+            record = records[cell.name]
+            first = Config.load(None, cell.options).seed
+            wanted = first + cell.repetition if self.study.vary_seed else first
+            if record.get("state") == DONE and (found := record.get("seed", first)) != wanted:
+                asked = "vary_seed = false" if self.study.vary_seed else "vary_seed = true"
+                raise ConfigError(
+                    f"{self.directory(cell)} was run with seed {found}, and this study gives it seed {wanted}: write {asked} into the "
+                    "study to go on as it began, or choose another --out"
+                )
 
     def directory(self, cell: Cell) -> Path:
         """Where the cell's files are."""
@@ -116,10 +130,12 @@ class Walk:
         where = self.directory(cell)
         shutil.rmtree(where, ignore_errors=True)
         where.mkdir(parents=True)
-        config = Config.load(None, {**cell.options, "out": str(where)})
+        seeded = self.study.seed_options(cell)
+        config = Config.load(None, {**cell.options, **seeded, "out": str(where)})
         write_text(where / "config.toml", config.to_toml())
         record: dict[str, Any] = {
             "study": self.study.name, "state": RUNNING, "cell": cell.to_dict(), "key": cell.key, "label": cell.label, "position": position,
+            "seed": seeded["seed"],
             "runner": runner.facts(), "machine": here(), "mpicomp": __version__, "started": _now(),
         }  # fmt: skip
         write_record(where, record)
@@ -136,7 +152,8 @@ class Walk:
     def _tell(self, cell: Cell, record: dict[str, Any], left: Estimate, cells: int) -> None:
         took = f"{record['seconds']:.1f} s"
         where = f"{cell.nodes}×{cell.per_node} ranks" if cell.nodes else f"{cell.workers} workers"
-        what = f"{cell.label}, {where}, {cell.options['exchange']}{', ' + cell.link if cell.link else ''}, repetition {cell.repetition}"
+        link = f", {cell.link}" if cell.link else ""
+        what = f"{cell.label}, {where}, {cell.options['exchange']}{link}, repetition {cell.repetition}, seed {record.get('seed', 0)}"
         if record["state"] == FAILED:
             self.failed.append(cell)
             self.say(f"FAILED after {took}: {what}: {record['reason']}")

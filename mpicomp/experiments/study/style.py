@@ -3,38 +3,18 @@
 from __future__ import annotations
 
 import io
-import os
 import re
 from pathlib import Path
 from typing import Any
 
-from ..runtime import UserError
+from ..runtime import COLOURS as COLOURS
+from ..runtime import GREY, LINES, MARKERS, MissingExtra, colours, import_matplotlib
 
-# Okabe and Ito 2008, "Color universal design"; their black is the dense baseline's, their yellow, faint on white, is left out.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-MARKERS = ("o", "^", "D", "v", "P", "X", "*")
-LINES = ("-", "--", "-.", ":")
-GREY = "#767676"
 BASELINE_STYLE = {
     "dense": {"color": "#000000", "marker": "s", "linestyle": "-"},
     "allreduce": {"color": "#000000", "marker": "s", "markerfacecolor": "white", "linestyle": "--"},
     "bfloat16": {"color": GREY, "marker": "s", "linestyle": "-"},
 }
-
-
-class MissingExtra(UserError):
-    """A report needs packages that are not installed."""
-
-
-def import_matplotlib() -> Any:
-    """matplotlib, whatever MPLBACKEND says: a notebook's may name a package that is not here. Raises ImportError where there is none."""
-    named = os.environ.pop("MPLBACKEND", None)
-    try:
-        import matplotlib
-    finally:
-        if named is not None:
-            os.environ["MPLBACKEND"] = named
-    return matplotlib
 
 
 def pyplot() -> Any:
@@ -76,15 +56,16 @@ class Look:
     def __init__(self, labels: dict[str, str]):
         self._baseline = labels
         self._index = {label: k for k, label in enumerate(label for label, baseline in labels.items() if not baseline)}
+        self._colours = colours(len(self._index))
 
     def __call__(self, label: str) -> dict[str, Any]:
-        """Keyword arguments for matplotlib; beyond the colours line styles change too."""
+        """Keyword arguments for matplotlib; no two methods share a colour."""
         if self._baseline[label]:
             return BASELINE_STYLE[self._baseline[label]]
         k = self._index[label]
         return {
-            "color": COLOURS[k % len(COLOURS)],
-            "marker": MARKERS[k % len(MARKERS)],
+            "color": self._colours[k],
+            "marker": MARKERS[k % 7],
             "linestyle": LINES[k // len(COLOURS) % len(LINES)],
         }
 
