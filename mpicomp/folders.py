@@ -105,8 +105,8 @@ def lock_private(folder: Path, name: str, seconds: float) -> int:
 
     Raises
     ------
-    TimeoutError : one process has kept it for so many seconds; names it. OSError : the file system has no locks, or the folder cannot be
-    written.
+    TimeoutError : one process has kept it for so many seconds and not computed in them; names it. OSError : the file system has no locks,
+    or the folder cannot be written.
     """
     with _opened(folder) as at:
         file = os.open(name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600, dir_fd=at)
@@ -114,13 +114,13 @@ def lock_private(folder: Path, name: str, seconds: float) -> int:
         _check(file, folder / name, stat.S_ISREG)
         with suppress(OSError):  # the umask may have taken it away; a file of root's is not ours to change
             os.fchmod(file, 0o600)
-        turn, since = os.fstat(file).st_mtime_ns, time.monotonic()
+        life, since = (0, ""), time.monotonic()
         while not _locked(file):
-            now, changed = time.monotonic(), os.fstat(file).st_mtime_ns
-            if changed != turn:  # another process has it now
-                turn, since = changed, now
+            now, holder = time.monotonic(), os.pread(file, 32, 0).decode(errors="replace").strip()
+            seen = os.fstat(file).st_mtime_ns, _computed(holder)
+            if seen != life:  # another process has it now, or it is at work
+                life, since = seen, now
             elif now - since > seconds:
-                holder = os.pread(file, 32, 0).decode(errors="replace").strip()
                 raise TimeoutError(f"process {holder or '?'} has kept the lock {folder / name} for {seconds:g} s")
             time.sleep(_LOOK)
         os.utime(file)
@@ -131,6 +131,14 @@ def lock_private(folder: Path, name: str, seconds: float) -> int:
         os.close(file)
         raise
     return file
+
+
+def _computed(pid: str) -> str:
+    """The processor time of a process, in the kernel's words; empty where that cannot be read."""
+    with suppress(OSError):
+        if pid.isdecimal():
+            return " ".join(Path(f"/proc/{pid}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()[11:13])
+    return ""
 
 
 def _locked(file: int) -> bool:

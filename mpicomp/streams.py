@@ -27,6 +27,7 @@ _SPELT = {
 }  # fmt: skip
 _FORMULA = ("=", "+", "-", "@")
 _NUMBER = re.compile(r"[-+]?(\d[\d.,]*(e[-+]?\d+)?|\.\d+|inf|nan)( ?[\w%/]+)?", re.IGNORECASE)
+_noticed: set[str] = set()
 _TURNING = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
 
 
@@ -156,6 +157,34 @@ def csv_cell(value: object) -> object:
     if not isinstance(value, str) or not value.lstrip().startswith(_FORMULA) or _NUMBER.fullmatch(value):
         return value
     return f"'{value}"
+
+
+def notice(kind: str, text: str) -> None:
+    """Say on stderr what a person who waits should know: once for each kind in a process, by the one that speaks for the job.
+
+    MPICOMP_QUIET, set to anything, keeps it to itself.
+    """
+    if _speaks and kind not in _noticed and not os.environ.get("MPICOMP_QUIET"):
+        _noticed.add(kind)
+        if sys.stderr is not None:
+            print(f"mpicomp: {text}", file=sys.stderr, flush=True)
+
+
+def be_silent() -> None:
+    """Another process of the job speaks for this one."""
+    global _speaks
+    _speaks = False
+
+
+def live(stream: TextIO | None) -> bool:
+    """The stream is a terminal on which a line can be written over, and text may be coloured.
+
+    Open MPI gives ranks terminals of their own, whatever the job's output is; TERM=dumb and NO_COLOR ask for plain text.
+    """
+    plain = os.environ.get("TERM") == "dumb" or os.environ.get("NO_COLOR") or "OMPI_COMM_WORLD_RANK" in os.environ
+    with suppress(ValueError):  # it is closed
+        return stream is not None and stream.isatty() and not plain
+    return False
 
 
 def lost_output() -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 
 def size(nbytes: float) -> str:
     """Bytes with a decimal unit.
@@ -38,3 +40,17 @@ def seconds(value: float) -> str:
     if value >= 1 or value == 0:
         return f"{value:.2f} s"
     return f"{value * 1e3:.3g} ms" if value >= 1e-3 else f"{value * 1e6:.3g} µs"
+
+
+def duration(value: float) -> str:
+    """A time to wait, to two figures or so.
+
+    >>> duration(7.3), duration(95), duration(4000), duration(200_000)
+    ('8 s', '1 min 35 s', '1 h 07 min', '2 d 8 h')
+    """
+    whole = math.ceil(value)
+    for unit, part, name, smaller in ((86400, 3600, "d", "h"), (3600, 60, "h", "min"), (60, 1, "min", "s")):
+        if whole >= unit:
+            rest = whole % unit // part
+            return f"{whole // unit} {name} {rest:{'' if smaller == 'h' else '02'}} {smaller}"
+    return f"{whole} s"

@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
 """Put what `mpicomp reproduce` left in its directories into the pages docs/reproductions/NAME.md.
 
-    scripts/reproduction_docs.py runs/reproduce/permk-small runs/reproduce/permk-paper ...
+    scripts/reproduction_docs.py runs/reproduce/permk-small runs/reproduce/permk-paper ... [--not-run NAME-SCALE ...]
 
 In the page of a study, the text between `<!-- verdicts SCALE -->` and `<!-- end -->` becomes the table of verdicts. The figures of
 the scale named in `<!-- figures SCALE -->` are copied to docs/images/reproductions, as SVG where that is small enough, else as
 PNG, and shown before the next `<!-- end -->`. After `<!-- table NAME SCALE COLUMN ... -->` come those columns of the study's table
-NAME; COLUMN_std, where the table has it, goes behind COLUMN.
+NAME; COLUMN_std, where the table has it, goes behind COLUMN. In docs/reproductions/README.md the text after
+`<!-- summary SCALE -->` becomes the one table of all the directories of that scale. What stands after --not-run has no directory:
+all its claims are undecided.
 """
 
 from __future__ import annotations
@@ -17,6 +19,8 @@ import re
 import shutil
 import sys
 from pathlib import Path
+
+from mpicomp.experiments.reproduce.summary import markdown, record_without_runs, summary_rows
 
 DOCS = Path(__file__).parent.parent / "docs"
 IMAGES = DOCS / "images" / "reproductions"
@@ -73,8 +77,19 @@ def fill(text: str, kind: str, scale: str, content: str) -> str:
 
 def main(directories: list[str]) -> None:
     """The command line."""
-    for directory in map(Path, directories):
-        record = json.loads((directory / "verdicts.json").read_text())
+    made, missing = directories, []
+    if "--not-run" in directories:
+        made, missing = directories[: directories.index("--not-run")], directories[directories.index("--not-run") + 1 :]
+    records = {Path(d): json.loads((Path(d) / "verdicts.json").read_text()) for d in made}
+    unknown = [record_without_runs(*name.rsplit("-", 1)) for name in missing]
+    front = DOCS / "reproductions" / "README.md"
+    for scale in dict.fromkeys(record["scale"] for record in [*records.values(), *unknown]):
+        rows = summary_rows(record for record in [*records.values(), *unknown] if record["scale"] == scale)
+        front.write_text(fill(front.read_text(), "summary", scale, markdown(rows)))
+    for record in unknown:
+        page = DOCS / "reproductions" / f"{record['study']}.md"
+        page.write_text(fill(page.read_text(), "verdicts", record["scale"], verdict_table(record)))
+    for directory, record in records.items():
         page = DOCS / "reproductions" / f"{record['study']}.md"
         text = page.read_text()
         text = fill(text, "verdicts", record["scale"], verdict_table(record))

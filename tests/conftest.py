@@ -24,6 +24,7 @@ from mpicomp.errors import EnvironmentMismatch, LabError
 
 ROOT = Path(__file__).resolve().parent.parent
 _MARK = "MPICOMP_TEST_JOB"
+os.environ.setdefault("MPICOMP_QUIET", "1")  # so that what a job writes does not depend on what the kernel cache holds
 
 
 @pytest.hookimpl(tryfirst=True)  # before -m and -k leave cases out

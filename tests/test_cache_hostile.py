@@ -26,6 +26,7 @@ from mpicomp import folders
 from mpicomp.cluster import native
 from mpicomp.errors import CacheWarning, ConfigError, EnvironmentMismatch
 from mpicomp.kernels import cache, njit
+from mpicomp.kernels.random import mix64
 from mpicomp.runtime.config import Config
 from mpicomp.runtime.control import Control
 
@@ -48,8 +49,13 @@ def fresh(tmp_path, monkeypatch):
     """An empty cache, in a process that has warned of nothing yet."""
     monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path / "caches"))
     monkeypatch.setattr(cache, "_warned", set())
-    monkeypatch.setattr(cache._lock, "_given_up", False)
+    monkeypatch.setattr(cache._locks, "_given_up", False)
     cache._usable.cache_clear()
+
+
+def lock_of(of) -> str:
+    """The name of a kernel's lock."""
+    return f"{cache._SharedCache(of.py_func)._base}.lock"
 
 
 def loaded(of) -> bool:
@@ -168,7 +174,7 @@ def test_files_that_are_none_are_not_opened(tmp_path, kind):
 def test_a_link_in_place_of_the_lock_is_not_followed(tmp_path):
     (tmp_path / "precious").write_text("mine")
     folders.make_private(cache.cache_directory())
-    (cache.cache_directory() / "compiling.lock").symlink_to(tmp_path / "precious")
+    (cache.cache_directory() / lock_of(kernel())).symlink_to(tmp_path / "precious")
     with pytest.warns(CacheWarning, match="gives no lock"):
         assert kernel()(2) == 6
     assert (tmp_path / "precious").read_text() == "mine"
@@ -266,7 +272,7 @@ from pathlib import Path
 from mpicomp import folders
 folder = Path(sys.argv[1])
 folders.make_private(folder)
-lock = folders.lock_private(folder, "compiling.lock", 1)
+lock = folders.lock_private(folder, sys.argv[2], 1)
 print("held", flush=True)
 os.kill(os.getpid(), signal.SIGSTOP)
 """
@@ -274,13 +280,13 @@ os.kill(os.getpid(), signal.SIGSTOP)
 
 @pytest.fixture
 def stopped_holder():
-    """Starts a process that takes the lock of a folder, and is stopped then."""
+    """Starts a process that takes the lock of a kernel, and is stopped then."""
     started = []
 
-    def start(folder: Path) -> int:
+    def start(folder: Path, of) -> int:
         env = {**os.environ, "PYTHONPATH": str(ROOT)}
         process = subprocess.Popen(
-            [sys.executable, "-c", HOLDER, str(folder)], stdout=subprocess.PIPE, env=env, text=True
+            [sys.executable, "-c", HOLDER, str(folder), lock_of(of)], stdout=subprocess.PIPE, env=env, text=True
         )
         started.append(process)
         assert process.stdout.readline() == "held\n"
@@ -293,7 +299,7 @@ def stopped_holder():
 
 
 def test_a_stopped_process_that_keeps_the_lock_is_not_waited_for_for_ever(monkeypatch, stopped_holder):
-    pid = stopped_holder(cache.cache_directory())
+    pid = stopped_holder(cache.cache_directory(), kernel())
     monkeypatch.setenv("MPICOMP_LOCK_SECONDS", "0.2")
     with pytest.warns(
         CacheWarning, match=rf"process {pid} has kept the lock .* for 0.2 s, perhaps it is stopped"
@@ -305,16 +311,39 @@ def test_a_stopped_process_that_keeps_the_lock_is_not_waited_for_for_ever(monkey
     assert after(2) == 6 and loaded(after)
 
 
+def test_a_process_that_computes_is_waited_for(tmp_path):
+    """The time-out is for one that is stopped: on a busy machine a large kernel takes longer to compile."""
+    spin = "import time; end = time.monotonic() + 2; _ = [None for _ in iter(lambda: time.monotonic() > end, True)]"
+    code = HOLDER.replace("os.kill(os.getpid(), signal.SIGSTOP)", spin)
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path), "a.lock"], stdout=subprocess.PIPE, env=env
+    ) as job:
+        assert job.stdout.readline()
+        os.close(folders.lock_private(tmp_path, "a.lock", 0.8))
+
+
+def test_a_stopped_process_keeps_only_those_from_a_kernel_who_want_the_same(monkeypatch, stopped_holder):
+    @njit
+    def quadruple(x):
+        return 4 * x
+
+    stopped_holder(cache.cache_directory(), kernel())
+    monkeypatch.setenv("MPICOMP_LOCK_SECONDS", "1000")
+    assert quadruple(2) == 8
+
+
 def test_a_lock_that_changes_hands_is_waited_for(tmp_path):
     """The time-out is for one process: several that compile in turn may take longer together."""
     code = HOLDER.replace("os.kill(os.getpid(), signal.SIGSTOP)", "import time; time.sleep(0.6)")
-    code = code.replace('"compiling.lock", 1)', '"compiling.lock", 60)')
+    code = code.replace("sys.argv[2], 1)", "sys.argv[2], 60)")
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     jobs = [
-        subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, env=env) for _ in range(3)
+        subprocess.Popen([sys.executable, "-c", code, str(tmp_path), "a.lock"], stdout=subprocess.PIPE, env=env)
+        for _ in range(3)
     ]
     assert jobs[0].stdout.readline() and jobs
-    os.close(folders.lock_private(tmp_path, "compiling.lock", 1.5))
+    os.close(folders.lock_private(tmp_path, "a.lock", 1.5))
     for job in jobs:
         job.communicate(timeout=30)
 
@@ -324,7 +353,7 @@ def test_numbers_in_the_environment_are_checked(monkeypatch):
         monkeypatch.setenv("MPICOMP_LOCK_SECONDS", text)
         with pytest.raises(ConfigError, match=rf"MPICOMP_LOCK_SECONDS='{text}' is no number of seconds from 0 to"):
             kernel()(2)
-    assert cache._lock.depth == 0
+    assert cache._locks.depth == 0
 
 
 # ---- built libraries are code as well ----------------------------------------------------------------------------------------------
@@ -363,10 +392,10 @@ def folder_of(env: dict[str, str]) -> Path:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
 def test_signals_are_heard_while_a_run_waits_for_the_lock(tmp_path, stopped_holder, number):
     env = environment(tmp_path, MPICOMP_LOCK_SECONDS="1000")
-    stopped_holder(folder_of(env))
+    stopped_holder(folder_of(env), mix64)
     job = subprocess.Popen([sys.executable, *RUN], env=env, stderr=subprocess.PIPE, text=True)
     try:
-        wait_until_it_holds(job.pid, "compiling.lock")
+        wait_until_it_holds(job.pid, lock_of(mix64))
         job.send_signal(number)
         _, said = job.communicate(timeout=20)
     finally:
@@ -389,7 +418,7 @@ def wait_until_it_holds(pid: int, name: str) -> None:
 @pytest.mark.process
 def test_the_time_limit_covers_the_set_up(tmp_path, stopped_holder):
     env = environment(tmp_path, MPICOMP_LOCK_SECONDS="1000")
-    stopped_holder(folder_of(env))
+    stopped_holder(folder_of(env), mix64)
     command = [sys.executable, *RUN, "--time-limit", "3"]
     job = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60)
     assert job.returncode == 75 and "--time-limit 3 ends the job within its set-up" in job.stderr

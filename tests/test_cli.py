@@ -95,7 +95,7 @@ def test_compare_wants_finished_runs(tmp_path):
 
 @pytest.mark.parametrize(
     ("kind", "expected"),
-    [("methods", "marina-p"), ("compressors", "topk:k="), ("problems", "quadratic"), ("data", "a9a.t")],
+    [("methods", "marina-p"), ("compressors", "  topk: "), ("problems", "quadratic"), ("data", "a9a.t")],
 )
 def test_list(kind, expected):
     assert expected in invoke("list", kind)

@@ -44,8 +44,6 @@ REASONS = {
     "serves until it is stopped",
 }
 FULL = "executed in the full lane"
-# Pages whose blocks are executed before every merge; those of the others in the night lane, which has minutes for each.
-MERGED: set[str] = set()
 TORCH = "not executed: needs PyTorch"
 SECONDS = 600  # of one command; with an empty kernel cache the first one compiles
 FENCE = re.compile(r"^( *)```(\w*) *(?:title=\"([^\"]+)\")?$")
@@ -174,16 +172,10 @@ def test_blocks_of(page, clone):
 
 
 @pytest.mark.full(reason="takes more than a few seconds")
+@pytest.mark.night
 @pytest.mark.process
 @pytest.mark.timeout(2400)
-@pytest.mark.parametrize(
-    "page",
-    [
-        name if name in MERGED else pytest.param(name, marks=pytest.mark.night)
-        for name, own in BLOCKS.items()
-        if any(b.mark == FULL for b in own)
-    ],
-)
+@pytest.mark.parametrize("page", [name for name, own in BLOCKS.items() if any(b.mark == FULL for b in own)])
 def test_all_blocks_of(page, clone):
     for block in BLOCKS[page]:
         if block.executed:

@@ -200,15 +200,16 @@ class TestStepSizes:
         np.testing.assert_array_equal(counts.clients, has.sum(axis=0))
         s, share = problem.smoothness(), np.sqrt(counts.c / 60)
         for k, alpha in ((1, 1 / 5), (3, 3 / 5), (5, 1.0), (20, 1.0)):
-            expected = 1 / (s.L + share * min(s.L_plus, share * s.L_max) * xi(alpha))
+            most = np.max(s.L_i / s.L_i.sum() @ has)
+            expected = 1 / (s.L + min(share * min(s.L_plus, share * s.L_max), np.sqrt(most) * s.L_AM) * xi(alpha))
             assert step_of(problem, "ef21-rare", f"topk:k={k}") == pytest.approx(expected)
         assert step_of(problem, "ef21-rare", "topk:k=1") > 3 * step_of(problem, "ef21", "topk:k=1")
         with pytest.raises(TheoryError, match="sign"):
             step_of(problem, "ef21-rare", "sign")
 
     def test_where_every_feature_is_common_rare_features_gain_nothing(self, s):
-        """c = n, r = d; L₊ ≤ L_QM remains."""
-        expected = 1 / (s["L"] + min(s["plus"], s["max"]) * xi(self.alpha))
+        """c = n, r = d; L₊ ≤ L_QM remains, or L_AM."""
+        expected = 1 / (s["L"] + min(s["plus"], s["max"], s["AM"]) * xi(self.alpha))
         assert step_of(quadratic(), "ef21-rare") == pytest.approx(expected)
 
 

@@ -137,21 +137,16 @@ def test_an_interrupted_run_is_not_a_finished_one(tmp_path, monkeypatch):
 
 def test_tune_finds_the_step_and_stops_when_it_gets_worse(tmp_path):
     own = ExperimentRunner(tmp_path)
-    best = own.tune("gd", [0.25, 1.0, 4.0, 16.0, 64.0, 256.0], **{**RUN, "rounds": 50})
+    best = own.tune("gd", start=2.0**-3, **{**RUN, "rounds": 50})
     assert own.evidence.curves == {"gd": best}
-    tried = sorted(path.name.split("-x")[1].split("-")[0] for path in (tmp_path / "runs").iterdir())
-    assert tried == ["0.25", "1", "16", "4"]  # diverging twice is enough
-    assert best.summary["step"] == pytest.approx(4 * own.tune("slow", [0.25], **RUN).summary["step"])
-    aimed = own.tune("aimed", [0.25, 1.0], target=1e-2, **{**RUN, "rounds": 500})
+    tried = [Stored.load(path).summary["step"] for path in (tmp_path / "runs").iterdir()]
+    assert sorted(tried) == [2.0**k for k in range(-5, 4)] and best.summary["step"] == 2.0  # two worse on each side
+    aimed = own.tune("aimed", 1e-2, **{**RUN, "rounds": 500})
     assert aimed.rows[-1]["grad_norm_sq"] <= 1e-2 < aimed.rows[-2]["grad_norm_sq"]
-    tuned = own.tune("tuned", [1.0, 0.25], target=1e-2, **{**RUN, "rounds": 500})
-    assert tuned.summary["rounds"] == aimed.summary["rounds"]
-    slow = next((tmp_path / "runs").glob("tuned-x0.25*/summary.json"))
-    assert json.loads(slow.read_text())["rounds"] == aimed.summary["rounds"]  # more rounds cannot make it the best
-    plain = own.tune("plain", [0.5], theory=False, **RUN)
-    assert plain.summary["step"] == 0.5
-    with pytest.raises(MpicompError, match="every step diverged"):
-        own.tune("bad", [1e200], **RUN)
+    slow = [Stored.load(path).summary for path in (tmp_path / "runs").glob("aimed-2-*")]
+    assert max(s["rounds"] for s in slow if s["step"] < aimed.summary["step"] / 2) <= 500
+    with pytest.raises(MpicompError, match="every step that was tried diverged"):
+        own.tune("bad", start=2.0**300, **RUN)
 
 
 def test_table_is_measured_once_for_its_arguments(tmp_path):
@@ -247,6 +242,11 @@ def test_a_study_leaves_verdicts_curves_tables_and_figures(toy, tmp_path):
             "text": "It gets there",
             "outcome": HOLDS,
             "numbers": "1000.0",
+            "least_seeds": 0,
+            "effect": "",
+            "needs": "",
+            "seeds": 0,
+            "effects": [],
             "expected": HOLDS,
             "changed": False,
         }
@@ -268,6 +268,8 @@ def test_the_exit_code_says_whether_a_known_outcome_changed(toy, tmp_path):
     assert done.return_value == 1 and "not the known outcome: toy: gets-there was holds" in done.output
     assert "does not hold (!)" in done.output and "All verdicts" in done.output
     assert (tmp_path / "toy-paper" / "verdicts.json").exists()
+    row = "| [toy](toy.md) | It gets there | **does not hold** | repeats bit for bit | — |"
+    assert (tmp_path / "verdicts.md").read_text().splitlines()[2:] == [row]
 
 
 def test_wrong_names_are_refused(toy, tmp_path, monkeypatch):

@@ -19,6 +19,7 @@ from ..cluster.patient import PatientComm
 from ..errors import AggregationError, ConfigError, RankFailure
 from ..exchanges.base import Exchange
 from ..exchanges.kinds import AUTO
+from ..streams import be_silent
 from .background import Background
 from .bucket import TWO_POINTS, Bucket, Vector
 from .buckets import BucketMaker, named_kind, take_over
@@ -104,6 +105,8 @@ class Aggregator:
         self._background: Background | None = None
         self._clock = Clock(time.perf_counter)
         opened, rank = _opened(comm, exchange, self._ledger, timeout)
+        if rank > 0:
+            be_silent()
         self.ranks = Ranks(opened, rank)
         self._maker = BucketMaker(exchange, opened, seed, self._clock, self._ledger)
         self._set_up(uplink, downlink, tuple(rules))

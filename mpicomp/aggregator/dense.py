@@ -7,7 +7,7 @@ import numpy as np
 from ..cluster.clock import DECODE, WAIT, Clock
 from ..cluster.ledger import BETWEEN_NODES, IN_NODE, UPLINK, Ledger
 from ..cluster.patient import PatientComm
-from ..cluster.ring import ring_nbytes, ring_pays, ring_scratch, ring_sum
+from ..cluster.ring import RankSum
 from ..kernels.rows import scaled_finite
 from .bucket import Given, Vector
 from .rules import Group
@@ -28,9 +28,8 @@ class DenseBucket(Vector):
         super().__init__(group)
         self._comm, self._clock, self._ledger = comm, clock, ledger
         self.given = Given(self.dim, self.dtype)
-        self._hosts = len(np.unique(comm.nodes))
-        self._work: np.ndarray | None = None
-        self._level = IN_NODE if self._hosts == 1 else BETWEEN_NODES
+        self._adder = RankSum(comm, len(np.unique(comm.nodes)))
+        self._level = IN_NODE if self._adder.nodes == 1 else BETWEEN_NODES
         self._own_result = np.zeros((1, self.dim), self.dtype)
         self.result = self._own_result
         self.target: np.ndarray | None = None
@@ -41,21 +40,14 @@ class DenseBucket(Vector):
             V = self.given.own
             V[0, 0] = np.nan
         self.result = total = self._own_result if self.target is None else self.target
-        nbytes, size = V.nbytes, self._comm.size
-        goes_round = ring_pays(self._comm, self._hosts, nbytes)
-        if goes_round:
-            nbytes = ring_nbytes(self._comm.rank, size, self.dim, V.itemsize)
+        nbytes = self._adder.sent_nbytes(V[0])
         self._ledger.frame(UPLINK, _NOBODY + 8 * nbytes, nbytes, 1, self._level)
-        if goes_round:
+        if total is not V and not self._adder.goes_round(V[0]):
+            self._comm.sum_into(V[0], total[0])
+        else:
             if total is not V:
                 total[:] = V
-            if self._work is None:
-                self._work = np.zeros(ring_scratch(size, V[0]), np.uint8)
-            ring_sum(self._comm, total[0], self._work)
-        elif total is V:
-            self._comm.allreduce_sum(V[0])
-        else:
-            self._comm.sum_into(V[0], total[0])
+            self._adder.add_up(total[0])
         self._clock.lap(WAIT)
         sound = bool(scaled_finite(total[0], 1.0 / self._comm.size, total[0]))
         self._clock.lap(DECODE)

@@ -26,7 +26,7 @@ from ..errors import (
     option_wording,
 )
 from ..experiments.commands import attach
-from ..streams import harden, lost_output
+from ..streams import harden, live, lost_output
 from ..version import __version__
 from .doctor import doctor
 from .launch import launch
@@ -55,7 +55,6 @@ app = typer.Typer(
     cls=_Commands,
     rich_markup_mode=None,  # a default in brackets is no markup
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Distributed optimisation with compressed communication over MPI: real bytes, real seconds.",
@@ -93,6 +92,8 @@ def main() -> None:
 
     speaks = not declared_rank()
     harden(speaks)
+    if not live(sys.stdout):  # Numba would have colorama reset the terminal's colours at the end
+        os.environ.setdefault("NUMBA_DISABLE_ERROR_MESSAGE_HIGHLIGHTING", "1")
     if not speaks:  # rank 0 speaks for all
         warnings.simplefilter("ignore", CacheWarning)
     with option_wording():
@@ -117,6 +118,8 @@ def _run(speaks: bool) -> int:
         return 2
     except typer.Abort:
         return 130
+    except SystemExit as left:  # of the command line library, once it has completed a word; of parts, see `_Commands`
+        return left.code if isinstance(left.code, int) else 1
     except PartFailure as failure:
         return _fall_loudly(failure.__cause__ or failure, failure.code)
     except BaseException as error:  # a usage error of the command line library has `show`; anything else is ours to see

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -33,11 +34,12 @@ def doctor() -> None:
 def show(report: Mapping[str, Any]) -> None:
     """Print what `cluster.doctor.doctor` found."""
     from rich import box
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    console = Console()
+    from ..console.show import console_of
+
+    console = console_of(sys.stdout)
     facts = Table(box=None, show_header=False, pad_edge=False)
     facts.add_column(style="bold", no_wrap=True)
     facts.add_column(overflow="fold")

@@ -1,143 +1,206 @@
-"""`mpicomp list`: what there is, one line each."""
+"""`mpicomp list`: what there is, two or three lines each, and a page about a part that is named."""
 
 from __future__ import annotations
 
+import inspect
+import shutil
+import sys
+import textwrap
 from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
 
+from ..console.complete import KINDS, any_part, registry_of
 from ..console.options import Import
 
-KINDS = ("methods", "compressors", "uplinks", "downlinks", "optimizers", "exchanges", "problems", "data", "trackers")
+_TITLES = {
+    "uplinks": "Uplinks, for --method custom --uplink",
+    "downlinks": "Downlinks, for --method custom --downlink",
+    "trackers": "Trackers, for --track",
+    "data": "Data sets (a file can be named by its path instead)",
+}
 
 
 def list_parts(
-    kind: Annotated[
-        str | None, typer.Argument(help=f"{', '.join(KINDS[:-1])} or {KINDS[-1]}; all of them by default.")
+    what: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[KIND | NAME]",
+            autocompletion=any_part,
+            help=f"{', '.join(KINDS[:-1])} or {KINDS[-1]}, all of them by default; or the name of a part, as topk, for all about it.",
+        ),
     ] = None,
     import_: Import = None,
 ) -> None:
-    """List the parts that runs are made of: methods and compressors with their theory's constants and papers, and all others."""
+    """List the parts that runs are made of, with options, defaults and their theory's constants; or show all about one of them."""
+    kinds = KINDS if what is None else tuple(kind for kind in KINDS if kind == what)
+    for kind in kinds:
+        _list(kind)
+    if not kinds:
+        _show(str(what))
+
+
+def _list(kind: str) -> None:
+    """All parts of a kind."""
+    _print(_TITLES.get(kind, kind.capitalize()), "")
+    if kind == "data":
+        _data()
+        return
+    registry = registry_of(kind)
+    shared = _shared_options(kind)
+    for name in registry:
+        part = registry[name]
+        mark = " *" if _of(part, "experimental") else ""
+        _print(f"{name}{mark}: {_summary(part)}", "  ", "    ")
+        options = _options(part, shared)
+        theory = "; ".join(filter(None, (_class(kind, part), _of(part, "formulas"))))
+        for line in filter(None, (", ".join(options), theory, _of(part, "paper"))):
+            _print(line, "    ")
+    if shared:
+        _print(
+            f"Of all of them, for the step size by the round: {', '.join(_options(_scheduled(), kept=shared))}", "  "
+        )
+    for name in registry:
+        if reason := _of(registry[name], "experimental"):
+            _print(f"* {name} is experimental: {reason}", "")
+    print()
+
+
+def _show(name: str) -> None:
+    """All about the parts of this name, of whatever kind.
+
+    Raises
+    ------
+    ConfigError : there is none.
+    """
+    from ..data.sets import DATA_SETS
     from ..errors import unknown
 
-    if kind is not None and kind not in KINDS:
-        raise unknown("list", kind, KINDS)
-    for name in [kind] if kind else KINDS:
-        _SHOW[name]()
+    registries = {kind: registry_of(kind) for kind in KINDS if kind != "data"}
+    found = [kind for kind, registry in registries.items() if name in registry]
+    if name in DATA_SETS:
+        _data([name])
+    elif not found:
+        names = {part for registry in registries.values() for part in registry}
+        raise unknown("part", name, [*KINDS, *names, *DATA_SETS], brief=True)
+    for kind in found:
+        part = registries[kind][name]
+        _print(f"{registries[kind].kind} {name}: {_summary(part)}", "")
+        text = _documentation(part)
+        if text:
+            print(_spelt(textwrap.indent(text, "  ")))
+        facts = {
+            "options": ", ".join(_options(part)) or "none",
+            "class": _class(kind, part),
+            "theory": _of(part, "formulas"),
+            "paper": _of(part, "paper"),
+            "experimental": _of(part, "experimental"),
+        }
+        print()
+        for fact, value in facts.items():
+            if value:
+                _print(f"{fact + ':':<9} {value}", "  ", " " * 12)
+        print()
 
 
-def _methods() -> None:
-    from ..console.show import table
-    from ..methods import methods
-
-    rows = [[_marked(n, m), m.summary, m.formulas, m.paper] for n in methods for m in [methods[n]]]
-    table("Methods", ["name", "what it is", "theory", "paper"], rows, text=True)
-    _footnotes({n: methods[n] for n in methods})
-
-
-def _compressors() -> None:
-    from ..compressors import compressors
-    from ..console.show import table
-
-    rows = []
-    for name in compressors:
-        c = compressors[name]
-        kind = "unbiased" if c.unbiased else "contractive" if c.contractive else "biased"
-        rows.append([_marked(_with_options(name, c), c), c.summary, kind, c.formulas, c.paper])
-    table("Compressors", ["name", "what it is", "class", "theory", "paper"], rows, text=True)
-    _footnotes({name: compressors[name] for name in compressors})
-
-
-def _uplinks() -> None:
-    from ..mechanisms.base import uplinks
-
-    _parts("Uplinks, for --method custom --uplink", uplinks)
-
-
-def _downlinks() -> None:
-    from ..mechanisms.base import downlinks
-
-    _parts("Downlinks, for --method custom --downlink", downlinks)
-
-
-def _optimizers() -> None:
-    from ..optimizers import optimizers
-    from ..optimizers.schedule import ScheduleOptions
-
-    shared = [*ScheduleOptions.__annotations__]
-    _parts("Optimizers", optimizers, shared)
-    print(f"Of all of them, for the step size by the round: {','.join(f'{name}=' for name in shared)}")
-
-
-def _trackers() -> None:
-    from ..trackers.base import trackers
-
-    _parts("Trackers, for --track", trackers)
-
-
-def _exchanges() -> None:
-    from ..console.show import table
-    from ..exchanges.base import exchanges
-
-    table("Exchanges", ["name", "what it is"], [[n, exchanges[n].summary] for n in exchanges], text=True)
-
-
-def _parts(title: str, registry: Any, shared: Sequence[str] = ()) -> None:
-    """Parts that have no summary of their own: the first line of their documentation is their formula. `shared` options are left out."""
-    from ..console.show import table
-
-    rows = []
-    for name in registry:
-        lines = (registry[name].__doc__ or "").strip().splitlines()
-        rows.append([_with_options(name, registry[name], shared), lines[0] if lines else ""])
-    table(title, ["name", "what it is"], rows, text=True)
-
-
-def _problems() -> None:
-    from ..console.show import table
-    from ..problems import problems
-
-    table(
-        "Problems",
-        ["name", "what it is"],
-        [[_with_options(name, problems[name]), problems[name].summary] for name in problems],
-        text=True,
-    )
-
-
-def _data() -> None:
-    from ..console.show import table
+def _data(names: Sequence[str] = ()) -> None:
     from ..data.sets import DATA_SETS
 
-    rows = [[name, str(s.rows), str(s.features), s.task, s.source] for name, s in DATA_SETS.items()]
-    table(
-        "Data sets (a LIBSVM file can be named by its path instead)",
-        ["name", "rows", "features", "task", "source"],
-        rows,
-        text=True,
-    )
+    for name in names or DATA_SETS:
+        s = DATA_SETS[name]
+        _print(f"{name}: {s.task}", "  ", "    ")
+        _print(f"{s.rows:,} rows, {s.features:,} features; {s.source}", "    ")
+    print()
 
 
-def _marked(text: str, part: Any) -> str:
-    """The text, with a mark where the part is experimental."""
-    return f"{text} *" if part.experimental else text
+def _scheduled() -> type:
+    from ..optimizers.schedule import Scheduled
+
+    return Scheduled
 
 
-def _footnotes(parts: dict[str, Any]) -> None:
-    for name, part in parts.items():
-        if part.experimental:
-            print(f"* {name} is experimental: {part.experimental}")
+def _shared_options(kind: str) -> Sequence[str]:
+    """Options that all parts of the kind have, which are said once."""
+    if kind != "optimizers":
+        return ()
+    from ..optimizers.schedule import ScheduleOptions
+
+    return list(ScheduleOptions.__annotations__)
 
 
-def _with_options(name: str, cls: type, left_out: Sequence[str] = ()) -> str:
-    from ..registry import option_names
+def _summary(part: Any) -> str:
+    """In a line; of parts without a summary the first line of their documentation, which is their formula."""
+    lines = (part.__doc__ or "").strip().splitlines()
+    return _of(part, "summary") or (lines[0] if lines else "no description")
 
-    options = [option for option in option_names(cls) if option not in left_out]
-    return f"{name}:{','.join(o + '=' for o in options)}" if options else name
+
+def _of(part: Any, attribute: str) -> str:
+    return str(getattr(part, attribute, "") or "")
 
 
-_SHOW = {
-    "methods": _methods, "compressors": _compressors, "uplinks": _uplinks, "downlinks": _downlinks, "optimizers": _optimizers,
-    "exchanges": _exchanges, "problems": _problems, "data": _data, "trackers": _trackers,
-}  # fmt: skip
+def _class(kind: str, part: Any) -> str:
+    """Of a compressor."""
+    if kind != "compressors":
+        return ""
+    from ..compressors.base import example
+    from ..errors import ConfigError
+
+    try:
+        one = example(part.name)
+    except ConfigError:  # it wants options that nobody knows
+        one = part
+    return "unbiased" if one.unbiased else "contractive" if one.contractive else "biased"
+
+
+def _options(part: type, left_out: Sequence[str] = (), kept: Sequence[str] = ()) -> list[str]:
+    """A part's options, each with its default; without one where there is none, or it depends on the others."""
+    from ..registry import default_options, option_names
+
+    defaults = default_options(part)
+    texts = []
+    for name in option_names(part):
+        if name not in left_out and (not kept or name in kept):
+            default = defaults.get(name)
+            value = str(default).lower() if isinstance(default, bool) else default
+            texts.append(name if value is None or value == "" else f"{name}={value}")
+    return texts
+
+
+def _documentation(part: Any) -> str:
+    """The part's documentation, without its first line and its examples."""
+    paragraphs = inspect.cleandoc(part.__doc__ or "").split("\n\n")
+    lines = paragraphs[0].splitlines()
+    kept = lines if _of(part, "summary") else lines[1:]
+    others = [p for p in paragraphs[1:] if not p.lstrip().startswith(">>>")]
+    return "\n\n".join(_refolded(p) for p in ["\n".join(kept), *others] if p)
+
+
+def _refolded(paragraph: str) -> str:
+    """Each line of a paragraph in the width of the screen."""
+    width = _width() - 2
+    lines = []
+    for line in paragraph.splitlines():
+        indent = " " * (len(line) - len(line.lstrip()) + 4)
+        lines += textwrap.wrap(line, width, subsequent_indent=indent, drop_whitespace=True) or [""]
+    return "\n".join(lines)
+
+
+def _width() -> int:
+    """Columns of the screen; 120 where there is none."""
+    return max(40, shutil.get_terminal_size((120, 24)).columns)
+
+
+def _spelt(text: str) -> str:
+    from ..streams import shown, spelt
+
+    return spelt(shown(text))
+
+
+def _print(text: str, indent: str, more: str | None = None) -> None:
+    """A text, folded between words; its further lines are indented by `more`."""
+    folded = textwrap.wrap(
+        _spelt(text), _width(), initial_indent=indent, subsequent_indent=indent + "  " if more is None else more,
+        break_long_words=False, break_on_hyphens=False,
+    )  # fmt: skip
+    print("\n".join(folded), file=sys.stdout)

@@ -24,6 +24,7 @@ import numpy as np
 
 from ..errors import EnvironmentMismatch, RankFailure, number_of
 from .counts import pieces
+from .environment import no_library
 from .ledger import Ledger
 from .messages import PointToPoint, bytes_of
 from .process import is_owned
@@ -44,12 +45,19 @@ def world() -> MPIComm:
 
     There all ranks wait for each other, for ever where one ended before it came so far. After MPICOMP_START_SECONDS (60) the process ends
     with its stack, which names this line.
+
+    Raises
+    ------
+    EnvironmentMismatch : mpi4py is not installed, or finds no MPI library that it can load.
     """
     seconds = number_of("MPICOMP_START_SECONDS", START_SECONDS, 1e9, "seconds") or 1e9
     faulthandler.dump_traceback_later(seconds, exit=True, file=2)  # sys.stderr may be no file, as in a notebook
-    from mpi4py import MPI
-
-    faulthandler.cancel_dump_traceback_later()
+    try:
+        from mpi4py import MPI
+    except (ImportError, RuntimeError) as error:
+        raise no_library(str(error)) from None
+    finally:
+        faulthandler.cancel_dump_traceback_later()
     return MPI.COMM_WORLD
 
 

@@ -7,6 +7,7 @@ one rank each, exit code 0. `check_world` compares the launcher's word with the 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -87,4 +88,14 @@ def check_world(size: int, env: Environ = os.environ) -> None:
     raise EnvironmentMismatch(
         f"the launcher started {declared} processes ({launcher.size}={declared}), but MPI's world has size {size}, "
         f"so each would run alone. {launcher.remedy.format(size=declared)}. `mpicomp doctor` shows the details."
+    )
+
+
+def no_library(reason: str, python: str = sys.executable) -> EnvironmentMismatch:
+    """The error for a Python whose mpi4py loads no MPI library; `reason` is in mpi4py's words."""
+    said = (reason.strip().splitlines() or ["no reason is given"])[0]
+    return EnvironmentMismatch(
+        f"mpi4py of {python} loads no MPI library ({said}). Where this machine has an MPI (`mpirun --version` names it), build "
+        "mpi4py for it: `pip install --force-reinstall --no-cache-dir --no-binary mpi4py mpi4py`, which needs its mpicc (Debian: "
+        "libmpich-dev or libopenmpi-dev). Else `pip install 'mpicomp[mpi]'` installs an MPI beside this Python"
     )

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from ..errors import ConfigError, EnvironmentMismatch
+from .environment import no_library
 
 Environ = Mapping[str, str]
 
@@ -205,9 +206,11 @@ def loaded_mpi(env: Environ = os.environ, python: str = sys.executable) -> Mpi:
     )
     library = identify(answer.stdout)
     if library is None:
-        reason = (answer.stderr or answer.stdout).strip().splitlines() or ["no answer"]
+        if answer.returncode:
+            lines = [line for line in answer.stderr.strip().splitlines() if not line.startswith((" ", "Traceback"))]
+            raise no_library(lines[0] if lines else "", python)
         raise EnvironmentMismatch(
-            f"mpi4py of {python} loads no MPI library that is known here ({reason[-1]}); {_REMEDY}"
+            f"mpi4py of {python} loads an MPI that is not known here ({answer.stdout.strip()[:200]!r}); {_REMEDY}"
         )
     return library
 

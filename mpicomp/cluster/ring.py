@@ -28,9 +28,36 @@ def moves_less(size: int, nodes: int, nbytes: int) -> bool:
     return nodes > 1 and size > 2 and size & (size - 1) > 0 and nbytes >= size * LEAST_NBYTES
 
 
-def ring_pays(comm: Comm, nodes: int, nbytes: int) -> bool:
-    """`ring_sum` moves less than the communicator's own sum."""
-    return not comm.sums_in_a_ring and moves_less(comm.size, nodes, nbytes)
+class RankSum:
+    """Sums over all ranks, round a ring where that moves less than the communicator's own sum.
+
+    Parameters
+    ----------
+    nodes : hosts of the ranks.
+    """
+
+    def __init__(self, comm: Comm, nodes: int):
+        self.comm, self.nodes = comm, nodes
+        self._work = np.zeros(0, np.uint8)
+
+    def goes_round(self, values: np.ndarray) -> bool:
+        """Such numbers, 1-D, are summed by `ring_sum`."""
+        return not self.comm.sums_in_a_ring and moves_less(self.comm.size, self.nodes, values.nbytes)
+
+    def sent_nbytes(self, values: np.ndarray) -> int:
+        """Bytes that this rank hands over for them."""
+        if not self.goes_round(values):
+            return values.nbytes
+        return ring_nbytes(self.comm.rank, self.comm.size, len(values), values.itemsize)
+
+    def add_up(self, values: np.ndarray) -> None:
+        """The sum of all ranks' values, in their place."""
+        if not self.goes_round(values):
+            self.comm.allreduce_sum(values)
+            return
+        if len(self._work) < (room := ring_scratch(self.comm.size, values)):
+            self._work = np.zeros(room, np.uint8)
+        ring_sum(self.comm, values, self._work)
 
 
 def ring_scratch(size: int, values: np.ndarray) -> int:

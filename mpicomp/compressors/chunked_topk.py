@@ -78,14 +78,8 @@ class ChunkedTopK(Compressor):
             raise unknown("table of compressor 'chunked-topk':", table, TABLES)
         if values != TWO_BITS and table != "vector":
             raise ConfigError(f"chunked-topk: values={values} has no table; drop table=chunk")
-        self.k, self.fraction, self.chunk, self.values, self.table, self.bucket = (
-            k,
-            fraction,
-            chunk,
-            values,
-            table,
-            bucket,
-        )
+        self.k, self.fraction, self.chunk = k, fraction, chunk
+        self.values, self.table, self.bucket = values, table, bucket
         self.binned = values == TWO_BITS
         if self.binned and bucket is not None:
             raise ConfigError(f"chunked-topk: values=2bit has a table and no buckets; drop bucket={bucket}")
@@ -141,7 +135,7 @@ class ChunkedTopK(Compressor):
         layout = chunk, whole if dim >= self.chunk else last, last, m
         selection = np.empty(capacity, np.int64), np.empty(capacity, np.uint64), np.empty(256, np.int64)
         values, fields, top = np.empty(m), np.empty(m, np.uint32), np.empty(CHUNK, np.uint8)
-        few = None if self.binned else (tuple(self.coding), np.empty(m), np.empty(m, wire), fields.copy(), top.copy())
+        few = None if self.binned else self.coding.arrays(m, wire)
         span = chunk if self.table == "chunk" else dim
         args = layout, span, np.empty((_LEVELS, 2)), *selection, np.empty(m, np.int64), values, fields, top, few
         return Codec(self, self.codec_id, dim, n_clients, wire, max_nbytes, _encode, _decode, args)

@@ -115,6 +115,14 @@ class Cutting(NamedTuple):
     agreement: Agreement | None = None
     repeated_bits: int = 0
 
+    def encoded_on(self, grid: int, norm: Norm | None = None, repeated_bits: int = 0) -> Cutting:
+        """The same for a codec that also encodes slices: those that begin at multiples of `grid`, and of what `norm` asks for.
+
+        norm : of the whole vector, which slices agree on; None for nothing. repeated_bits : see the attribute.
+        """
+        whole = grid if norm is None else lcm(grid, norm.grid)
+        return self._replace(separable=True, grid=whole, agreement=norm, repeated_bits=repeated_bits)
+
 
 class Difference(NamedTuple):
     """The vectors V − state, not formed: for codecs that form them as they encode (`Codec.takes_difference`).
@@ -334,21 +342,8 @@ def _own(args: tuple, kept: tuple[np.ndarray, ...]) -> tuple:
 
 
 def cut_by_fields(
-    head: int = 0, unit: int = 0, bucket: int = 1, width: int = 0, alignment: int = 8, **encoding: Any
+    head: int = 0, unit: int = 0, bucket: int = 1, width: int = 0, alignment: int = 8, separable: bool = False
 ) -> Cutting:
-    """How messages of a head, a unit for each bucket of entries, and entries of a fixed number of bits are cut.
-
-    encoding : the attributes of `Cutting` that are about encoding slices.
-    """
+    """How messages of a head, a unit for each bucket of entries, and entries of a fixed number of bits are cut."""
     layout = head, unit, bucket, width
-    return Cutting(cut_fields, layout, lambda count: fields_nbytes(count, *layout), alignment, **encoding)
-
-
-def encoded_on(grid: int, norm: Norm | None = None, repeated_bits: int = 0) -> dict[str, Any]:
-    """For `cut_by_fields`: slices are encoded that begin at multiples of `grid`, and of what the norm of the whole vector wants.
-
-    repeated_bits : of the number that the norm becomes, in a message.
-    """
-    return {
-        "separable": True, "grid": grid if norm is None else lcm(grid, norm.grid), "agreement": norm, "repeated_bits": repeated_bits
-    }  # fmt: skip
+    return Cutting(cut_fields, layout, lambda count: fields_nbytes(count, *layout), alignment, separable=separable)

@@ -21,7 +21,7 @@ from ..kernels.sizes import PAIR, PARTIAL_SUMS
 from ..kernels.status import BAD_VALUE, TRUNCATED
 from .agreement import Norm
 from .base import Compressor, compressors
-from .codec import TWO_WINDOWS, Codec, cut_by_fields, encoded_on
+from .codec import TWO_WINDOWS, Codec, cut_by_fields
 from .cq_bits import decode_bits, encode_bits, radius_of
 from .identity import Identity
 from .lattice import INTERVAL, Lattice, largest_square
@@ -201,8 +201,8 @@ class CQ(Compressor):
             encode, decode = _encode, _decode
             args = sizing, lattice, common_radius, order, coding, given, 0
         head = own * wire.itemsize
-        encoding = encoded_on(PAIR if encode is encode_bits else 8, Norm(0 if self.use_max else 2), 8 * head)
-        cutting = cut_by_fields(head, width=width, **encoding)._replace(offset=True)
+        grid, norm = PAIR if encode is encode_bits else 8, Norm(0 if self.use_max else 2)
+        cutting = cut_by_fields(head, width=width).encoded_on(grid, norm, 8 * head)._replace(offset=True)
         windows = self.rotate and dim != first_window(dim)
         codec_id = self.codec_id | (TWO_WINDOWS if windows else 0)
         return Codec(

@@ -17,7 +17,7 @@ from ..kernels.sizes import PARTIAL_SUMS
 from ..kernels.status import BAD_PADDING, BAD_VALUE, TRUNCATED
 from .agreement import Norm
 from .base import Compressor, compressors
-from .codec import Codec, cut_by_fields, encoded_on
+from .codec import Codec, cut_by_fields
 from .identity import Identity
 
 _NORMS = ("l2", "max")
@@ -65,8 +65,8 @@ class NaturalDithering(Compressor):
             return Identity().bind(dim, n_clients, wire)
         scratch = np.empty(PARTIAL_SUMS), np.empty(CHUNK, np.uint16), np.empty(CHUNK, np.uint8)
         use_max, given = self.norm == "max", np.empty(0)
-        encoding = encoded_on(8, Norm(0 if use_max else 2), 8 * wire.itemsize)
-        cutting = cut_by_fields(wire.itemsize, width=width, **encoding)._replace(offset=True)
+        norm = Norm(0 if use_max else 2)
+        cutting = cut_by_fields(wire.itemsize, width=width).encoded_on(8, norm, 8 * wire.itemsize)._replace(offset=True)
         return Codec(
             self, self.codec_id, dim, n_clients, wire, max_nbytes, _encode, _decode, (self.levels, width, use_max, *scratch, given, 0),
             fixed=True, cutting=cutting, given=given,

@@ -18,7 +18,7 @@ from ..kernels.status import BAD_VALUE, TRUNCATED
 from ..kernels.widths import LEAST, MOST, message_bits
 from .agreement import Norm
 from .base import Compressor, compressors
-from .codec import Codec, Cutting, encoded_on
+from .codec import Codec, Cutting
 from .identity import Identity
 from .qsgd import QSGD
 
@@ -93,13 +93,13 @@ class Dynamic(Compressor):
         widths = np.full(n_clients, self.bits, np.int64)
         args = widths, bucket, use_max, np.empty(PARTIAL_SUMS), np.empty(CHUNK, np.uint16), np.empty(CHUNK, np.uint8)
         alignment, given = (math.lcm(8, bucket) if bucket < dim else 8), np.empty(0)
-        encoding = (
-            encoded_on(alignment, None, 8) if bucket < dim else encoded_on(CHUNK, Norm(0 if use_max else 2), 8 + 8 * wire.itemsize)
-        )  # fmt: skip
         cutting = Cutting(
-            _cut, (wire.itemsize, bucket), lambda width: fields_nbytes(width, 1, wire.itemsize, bucket, MOST), alignment, True,
-            **encoding,
+            _cut, (wire.itemsize, bucket), lambda width: fields_nbytes(width, 1, wire.itemsize, bucket, MOST), alignment, offset=True
         )  # fmt: skip
+        if bucket < dim:
+            cutting = cutting.encoded_on(alignment, None, 8)
+        else:
+            cutting = cutting.encoded_on(CHUNK, Norm(0 if use_max else 2), 8 + 8 * wire.itemsize)
         codec = DynamicCodec(
             self, self.codec_id, dim, n_clients, wire, max_nbytes, _encode, _decode, (*args, given, 0), cutting=cutting,
             given=given if bucket == dim else None,

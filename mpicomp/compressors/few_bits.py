@@ -88,8 +88,10 @@ class FewBits(NamedTuple):
 
         None for exact values, which kernels copy: then no code for others is compiled.
         """
-        if self.exact:
-            return None
+        return None if self.exact else self.arrays(count, wire)
+
+    def arrays(self, count: int, wire: np.dtype) -> tuple:
+        """The same also for exact values."""
         arrays = np.empty(count), np.empty(count, wire), np.empty(count, np.uint32), np.empty(CHUNK, np.uint8)
         return tuple(self), *arrays
 

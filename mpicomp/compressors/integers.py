@@ -12,7 +12,7 @@ from ..kernels.quantize import round_to_grid
 from ..kernels.random import client_key, shifted
 from ..kernels.status import BAD_PADDING, BAD_VALUE, TRUNCATED
 from .base import Compressor, compressors
-from .codec import Codec, cut_by_fields, encoded_on
+from .codec import Codec, cut_by_fields
 from .identity import Identity
 
 
@@ -45,7 +45,7 @@ class Integers(Compressor):
         args = self.levels, width, np.empty(CHUNK, np.uint16), np.empty(CHUNK, np.uint8), 0
         return Codec(
             self, self.codec_id, dim, n_clients, wire, nbytes, _encode, _decode, args, fixed=True,
-            cutting=cut_by_fields(width=width, **encoded_on(CHUNK))._replace(offset=True),
+            cutting=cut_by_fields(width=width).encoded_on(CHUNK)._replace(offset=True),
         )  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from ..kernels.random import client_key, dither32, shifted
 from ..kernels.sizes import PAIR
 from ..kernels.status import BAD_PADDING, TRUNCATED
 from .base import Compressor, compressors
-from .codec import Codec, cut_by_fields, encoded_on
+from .codec import Codec, cut_by_fields
 
 
 @compressors.register("natural")
@@ -48,7 +48,7 @@ class Natural(Compressor):
         max_nbytes = packed_nbytes(dim, width)
         return Codec(
             self, self.codec_id, dim, n_clients, wire, max_nbytes, _encode, _decode, args, fixed=True,
-            cutting=cut_by_fields(width=width, **encoded_on(PAIR))._replace(offset=True),
+            cutting=cut_by_fields(width=width).encoded_on(PAIR)._replace(offset=True),
         )  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from ..errors import ConfigError
 from ..kernels import lean, njit
 from ..kernels.few_bits import EXACT, HALF, read_values, write_values
 from ..kernels.random import below, bits64, client_key, permutation
-from ..kernels.rows import copy_slice
+from ..kernels.rows import copy_slice, count_within, take_within
 from ..kernels.status import TRUNCATED
 from .base import Compressor, compressors
 from .codec import Codec, Cutting
@@ -126,25 +126,6 @@ def _stretch(first: int, count: int, lo: int, hi: int) -> tuple[int, int]:
 
 
 @njit
-def _within(coordinates: np.ndarray, first: int, count: int, lo: int, hi: int) -> int:
-    """How many of coordinates[first : first + count] are in [lo, hi)."""
-    inside = 0
-    for c in coordinates[first : first + count]:
-        inside += lo <= c < hi
-    return inside
-
-
-@lean
-def _take(x: np.ndarray, coordinates: np.ndarray, lo: int, values: np.ndarray) -> None:
-    """The entries of those coordinates that lie in x, which begins with coordinate `lo`."""
-    i, hi = 0, lo + x.shape[0]
-    for c in coordinates:
-        if lo <= c < hi:
-            values[i] = x[c - lo]
-            i += 1
-
-
-@njit
 def _encode(
     V: np.ndarray, rows: np.ndarray, clients: np.ndarray, shared: np.uint64, private: np.uint64, buf: np.ndarray,
     pos: int, tally: np.ndarray, wire: np.ndarray, n: int, uniform: bool, parts: np.ndarray, coordinates: np.ndarray,
@@ -156,20 +137,20 @@ def _encode(
         first, count = _part(clients[j], n, d, rotation, parts)
         x, own = V[rows[j]], coordinates[first : first + count]
         if uniform:
-            count = _within(coordinates, first, count, lo, hi)
+            count = count_within(own, lo, hi)
         else:
             first, count = _stretch(first, count, lo, hi)
         if few is None:
             nbytes = count * wire.itemsize
             values = buf[pos : pos + nbytes].view(wire.dtype)
             if uniform:
-                _take(x, own, lo, values)
+                take_within(x, own, lo, values)
             else:
                 copy_slice(x, first - lo, first - lo + count, values, 0)
             pos += nbytes
         else:
             if uniform:
-                _take(x, own, lo, few[1])
+                take_within(x, own, lo, few[1])
             else:
                 copy_slice(x, first - lo, first - lo + count, few[1], 0)
             pos = write_values(few, count, client_key(private, clients[j]), buf, pos, wire)
@@ -205,9 +186,9 @@ def _decode(
     for j in range(rows.shape[0]):
         first, count = _part(clients[j], n, d, rotation, parts)
         begin, inside = _stretch(first, count, lo, hi)
-        if uniform:
-            inside = _within(coordinates, first, count, lo, hi)
         acc, own = out[rows[j]], coordinates[first : first + count]
+        if uniform:
+            inside = count_within(own, lo, hi)
         factor = weights[j] * out.dtype.type(min(n, d))
         if few is None:
             nbytes = inside * wire.itemsize

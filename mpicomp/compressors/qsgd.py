@@ -17,7 +17,7 @@ from ..kernels.sizes import PARTIAL_SUMS
 from ..kernels.status import TRUNCATED
 from .agreement import Norm
 from .base import Compressor, compressors
-from .codec import Codec, cut_by_fields, encoded_on
+from .codec import Codec, cut_by_fields
 from .identity import Identity
 
 _NORMS = ("l2", "max")
@@ -105,12 +105,11 @@ class QSGD(Compressor):
             )
         alignment = math.lcm(8, bucket) if bucket < dim else 8
         given = np.empty(0)
-        encoding = (
-            encoded_on(alignment)
-            if bucket < dim
-            else encoded_on(CHUNK, Norm(2 * (self.norm == "l2")), 8 * wire.itemsize)
-        )
-        cutting = cut_by_fields(0, wire.itemsize, bucket, width, alignment, **encoding)._replace(offset=True)
+        cutting = cut_by_fields(0, wire.itemsize, bucket, width, alignment)._replace(offset=True)
+        if bucket < dim:
+            cutting = cutting.encoded_on(alignment)
+        else:
+            cutting = cutting.encoded_on(CHUNK, Norm(2 * (self.norm == "l2")), 8 * wire.itemsize)
         return Codec(
             self, self.codec_id, dim, n_clients, wire, max_nbytes, _encode, _decode, (*args, given, 0), fixed=True, cutting=cutting,
             given=given if bucket == dim else None,

@@ -11,7 +11,7 @@ from ..errors import ConfigError
 from ..kernels import lean, njit
 from ..kernels.few_bits import EXACT, HALF, read_values, write_values
 from ..kernels.random import below, bits64, client_key
-from ..kernels.rows import copy_slice
+from ..kernels.rows import copy_slice, count_within, take_within
 from ..kernels.status import TRUNCATED
 from .base import Compressor, compressors, count_of
 from .codec import Codec, Cutting
@@ -240,17 +240,6 @@ def _pick(key: np.uint64, stratified: bool, bounds: np.ndarray, marks: np.ndarra
 
 
 @njit
-def _take_picks(x: np.ndarray, picks: np.ndarray, lo: int, values: np.ndarray) -> int:
-    """Copy the picked entries of those from coordinate `lo` on; returns how many."""
-    count, hi = 0, lo + x.shape[0]
-    for pick in picks:
-        if lo <= pick < hi:
-            values[count] = x[pick - lo]
-            count += 1
-    return count
-
-
-@njit
 def _add_picks(
     values: np.ndarray, picks: np.ndarray, lo: int, weight: float, scales: np.ndarray, acc: np.ndarray
 ) -> None:
@@ -275,9 +264,9 @@ def _encode_picks(
         x = V[rows[j]]
         if few is None:
             room = min(picks.shape[0], x.shape[0]) * wire.itemsize
-            pos += _take_picks(x, picks, lo, buf[pos : pos + room].view(wire.dtype)) * wire.itemsize
+            pos += take_within(x, picks, lo, buf[pos : pos + room].view(wire.dtype)) * wire.itemsize
         else:
-            count = _take_picks(x, picks, lo, few[1])
+            count = take_within(x, picks, lo, few[1])
             pos = write_values(few, count, bits64(key, _ROUNDING), buf, pos, wire)
     tally += 8 * (pos - begin)
     return pos
@@ -293,9 +282,7 @@ def _decode_picks(
     for j in range(rows.shape[0]):
         if j == 0 or not same:
             _pick(_message_key(same, shared, private, clients[j]), stratified, bounds, marks, picks)
-        count, acc, weight = 0, out[rows[j]], weights[j]
-        for pick in picks:
-            count += lo <= pick < hi
+        count, acc, weight = count_within(picks, lo, hi), out[rows[j]], weights[j]
         if few is None:
             nbytes = count * wire.itemsize
             if pos + nbytes > end:

@@ -14,7 +14,7 @@ from ..kernels.sizes import PARTIAL_SUMS
 from ..kernels.status import BAD_PADDING, BAD_VALUE, TRUNCATED
 from .agreement import Norm
 from .base import UNLIMITED, Compressor, compressors
-from .codec import Codec, cut_by_fields, encoded_on
+from .codec import Codec, cut_by_fields
 from .identity import Identity
 
 _ORDERS = {"l1": 1, "l2": 2, "unit": 0}
@@ -63,10 +63,10 @@ class Sign(Compressor):
             return Identity().bind(dim, n_clients, wire)
         order, given = _ORDERS[self.norm], np.empty(0)
         args = order, np.empty(PARTIAL_SUMS), np.empty(CHUNK, np.uint8), given
-        encoding = encoded_on(8, Norm(order, dim) if order else None, 8 * head)
+        cutting = cut_by_fields(head, width=1).encoded_on(8, Norm(order, dim) if order else None, 8 * head)
         return Codec(
             self, self.codec_id, dim, n_clients, wire, max_nbytes, _encode, _decode, args, fixed=True,
-            difference_kernel=_encode_difference, sum_kernel=_encode_sum, cutting=cut_by_fields(head, width=1, **encoding), given=given,
+            difference_kernel=_encode_difference, sum_kernel=_encode_sum, cutting=cutting, given=given,
         )  # fmt: skip
 
 

@@ -17,7 +17,7 @@ from ..kernels.sizes import PARTIAL_SUMS
 from ..kernels.status import BAD_VALUE, TRUNCATED
 from .agreement import Norm
 from .base import Compressor, compressors
-from .codec import Codec, cut_by_fields, encoded_on
+from .codec import Codec, cut_by_fields
 from .identity import Identity
 
 _SCALES = ("max", "unit")
@@ -64,10 +64,11 @@ class Ternary(Compressor):
             return Identity().bind(dim, n_clients, wire)
         args, given = (own, np.empty(PARTIAL_SUMS), np.empty(_CHUNK, np.uint8)), np.empty(0)
         alignment, head = 8 * TRITS, wire.itemsize * own
-        encoding = encoded_on(math.lcm(alignment, _CHUNK), Norm(0) if own else None, 8 * head)
+        cutting = cut_by_fields(head, 1, TRITS, alignment=alignment)._replace(offset=True)
+        grid, norm = math.lcm(alignment, _CHUNK), Norm(0) if own else None
         return Codec(
             self, self.codec_id, dim, n_clients, wire, max_nbytes, _encode, _decode, (*args, given, 0), fixed=True,
-            cutting=cut_by_fields(head, 1, TRITS, alignment=alignment, **encoding)._replace(offset=True), given=given if own else None,
+            cutting=cutting.encoded_on(grid, norm, 8 * head), given=given if own else None,
         )  # fmt: skip
 
 

@@ -4,16 +4,36 @@ from __future__ import annotations
 
 import functools
 import inspect
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .complete import completed
+
 if TYPE_CHECKING:
     from mpi4py.MPI import Comm as MPIComm
 
+    from ..runtime.config import Config
+
 Option = typer.Option
+
+
+def _whole(text: str) -> int:
+    """A whole number, also as 1e3."""
+    for convert in (int, float):
+        try:
+            value = convert(text)
+        except ValueError:
+            continue
+        if math.isfinite(value) and value == math.floor(value):
+            return int(value)
+    raise typer.BadParameter(f"{text!r} is no whole number, such as 1000 or 1e3")
+
+
+Whole = functools.partial(typer.Option, parser=_whole, metavar="<int>")
 
 
 def _import(names: list[str] | None) -> list[str] | None:
@@ -45,22 +65,35 @@ def _options(
         Path | None, typer.Argument(help="TOML file with any of the options below.", show_default=False)
     ] = None,
     method: Annotated[
-        str | None, Option(help="Method, `mpicomp list methods`; options as ef21:start=dense.  [marina]")
+        str | None,
+        Option(
+            autocompletion=completed("methods"),
+            help="Method, `mpicomp list methods`; options as ef21:start=dense.  [marina]",
+        ),
     ] = None,
     compressor: Annotated[
-        str | None, Option(help="Compressor, `mpicomp list compressors`: topk:k=10, qsgd:bits=4,bucket=512, ...")
+        str | None,
+        Option(
+            autocompletion=completed("compressors"),
+            help="Compressor, `mpicomp list compressors`: topk:k=10, qsgd:bits=4,bucket=512, ...",
+        ),
     ] = None,
-    downlink_compressor: Annotated[str | None, Option(help="For methods that compress in both directions.")] = None,
-    problem: Annotated[str | None, Option(help="Problem, `mpicomp list problems`.  [logistic]")] = None,
+    downlink_compressor: Annotated[
+        str | None,
+        Option(autocompletion=completed("compressors"), help="For methods that compress in both directions."),
+    ] = None,
+    problem: Annotated[
+        str | None, Option(autocompletion=completed("problems"), help="Problem, `mpicomp list problems`.  [logistic]")
+    ] = None,
     data: Annotated[
         str | None, Option(help="Data set by name, or a LIBSVM file (.gz, .xz, .bz2 too).  [mushrooms]")
     ] = None,
-    clients: Annotated[int | None, Option(help="Number of clients n.  [20]")] = None,
+    clients: Annotated[int | None, Whole(help="Number of clients n.  [20]")] = None,
     partition: Annotated[
         str | None, Option(help="contiguous, shuffled, sorted or dirichlet:BETA.  [contiguous]")
     ] = None,
-    features: Annotated[int | None, Option(help="Columns of the data.  [the largest index in the file]")] = None,
-    rounds: Annotated[int | None, Option(help="Rounds T.  [1000]")] = None,
+    features: Annotated[int | None, Whole(help="Columns of the data.  [the largest index in the file]")] = None,
+    rounds: Annotated[int | None, Whole(help="Rounds T.  [1000]")] = None,
     tol: Annotated[float | None, Option(help="Stop once ‖∇f‖² is at most this; 0 never.  [0]")] = None,
     step: Annotated[str | None, Option(help="theory, theory*FACTOR, or a number.  [theory]")] = None,
     explosion: Annotated[
@@ -68,13 +101,24 @@ def _options(
     ] = None,
     batch: Annotated[
         int | None,
-        Option(help="Samples per client and round; 0 for the method's own: exact gradients, or few samples.  [0]"),
+        Whole(help="Samples per client and round; 0 for the method's own: exact gradients, or few samples.  [0]"),
     ] = None,
     optimizer: Annotated[
-        str | None, Option(help="In place of the method's own: sgd:momentum=0.9,schedule=cosine, ...")
+        str | None,
+        Option(
+            autocompletion=completed("optimizers"),
+            help="In place of the method's own: sgd:momentum=0.9,schedule=cosine, ...",
+        ),
     ] = None,
-    uplink: Annotated[str | None, Option(help="For --method custom: MECHANISM:COMPRESSOR, as ef21:topk:k=10.")] = None,
-    downlink: Annotated[str | None, Option(help="For --method custom: as marina-p@p=0.1:permk.")] = None,
+    uplink: Annotated[
+        str | None,
+        Option(
+            autocompletion=completed("uplinks"), help="For --method custom: MECHANISM:COMPRESSOR, as ef21:topk:k=10."
+        ),
+    ] = None,
+    downlink: Annotated[
+        str | None, Option(autocompletion=completed("downlinks"), help="For --method custom: as marina-p@p=0.1:permk.")
+    ] = None,
     smoothing: Annotated[float | None, Option(help="For --method custom: β of the clients' model averages.")] = None,
     init: Annotated[str | None, Option(help="x⁰: zero, ones, normal:SEED, or paper.  [zero]")] = None,
     dtype: Annotated[str | None, Option(help="Of the computation: float32 or float64.  [float64]")] = None,
@@ -82,15 +126,16 @@ def _options(
     exchange: Annotated[
         str | None,
         Option(
-            help="p2p, collective, sharded, hierarchical, hierarchical:sum, allreduce (dense), local, or auto.  [auto]"
+            autocompletion=completed("exchanges", also=("auto",)),
+            help="p2p, collective, sharded, hierarchical, hierarchical:sum, allreduce (dense), local, or auto.  [auto]",
         ),
     ] = None,
     threads: Annotated[
-        int | None, Option(help="Of a rank, for its clients' messages; 0 for its share of the processors.  [0]")
+        int | None, Whole(help="Of a rank, for its clients' messages; 0 for its share of the processors.  [0]")
     ] = None,
-    seed: Annotated[int | None, Option(help="Of everything random.  [0]")] = None,
+    seed: Annotated[int | None, Whole(help="Of everything random.  [0]")] = None,
     eval_every: Annotated[
-        int | None, Option(help="Rounds between evaluations; 0 for about a hundred in all.  [0]")
+        int | None, Whole(help="Rounds between evaluations; 0 for about a hundred in all.  [0]")
     ] = None,
     evaluate: Annotated[
         str | None, Option(help="full: f, ‖∇f‖² and the problem's measures; measures: these alone; none.  [full]")
@@ -101,9 +146,7 @@ def _options(
     force: Annotated[
         bool, Option("--force", help="Begin anew where --out holds another run's results, which are removed.")
     ] = False,
-    checkpoint_every: Annotated[
-        int | None, Option(help="Rounds between checkpoints under --out; 0 never.  [0]")
-    ] = None,
+    checkpoint_every: Annotated[int | None, Whole(help="Rounds between checkpoints under --out; 0 never.  [0]")] = None,
     checkpoint_seconds: Annotated[float | None, Option(help="Seconds between checkpoints; 0 never.  [0]")] = None,
     time_limit: Annotated[
         float | None, Option(help="Checkpoint and stop (exit code 75) after so many seconds.")
@@ -138,22 +181,33 @@ def with_run_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(command)
     def wrapper(**given: Any) -> Any:
-        from ..runtime.config import Config
-
-        path, sets = given.pop("config"), tuple(given.pop("set_") or ())
-        options = {p.name: given.pop(p.name) for p in shared if p.name in given}
-        options["out"] = str(options["out"]) if options["out"] else None
-        for flag in ("allow_unsafe", "force", "verify_bytes"):
-            options[flag] = options[flag] or None
-        sets = (*(f"method.{k}={v}" for k in CUSTOM if (v := options.pop(k)) is not None), *sets)
-        if (features := options.pop("features")) is not None:
-            sets = (f"problem.features={features}", *sets)
-        return command(Config.load(path, options, sets), **given)
+        return command(take_config(given), **given)
 
     wrapper.__signature__ = inspect.Signature(shared + own)  # type: ignore[attr-defined]
     wrapper.__annotations__ = {p.name: p.annotation for p in shared + own}
     del wrapper.__wrapped__
     return wrapper
+
+
+def take_config(given: dict[str, Any]) -> Config:
+    """Take a run's options out of those of a command, by their names in Python, and build the configuration.
+
+    Raises
+    ------
+    UserError : options that cannot work, or a file that cannot be read.
+    """
+    from ..runtime.config import Config
+
+    shared = inspect.signature(_options).parameters
+    path, sets = given.pop("config"), tuple(given.pop("set_") or ())
+    options = {name: given.pop(name) for name in shared if name in given}
+    options["out"] = str(options["out"]) if options["out"] else None
+    for flag in ("allow_unsafe", "force", "verify_bytes"):
+        options[flag] = options[flag] or None
+    sets = (*(f"method.{k}={v}" for k in CUSTOM if (v := options.pop(k)) is not None), *sets)
+    if (features := options.pop("features")) is not None:
+        sets = (f"problem.features={features}", *sets)
+    return Config.load(path, options, sets)
 
 
 def launched_world(exchange: str = "auto") -> MPIComm | None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from ..cluster.clock import PHASES
 from ..figures.labels import lone_label
-from ..streams import shown, spelt
-from ..units import rate, seconds, size
+from ..streams import live, shown, spelt
+from ..units import duration, rate, seconds, size
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 __all__ = ["PHASES", "Progress", "rate", "run_rows", "seconds", "show_byte_check", "show_run", "size", "table"]
 
@@ -28,11 +31,14 @@ class Progress:
             "seed": str(config.seed),
         }
         self.label, self.rounds = shown(lone_label(facts)), config.rounds
-        self._next, self._live = 0.0, sys.stdout is not None and sys.stdout.isatty()
+        self._next, self._live = 0.0, live(sys.stdout)
+        self._first: tuple[int, float] | None = None  # round and moment of the first evaluation
         self._unseen: dict[str, Any] | None = None
 
     def __call__(self, row: dict[str, Any]) -> None:
         self._unseen = row
+        if self._first is None:
+            self._first = row["round"], time.monotonic()
         if time.monotonic() >= self._next:
             self._next = time.monotonic() + self.INTERVAL
             self._print(row)
@@ -55,9 +61,17 @@ class Progress:
             [
                 f"{self.label:>10}  round {row['round']:>{len(str(self.rounds))}}/{self.rounds}", *figures,
                 f"up {size(row['uplink_message'])}  down {size(row['downlink_message'])}  {row['seconds_total']:.1f} s",
+                *self._left(row),
             ]
         )  # fmt: skip
         print(f"\r{text}\x1b[K" if self._live else text, end="" if self._live else "\n", flush=True)
+
+    def _left(self, row: dict[str, Any]) -> list[str]:
+        """How long the rounds that are left will take, at the speed so far; nothing at first, and after the last."""
+        if self._first is None:
+            return []
+        done, took, left = row["round"] - self._first[0], time.monotonic() - self._first[1], self.rounds - row["round"]
+        return [f"{duration(took / done * left)} left"] if done > 0 and left > 0 and took >= self.INTERVAL else []
 
 
 def _measures(row: dict[str, Any]) -> list[str]:
@@ -67,10 +81,16 @@ def _measures(row: dict[str, Any]) -> list[str]:
     return [f"{shown(name)} {row[name]:.4g}" for name in own if row[name] is not None]
 
 
+def console_of(stream: TextIO | None) -> Console:
+    """rich's console, which colours and draws over only where the stream is `live`."""
+    from rich.console import Console
+
+    return Console(file=stream, highlight=False, force_terminal=live(stream), no_color=not live(stream))
+
+
 def table(title: str, header: list[str], rows: list[list[str]], text: bool = False) -> None:
     """Print a table; the first column is text, the others are figures unless `text`. Nothing in it is markup."""
     from rich import box
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
@@ -82,7 +102,7 @@ def table(title: str, header: list[str], rows: list[list[str]], text: bool = Fal
         body.add_column(plain(name), justify="left" if i == 0 or text else "right", overflow="fold")
     for row in rows:
         body.add_row(*map(plain, row))
-    console = Console(highlight=False)
+    console = console_of(sys.stdout)
     if not console.is_terminal:
         console.width = max(console.width, 120)
     console.print(plain(title, "bold"), body, sep="\n")

@@ -8,7 +8,7 @@ from numpy.typing import DTypeLike
 from ..cluster.clock import DECODE, WAIT, Clock
 from ..cluster.comm import Comm
 from ..cluster.ledger import BETWEEN_NODES, IN_NODE, UPLINK
-from ..cluster.ring import ring_nbytes, ring_pays, ring_scratch, ring_sum
+from ..cluster.ring import RankSum
 from ..compressors import Codec
 from ..compressors.identity import Identity
 from ..errors import ConfigError
@@ -29,7 +29,7 @@ class AllreduceExchange(MPIExchange):
 
     One Allreduce of d values of the wire dtype carries an uplink, and behind them a value for each control flag, not zero where some
     rank says it. Nothing travels down. The ledger enters what each rank hands to MPI; how often the library sends it on is the
-    library's choice (about twice, in and out of every rank), which the hosts' interfaces show. Where a ring moves less (`ring_pays`), the
+    library's choice (about twice, in and out of every rank), which the hosts' interfaces show. Where a ring moves less (`RankSum`), the
     ledger has the ring's bytes.
     """
 
@@ -40,8 +40,8 @@ class AllreduceExchange(MPIExchange):
     def __init__(self, comm: Comm, n_clients: int, dim: int, dtype: DTypeLike, weights: np.ndarray, clock: Clock):
         super().__init__(comm, n_clients, dim, dtype, weights, clock)
         self._sums: dict[tuple, np.ndarray] = {}
-        self._hosts = len(np.unique(self.nodes))
-        self._level = IN_NODE if self._hosts == 1 else BETWEEN_NODES
+        self._adder = RankSum(comm, len(np.unique(self.nodes)))
+        self._level = IN_NODE if self._adder.nodes == 1 else BETWEEN_NODES
 
     @property
     def is_server(self) -> bool:
@@ -73,17 +73,12 @@ class AllreduceExchange(MPIExchange):
         values = self._sums[key]
         values[: codec.dim] = total[0]
         values[codec.dim :] = (self.flags_sent & _FLAGS) > 0
-        self._tally[:], nbytes = 8 * codec.dim * values.itemsize, values.nbytes
-        goes_round = ring_pays(self.comm, self._hosts, nbytes)
-        if goes_round:
-            nbytes = ring_nbytes(self.rank, self.comm.size, len(values), values.itemsize)
+        self._tally[:], nbytes = 8 * codec.dim * values.itemsize, self._adder.sent_nbytes(values)
+        if self._adder.goes_round(values):
             self._tally[0] = 8 * nbytes
         self.ledger.frame(UPLINK, self._tally, nbytes, 1, self._level, speaking)
         self.clock.lap(DECODE)
-        if goes_round:
-            ring_sum(self.comm, values, self.buffer(("ring",), ring_scratch(self.comm.size, values)))
-        else:
-            self.comm.allreduce_sum(values)
+        self._adder.add_up(values)
         self.clock.lap(WAIT)
         total[0] = values[: codec.dim]
         self.flags_seen |= int(_FLAGS[values[codec.dim :] > 0].sum())

@@ -40,11 +40,13 @@ if TYPE_CHECKING:
     from ..cluster.ring import moves_less as moves_less
     from ..compressors import Codec as Codec
     from ..compressors import Compressor as Compressor
+    from ..compressors import MessageKey as MessageKey
     from ..compressors import compressors as compressors
     from ..compressors.codec import Difference as Difference
     from ..compressors.codec import Sum as Sum
     from ..console.options import Import as Import
     from ..console.options import launched_world as launched_world
+    from ..console.options import take_config as take_config
     from ..console.options import with_run_options as with_run_options
     from ..console.show import run_rows as run_rows
     from ..console.show import table as table
@@ -151,9 +153,9 @@ else:
             "cluster.placement": ["Placement"],
             "cluster.program": ["launcher_for", "master", "rank_command", "resolve"],
             "cluster.ring": ["moves_less"],
-            "compressors": ["Codec", "Compressor", "compressors"],
+            "compressors": ["Codec", "Compressor", "MessageKey", "compressors"],
             "compressors.codec": ["Difference", "Sum"],
-            "console.options": ["Import", "launched_world", "with_run_options"],
+            "console.options": ["Import", "launched_world", "take_config", "with_run_options"],
             "console.show": ["run_rows", "table"],
             "units": ["rate", "seconds", "size"],
             "data": ["DATA_SETS"],

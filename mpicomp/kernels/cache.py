@@ -4,9 +4,10 @@ What is kept there is run as code, so the folder is this user's alone (`mpicomp.
 its own, which is written as a whole and begins with a digest: whatever becomes of one, it is at worst compiled again. (Numba's own cache
 has an index and numbers its files; processes that compile different signatures of one function at once may both take the same number.)
 
-A process that misses a kernel waits for a lock on the folder, asleep, looks again, and finds what another has compiled meanwhile. The lock
-saves work and protects nothing: where there is none, or somebody keeps it too long, kernels are compiled without it. Where the folder
-cannot be used, each process compiles in its own memory. Either costs one warning.
+A process that misses a kernel waits for that kernel's lock, asleep, looks again, and finds what another has compiled meanwhile. Kernels
+call no kernels that call them, so that two processes never wait for each other. A lock saves work and protects nothing: where there is
+none, or somebody keeps it too long, kernels are compiled without. Where the folder cannot be used, each process compiles in its own memory.
+Either costs one warning.
 """
 
 from __future__ import annotations
@@ -31,9 +32,10 @@ from numba.core.serialize import dumps
 
 from .. import folders
 from ..errors import CacheWarning, number_of
+from ..streams import notice
 from . import forms
 
-LOCK_SECONDS = 60.0  # that one process may keep the lock
+LOCK_SECONDS = 60.0  # that one process may keep the lock without computing
 _LOCK, _SUFFIX, _MAGIC = "compiling.lock", ".nbc", b"mpicomp kernel 1\n"
 
 
@@ -94,6 +96,12 @@ def _usable(directory: Path) -> tuple[Path | None, str]:
     return directory, ""
 
 
+def kept_where() -> str:
+    """In words, for messages."""
+    directory, _ = usable_directory()
+    return "this process alone" if directory is None else str(directory)
+
+
 _warned: set[str] = set()
 
 
@@ -112,57 +120,66 @@ def _directory() -> Path | None:
     return directory
 
 
-class _Lock:
-    """One lock for all processes that use the directory; taken several times by one. Threads are kept apart by Numba's own lock."""
+class _Locks:
+    """Those that this process holds, the last taken last; each by the name of its file. Threads are kept apart by Numba's own lock."""
 
     def __init__(self) -> None:
-        self.depth = 0
-        self._file: int | None = None
+        self._held: list[tuple[str, int | None]] = []
         self._given_up = False
 
-    def acquire(self) -> None:
-        """Wait for the lock. Where there is none, or somebody keeps it, this process goes on without."""
-        self.depth += 1
+    @property
+    def depth(self) -> int:
+        """How many are held, or would be where there are locks."""
+        return len(self._held)
+
+    def acquire(self, name: str) -> None:
+        """Wait for a lock. Where there is none, or somebody keeps it, or this process has it, go on."""
+        mine = any(name == held for held, _ in self._held)
+        self._held.append((name, None if mine or self._given_up else self._wait(name)))
+
+    def _wait(self, name: str) -> int | None:
         directory = _directory()
-        if self.depth > 1 or self._given_up or directory is None:
-            return
+        if directory is None:
+            return None
         seconds = number_of("MPICOMP_LOCK_SECONDS", LOCK_SECONDS, 1e6, "seconds")
         try:
-            self._file = folders.lock_private(directory, _LOCK, seconds)
+            return folders.lock_private(directory, name, seconds)
         except TimeoutError as error:
-            self._given_up = True
             _warn("lock", f"{error}, perhaps it is stopped; kernels are compiled without it (MPICOMP_LOCK_SECONDS)")
         except PermissionError:  # a folder that is only read
-            self._given_up = True
+            pass
         except OSError as error:
-            self._given_up = True
             _warn(
                 "lock",
                 f"the file system of the kernel cache {directory} gives no lock ({error.strerror or error}); processes that start at once "
                 "compile the same kernels, each for itself",
             )
+        self._given_up = True
+        return None
 
     def release_to(self, depth: int) -> None:
         """Give back what was taken since the depth was this."""
-        self.depth = depth
-        if depth == 0 and self._file is not None:
-            os.close(self._file)
-            self._file = None
+        while len(self._held) > depth:
+            name, file = self._held.pop()
+            if file is not None:
+                with suppress(OSError):  # those who wait for it look for the kernel, and those who come later, too
+                    (cache_directory() / name).unlink()
+                os.close(file)
 
 
-_lock = _Lock()
+_locks = _Locks()
 
 
 @contextmanager
 def compiling() -> Iterator[None]:
     """Alone among the processes that use the cache."""
     with global_compiler_lock:
-        depth = _lock.depth
+        depth = _locks.depth
         try:
-            _lock.acquire()
+            _locks.acquire(_LOCK)
             yield
         finally:
-            _lock.release_to(depth)
+            _locks.release_to(depth)
 
 
 def read_note(name: str) -> str:
@@ -188,7 +205,7 @@ _kernels: list[Any] = []
 class _SharedCache(FunctionCache):
     """A file for each signature, in place of Numba's index and data files.
 
-    It takes the lock before it says that a kernel is not there. `shared` gives it back.
+    It takes the kernel's lock before it says that it is not there. `shared` gives it back.
     """
 
     def __init__(self, py_func: Any):
@@ -212,7 +229,8 @@ class _SharedCache(FunctionCache):
         target_context.refresh()
         found = self._look(sig, target_context)
         if found is None:
-            _lock.acquire()
+            notice("compiling", f"compiling kernels, once on this host, for {kept_where()}")
+            _locks.acquire(f"{self._base}.lock")
             found = self._look(sig, target_context)
         return found
 
@@ -277,14 +295,14 @@ def shared(kernel: Any) -> Any:
     def compile(sig: Any) -> Any:
         nonlocal cached
         with global_compiler_lock:
-            depth = _lock.depth
+            depth = _locks.depth
             try:
                 if not cached:
                     cached = True
                     kernel._cache = _cache_of(kernel.py_func)
                 return plain(sig)
             finally:
-                _lock.release_to(depth)
+                _locks.release_to(depth)
 
     kernel.compile = compile
     _kernels.append(kernel)

@@ -6,6 +6,7 @@ large, and divides. The quotient, below 2²¹, is found in float32, where it is 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
@@ -72,6 +73,11 @@ def _load_words(builder: Any, flags: Any, address: Any) -> Any:
     return _call(builder, f"llvm.masked.expandload.v{BLOCK}i16", _HALVES, address, flags, zeros)
 
 
+def _state_blocks(place_of: Callable[..., Any], number: int) -> list[Any]:
+    """Where the states of argument `number` stand, sixteen at an address."""
+    return [place_of(number, I64(4 * BLOCK * h), WORDS) for h in range(LANES // BLOCK)]
+
+
 @kernel_intrinsic
 def encode_groups(
     typing: Any, steps: Any, shares: Any, precision: Any, states: Any, symbols: Any, groups: Any, buf: Any, pos: Any
@@ -88,8 +94,7 @@ def encode_groups(
         where = cgutils.alloca_once_value(builder, begin)
         halves = range(LANES // BLOCK)
         lanes = [
-            cgutils.alloca_once_value(builder, builder.load(place_of(3, I64(4 * BLOCK * h), WORDS), align=1))
-            for h in halves
+            cgutils.alloca_once_value(builder, builder.load(place, align=1)) for place in _state_blocks(place_of, 3)
         ]
 
         def loop_over_groups(registers: int) -> None:
@@ -145,8 +150,8 @@ def encode_groups(
                         loop_over_groups(0)
         else:
             loop_over_groups(0)
-        for h in halves:
-            builder.store(builder.load(lanes[h]), place_of(3, I64(4 * BLOCK * h), WORDS), align=1)
+        for lane, place in zip(lanes, _state_blocks(place_of, 3), strict=True):
+            builder.store(builder.load(lane), place, align=1)
         return builder.load(where)
 
     return types.intp(steps, shares, types.intp, states, symbols, types.intp, buf, types.intp), generate
@@ -167,8 +172,7 @@ def decode_groups(
         twice, low = builder.add(shift, shift), builder.sub(builder.shl(one, shift), one)
         where, halves = cgutils.alloca_once_value(builder, begin), range(LANES // BLOCK)
         lanes = [
-            cgutils.alloca_once_value(builder, builder.load(place_of(2, I64(4 * BLOCK * h), WORDS), align=1))
-            for h in halves
+            cgutils.alloca_once_value(builder, builder.load(place, align=1)) for place in _state_blocks(place_of, 2)
         ]
         with cgutils.for_range(builder, count) as loop:
             group = builder.add(start, builder.mul(loop.index, I64(LANES)))
@@ -184,8 +188,8 @@ def decode_groups(
                 x = builder.select(lacks, builder.or_(builder.shl(x, constant(WORDS, 16)), words), x)
                 builder.store(builder.add(here, _counted(builder, lacks)), where)
                 builder.store(x, lanes[h])
-        for h in halves:
-            builder.store(builder.load(lanes[h]), place_of(2, I64(4 * BLOCK * h), WORDS), align=1)
+        for lane, place in zip(lanes, _state_blocks(place_of, 2), strict=True):
+            builder.store(builder.load(lane), place, align=1)
         return builder.load(where)
 
     return types.intp(table, types.intp, states, buf, types.intp, symbols, types.intp, types.intp), generate

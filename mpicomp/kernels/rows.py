@@ -44,6 +44,26 @@ def copy_slice(x, start, stop, out, at):
 
 
 @lean
+def count_within(coordinates, lo, hi):
+    """How many of the coordinates are in [lo, hi)."""
+    inside = 0
+    for c in coordinates:
+        inside += lo <= c < hi
+    return inside
+
+
+@lean
+def take_within(x, coordinates, lo, out):
+    """The entries of those coordinates that lie in x, which begins with coordinate `lo`, to `out`; returns how many."""
+    count, hi = 0, lo + x.shape[0]
+    for c in coordinates:
+        if lo <= c < hi:
+            out[count] = x[c - lo]
+            count += 1
+    return count
+
+
+@lean
 def scaled_finite(x, factor, out):
     """out_j = factor · x_j, which may be x itself; whether all of them are finite."""
     scale, bad = x.dtype.type(factor), 0

@@ -239,6 +239,19 @@ class Problem:
         """Who depends on what; here: every f_i on every coordinate."""
         return FeatureCounts(np.full(self.dim, self.n_clients), np.full(self.n_clients, self.dim))
 
+    def feature_weights(self, weights: np.ndarray) -> np.ndarray:
+        """Σ w_i over the clients whose f_i depends on a coordinate, for each of these; here: over all.
+
+        Parameters
+        ----------
+        weights : shape (n,).
+
+        Returns
+        -------
+        float64, shape (d,).
+        """
+        return np.full(self.dim, float(np.sum(weights)))
+
     def lower_bound(self) -> float | None:
         """A number that f never falls below, the closer to inf f the better; None where none is known."""
         return None

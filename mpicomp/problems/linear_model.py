@@ -165,12 +165,23 @@ class LinearModel(BlockProblem):
         """From the columns that are nonzero in a client's rows; with a regulariser every f_i depends on every coordinate."""
         return super().feature_counts() if self.reg > 0 else self._features_present
 
+    def feature_weights(self, weights: np.ndarray) -> np.ndarray:
+        if self.reg > 0:
+            return super().feature_weights(weights)
+        return np.asarray(np.asarray(weights, np.float64) @ self._present())
+
     @cached_property
     def _features_present(self) -> FeatureCounts:
+        present = self._present()
+        return FeatureCounts(present.sum(axis=0), present.sum(axis=1))
+
+    def _present(self) -> np.ndarray:
+        """bool, shape (n, d): client i has a row whose entry j is not zero."""
         rows, present = self.rows, np.zeros((self.n_clients, self.dim), bool)
         rows_of = np.repeat(np.arange(self.n_clients), np.diff(rows.indptr[rows.offsets]))
-        present[rows_of, rows.indices] = rows.values != 0
-        return FeatureCounts(present.sum(axis=0), present.sum(axis=1))
+        nonzero = rows.values != 0
+        present[rows_of[nonzero], rows.indices[nonzero]] = True
+        return present
 
     # ---- eigenvalues of Gram matrices, from which the smoothness constants are made ---------------------------------
     @property

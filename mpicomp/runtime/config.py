@@ -14,9 +14,13 @@ from typing import Any
 import numpy as np
 
 from ..cluster.recovery import OnFailure
+from ..compressors import compressors
 from ..errors import ConfigError, unknown
 from ..exchanges.base import Exchange, exchanges
-from ..registry import format_spec, parse_spec, parse_value
+from ..methods import methods
+from ..optimizers import optimizers
+from ..problems import problems
+from ..registry import Registry, format_spec, option_names, parse_spec, parse_value
 from .imports import import_parts, inherited, resolved
 
 DTYPES = ("float32", "float64")
@@ -44,7 +48,8 @@ class Config:
     batch : samples per client and round; 0 for the method's own number: exact gradients, or one sample (ef21-page: √N̄) where the
         method is about samples (dasha-page, dasha-mvr, vr-marina, vr-diana).
     rounds, tol : stop after so many rounds, or once ‖∇f(x)‖² ≤ tol at an evaluation.
-    step : "theory", "theory*FACTOR", or a number.
+    step : "theory", "theory*FACTOR", or a number; "pl" or "pl*FACTOR" for the step of the theorem under the Polyak–Łojasiewicz inequality,
+        where the method has one and the problem's μ is known.
     explosion : f above f(x⁰) by so many times |f(x⁰)| (at least 1) at an evaluation is a divergence; 0 never.
     init : x⁰: "zero", "ones", "normal:SEED", or "paper" for the problem's own; None for zero, or for the problem's own where it has
         weights to begin with (TorchProblem).
@@ -158,8 +163,23 @@ class Config:
             elif key in fields:
                 setattr(self, key, _typed(fields[key], value, source))
             else:
-                known = [k for k in fields if not k.endswith("_options")]
-                raise unknown("option", key, known, where=f" in {source}" if source else "", brief=True)
+                raise self.unknown_option(key, value, f" in {source}" if source else "")
+
+    def unknown_option(self, key: str, value: Any, where: str = "") -> ConfigError:
+        """The error for an option that a run does not have: where one of its parts has it, how to say so."""
+        known = [f.name for f in dataclasses.fields(self) if not f.name.endswith("_options")]
+        named = {"problem": self.problem, "method": self.method, "optimizer": self.optimizer}
+        registries: dict[str, Registry[Any]] = {"problem": problems, "method": methods, "optimizer": optimizers}
+        for table, registry in registries.items():
+            part = named[table]
+            if part and part in registry and key in option_names(registry[part]):
+                remedy = f"«{table}_options={ ({key: value})!r}»"
+                return ConfigError(f"unknown option {key!r}{where}; it is one of {table} {part!r}: give {remedy}")
+        compressor = parse_spec(self.compressor)[0] if self.compressor else ""
+        if compressor in compressors and key in option_names(compressors[compressor]):
+            remedy = f"«compressor={format_spec(compressor, {key: value})!r}»"
+            return ConfigError(f"unknown option {key!r}{where}; it is one of compressor {compressor!r}: give {remedy}")
+        return unknown("option", key, known, where=where, brief=True)
 
     def validate(self) -> None:
         """Check ranges and choices; parts check their own options when they are built."""
@@ -252,26 +272,26 @@ class Config:
         return format_spec(self.method, self.method_options)
 
 
-def parse_step(text: str) -> tuple[bool, float]:
-    """(from theory?, factor or value).
+def parse_step(text: str) -> tuple[str, float]:
+    """(whose, factor or value): whose is "theory", "pl" or, where the value is the step itself, empty.
 
-    >>> parse_step("theory*8"), parse_step("0.05")
-    ((True, 8.0), (False, 0.05))
+    >>> parse_step("theory*8"), parse_step("pl"), parse_step("0.05")
+    (('theory', 8.0), ('pl', 1.0), ('', 0.05))
     """
     base, star, factor = str(text).replace(" ", "").partition("*")
     try:
-        if base == "theory":
-            value = float(factor) if star else 1.0
-            theory = True
+        if base in ("theory", "pl"):
+            whose, value = base, float(factor) if star else 1.0
         else:
-            value, theory = float(text), False
+            whose, value = "", float(text)
     except ValueError:
-        value = float("nan")
+        whose, value = "", float("nan")
     if not (value > 0 and np.isfinite(value)):
         raise ConfigError(
-            f"step={text!r}: expected 'theory', 'theory*FACTOR' or a positive number, for example theory*8 or 0.05"
+            f"step={text!r}: expected 'theory', 'theory*FACTOR' or a positive number, for example theory*8 or 0.05 (or 'pl', the step of "
+            "the theorem for the Polyak–Łojasiewicz inequality)"
         )
-    return theory, value
+    return whose, value
 
 
 def initial_point(text: str, dim: int, seed: int) -> np.ndarray:

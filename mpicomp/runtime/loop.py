@@ -22,12 +22,13 @@ from ..cluster.recovery import OnFailure
 from ..cluster.threads import CodecThreads, threads_of
 from ..compressors import Compressor
 from ..data import shared_reading
-from ..errors import ConfigError, UserError, unknown
+from ..errors import ConfigError, UserError
 from ..exchanges.base import Exchange
 from ..exchanges.kinds import exchange_kind
 from ..methods import Method
 from ..optimizers import Optimizer
 from ..problems import Problem, Smoothness
+from ..streams import be_silent
 from .abort import guard
 from .checkpoint import Saver
 from .choice import choose, may_host
@@ -144,6 +145,8 @@ def run(
     objects: dict[str, Any] = {name: part for name, part in parts.items() if not isinstance(part, str)}
     own = OwnParts(**objects)
     checked_communicator(comm)
+    if comm is not None and comm.Get_rank() > 0:
+        be_silent()
     with guard(comm) as held:
         whole = _configured(config, given)
         own.check()
@@ -197,9 +200,9 @@ def _counted(comm: MPIComm | None, config: Config, own: OwnParts) -> Comm | None
 def _configured(config: Config | None, given: dict[str, Any]) -> Config:
     """The configuration with the given options, checked. An option that is not there is named in Python's words."""
     fresh = copy.deepcopy(config) if config is not None else Config()
-    for key in given:
-        if key not in (names := [f.name for f in fields(Config)]):
-            raise unknown("option", key, names, brief=True)
+    for key, value in given.items():
+        if key not in [f.name for f in fields(Config)]:
+            raise fresh.unknown_option(key, value)
     for key, value in given.items():
         if key.endswith("_options") and isinstance(value, dict):
             getattr(fresh, key).update(value)

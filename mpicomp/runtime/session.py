@@ -133,13 +133,13 @@ class Composition:
         return f"{self.method.name} · {self.method.heading(self.compressor, self.downlink_compressor)}"
 
     def step_size(self, text: str) -> float:
-        """γ: the theory's times a factor, or a number."""
-        from_theory, value = parse_step(text)
-        if not from_theory:
+        """γ: a theorem's times a factor, or a number."""
+        whose, value = parse_step(text)
+        if not whose:
             return value
         try:
             with np.errstate(all="ignore"):
-                step = float(self.method.step_size(self.setting) * value)
+                step = float(value * (self._pl_step() if whose == "pl" else self.method.step_size(self.setting)))
         except (ZeroDivisionError, OverflowError):  # constants that are 0, or far too large
             step = 0.0
         if not 0 < step < np.inf:
@@ -149,6 +149,11 @@ class Composition:
                 f"{self.method.name!r} no step size; give it as a number, for example «step=0.05»"
             )
         return step
+
+    def _pl_step(self) -> float:
+        from ..methods.pl import pl_step  # which few runs want
+
+        return pl_step(self.method, self.setting)
 
     def parts(self, step_size: float) -> Parts:
         """Fresh parts."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
+from ..streams import live
 from .base import Tracker, trackers
 
 
@@ -15,6 +17,7 @@ class Bar(Tracker):
     """
 
     def begin(self, config: dict[str, Any]) -> None:
+        from rich.console import Console
         from rich.progress import (
             BarColumn,
             MofNCompleteColumn,
@@ -27,6 +30,7 @@ class Bar(Tracker):
         self._bar = Progress(
             TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(),
             TextColumn("{task.fields[text]}", markup=False), TimeElapsedColumn(), TimeRemainingColumn(),
+            console=Console(force_terminal=live(sys.stdout), no_color=not live(sys.stdout)),
         )  # fmt: skip
         self._task = self._bar.add_task(str(config["method"]), total=config["rounds"], text="")
         self._bar.start()

@@ -10,8 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..runtime import Config as RunConfig
-from ..runtime import ConfigError, build_problem, compressors, uplink_keys
+from ..runtime import Config, ConfigError, MessageKey, build_problem, compressors
 
 SPECS = (
     "identity",
@@ -75,7 +74,7 @@ def heavy_tailed(dim: int) -> Vector:
 def gradients(stages: Sequence[int] = STAGES) -> Iterator[Vector]:
     """Client 0's gradient of a network (64, 256, 128, 10 units) on the digits, after so many steps of momentum by the clients in turn."""
     options = {"hidden": _HIDDEN, "clients": _CLIENTS}
-    problem = build_problem(RunConfig(problem="mlp", problem_options=options))
+    problem = build_problem(Config(problem="mlp", problem_options=options))
     x = np.array(problem.paper_start())
     velocity, own = np.zeros(problem.dim), np.zeros(problem.dim)
     for step in range(max(stages) + 1):
@@ -142,19 +141,15 @@ def _row(vector: Vector, kind: str, spec: str, unbiased: bool, bits: float, erro
 def measured(spec: str, x: np.ndarray, draws: int) -> tuple[bool, float, float]:
     """(unbiased, bits an entry, relative error) of a compressor on x."""
     compressor = compressors.create(spec)
-    codec = compressor.bind(x.size, 1, x.dtype)
-    V, row = x.reshape(1, -1), np.zeros(1, np.int64)
-    buf, weight = np.zeros(codec.max_nbytes, np.uint8), np.full(1, codec.scale, x.dtype)
+    buf, y = np.zeros(compressor.max_nbytes(x.size, x.dtype), np.uint8), np.zeros_like(x)
     bits, squares = 0.0, 0.0
     count = 1 if compressor.deterministic else draws
     for draw in range(count):
-        keys, tally, out = uplink_keys(0, draw), np.zeros(2, np.int64), np.zeros_like(V)
-        if codec.round_maximum is not None and codec.measure is not None:
-            codec.round_maximum[0] = codec.measure(V, row, row, keys)[0]
-        end = codec.encode(V, row, row, keys, buf, 0, tally)
-        codec.decode_add(buf, 0, end, row, row, weight, keys, out)
-        bits += 8 * end / count
-        squares += float(np.sum((out[0].astype(float) - x) ** 2)) / count
+        key = MessageKey.seeded(0, round=draw)
+        nbytes = compressor.encode(x, buf, key)
+        compressor.decode(buf[:nbytes], y, key)
+        bits += 8 * nbytes / count
+        squares += float(np.sum((y.astype(float) - x) ** 2)) / count
     return compressor.unbiased, bits / x.size, float(np.sqrt(squares) / np.linalg.norm(x.astype(float)))
 
 

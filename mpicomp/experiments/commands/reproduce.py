@@ -30,7 +30,9 @@ def reproduce(
     """Reproduce a paper: run its experiments, judge each claim, draw its figures. What is finished under --out is not run again."""
     from ..reproduce.evidence import Interrupted
     from ..reproduce.report import reproduce as reproduce_study
+    from ..reproduce.report import write_summary
     from ..reproduce.reproduction import papers
+    from ..reproduce.summary import HEADING
     from ..runtime import EXIT_RESUME, ConfigError, declared_size, table
 
     if list_:
@@ -48,7 +50,7 @@ def reproduce(
             f"this is one of {declared_size()} processes, but a study starts its own MPI jobs: run it once, with --ranks {declared_size()}"
         )
     changed: list[str] = []
-    rows: list[list[str]] = []
+    directories: list[Path] = []
     for study in papers if name == "all" else [name]:
         where = out / f"{study}-{scale}" if out is not None and name == "all" else out
         try:
@@ -56,13 +58,15 @@ def reproduce(
         except Interrupted as stop:
             print(f"mpicomp: {study}: {stop}", file=sys.stderr)
             raise typer.Exit(EXIT_RESUME) from None
-        own = _rows(judged)
-        table(f"{study} ({scale}): {papers[study].paper}", ["claim", "verdict", "numbers"], own, text=True)
+        columns = ["claim", "verdict", "numbers"]
+        table(f"{study} ({scale}): {papers[study].paper}", columns, _rows(judged), text=True)
         print(f"runs, verdicts, tables and figures in {directory}")
         changed += [f"{study}: {j.claim.name} was {j.expected}" for j in judged if j.changed]
-        rows += [[study, *row[:2]] for row in own]
+        directories.append(directory)
     if name == "all":
-        table("All verdicts", ["study", "claim", "verdict"], rows, text=True)
+        rows, path = write_summary(directories)
+        table("All verdicts", list(HEADING), rows, text=True)
+        print(f"the same table in Markdown: {path}")
     for line in changed:
         print(f"mpicomp: not the known outcome: {line}")
     if changed:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
@@ -47,6 +49,11 @@ def scale(
     with alone(out, task, tasks):
         runner = make_runner(loaded, [host for host in hosts.split(",") if host])
         walk = Walk(loaded, out, cells, lambda line: print(line, flush=True))
+        if find_spec("matplotlib") is None:
+            print(
+                "mpicomp: no matplotlib here: `mpicomp report` will have no figures; `pip install 'mpicomp[plot]'`",
+                file=sys.stderr,
+            )
         print(f"{loaded.name}: {len(cells)} cells, {runner.facts()['name']}, results in {out}", flush=True)
         try:
             walk.run(runner, retry_failed)

@@ -110,7 +110,11 @@ def slurm_script(
 
 
 def _check_arguments(ctx: typer.Context, kind: str, args: list[str]) -> None:
-    """Raises ConfigError for an option that the script's command does not have: the job would find out hours later."""
+    """Raises UserError for options that the script's command does not have or cannot use: the job would find out hours later.
+
+    What the job's shell fills in, as $SLURM_JOB_ID, has no value yet: then only the names of the options are looked at. A file that is not
+    here may be where the job will run: that is a line on stderr.
+    """
     from ..runtime import ConfigError
 
     group: Any = ctx.find_root().command
@@ -120,10 +124,36 @@ def _check_arguments(ctx: typer.Context, kind: str, args: list[str]) -> None:
         return
     try:
         command.make_parser(ctx).parse_args(args=list(args))
+        if any("$" in arg for arg in args):
+            return
+        given = dict(command.make_context(name, list(args)).params)
     except Exception as error:
         if not hasattr(error, "format_message"):
             raise
         raise ConfigError(f"mpicomp {name}: {error.format_message()}") from None
+    file: Path | None = given["config" if kind == "run" else "study"]
+    if not _is_here(file):
+        return
+    from ..study.grid import Study, check_parts
+
+    if kind == "run":
+        from ..runtime import DATA_SETS, take_config
+
+        config = take_config(given)
+        check_parts(config)
+        if config.data is not None and config.data not in DATA_SETS:
+            _is_here(Path(config.data))
+    elif file is not None:
+        Study.load(file)
+
+
+def _is_here(path: Path | None) -> bool:
+    """The file is there, or none is named; else a line on stderr."""
+    if path is None or path.exists():
+        return True
+    where = "" if path.is_absolute() else f" in {Path.cwd()}"
+    print(f"mpicomp: there is no {path}{where}; the job will need it where it is submitted", file=sys.stderr)
+    return False
 
 
 def _check_shell(script: bytes) -> None:

@@ -24,11 +24,13 @@ def uneven(n: int, dim: int, rows: int, sigma: float, L: float, seed: int = 0) -
     return list(zip(A, b, strict=True))
 
 
-def rare(n: int, dim: int, rows: int, share: float, seed: int = 0, mu: float = 1.0, L: float = 20.0) -> Clients:
+def rare(
+    n: int, dim: int, rows: int, share: float, seed: int = 0, mu: float = 1.0, L: float = 20.0, sigma: float = 0.0
+) -> Clients:
     """Each feature occurs at c = ⌈share·n⌉ random clients; the Hessians (2/N) A_iᵀA_i have eigenvalues evenly between μ and L.
 
     As in the program of Richtárik, Gasanov and Burlachenko 2023: singular values √((L−μ) j/(k−1) + μ), of which 0.9 is taken and, at
-    client 0, 1 is added; b_i = A_i·½ + U[−2, 2].
+    client 0, 1 is added; b_i = A_i·½ + U[−2, 2]. With sigma > 0 each client's Hessian is multiplied by exp(sigma z), z normal.
     """
     rng = np.random.default_rng(seed)
     c = int(np.ceil(share * n))
@@ -45,6 +47,8 @@ def rare(n: int, dim: int, rows: int, share: float, seed: int = 0, mu: float = 1
             right, _ = np.linalg.qr(rng.normal(size=(len(columns), k)))
             values = 0.9 * np.sqrt((L - mu) * np.arange(k) / max(k - 1, 1) + mu) + (1.0 if i == 0 else 0.0)
             A[:, columns] = (left * values) @ right.T * np.sqrt(rows / 2)
+        if sigma:
+            A *= np.exp(0.5 * sigma * rng.normal())
         clients.append((A, A @ np.full(dim, 0.5) + rng.uniform(-2, 2, rows)))
     return clients
 

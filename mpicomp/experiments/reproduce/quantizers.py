@@ -11,14 +11,16 @@ from ..study.estimation import mean_errors
 from .evidence import Row
 
 WIRE_BITS = 32
+ONE_BIT, SIGN_MAGNITUDE = "one bit {−r, r}", "sign and magnitude {−r, 0, r}"
+FORMS = {ONE_BIT: "cq", SIGN_MAGNITUDE: "cq:variant=sign-magnitude"}
 SPECS = {"CQ": "cq:radius=common,norm=max", "IQ": "iq:radius=common,norm=max"}
 
 
 def variances(d: int, n: int) -> dict[str, dict[str, float]]:
     """A of independent and of correlated quantizers for equal inputs, for each set of constants.
 
-    Published: d/(4n) and d/(4n²), which are those of a quantizer with magnitudes {0, r} and a sign. Right, for one bit and points
-    {−r, r}: (d − 1)/n and d/n².
+    Published, in a library of one of the authors: d/(4n) and d/(4n²), which bound those of the sign-and-magnitude form {−r, 0, r}. Right,
+    for one bit and points {−r, r}: (d − 1)/n and d/n².
     """
     return {
         "published": {"IQ": d / (4 * n), "CQ": d / (4 * n**2)},
@@ -37,13 +39,26 @@ def expected_bits(variance: float, c: float) -> tuple[float, float]:
 
 
 def limits() -> list[Row]:
-    """The gain at d = n → ∞, where CQ's variance vanishes and c → 1/32, for each set of constants."""
+    """The gain at d = n → ∞, where CQ's variance vanishes, for each set of constants and number of bits of an entry."""
     many = 10**13
+    readings = [("published", 1.0), ("published", np.log2(3)), ("published", 2.0), ("right", 1.0)]
     rows = []
-    for name, a in variances(many, many).items():
-        c = 1 / WIRE_BITS
+    for name, bits in readings:
+        a, c = variances(many, many)[name], bits / WIRE_BITS
         independent, correlated = expected_bits(a["IQ"], c)[1], expected_bits(a["CQ"], c)[1]
-        rows.append({"constants": name, "gain": independent / correlated})
+        rows.append({"constants": name, "bits": float(bits), "gain": independent / correlated})
+    return rows
+
+
+def forms_table(dim: int, clients: list[int], draws: int) -> list[Row]:
+    """Measured variance for equal inputs of both forms of the quantizer, over the library's constant d/(4n²) times ‖v‖²."""
+    rows = []
+    for n in clients:
+        v = np.random.default_rng(n).standard_normal(dim)
+        for form, spec in FORMS.items():
+            errors = mean_errors(compressor(spec), np.tile(v, (n, 1)), draws) / (dim / (4 * n**2) * float(v @ v))
+            error = float(errors.std(ddof=1) / np.sqrt(draws))
+            rows.append({"n": n, "form": form, "ratio": float(errors.mean()), "standard_error": error})
     return rows
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from .drawing import have_matplotlib, save
 from .evidence import Evidence
 from .reproduction import SCALES, Claim, Reproduction, Verdict, papers
 from .runner import ExperimentRunner
+from .summary import markdown, summary_rows, verdict_record
 
 
 @dataclass(frozen=True)
@@ -74,15 +75,14 @@ def reproduce(
 
 def judge(study: Reproduction, evidence: Evidence, scale: str) -> list[Judged]:
     """All claims of a study."""
-    return [Judged(claim, claim.judge(evidence), claim.expected.get(scale)) for claim in study.claims]
+    return [Judged(claim, claim.verdict(evidence), claim.expected.get(scale)) for claim in study.claims]
 
 
 def write(study: Reproduction, scale: str, runner: ExperimentRunner, judged: list[Judged]) -> None:
     """verdicts.json, curves.csv and tables/NAME.csv, from which everything can be told and drawn again."""
     evidence = runner.evidence
     verdicts: list[dict[str, Any]] = [
-        {"claim": j.claim.name, "text": j.claim.text, **asdict(j.verdict), "expected": j.expected, "changed": j.changed}
-        for j in judged
+        {**verdict_record(j.claim, j.verdict), "expected": j.expected, "changed": j.changed} for j in judged
     ]
     record = {
         "study": study.name,
@@ -102,6 +102,14 @@ def write(study: Reproduction, scale: str, runner: ExperimentRunner, judged: lis
     (runner.out / "tables").mkdir(exist_ok=True)
     for name, rows in evidence.tables.items():
         _write_csv(runner.out / "tables" / f"{name}.csv", rows)
+
+
+def write_summary(directories: list[Path]) -> tuple[list[list[str]], Path]:
+    """The verdicts of all the studies' directories in one table, written beside these as `verdicts.md`: its rows and its path."""
+    rows = summary_rows(json.loads((directory / "verdicts.json").read_text("utf-8")) for directory in directories)
+    path = directories[0].parent / "verdicts.md"
+    path.write_text(markdown(rows) + "\n", "utf-8")
+    return rows, path
 
 
 def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:

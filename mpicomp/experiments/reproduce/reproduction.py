@@ -9,28 +9,43 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any, ClassVar
 
 from ..runtime import Registry
+from .effects import FAILS, HOLDS, IN_PART, UNDECIDED, Effect, combined
 from .evidence import Evidence
 from .runner import ExperimentRunner
 
 papers: Registry[Reproduction] = Registry("paper", "mpicomp.experiments.reproduce.papers")
 
 SCALES = ("small", "paper")
-HOLDS, IN_PART, FAILS = "holds", "in part", "does not hold"
+SEEDS, NETWORK_SEEDS = 10, 5  # that a claim needs at least where randomness enters; fewer where networks are trained
+
+__all__ = ["FAILS", "HOLDS", "IN_PART", "UNDECIDED", "Claim", "Figure", "Reproduction", "Verdict", "papers"]
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """HOLDS, IN_PART or FAILS, and the numbers it rests on, in a line of text."""
+    """HOLDS, IN_PART, FAILS or UNDECIDED, the numbers it rests on, in a line of text, and the effects where it was tested on seeds."""
 
     outcome: str
     numbers: str
+    effects: tuple[Effect, ...] = ()
+
+    @classmethod
+    def tested(cls, effects: Sequence[Effect], before: str = "", after: str = "") -> Verdict:
+        """From the effects of a claim, by `combined`; before and after : text around the list of them.
+
+        >>> Verdict.tested([Effect("loss", (1.0, 1.2, 0.9), 0.0)], "difference of ").numbers
+        'difference of loss 1.03 ± 0.088'
+        """
+        said = "; ".join(str(effect) for effect in effects)
+        return cls(combined(effect.outcome for effect in effects), f"{before}{said}{after}", tuple(effects))
 
     @classmethod
     def of(cls, parts: Sequence[bool], numbers: str) -> Verdict:
-        """From the parts of a claim: it holds where all do, in part where some do.
+        """From the parts of a claim that nothing random enters: it holds where all do, in part where some do.
 
         >>> Verdict.of([True, False], "2 of 3").outcome
         'in part'
@@ -48,12 +63,25 @@ class Claim:
     judge : from the evidence to the verdict.
     expected : the outcome that is known for each scale, since bytes and rounds repeat bit for bit; a scale is missing where the outcome
         is the machine's (seconds).
+    least_seeds : without effects over so many seeds the outcome is UNDECIDED; 0 for a claim that nothing random enters.
     """
 
     name: str
     text: str
     judge: Callable[[Evidence], Verdict]
     expected: dict[str, str] = field(default_factory=dict)
+    least_seeds: int = 0
+
+    def verdict(self, evidence: Evidence) -> Verdict:
+        """The verdict, UNDECIDED where it rests on fewer seeds than the claim needs."""
+        verdict = self.judge(evidence)
+        fewest = min(
+            (effect.seeds for effect in verdict.effects if effect.random), default=0 if not verdict.effects else inf
+        )
+        if fewest >= self.least_seeds:
+            return verdict
+        told = f" ({'one seed' if fewest < 2 else f'{fewest:g} seeds'} of {self.least_seeds} that the claim needs)"
+        return Verdict(UNDECIDED, verdict.numbers + told, verdict.effects)
 
 
 @dataclass(frozen=True)

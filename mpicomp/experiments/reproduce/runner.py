@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
+from math import log2
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +32,12 @@ from ..runtime import (
 from ..study.compare import Stored
 from .batch import WANTED, wanted
 from .evidence import Evidence, Interrupted, Row
+from .tuning import best_exponent
 
 ENDINGS = ("", ".libsvm", ".svm", ".txt", ".svm.xz", ".xz", ".gz", ".bz2")
 SAME_BITS = "same-bits"  # table of the runs that were made in this process and over MPI
 LAB_TIMEOUT = 1800.0  # seconds, for all runs of a study
 DEFAULTS = asdict(Config())
-PATIENCE = 2  # steps that are worse than the best before `tune` gives up
 
 
 class ExperimentRunner:
@@ -98,40 +99,50 @@ class ExperimentRunner:
     def tune(
         self,
         label: str,
-        factors: Iterable[float],
         target: float = 0.0,
-        theory: bool = True,
         cost: Callable[[Stored], float] | None = None,
+        start: float | None = None,
         **options: Any,
     ) -> Stored:
-        """The best of the steps theory·factor, or of the factors themselves without `theory`.
+        """The best of the steps 2^k, all of them as far as they help (`tuning.best_exponent`).
 
         Best is the fewest rounds to ‖∇f‖² ≤ target, or else the smallest ‖∇f‖² at the end; or the smallest `cost`, a finite number or
-        infinity, where that is given. Factors are tried in the order given, until `PATIENCE` of them in a row were no better than the
-        best; a run ends when it has taken more rounds than the best to the target. Only the best is kept in the evidence; its
-        configuration has the step.
+        infinity, where that is given. A run ends when it has taken more rounds than the best to the target. Only the best is kept in the
+        evidence; its configuration has the step.
+
+        Parameters
+        ----------
+        start : a step to begin near, by default the theory's. It decides how many steps are tried, not which one is the best.
         """
-        best: tuple[float, float] = (float("inf"), float("inf"))
-        worse = 0
-        unit: float | None = None  # the theory's step, which may depend on the number of rounds
-        for factor in factors:
-            step = f"{factor:g}" if not theory else f"theory*{factor:g}" if unit is None else repr(unit * factor)
-            wanted = {**options, "step": step, "tol": target}
-            if cost is None and best[0] < float("inf") and (unit is not None or not theory):
-                wanted["rounds"] = max(1, int(best[0]))
-            stored = self._in_process(f"{label} x{factor:g}", wanted)
-            if theory and unit is None:
-                unit = stored.summary["step"] / factor
-            rank = _quality(stored, target) if cost is None else (cost(stored), 0.0)
-            if rank < best:
-                best, worse, self.evidence.curves[label] = rank, 0, stored
-            else:
-                worse += 1
-                if worse == PATIENCE:
-                    break
-        if label not in self.evidence.curves:
-            raise MpicompError(f"{label}: every step diverged, the smallest too; try smaller factors")
-        return self.evidence.curves[label]
+        found: dict[int, Stored] = {}
+        reached = float("inf")
+        if start is None:
+            once = {**options, "rounds": 1, "eval_every": 1, "step": "theory"}
+            start = self._in_process(f"{label} theory", once).summary["step"]
+
+        def quality(k: int) -> tuple[float, float]:
+            nonlocal reached
+            wanted = {**options, "step": repr(2.0**k), "tol": target}
+            if cost is None and reached < float("inf"):
+                wanted["rounds"] = max(1, int(reached))
+            found[k] = stored = self._in_process(f"{label} 2^{k}", wanted)
+            rank = _quality(stored, target) if cost is None else (float(f"{cost(stored):.3g}"), 0.0)
+            reached = min(reached, rank[0])
+            return rank
+
+        best = found[best_exponent(quality, round(log2(start)))]
+        if best.summary.get("diverged"):
+            raise MpicompError(f"{label}: every step that was tried diverged; start from a smaller one than {start:g}")
+        self.evidence.curves[label] = best
+        return best
+
+    def seeds(self, label: str, count: int, **options: Any) -> list[Stored]:
+        """Runs with the seeds 1, ..., count, in this order, each kept in the evidence under the label with " seed S" behind it.
+
+        Steps are tuned with seed 0, so no verdict rests on the draws that chose a step. In an option's text "{seed}" stands for the seed,
+        as in init="normal:{seed}".
+        """
+        return [self.run(f"{label} seed {seed}", **{**options, "seed": seed}) for seed in range(1, count + 1)]
 
     def over_mpi(self, runs: dict[str, dict[str, Any]]) -> None:
         """Runs by label, over MPI on `ranks` ranks, one after the other in one job.
@@ -196,7 +207,9 @@ class ExperimentRunner:
 
     def _place(self, label: str, options: dict[str, Any], where: str) -> Path:
         """The directory of a run, made, with the configuration that is wanted in it; `where` it runs enters its name's digest."""
-        config = options.get("wanted") or Config.load(options=options)
+        seed = str(options.get("seed", 0))
+        own = {k: v.replace("{seed}", seed) if isinstance(v, str) else v for k, v in options.items()}
+        config = options.get("wanted") or Config.load(options=own)
         own = {
             k: v for k, v in asdict(config).items() if v != DEFAULTS[k]
         }  # so that a new option of a run changes no old name
@@ -247,9 +260,9 @@ class ExperimentRunner:
 
 
 def _quality(stored: Stored, target: float) -> tuple[float, float]:
-    """Smaller is better: (rounds to the target or infinity, ‖∇f‖² at the end)."""
+    """Smaller is better: (rounds to the target or infinity, ‖∇f‖² at the end to three digits, so that a search ends where all is alike)."""
     reached = stored.first_at(target)
-    last = stored.rows[-1]["grad_norm_sq"]
+    last = float(f"{stored.rows[-1]['grad_norm_sq']:.3g}")
     return (reached["round"] if reached else float("inf")), (last if last == last else float("inf"))
 
 

@@ -251,14 +251,19 @@ class Study:
             if asked not in checked:
                 checked.add(asked)
                 try:
-                    choose_parts(config)
-                    if config.optimizer:
-                        optimizers.build(config.optimizer, config.optimizer_options)
-                    known = option_names(problems[config.problem])
+                    check_parts(config)
                 except UserError as error:
                     raise ConfigError(f"{source}: {cell.label}: {error}") from None
-                for option in config.problem_options.keys() - set(known):
-                    raise unknown(f"option of problem {config.problem!r} in {source}:", option, known)
+
+
+def check_parts(config: Config) -> None:
+    """Raises UserError unless a run's parts are known, take their options and go together; needs no data."""
+    choose_parts(config)
+    if config.optimizer:
+        optimizers.build(config.optimizer, config.optimizer_options)
+    known = option_names(problems[config.problem])
+    for option in config.problem_options.keys() - set(known):
+        raise unknown(f"option of problem {config.problem!r}:", option, known)
 
 
 def share(cells: list[Cell], task: int, tasks: int) -> list[Cell]:
