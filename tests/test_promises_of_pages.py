@@ -299,6 +299,10 @@ PAGES = {  # (page of docs, the words): what makes them true, or the test that d
     ("reference/exchanges.md", "`cq:radius=common`) are refused"): "test_aggregator.py::test_what_cannot_go_by_slices",
     ("reference/commands.md", "| `full`, the default |"): lambda: Config().evaluate == "full",
     ("reference/commands.md", "so they refuse the other two"): "test_networks.py::test_what_needs_a_gradient_norm_refuses",
+    ("reference/commands.md", "Runs of different problems are refused"): "test_plot_command.py::"
+    "test_runs_of_different_problems_are_refused_unless_asked",
+    ("reference/commands.md", "`--out` of a finished run is refused"): "test_seeds_and_force.py::"
+    "test_a_finished_run_is_replaced_by_force_alone",
     ("reference/optimizers.md", "refuse another one"): lambda: all(
         methods[name].own_optimizer for name in ("ef21-hb", "ef21-prox", "onebit-adam")
     ),
