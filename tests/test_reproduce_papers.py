@@ -37,10 +37,8 @@ def alone(monkeypatch):
     monkeypatch.setattr(ExperimentRunner, "over_network", lambda self, labels, rate: False)
 
 
-LONGER = pytest.mark.full(reason="the tiny version of permk is in the quick lane")
-
-
-@pytest.mark.parametrize("name", ["permk", *(pytest.param(name, marks=LONGER) for name in TINY if name != "permk")])
+@pytest.mark.full(reason="whole experiments")
+@pytest.mark.parametrize("name", TINY)
 def test_a_tiny_version_runs(name, alone, tmp_path):
     study, runner = papers[name](), ExperimentRunner(tmp_path)
     study.measure(runner, TINY[name])

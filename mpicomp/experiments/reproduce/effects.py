@@ -128,7 +128,12 @@ class Effect:
         """The effect with its error: "1.23× ± 2 %", "−0.5 ± 0.3 points"."""
         mean, error = self.mean, self.error
         if self.ratio:
-            shown = f"{exp(mean):.{self.digits}g}×" if mean == mean else "some never"
+            never = sum(not isfinite(v) for v in self.values)
+            shown = (
+                f"{exp(mean):.{self.digits}g}×"
+                if mean == mean
+                else f"not reached with {never} of {len(self.values)} seeds"
+            )
             return shown if not self.random or not isfinite(error) else f"{shown} ± {100 * expm1(error):.2g} %"
         shown = f"{mean:.{self.digits}g}"
         return (shown if not self.random or not isfinite(error) else f"{shown} ± {error:.2g}") + self.unit

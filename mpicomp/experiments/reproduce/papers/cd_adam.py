@@ -15,7 +15,7 @@ from ..effects import Effect
 from ..evidence import Evidence, Row
 from ..networks import accuracy, final, finite, inaccuracy
 from ..repeated import by_seed, with_seeds
-from ..reproduction import NETWORK_SEEDS, SEEDS, Claim, Figure, Reproduction, Verdict, papers
+from ..reproduction import FAILS, HOLDS, NETWORK_SEEDS, SEEDS, UNDECIDED, Claim, Figure, Reproduction, Verdict, papers
 from ..runner import ExperimentRunner
 from ..seconds import draw_honest, measure_seconds, same_bits_claim, seconds_claim
 
@@ -240,37 +240,51 @@ class CDAdamReproduction(Reproduction):
         ),
     }  # fmt: skip
     claims = (
-        Claim("naive", "Compression without memory stalls", judge_naive, {}, SEEDS),
+        Claim("naive", "Compression without memory stalls", judge_naive, {"small": HOLDS}, SEEDS),
         Claim(
             "common-step",
             "With signs and a common step of at most 0.01 CD-Adam needs about as many rounds as AMSGrad without compression",
             judge_common_step,
-            {},
+            {"small": UNDECIDED},
             SEEDS,
         ),
         Claim(
             "tuned",
             "Not in the paper, whose rate is an order in T that a constant factor cannot refute: so it is with each one's own best step",
             judge_tuned,
-            {},
+            {"small": FAILS},
             SEEDS,
         ),
-        Claim("bits", "CD-Adam gets there with less than half of AMSGrad's bits", judge_bits, {}, SEEDS),
+        Claim("bits", "CD-Adam gets there with less than half of AMSGrad's bits", judge_bits, {"small": HOLDS}, SEEDS),
         Claim(
             "feedback",
             "CD-Adam needs no more rounds than AMSGrad with the original error feedback",
             judge_feedback,
-            {},
+            {"small": UNDECIDED},
             SEEDS,
         ),
-        Claim("onebit", "CD-Adam needs fewer bits than 1-bit Adam, whose warm-up is dense", judge_onebit, {}, SEEDS),
-        Claim("stall", "Not in the paper: with Top-5 % and minibatches CD-Adam stalls", judge_stall, {}, SEEDS),
-        Claim("cure", "Not in the paper: momentum before the compression cures that", judge_cure, {}, SEEDS),
+        Claim(
+            "onebit",
+            "CD-Adam needs fewer bits than 1-bit Adam, whose warm-up is dense",
+            judge_onebit,
+            {"small": HOLDS},
+            SEEDS,
+        ),
+        Claim(
+            "stall",
+            "Not in the paper: with Top-5 % and minibatches CD-Adam stalls",
+            judge_stall,
+            {"small": HOLDS},
+            SEEDS,
+        ),
+        Claim(
+            "cure", "Not in the paper: momentum before the compression cures that", judge_cure, {"small": HOLDS}, SEEDS
+        ),
         Claim(
             "network",
             "On a network its accuracy is AMSGrad's, and not below that of the other compressed methods",
             judge_network,
-            {},
+            {"small": UNDECIDED},
             NETWORK_SEEDS,
         ),
         same_bits_claim(),

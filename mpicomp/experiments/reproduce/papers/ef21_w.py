@@ -308,7 +308,7 @@ class EF21WReproduction(Reproduction):
             "variants",
             "So do its variants with minibatches and with partial participation",
             judge_variants,
-            {},
+            {"small": HOLDS},
             SEEDS,
         ),
         Claim(
@@ -327,7 +327,7 @@ class EF21WReproduction(Reproduction):
             "rare-weights",
             "Weights L_i/ΣL make the step for rare features larger where the L_i differ (and smaller where they are equal)",
             judge_weights,
-            {"small": HOLDS},
+            {"small": IN_PART},
         ),
         Claim(
             "rare-bits",
