@@ -65,7 +65,7 @@ LONG: list[dict[str, Any]] = [
         "eval_every": 2,
     },
 ]
-METHODS = {"two": [FEW[1], FEW[3]], "few": FEW, "more": MORE, "long": LONG}
+METHODS = {"some": [FEW[0], FEW[1], FEW[3]], "few": FEW, "more": MORE, "long": LONG}
 
 
 @pytest.mark.process
@@ -73,7 +73,7 @@ METHODS = {"two": [FEW[1], FEW[3]], "few": FEW, "more": MORE, "long": LONG}
     ("ranks", "nodes", "which"),
     shortened(
         [
-            (4, 2, "two"),
+            (4, 2, "some"),
             (4, 2, "few"),
             (2, 1, "few"),
             (3, 1, "few"),
