@@ -132,10 +132,8 @@ def test_tuning_ends_at_a_power_of_two_with_worse_neighbours(tmp_path):
     own = ExperimentRunner(tmp_path)
     best = own.tune("gd", 1e-4, method="gd", **RUN)
     assert own.evidence.curves == {"gd": best}
-    k = np.log2(best.summary["step"])
+    k = float(np.log2(best.summary["step"]))
     assert k == round(k)
-    tried = {path.name.split("2-")[0] for path in (tmp_path / "runs").iterdir()}
-    assert len(tried) >= 1
     rounds = best.first_at(1e-4)["round"]
     for other in (k - 1, k + 1):
         run = own.run("near", method="gd", **{**RUN, "step": repr(2.0**other)})
