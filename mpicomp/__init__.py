@@ -21,6 +21,11 @@ if TYPE_CHECKING:
     from .aggregator import Aggregator as Aggregator
     from .api import compressor as compressor
     from .api import hosted_clients as hosted_clients
+    from .api import huber as huber
+    from .api import least_squares as least_squares
+    from .api import logistic as logistic
+    from .api import matrix_factorization as matrix_factorization
+    from .api import multinomial as multinomial
     from .api import register_compressor as register_compressor
     from .api import register_downlink as register_downlink
     from .api import register_exchange as register_exchange
@@ -28,6 +33,7 @@ if TYPE_CHECKING:
     from .api import register_optimizer as register_optimizer
     from .api import register_problem as register_problem
     from .api import register_uplink as register_uplink
+    from .api import smoothed_hinge as smoothed_hinge
     from .compressors import Compressor as Compressor
     from .compressors import MessageKey as MessageKey
     from .errors import AggregationError as AggregationError
@@ -63,6 +69,11 @@ else:
             "api": (
                 "compressor",
                 "hosted_clients",
+                "huber",
+                "least_squares",
+                "logistic",
+                "matrix_factorization",
+                "multinomial",
                 "register_compressor",
                 "register_downlink",
                 "register_exchange",
@@ -70,6 +81,7 @@ else:
                 "register_optimizer",
                 "register_problem",
                 "register_uplink",
+                "smoothed_hinge",
             ),
             "compressors": ("Compressor", "MessageKey"),
             "errors": (

@@ -32,6 +32,7 @@ EXPERIMENT_FLOORS = {
     "study": 2,
     "bench": 2,
     "reproduce": 3,
+    "simulate": 3,
     "tuning": 3,
     "advice": 4,
     "commands": 5,

@@ -169,7 +169,9 @@ BAD_LINES = {
     "good 1:1": "the label 'good' is not a finite number",
     "nan 1:1": "the label 'nan' is not a finite number",
     "1,2 1:1": "the label '1,2' is not a finite number",
-    "+1 qid:3 1:1": r"ranking data \(qid\) is not supported",
+    "+1 1:1 qid:3 2:1": "'qid:3': a qid is a whole number, once, between the label and the first entry",
+    "+1 qid:x 1:1": "'qid:x': a qid is a whole number",
+    "+1 qid:3 qid:3 1:1": "'qid:3': a qid is a whole number, once",
 }
 
 

@@ -31,6 +31,7 @@ ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 REASONS = {
     "needs SLURM",
+    "needs SimGrid",
     "needs a cluster",
     "needs the network lab",
     "needs Open MPI 5",

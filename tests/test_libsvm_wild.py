@@ -204,13 +204,13 @@ def test_long_decimals_take_the_memory_of_short_ones():
 
 # ---- what the problems make of it ---------------------------------------------------------------------------------------------
 def test_a_wide_file_costs_no_constants_that_the_run_does_not_use(tmp_path, monkeypatch):
-    import mpicomp.problems.linear_model as linear_model
+    import mpicomp.problems.gram as gram
 
     def never(*args):
         raise AssertionError("a constant was computed")
 
     (tmp_path / "wide.svm").write_text("1 1:1 1048576:1\n-1 2:1\n1 3:1\n-1 5:1\n")
-    monkeypatch.setattr(linear_model, "largest_eigenvalue", never)
+    monkeypatch.setattr(gram, "largest_eigenvalue", never)
     options = {"data": str(tmp_path / "wide.svm"), "clients": 2, "method": "gd", "rounds": 3}
     result = mc.run(step=0.1, **options)
     assert result.manifest["problem"]["dim"] == 1 << 20 and "L" not in result.manifest["problem"]

@@ -130,7 +130,11 @@ def test_held_out_rows_and_accuracy(three_classes):
     assert (train, test) == (49, 12)
     x = np.random.default_rng(4).normal(size=problem.dim)
     guesses = logits(problem, x, dense(problem.test_rows, 7)).argmax(axis=1)
-    assert problem.measure(x) == (np.mean(guesses == problem.test_rows.labels),)
+    accuracy, loss = problem.measure(x)
+    assert accuracy == np.mean(guesses == problem.test_rows.labels)
+    scores = logits(problem, x, dense(problem.test_rows, 7))
+    chosen = scores[np.arange(test), problem.test_rows.labels.astype(int)]
+    assert loss == pytest.approx(np.mean(np.log(np.exp(scores).sum(axis=1)) - chosen), rel=1e-12)
     everything = make(three_classes, test=three_classes)
     assert len(everything.rows.labels) == len(everything.test_rows.labels) == 61
     assert np.abs(everything.rows.values).max() == 1.0

@@ -293,13 +293,16 @@ PAGES = {  # (page of docs, the words): what makes them true, or the test that d
         lambda: default("vr-marina", "sync") == 0,
     ("methods/vr-marina.md", "b', one sample by default"): test_batch_0_is_the_methods_own_number,
     ("methods/ef21-sgdm.md", "0.1 by default"): lambda: default("ef21-sgdm", "eta") == 0.1,
-    ("reference/problems.md", "`qid:` of ranking data is refused"): "test_data.py::test_reader_names_file_and_line_of_what_is_wrong",
     ("reference/problems.md", "0 for none: multinomial"): "test_mlp.py::test_large_logits_stay_finite",
     ("reference/exchanges.md", "`auto`, the default, is `local` in one process"):
         lambda: __import__("mpicomp.exchanges.kinds", fromlist=["x"]).exchange_kind("auto", 4, None).name == "p2p",
     ("reference/exchanges.md", "`cq:radius=common`) are refused"): "test_aggregator.py::test_what_cannot_go_by_slices",
     ("reference/commands.md", "| `full`, the default |"): lambda: Config().evaluate == "full",
     ("reference/commands.md", "so they refuse the other two"): "test_networks.py::test_what_needs_a_gradient_norm_refuses",
+    ("reference/commands.md", "Runs of different problems are refused"): "test_plot_command.py::"
+    "test_runs_of_different_problems_are_refused_unless_asked",
+    ("reference/commands.md", "`--out` of a finished run is refused"): "test_seeds_and_force.py::"
+    "test_a_finished_run_is_replaced_by_force_alone",
     ("reference/optimizers.md", "refuse another one"): lambda: all(
         methods[name].own_optimizer for name in ("ef21-hb", "ef21-prox", "onebit-adam")
     ),

@@ -13,8 +13,21 @@ import pytest
 from lanes import shortened
 
 import mpicomp as mc
-from mpicomp.data import Outline, needs_entries, parse_libsvm, partitions, read_libsvm, shared_reading, shares, text
+from mpicomp.data import (
+    Outline,
+    SparseRows,
+    formats,
+    needs_entries,
+    parse_libsvm,
+    partitions,
+    read_libsvm,
+    shared_reading,
+    shares,
+    text,
+)
+from mpicomp.data.libsvm import Reader
 from mpicomp.problems import problems
+from mpicomp.problems.rows import some_clients
 from mpicomp.problems.subset import SubsetProblem
 
 ENTRY_NBYTES = 12  # a column and a value
@@ -61,6 +74,10 @@ def hosting(name: str, hosted: np.ndarray, more: dict):
         problem = problems.build(name, more)
     problem.keep_clients(hosted)
     return problem
+
+
+def outlined(path: Path) -> SparseRows | Outline:
+    return shares.outline_or_rows(Reader(text.blocks_of(path), str(path), None))
 
 
 def evaluated(problem, clients: np.ndarray, dtype: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -143,6 +160,18 @@ def test_a_rank_never_has_more_than_its_share_of_the_entries(large, data, partit
         assert most < share + 48 * ROWS + 1_200_000
 
 
+def test_a_block_of_clients_in_a_row_copies_no_rows(data):
+    problem = problems.build("logistic", options(data))
+    whole = problem.rows
+    for clients, common in (([2, 3], True), ([5], True), (range(CLIENTS), True), ([3, 2], False), ([1, 4], False)):
+        mine = problem.hosted_rows(np.array(clients), np.dtype(np.float64))
+        assert np.shares_memory(mine.values, whole.values) == common
+        for ours, theirs in zip(mine, some_clients(whole, np.array(clients)), strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+    problem.keep_clients(np.array([2, 3]))
+    assert not np.shares_memory(problem._dealt._rows.values, whole.values)  # or nothing would be freed
+
+
 def test_a_rank_that_hosts_nobody_keeps_nothing(data):
     problem = problems.build("logistic", options(data))
     problem.keep_clients(np.arange(0))
@@ -186,16 +215,16 @@ def test_ranks_of_a_job_share_the_entries(mpi, tmp_path, data, partition, exchan
 # ---- reading ----------------------------------------------------------------------------------------------------------------
 def test_a_small_file_is_read_once(data, monkeypatch):
     read = []
-    monkeypatch.setattr(shares, "blocks_of", lambda path: read.append(path) or iter([path.read_bytes()]))
+    monkeypatch.setattr(formats, "blocks_of", lambda path: read.append(path) or iter([path.read_bytes()]))
     with shared_reading():
         problem = problems.build("logistic", options(data))
     problem.keep_clients(np.array([1]))
     problem.digests(np.array([1]))
-    assert len(read) == 1 and not isinstance(shares.read_or_outline(data, None), Outline)
+    assert len(read) == 1 and not isinstance(outlined(data), Outline)
 
 
 def test_an_outline_is_what_the_rows_say(large, data):
-    outline, rows = shares.read_or_outline(data, None), read_libsvm(data)
+    outline, rows = outlined(data), read_libsvm(data)
     assert isinstance(outline, Outline) and outline.features == rows.features
     assert outline.largest == np.abs(rows.values).max()
     np.testing.assert_array_equal(outline.indptr, rows.indptr)
@@ -215,7 +244,7 @@ def test_an_outline_is_what_the_rows_say(large, data):
 def test_rows_without_entries_and_comments(monkeypatch, tmp_path, lines):
     monkeypatch.setattr(shares, "MOST_ENTRIES", 0)
     (tmp_path / "t.svm").write_bytes(lines)
-    outline, rows = shares.read_or_outline(tmp_path / "t.svm", None), parse_libsvm(lines, "t")
+    outline, rows = outlined(tmp_path / "t.svm"), parse_libsvm(lines, "t")
     np.testing.assert_array_equal(outline.indptr, rows.indptr)
     order = np.arange(len(rows.labels))[::-1]
     some = shares.read_some(tmp_path / "t.svm", outline, order)

@@ -163,6 +163,13 @@ class Comm(PointToPoint):
         ):  # all ranks have come here: MPI has started on all of them
             take_names_away()
 
+    def begin_round(self) -> None:
+        """A round begins: what follows is for it."""
+        self.purpose = "round"
+
+    def end_round(self) -> None:
+        """The round is over."""
+
     # ---- collectives --------------------------------------------------------------------------------------------
     def bcast(self, buf: np.ndarray, root: int = 0) -> None:
         """Broadcast a contiguous array from `root`."""

@@ -23,21 +23,26 @@ def bytes_of(array: np.ndarray) -> np.ndarray:
 
 
 class Sending:
-    """The requests of a message that is sent in pieces, used as one request."""
+    """The requests of a message that is sent in pieces, used as one request.
+
+    Attributes
+    ----------
+    requests : those that are not known to be complete.
+    """
 
     def __init__(self, requests: list[Request]):
-        self._requests = requests
+        self.requests = requests
 
     def Test(self, status: Any = None) -> bool:
         """All of them are complete."""
-        self._requests = [request for request in self._requests if not request.Test()]
-        return not self._requests
+        self.requests = [request for request in self.requests if not request.Test()]
+        return not self.requests
 
     def Wait(self, status: Any = None) -> bool:
         """Wait for all of them."""
-        for request in self._requests:
+        for request in self.requests:
             request.Wait()
-        self._requests = []
+        self.requests = []
         return True
 
 

@@ -67,7 +67,7 @@ def ring_scratch(size: int, values: np.ndarray) -> int:
 
 def ring_nbytes(rank: int, size: int, count: int, itemsize: int) -> int:
     """Bytes that a rank sends in `ring_sum` of so many numbers."""
-    widths = np.diff(_bounds(count, size))
+    widths = np.diff(ring_bounds(count, size))
     return itemsize * int(sum(widths[(rank - step) % size] for step in range(2 * size - 2)))
 
 
@@ -82,7 +82,7 @@ def ring_sum(comm: Comm, values: np.ndarray, work: np.ndarray) -> None:
     """
     size, rank = comm.size, comm.rank
     halves = work[: ring_scratch(size, values)].view(values.dtype).reshape(2, -1)
-    right, left, bounds = (rank + 1) % size, (rank - 1) % size, _bounds(len(values), size)
+    right, left, bounds = (rank + 1) % size, (rank - 1) % size, ring_bounds(len(values), size)
     last, piece = 2 * size - 3, PIECE_NBYTES // values.itemsize
 
     def pieces(step: int) -> list[np.ndarray]:
@@ -120,6 +120,6 @@ def ring_sum(comm: Comm, values: np.ndarray, work: np.ndarray) -> None:
             comm.wait(request)
 
 
-def _bounds(count: int, size: int) -> np.ndarray:
-    """Of the segments."""
+def ring_bounds(count: int, size: int) -> np.ndarray:
+    """Of the segments: segment s is [bounds[s], bounds[s+1]); int64, shape (size + 1,)."""
     return np.arange(size + 1) * count // size

@@ -58,6 +58,15 @@ Import = Annotated[
     ),
 ]
 CUSTOM = ("uplink", "downlink", "smoothing")  # shorthands for --set method.uplink=... and so on
+OF_PROBLEM = (
+    "reg",
+    "features",
+    "label",
+    "zero_based",
+    "scale",
+    "positive",
+    "test",
+)  # for --set problem.reg=... and so on
 
 
 def _options(
@@ -87,13 +96,26 @@ def _options(
         str | None, Option(autocompletion=completed("problems"), help="Problem, `mpicomp list problems`.  [logistic]")
     ] = None,
     data: Annotated[
-        str | None, Option(help="Data set by name, or a LIBSVM file (.gz, .xz, .bz2 too).  [mushrooms]")
+        str | None,
+        Option(help="Data set by name, or a file: LIBSVM, CSV (.gz, .xz, .bz2 too), .npz, Parquet, HDF5.  [mushrooms]"),
     ] = None,
     clients: Annotated[int | None, Whole(help="Number of clients n.  [20]")] = None,
     partition: Annotated[
         str | None, Option(help="contiguous, shuffled, sorted or dirichlet:BETA.  [contiguous]")
     ] = None,
+    reg: Annotated[
+        float | None, Option(help="Regularisation λ of the problem; of logistic it is 0.1 unless given.")
+    ] = None,
     features: Annotated[int | None, Whole(help="Columns of the data.  [the largest index in the file]")] = None,
+    label: Annotated[
+        str | None, Option(help="Column of the labels in a table: its name, or its number from 0, -1 the last.")
+    ] = None,
+    zero_based: Annotated[bool, Option("--zero-based", help="Indices of LIBSVM text count from 0.")] = False,
+    scale: Annotated[str | None, Option(help="Columns by maxabs, rows to unit, or all by the largest value.")] = None,
+    positive: Annotated[str | None, Option(help="The label that is +1, against all others.")] = None,
+    test: Annotated[
+        str | None, Option(help="Test loss and accuracy on these rows: a share held out, 0.2, a set or a file.")
+    ] = None,
     rounds: Annotated[int | None, Whole(help="Rounds T.  [1000]")] = None,
     tol: Annotated[float | None, Option(help="Stop once ‖∇f‖² is at most this; 0 never.  [0]")] = None,
     step: Annotated[str | None, Option(help="theory, theory*FACTOR, or a number.  [theory]")] = None,
@@ -166,6 +188,9 @@ def _options(
     verify_bytes: Annotated[
         bool, Option("--verify-bytes", help="Compare the ledger with an independent count of what MPI is handed.")
     ] = False,
+    trace: Annotated[
+        str | None, Option(metavar="DIR", help="Record every MPI call of every rank, for `mpicomp model simulate`.")
+    ] = None,
     allow_unsafe: Annotated[bool, Option("--allow-unsafe", help="Run combinations that no theory covers.")] = False,
     set_: Annotated[
         list[str] | None, Option("--set", metavar="KEY=VALUE", help="Any option, also problem.dim=100, method.p=0.1.")
@@ -220,8 +245,8 @@ def take_config(given: dict[str, Any], names: Sequence[str] = ()) -> Config:
     for flag in ("allow_unsafe", "force", "verify_bytes"):
         options[flag] = options.get(flag) or None
     sets = (*(f"method.{k}={v}" for k in CUSTOM if (v := options.pop(k, None)) is not None), *sets)
-    if (features := options.pop("features", None)) is not None:
-        sets = (f"problem.features={features}", *sets)
+    options["zero_based"] = options.get("zero_based") or None
+    sets = (*(f"problem.{k}={v}" for k in OF_PROBLEM if (v := options.pop(k, None)) is not None), *sets)
     return Config.load(path, options, sets)
 
 

@@ -146,6 +146,7 @@ def run_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
     rows = [
         ("method", f"{summary.get('heading', plain)}"),
         ("problem", f"{summary['problem']} · {summary['data'] or '-'} · d = {summary['dim']}"),
+        *([("regularisation λ", _regularization(summary))] if summary.get("reg") is not None else []),
         ("clients on ranks", f"{summary['clients']} on {summary['ranks']} ({summary['exchange']})"),
         ("step γ", f"{summary['step']:.6g}"),
         ("rounds", f"{summary['rounds']}"),
@@ -170,6 +171,11 @@ def run_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
     elif summary["reached_tol"]:
         rows.append(("stopped", "‖∇f‖² reached --tol"))
     return rows
+
+
+def _regularization(summary: dict[str, Any]) -> str:
+    kind = summary.get("regularizer")
+    return f"{summary['reg']:g}" + (f" ({kind})" if kind and summary["reg"] else "")
 
 
 def show_byte_check(byte_check: dict[str, Any], traffic: dict[str, Any]) -> None:

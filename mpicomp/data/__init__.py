@@ -1,18 +1,27 @@
-"""Data: sets known by name, LIBSVM text files, and partitions of the rows among clients."""
+"""Data: sets known by name, files of several formats, arrays, and partitions of the rows among clients."""
 
 from .images import images
-from .libsvm import SparseRows, parse_libsvm, read_libsvm
+from .libsvm import parse_libsvm, read_libsvm
 from .partition import Partition, needs_entries, partition_rows, partitions
-from .sets import DATA_SETS, DataSet, load
-from .shares import DataFile, Outline, shared_reading
+from .prepare import SCALES, Prepared, held_out
+from .sets import DATA_SETS, DataSet
+from .shares import Outline, shared_reading
+from .sources import Arrays, Data, Source, load
+from .tables import SparseRows, from_coordinates
 
 __all__ = [
     "DATA_SETS",
-    "DataFile",
+    "SCALES",
+    "Arrays",
+    "Data",
     "DataSet",
     "Outline",
     "Partition",
+    "Prepared",
+    "Source",
     "SparseRows",
+    "from_coordinates",
+    "held_out",
     "images",
     "load",
     "needs_entries",

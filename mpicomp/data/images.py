@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from ..errors import DataError
-from .sets import DATA_SETS, load
+from .sets import DATA_SETS
+from .sources import load
 
 
 def images(data: str) -> tuple[np.ndarray, np.ndarray]:

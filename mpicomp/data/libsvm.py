@@ -1,7 +1,8 @@
-"""Reader of LIBSVM's sparse text: one row a line, `label index:value index:value ...`, indices from 1 and increasing.
+"""Reader of LIBSVM's sparse text: one row a line, `label index:value index:value ...`, indices from 1 (or 0) and increasing.
 
-Comments (`#` to the end of the line), blank lines, spaces after a colon, a byte order mark, and LF, CRLF and CR line ends are accepted;
-`qid:` of ranking data is refused. Archives are recognised by their first bytes, whatever the file's name.
+Comments (`#` to the end of the line), blank lines, spaces after a colon, a byte order mark, and LF, CRLF and CR line ends are accepted.
+`qid:NUMBER` after the label, which groups the rows of ranking data, is read over. Archives are recognised by their first bytes, whatever
+the file's name.
 
 The text is read block by block and parsed by a compiled scanner, so that the rows are all the memory: twelve bytes an entry. Values have
 the bits that Python's `float` gives (`mpicomp.kernels.decimals`).
@@ -18,6 +19,7 @@ import numpy as np
 from ..errors import DataError
 from ..kernels import njit
 from ..kernels.decimals import NOT_A_NUMBER, TOO_LARGE, UNDECIDED, Powers, decimal, powers
+from .tables import SparseRows
 from .text import BLOCK, blocks_of, lines_of
 
 SNIPPET = 40
@@ -25,7 +27,7 @@ OK, BAD_LABEL, BAD_INDEX, LOW_INDEX, BAD_ORDER, BAD_VALUE, TOO_WIDE, LARGE_LABEL
 WRONG = {
     BAD_LABEL: "the label {token} is not a finite number",
     BAD_INDEX: "{token} is not of the form index:value with a whole index",
-    LOW_INDEX: "the index of {token} is below 1; indices count from 1",
+    LOW_INDEX: "the index of {token} is below {least}; indices count from {least}{remedy}",
     BAD_ORDER: "the index of {token} is not above the one before it; indices must increase along a line",
     BAD_VALUE: "the value of {token} is not a finite number",
     TOO_WIDE: "the index of {token} is above the number of features, {features}",
@@ -34,37 +36,23 @@ WRONG = {
 }
 
 
-class SparseRows(NamedTuple):
-    """Rows of features in compressed sparse row form, and their labels.
-
-    Row r has `values[indptr[r]:indptr[r+1]]` (float64) in the columns `indices[...]` (int32, from 0); `indptr` is
-    int64, shape (N + 1,), `labels` float64, shape (N,), and `features` is d.
-    """
-
-    indptr: np.ndarray
-    indices: np.ndarray
-    values: np.ndarray
-    labels: np.ndarray
-    features: int
-
-
-def read_libsvm(path: str | Path, features: int | None = None) -> SparseRows:
+def read_libsvm(path: str | Path, features: int | None = None, zero_based: bool = False) -> SparseRows:
     """Read a file, also one that is compressed by gzip, xz or bzip2.
 
     Parameters
     ----------
-    features : number of columns; by default the largest index in the file.
+    features : number of columns; by default that of the largest index in the file. zero_based : indices count from 0, not from 1.
 
     Raises
     ------
     DataError : the file is missing, damaged, empty or not LIBSVM text; the message names file, line and token.
     """
-    return Reader(blocks_of(Path(path)), str(path), features).rows()
+    return Reader(blocks_of(Path(path)), str(path), features, zero_based).rows()
 
 
-def parse_libsvm(text: bytes, source: str, features: int | None = None) -> SparseRows:
+def parse_libsvm(text: bytes, source: str, features: int | None = None, zero_based: bool = False) -> SparseRows:
     """Read text that is already in memory; `source` is its name in messages."""
-    return Reader((text[at : at + BLOCK] for at in range(0, len(text), BLOCK)), source, features).rows()
+    return Reader((text[at : at + BLOCK] for at in range(0, len(text), BLOCK)), source, features, zero_based).rows()
 
 
 class Reader:
@@ -72,13 +60,14 @@ class Reader:
 
     Parameters
     ----------
-    blocks : the text. source : its name in messages. features : number of columns; None for the largest index.
+    blocks : the text. source : its name in messages. features : number of columns; None for the largest index. zero_based : indices count
+        from 0.
     """
 
-    def __init__(self, blocks: Iterable[bytes], source: str, features: int | None):
+    def __init__(self, blocks: Iterable[bytes], source: str, features: int | None, zero_based: bool = False):
         if features is not None and not 1 <= features < 2**31:
             raise DataError(f"{source}: features must be a number from 1 to 2147483647, got {features}")
-        self._blocks, self._source, self._features = blocks, source, features
+        self._blocks, self._source, self._features, self._shift = blocks, source, features, int(zero_based)
         self._into = _Rows(np.zeros(1, np.int64), np.empty(0, np.int32), np.empty(0), np.empty(0))
         self._state = np.zeros(len(_State._fields), np.int64)
         self._forgotten = 0  # rows
@@ -96,7 +85,7 @@ class Reader:
         limit = 2**31 - 1 if self._features is None else self._features
         for text in lines_of(self._blocks, self._source):
             self._into = _with_room(self._into, self._at, len(text))
-            _scan_all(text, self._source, limit, self._state, self._into)
+            _scan_all(text, self._source, limit, self._shift, self._state, self._into)
             if most is not None and (self._forgotten or self._at.entry > most):
                 yield self._piece()
                 if not self._forgotten:
@@ -147,7 +136,7 @@ class _State(NamedTuple):
     entry: int  # entries so far
     widest: int  # the largest index so far; what stands before it begins anew after each piece
     pos: int  # in this piece of text
-    labelled: int  # the line has its label
+    labelled: int  # 1: the line has its label; 2: its qid, too
     previous: int  # the index before
     line: int  # line ends so far
     start: int  # of the token that is wrong, or of the number that is left to Python
@@ -176,13 +165,13 @@ def _sized(into: _Rows, rows: int, entries: int) -> _Rows:
     return into
 
 
-def _scan_all(text: bytes, source: str, limit: int, state: np.ndarray, into: _Rows) -> None:
+def _scan_all(text: bytes, source: str, limit: int, shift: int, state: np.ndarray, into: _Rows) -> None:
     """Scan whole lines; a number that the scanner cannot round is Python's to convert."""
     data, state[_POS] = np.frombuffer(text, np.uint8), 0
-    while (code := _scan(data, limit, state, *into, powers())) != OK:
+    while (code := _scan(data, limit, shift, state, *into, powers())) != OK:
         at = _State(*state.tolist())
         if code != ASK:
-            raise _error(text, source, code, at, limit)
+            raise _error(text, source, code, at, limit, 1 - shift)
         number = float(text[at.start : at.stop])
         if at.previous == 0:
             into.labels[at.row] = number
@@ -190,19 +179,22 @@ def _scan_all(text: bytes, source: str, limit: int, state: np.ndarray, into: _Ro
             into.values[at.entry - 1] = number
 
 
-def _error(text: bytes, source: str, code: int, state: _State, limit: int) -> DataError:
+def _error(text: bytes, source: str, code: int, state: _State, limit: int, least: int) -> DataError:
     """The error for the token that starts at byte `state.start`."""
     at = f"{source}, line {state.line + 1}"
     tokens = text[state.start : state.start + 4096].replace(b"\r", b"\n").split(b"\n")[0].split(b"#")[0].split(None, 2)
     token = tokens[0].decode("utf-8", "replace")
     if token.startswith("qid:"):
-        return DataError(f"{at}: {token!r}: ranking data (qid) is not supported; remove the qid column")
+        return DataError(
+            f"{at}: {token[:SNIPPET]!r}: a qid is a whole number, once, between the label and the first entry"
+        )
     if code in (BAD_VALUE, LARGE_VALUE) and token.endswith(":") and len(tokens) > 1:
         token += f" {tokens[1].decode('utf-8', 'replace')}"
     shown = repr(token if len(token) <= SNIPPET else token[:SNIPPET] + "…")
     if code == BAD_LABEL and ":" in token:
         return DataError(f"{at}: the line has no label, it starts with {shown}")
-    return DataError(f"{at}: {WRONG[code].format(token=shown, features=limit)}")
+    remedy = "; where they count from 0 give «problem_options={'zero_based': True}»" if token.startswith("0:") else ""
+    return DataError(f"{at}: {WRONG[code].format(token=shown, features=limit, least=least, remedy=remedy)}")
 
 
 @njit
@@ -212,11 +204,25 @@ def _ends_token(byte: int) -> bool:
 
 
 @njit
+def _after_qid(data: np.ndarray, pos: int) -> int:
+    """Where `qid:NUMBER`, whose q is at data[pos], ends; 0 where it is something else."""
+    for letter in (113, 105, 100, 58):
+        if data[pos] != letter:
+            return 0
+        pos += 1
+    first = pos
+    while 48 <= data[pos] <= 57:
+        pos += 1
+    return pos if pos > first and _ends_token(data[pos]) else 0
+
+
+@njit
 def _scan(
-    data: np.ndarray, limit: int, state: np.ndarray, indptr: np.ndarray, indices: np.ndarray, values: np.ndarray,
+    data: np.ndarray, limit: int, shift: int, state: np.ndarray, indptr: np.ndarray, indices: np.ndarray, values: np.ndarray,
     labels: np.ndarray, powers: Powers,
 ) -> int:  # fmt: skip
-    """Go on through whole lines from where `state` (see `_State`) is, to their end or to what is wrong; returns the code."""
+    """Go on through whole lines from where `state` (see `_State`) is, to their end or to what is wrong; returns the code. `shift` is added
+    to indices, which then count from 1."""
     row, entry, widest, pos, labelled, previous, line = (
         state[0],
         state[1],
@@ -246,6 +252,11 @@ def _scan(
             continue
         start, entering, index = pos, labelled, 0
         if entering:
+            if byte == 113 and previous == 0 and entry == indptr[row] and labelled == 1:  # qid:
+                after = _after_qid(data, pos)
+                if after > 0:
+                    labelled, pos = 2, after
+                    continue
             negative = byte == 45
             pos += negative
             first = pos
@@ -254,12 +265,13 @@ def _scan(
                 pos += 1
             if pos == first or data[pos] != 58:
                 code = BAD_INDEX
-            elif negative or index < 1:
+            elif negative or index + shift < 1:
                 code = LOW_INDEX
-            elif index <= previous:
+            elif index + shift <= previous:
                 code = BAD_ORDER
-            elif index > limit:
+            elif index + shift > limit:
                 code = TOO_WIDE
+            index += shift
             if code != OK:
                 break
             pos += 1

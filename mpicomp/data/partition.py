@@ -16,7 +16,7 @@ from ..kernels.dealing import deal_rows
 from ..kernels.random import Stream, derive, permutation
 from ..kernels.sparse import squared_norms
 from ..registry import parse_spec
-from .libsvm import SparseRows
+from .tables import SparseRows
 
 MOST_CLASSES = 100
 EIGENVECTORS, EIGENVECTORS_NBYTES = 16, 1 << 30  # that partition `heterogeneous` keeps for each client, and for all

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import DataError, unknown
-from .libsvm import SparseRows, read_libsvm
 
 FILES = Path(__file__).parent / "files"
 
@@ -77,16 +76,6 @@ DATA_SETS = {
         white=16.0,
     ),
 }
-
-
-def load(data: str, features: int | None = None) -> SparseRows:
-    """Read a set known by name, or else the LIBSVM text file (also .gz, .xz, .bz2) at the path `data`.
-
-    Parameters
-    ----------
-    features : number of columns; by default that of the named set, or the largest index in the file.
-    """
-    return read_libsvm(*located(data, features))
 
 
 def located(data: str, features: int | None) -> tuple[Path, int | None]:

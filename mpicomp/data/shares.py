@@ -15,8 +15,8 @@ import numpy as np
 
 from ..errors import DataError
 from ..kernels import njit
-from .libsvm import Reader, SparseRows, read_libsvm
-from .sets import located
+from .libsvm import Reader
+from .tables import SparseRows
 from .text import blocks_of
 
 MOST_ENTRIES = 1 << 20  # of a file that is read as a whole: 12 MB
@@ -48,42 +48,18 @@ def shared_reading() -> Iterator[None]:
         _shared.reset(token)
 
 
-class DataFile:
-    """A set known by name, or a LIBSVM file, which may be read several times.
-
-    Parameters
-    ----------
-    data, features : as for `load`.
-
-    Raises
-    ------
-    DataError : there is no such set and no such file.
-    """
-
-    def __init__(self, data: str, features: int | None):
-        self.path, self.features = located(data, features)
-
-    def read(self) -> SparseRows | Outline:
-        """All rows; within `shared_reading` of a large file an outline."""
-        return read_or_outline(self.path, self.features) if _shared.get() else self.whole()
-
-    def whole(self) -> SparseRows:
-        """All rows."""
-        return read_libsvm(self.path, self.features)
-
-    def some(self, outline: Outline, order: np.ndarray) -> SparseRows:
-        """See `read_some`."""
-        return read_some(self.path, outline, order)
+def sharing() -> bool:
+    """Within `shared_reading`."""
+    return _shared.get()
 
 
-def read_or_outline(path: Path, features: int | None) -> SparseRows | Outline:
-    """All rows of a file with at most MOST_ENTRIES entries, else an outline.
+def outline_or_rows(reader: Reader) -> SparseRows | Outline:
+    """All rows of a text with at most MOST_ENTRIES entries, else an outline.
 
     Raises
     ------
     DataError : as `read_libsvm`.
     """
-    reader = Reader(blocks_of(path), str(path), features)
     sizes, labels, largest = [], [], 0.0
     for piece in reader.pieces(MOST_ENTRIES):
         sizes.append(np.diff(piece.indptr))
@@ -95,12 +71,12 @@ def read_or_outline(path: Path, features: int | None) -> SparseRows | Outline:
     return Outline(indptr, np.concatenate(labels), reader.width(), largest)
 
 
-def read_some(path: Path, outline: Outline, order: np.ndarray) -> SparseRows:
-    """Some rows of a file, in this order.
+def read_some(path: Path, outline: Outline, order: np.ndarray, zero_based: bool = False) -> SparseRows:
+    """Some rows of a LIBSVM file, in this order.
 
     Parameters
     ----------
-    order : numbers of rows, int64, each at most once.
+    order : numbers of rows, int64, each at most once. zero_based : as for `read_libsvm`.
 
     Raises
     ------
@@ -112,7 +88,8 @@ def read_some(path: Path, outline: Outline, order: np.ndarray) -> SparseRows:
     places = np.full(len(sizes), -1)
     places[order] = np.arange(len(order))
     first = 0 if len(order) else len(sizes)
-    for piece in Reader(blocks_of(path), str(path), outline.features).pieces(-1) if len(order) else ():
+    again = Reader(blocks_of(path), str(path), outline.features, zero_based)
+    for piece in again.pieces(-1) if len(order) else ():
         last = first + len(piece.labels)
         if not np.array_equal(np.diff(piece.indptr), sizes[first:last]):
             break

@@ -37,13 +37,20 @@ if TYPE_CHECKING:
     from ..cluster.program import master as master
     from ..cluster.program import rank_command as rank_command
     from ..cluster.program import resolve as resolve
+    from ..cluster.ring import PIECE_NBYTES as PIECE_NBYTES
+    from ..cluster.ring import TAG_RING as TAG_RING
     from ..cluster.ring import moves_less as moves_less
+    from ..cluster.ring import ring_bounds as ring_bounds
+    from ..cluster.trace import Call as Call
+    from ..cluster.trace import read_trace as read_trace
     from ..compressors import Codec as Codec
     from ..compressors import Compressor as Compressor
     from ..compressors import MessageKey as MessageKey
     from ..compressors import compressors as compressors
     from ..compressors.codec import Difference as Difference
     from ..compressors.codec import Sum as Sum
+    from ..compressors.identity import Identity as Identity
+    from ..compressors.layers import LayeredCodec as LayeredCodec
     from ..console.options import Import as Import
     from ..console.options import launched_world as launched_world
     from ..console.options import take_config as take_config
@@ -53,6 +60,7 @@ if TYPE_CHECKING:
     from ..data import DATA_SETS as DATA_SETS
     from ..errors import ConfigError as ConfigError
     from ..errors import DataError as DataError
+    from ..errors import EnvironmentMismatch as EnvironmentMismatch
     from ..errors import LabError as LabError
     from ..errors import MpicompError as MpicompError
     from ..errors import SlurmError as SlurmError
@@ -61,10 +69,23 @@ if TYPE_CHECKING:
     from ..errors import UserError as UserError
     from ..errors import unknown as unknown
     from ..exchanges.base import GROUP_NBYTES as GROUP_NBYTES
+    from ..exchanges.base import ExchangeSetting as ExchangeSetting
+    from ..exchanges.base import Plan as Plan
     from ..exchanges.base import exchanges as exchanges
+    from ..exchanges.hierarchical import TAG_POSTED as TAG_POSTED
+    from ..exchanges.hierarchical import TAG_READ as TAG_READ
+    from ..exchanges.hierarchical import TAG_TAKEN as TAG_TAKEN
+    from ..exchanges.hierarchical import TAG_WRITTEN as TAG_WRITTEN
     from ..exchanges.kinds import exchange_kind as exchange_kind
     from ..exchanges.local import LocalExchange as LocalExchange
     from ..exchanges.p2p import IN_TURN_NBYTES as IN_TURN_NBYTES
+    from ..exchanges.p2p import SLOTS as SLOTS
+    from ..exchanges.p2p import TAG_DOWN as TAG_DOWN
+    from ..exchanges.p2p import TAG_UP as TAG_UP
+    from ..exchanges.sharded import TAG_AGREE as TAG_AGREE
+    from ..exchanges.sharded import LocalShardedExchange as LocalShardedExchange
+    from ..exchanges.sliced import LocalSlicedExchange as LocalSlicedExchange
+    from ..exchanges.slicing import alignment_of as alignment_of
     from ..figures.axes import GRADIENT as GRADIENT
     from ..figures.axes import HORIZONTAL as HORIZONTAL
     from ..figures.curves import curve as curve
@@ -138,6 +159,7 @@ if TYPE_CHECKING:
     from ..units import seconds as seconds
     from ..units import size as size
     from ..version import __version__ as __version__
+    from ..wire import CONTROL_FLAGS as CONTROL_FLAGS
     from ..wire import HEADER_NBYTES as HEADER_NBYTES
 else:
     __getattr__, __dir__, __all__ = attach(
@@ -148,16 +170,16 @@ else:
             "cluster.clock": ["COMPUTE", "ENCODE", "PHASES", "STEP", "median_interval"],
             "cluster.comm": ["Comm", "world"],
             "cluster.environment": ["declared_size"],
-            "exchanges.base": ["GROUP_NBYTES", "exchanges"],
+            "exchanges.base": ["ExchangeSetting", "Plan", "GROUP_NBYTES", "exchanges"],
             "cluster.launcher": ["Launcher", "OPEN_MPI", "become", "find_launcher", "physical_cores"],
             "cluster.ledger": ["BROADCAST_BYTES", "DOWNLINK", "LEVELS", "MESSAGE_BYTES", "UPLINK"],
             "exchanges.local": ["LocalExchange"],
             "cluster.native": ["cached", "compile_first"],
-            "exchanges.p2p": ["IN_TURN_NBYTES"],
+            "exchanges.p2p": ["SLOTS", "TAG_DOWN", "TAG_UP", "IN_TURN_NBYTES"],
             "exchanges.kinds": ["exchange_kind"],
             "cluster.placement": ["Placement"],
             "cluster.program": ["launcher_for", "master", "rank_command", "resolve"],
-            "cluster.ring": ["moves_less"],
+            "cluster.ring": ["PIECE_NBYTES", "TAG_RING", "moves_less", "ring_bounds"],
             "compressors": ["Codec", "Compressor", "MessageKey", "compressors"],
             "compressors.codec": ["Difference", "Sum"],
             "console.options": ["Import", "launched_world", "take_config", "with_run_options"],
@@ -165,6 +187,7 @@ else:
             "units": ["rate", "seconds", "size"],
             "data": ["DATA_SETS"],
             "errors": [
+                "EnvironmentMismatch",
                 "ConfigError",
                 "DataError",
                 "LabError",
@@ -223,6 +246,13 @@ else:
             "runtime.warmup": ["refusal"],
             "streams": ["csv_cell", "spelt"],
             "version": ["__version__"],
-            "wire": ["HEADER_NBYTES"],
+            "cluster.trace": ["Call", "read_trace"],
+            "compressors.identity": ["Identity"],
+            "compressors.layers": ["LayeredCodec"],
+            "exchanges.hierarchical": ["TAG_POSTED", "TAG_READ", "TAG_TAKEN", "TAG_WRITTEN"],
+            "exchanges.sharded": ["TAG_AGREE", "LocalShardedExchange"],
+            "exchanges.sliced": ["LocalSlicedExchange"],
+            "exchanges.slicing": ["alignment_of"],
+            "wire": ["CONTROL_FLAGS", "HEADER_NBYTES"],
         },
     )

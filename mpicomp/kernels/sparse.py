@@ -5,9 +5,9 @@ function is
 
     f_j(x) = (1/N_j) Σ_r φ(a_rᵀx, y_r) + λ Σ_c ψ(x_c)
 
-with a link φ and a penalty ψ from the lists below. Every sum is taken in the order of the rows and, in a row, of the
-columns, and none crosses clients: what a kernel computes for a client is the same bit for bit whatever block the client
-is in, and whether its point is shared or its own.
+with a link φ and a penalty ψ from the lists below; `knee` > 0 is where some links bend. Every sum is taken
+in the order of the rows and, in a row, of the columns, and none crosses clients: what a kernel computes for a client is
+the same bit for bit whatever block the client is in, and whether its point is shared or its own.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ import numpy as np
 from . import njit
 
 LOGISTIC, SQUARES = 0, 1  # φ(z, y) = log(1 + exp(−yz)), (z − y)²
+HUBER = 2  # (z − y)²/2 where |z − y| ≤ knee, knee(|z − y| − knee/2) beyond
+HINGE = 3  # with m = 1 − yz: 0 where m ≤ 0, m²/(2 knee) where m ≤ knee, m − knee/2 beyond
 RIDGE, NONCONVEX = 0, 1  # ψ(x) = x²/2, x²/(1 + x²)
 
 
@@ -54,11 +56,21 @@ def _add(rows, r, coefficient, out):
 
 
 @njit
-def _slope(link, z, y):
-    """∂φ/∂z; exp may overflow to infinity, and the quotient is then the right zero."""
+def _slope(link, knee, z, y):
+    """∂φ/∂z; exp may overflow to infinity, and the quotient is then the right zero. A NaN goes through."""
     if link == LOGISTIC:
         return -y / (1.0 + np.exp(y * z))
-    return 2.0 * (z - y)
+    if link == SQUARES:
+        return 2.0 * (z - y)
+    if link == HUBER:
+        residual = np.float64(z) - y
+        if residual > knee:
+            return knee
+        return -knee if residual < -knee else residual
+    excess = 1.0 - np.float64(y) * z
+    if excess <= 0.0:
+        return 0.0
+    return np.float64(-y) if excess >= knee else -y * (excess / knee)
 
 
 @njit
@@ -72,7 +84,19 @@ def _penalty_gradient(penalty, weight, x, out):
 
 
 @njit
-def losses(rows, link, penalty, weight, W, out):
+def _value(link, knee, z, y):
+    """φ(z, y) of the links that bend."""
+    if link == HUBER:
+        size = abs(z - y)
+        return 0.5 * size * size if size <= knee else knee * (size - 0.5 * knee)
+    excess = 1.0 - y * z
+    if excess <= 0.0:
+        return 0.0
+    return excess - 0.5 * knee if excess >= knee else 0.5 * excess * excess / knee
+
+
+@njit
+def losses(rows, link, knee, penalty, weight, W, out):
     """out[j] = f_j(W[j]), or f_j(W[0]) if W has one row. Summed in float64."""
     for j in range(out.shape[0]):
         x = W[j if W.shape[0] > 1 else 0]
@@ -81,8 +105,10 @@ def losses(rows, link, penalty, weight, W, out):
             z, y = np.float64(_dot(rows, r, x)), np.float64(rows.labels[r])
             if link == LOGISTIC:
                 total += max(-y * z, 0.0) + np.log1p(np.exp(-abs(z)))
-            else:
+            elif link == SQUARES:
                 total += (z - y) ** 2
+            else:
+                total += _value(link, knee, z, y)
         regularizer = 0.0
         for c in range(x.shape[0]):
             square = np.float64(x[c]) ** 2
@@ -91,7 +117,7 @@ def losses(rows, link, penalty, weight, W, out):
 
 
 @njit
-def gradients(rows, link, penalty, weight, W, slopes, regularizer, out):
+def gradients(rows, link, knee, penalty, weight, W, slopes, regularizer, out):
     """out[j] = ∇f_j(W[j]), or ∇f_j(W[0]); `slopes` (number of rows) and `regularizer` (d) are scratch.
 
     Three passes: as one they keep the processor waiting for each row's exponential.
@@ -103,7 +129,7 @@ def gradients(rows, link, penalty, weight, W, slopes, regularizer, out):
     for j in range(out.shape[0]):
         share = 1.0 / (rows.offsets[j + 1] - rows.offsets[j])
         for r in range(rows.offsets[j], rows.offsets[j + 1]):
-            slopes[r] = share * _slope(link, slopes[r], rows.labels[r])
+            slopes[r] = share * _slope(link, knee, slopes[r], rows.labels[r])
     for j in range(out.shape[0]):
         if j == 0 or W.shape[0] > 1:
             _penalty_gradient(penalty, weight, W[j], regularizer)
@@ -113,7 +139,7 @@ def gradients(rows, link, penalty, weight, W, slopes, regularizer, out):
 
 
 @njit
-def batch_gradients(rows, link, penalty, weight, W, samples, regularizer, out):
+def batch_gradients(rows, link, knee, penalty, weight, W, samples, regularizer, out):
     """out[j] = mean of ∇f_jr(W[j]) over the rows r = offsets[j] + samples[j, :]; `regularizer` (d) is scratch."""
     for j in range(out.shape[0]):
         x = W[j if W.shape[0] > 1 else 0]
@@ -123,7 +149,7 @@ def batch_gradients(rows, link, penalty, weight, W, samples, regularizer, out):
         share = 1.0 / samples.shape[1]
         for b in range(samples.shape[1]):
             r = rows.offsets[j] + samples[j, b]
-            _add(rows, r, share * _slope(link, _dot(rows, r, x), rows.labels[r]), out[j])
+            _add(rows, r, share * _slope(link, knee, _dot(rows, r, x), rows.labels[r]), out[j])
 
 
 @njit

@@ -21,24 +21,31 @@ class EF21Prox(EF21):
 
     Parameters
     ----------
-    r : "l1", "ridge" or "box". weight : of l1 and ridge. low, high : of the box. start : as for EF21.
+    r : "l1", "ridge", "elastic" (the elastic net) or "box". weight : of all but the box. low, high : of the box. start : as for EF21.
+    l1_ratio : of the elastic net, the share of the 1-norm in [0, 1]; None for 0.5.
     """
 
-    summary = "EF21 for f + r: r = l1, ridge or box"
+    summary = "EF21 for f + r: r = l1, ridge, elastic (net) or box"
     formulas = "γ = 1/(2L + √3 L_QM ξ(α)) [derived]"
     paper = "Fatkhullin, Sokolov, Gorbunov, Li and Richtárik 2021, EF21 with Bells & Whistles"
     own_optimizer = True
 
     def __init__(
-        self, r: str = "l1", weight: float = 1e-3, low: float = -1.0, high: float = 1.0, start: str = "compressed"
+        self,
+        r: str = "l1",
+        weight: float = 1e-3,
+        low: float = -1.0,
+        high: float = 1.0,
+        start: str = "compressed",
+        l1_ratio: float | None = None,
     ):
         super().__init__(start)
-        Prox(r, weight, low, high)
-        self.r, self.weight, self.low, self.high = r, weight, low, high
+        Prox(r, weight, low, high, l1_ratio)
+        self.r, self.weight, self.low, self.high, self.l1_ratio = r, weight, low, high, l1_ratio
 
     def compose(self, setting: Setting, step_size: float) -> Parts:
         parts = super().compose(setting, step_size)
-        parts.optimizer = Prox(self.r, self.weight, self.low, self.high)
+        parts.optimizer = Prox(self.r, self.weight, self.low, self.high, self.l1_ratio)
         return parts
 
     def step_size(self, setting: Setting) -> float:

@@ -10,7 +10,7 @@ from ..errors import ConfigError, unknown
 from .base import descend, optimizers
 from .schedule import Scheduled, ScheduleOptions
 
-FUNCTIONS = ("l1", "ridge", "box")
+FUNCTIONS = ("l1", "ridge", "elastic", "box")
 
 
 @optimizers.register("prox")
@@ -19,12 +19,13 @@ class Prox(Scheduled):
 
     Parameters
     ----------
-    r : "l1", weight·‖x‖₁; "ridge", (weight/2)‖x‖²; "box", 0 where low ≤ x_j ≤ high for all j, else infinite.
-    weight : ≥ 0. low, high : of the box. For the others, by which γ is γ_t, see `Scheduled`.
+    r : "l1", weight·‖x‖₁; "ridge", (weight/2)‖x‖²; "elastic", the elastic net weight·(l1_ratio·‖x‖₁ + ½(1 − l1_ratio)‖x‖²) of Zou and
+        Hastie 2005; "box", 0 where low ≤ x_j ≤ high for all j, else infinite.
+    weight : ≥ 0. low, high : of the box. l1_ratio : in [0, 1], None for 0.5. For the others, by which γ is γ_t, see `Scheduled`.
 
     Raises
     ------
-    ConfigError : an unknown r, a negative weight, an empty box.
+    ConfigError : an unknown r, a negative weight, an l1_ratio outside of [0, 1] or of another r, an empty box.
     """
 
     def __init__(
@@ -33,6 +34,7 @@ class Prox(Scheduled):
         weight: float = 1e-3,
         low: float = -1.0,
         high: float = 1.0,
+        l1_ratio: float | None = None,
         **schedule: Unpack[ScheduleOptions],
     ):
         super().__init__(**schedule)
@@ -42,7 +44,10 @@ class Prox(Scheduled):
             raise ConfigError(f"prox: weight={weight} is negative")
         if not low <= high:
             raise ConfigError(f"prox: the box from low={low} to high={high} is empty")
+        if l1_ratio is not None and (r != "elastic" or not 0 <= l1_ratio <= 1):
+            raise ConfigError(f"prox: l1_ratio={l1_ratio} with r={r!r}; it is a share from 0 to 1, for r='elastic'")
         self.r, self.weight, self.low, self.high = r, weight, low, high
+        self.l1_ratio = {"l1": 1.0, "ridge": 0.0}.get(r, 0.5 if l1_ratio is None else l1_ratio)
 
     def start(self, x: np.ndarray, step_size: float) -> None:
         super().start(x, step_size)
@@ -55,20 +60,20 @@ class Prox(Scheduled):
 
     def apply(self, x: np.ndarray, step_size: float) -> None:
         """x ← prox_{γr}(x), in place; x has shape (1, d)."""
-        if self.r == "l1":
+        if self.r == "box":
+            np.clip(x, self.low, self.high, out=x)
+            return
+        if self.r != "ridge":
             np.abs(x, out=self._work)
-            self._work -= step_size * self.weight
+            self._work -= step_size * self.weight * self.l1_ratio
             np.maximum(self._work, 0, out=self._work)
             np.copysign(self._work, x, out=x)
-        elif self.r == "ridge":
-            x /= 1.0 + step_size * self.weight
-        else:
-            np.clip(x, self.low, self.high, out=x)
+        if self.r != "l1":
+            x /= 1.0 + step_size * self.weight * (1.0 - self.l1_ratio)
 
     def value(self, x: np.ndarray) -> float:
         """r(x)."""
-        if self.r == "l1":
-            return self.weight * float(np.sum(np.abs(x)))
-        if self.r == "ridge":
-            return 0.5 * self.weight * float(np.sum(np.square(x)))
-        return 0.0 if np.all((self.low <= x) & (x <= self.high)) else float("inf")
+        if self.r == "box":
+            return 0.0 if np.all((self.low <= x) & (x <= self.high)) else float("inf")
+        ones, squares = float(np.sum(np.abs(x))), float(np.sum(np.square(x)))
+        return self.weight * (self.l1_ratio * ones + 0.5 * (1.0 - self.l1_ratio) * squares)

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Unpack
+
 import numpy as np
 
+from ..data import Data
 from ..kernels.sparse import RIDGE, SQUARES
 from .base import Smoothness, problems
-from .linear_model import LinearModel
+from .gram import Grams
+from .linear_model import LinearModel, Reading
 
 
 @problems.register("least_squares")
 class LeastSquares(LinearModel):
     """f_i(x) = (1/N_i) Σ_r (a_rᵀx − y_r)² + (λ/2)‖x‖² (no factor ½ before the squares: the gradient has a 2).
 
-    The labels are taken as they are in the file. For the options see `LinearModel`.
+    The labels are numbers, taken as they are. For the options see `LinearModel`.
 
     References
     ----------
@@ -22,10 +26,11 @@ class LeastSquares(LinearModel):
 
     summary = "(1/N_i) Σ (aᵀx − y)²; regularizer=ridge|nonconvex|none"
     link = SQUARES
+    curvature = 2.0
 
     def __init__(
         self,
-        data: str = "a9a",
+        data: Data = "a9a",
         clients: int = 20,
         partition: str = "contiguous",
         reg: float = 0.0,
@@ -33,17 +38,18 @@ class LeastSquares(LinearModel):
         seed: int = 0,
         features: int | None = None,
         bias: bool = False,
+        **options: Unpack[Reading],
     ):
-        super().__init__(data, clients, partition, reg, regularizer, seed, features, bias)
+        super().__init__(data, clients, partition, reg, regularizer, seed, features, bias, **options)
 
     def compute_constants(self) -> Smoothness:
         """Exact, from the Hessians 2G_i + λI; with the nonconvex regularizer L₊, L_A are bounds (docs/explanation/smoothness.md)."""
-        r = self.penalty_smoothness
-        L_i = self.curvature * self.client_eigenvalues + r
-        L = self.curvature * self.gram_eigenvalue(self.mean_weights()) + r
+        grams, r = Grams(self.rows, self.dim), self.penalty_smoothness
+        L_i = self.curvature * grams.client_eigenvalues + r
+        L = self.curvature * grams.eigenvalue(grams.mean_weights()) + r
         if self.penalty == RIDGE:
-            second_moment, variance = (self.curvature * root for root in self.gram_moments(r / self.curvature))
+            second_moment, variance = (self.curvature * root for root in grams.moments(r / self.curvature))
             return Smoothness.quadratic(L, L_i, second_moment, variance, self.reg or None)
-        second_moment, variance = (self.curvature * root for root in self.gram_moments())
+        second_moment, variance = (self.curvature * root for root in grams.moments())
         L_plus = min(float(np.sqrt(np.mean(L_i**2))), second_moment + r)
         return Smoothness(L, L_i, L_plus, variance, L_plus, 0.0)

@@ -4,23 +4,26 @@ from __future__ import annotations
 
 from functools import cached_property
 from itertools import pairwise
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import DTypeLike
 
-from ..data import DATA_SETS, SparseRows, load
-from ..errors import ConfigError, DataError, unknown
+from ..data import DATA_SETS, Data, Prepared, Source, SparseRows
+from ..errors import ConfigError, unknown
 from ..kernels import network
 from ..kernels.network import RELU, TANH, Network
-from ..kernels.random import Stream, derive, fill_normal, permutation
-from ..kernels.sparse import ClientRows
-from .base import Block, BlockProblem, problems
-from .rows import DealtRows, deal, digests_of, take
+from ..kernels.random import Stream, derive, fill_normal
+from ..kernels.sparse import ClientRows, squared_norms
+from .base import LARGEST_NUMBER, Block, BlockProblem, Smoothness, problems
+from .coding import many_classes
+from .gram import Grams
+from .linear_model import Test, test_source, with_bias
+from .rows import DealtRows, deal, digests_of
 
 ACTIVATIONS = {"tanh": TANH, "relu": RELU}
-SHOWN = 5  # classes in a message
-HELD_OUT = 5  # of so many rows one is for the test, where a set has no test part of its own
+HELD_OUT = 0.2  # of the rows, for the test, where a set has no test part of its own
+SOFTMAX = 0.5  # the largest eigenvalue of diag(p) − ppᵀ
 
 
 @problems.register("mlp")
@@ -33,12 +36,15 @@ class MLP(BlockProblem):
 
     Parameters
     ----------
-    data : name of a set, or path of a LIBSVM text file; the labels are the classes. All values are divided by the largest magnitude.
-    clients, partition, seed, features : as for `LinearModel`; the seed is also that of the test part and of `paper_start`.
+    data : as for `LinearModel`; the labels are the classes.
+    clients, partition, seed, features, label, zero_based : as for `LinearModel`; the seed is also that of the test part and of
+        `paper_start`.
     hidden : units of the hidden layers: 32, "64+32" for two, 0 for none.
     activation : σ, "relu" or "tanh".
     reg : λ.
-    test : rows for `measure`: a name or path. By default the set's own test part (DATA.t), or else every fifth row, at random.
+    test : rows for `measure`: a name, a path, a pair (A, b), or a share. By default the set's own test part (DATA.t), or else 0.2 of the
+        rows.
+    scale : as for `LinearModel`; by default "largest".
 
     Attributes
     ----------
@@ -46,45 +52,52 @@ class MLP(BlockProblem):
     """
 
     summary = "small neural network, softmax cross-entropy; hidden=32 or 64+32, activation=relu|tanh"
-    measures = ("accuracy",)
+    measures = ("accuracy", "test_loss")
 
     holds_all = True
+    scaled: ClassVar[str] = "largest"  # unless `scale` says otherwise
 
     def __init__(
         self,
-        data: str = "digits",
+        data: Data = "digits",
         clients: int = 20,
         partition: str = "shuffled",
         hidden: int | str = 32,
         activation: str = "relu",
         reg: float = 0.0,
-        test: str | None = None,
+        test: Test = None,
         seed: int = 0,
         features: int | None = None,
+        label: str | int | None = None,
+        zero_based: bool | None = None,
+        scale: str | None = None,
     ):
         if activation not in ACTIVATIONS:
             raise unknown("activation", activation, ACTIVATIONS)
-        if not reg >= 0:
-            raise ConfigError(f"problem {self.name!r} needs reg >= 0, got reg={reg}")
+        if not 0 <= reg <= LARGEST_NUMBER:
+            raise ConfigError(f"problem {self.name!r} needs reg >= 0, up to {LARGEST_NUMBER:g}, got reg={reg}")
         self.hidden = _widths(hidden)
-        table, tested = _split(data, test, features, seed)
-        classes = np.unique(table.labels)
-        if len(classes) < 2:
-            raise DataError(f"{data}: a classifier needs at least two classes, the rows have only {classes[0]:g}")
-        foreign = np.setdiff1d(tested.labels, classes)
-        if len(foreign):
-            known = ", ".join(f"{label:g}" for label in classes[:SHOWN]) + (", ..." if len(classes) > SHOWN else "")
-            raise DataError(
-                f"{test or data}: the test rows have the class {foreign[0]:g}, which no training row of {data} has; these have {known}"
-            )
-        scale = 1.0 / max(float(np.max(np.abs(table.values), initial=0.0)), np.finfo(float).tiny)
-        train = _scaled(table, classes, scale)
-        self._dealt = DealtRows(
-            train, partition, clients, seed, lambda: _scaled(_split(data, test, features, seed)[0], classes, scale)
-        )
-        self.test_rows = deal(_scaled(tested, classes, scale), "contiguous", 1, seed)
-        self.data, self.partition, self.activation, self.reg, self.seed = data, partition, activation, float(reg), seed
-        widths = np.array([table.features, *self.hidden, len(classes)], np.int64)
+        self.convex = not self.hidden
+        source = Source(data, features, label, bool(zero_based))
+        name = source.name
+        if test is None:
+            test = f"{name}.t" if f"{name}.t" in DATA_SETS else HELD_OUT
+        prepared = Prepared(source, scale or self.scaled, test_source(test, name, label, bool(zero_based)), seed)
+        table = prepared.whole()
+        code, classes = many_classes(table, name)
+
+        def whole() -> SparseRows:
+            rows = prepared.whole()
+            return rows._replace(labels=code(rows.labels, name))
+
+        labelled = table._replace(labels=code(table.labels, name))
+        self._dealt = DealtRows(labelled, partition, clients, seed, whole)
+        assert prepared.test_rows is not None  # there always is a test
+        tested = prepared.test_rows
+        tested = tested._replace(labels=code(tested.labels, test if isinstance(test, str) else name))
+        self.test_rows = deal(tested, "contiguous", 1, seed)
+        self.data, self.partition, self.activation, self.reg, self.seed = name, partition, activation, float(reg), seed
+        widths = np.array([table.features, *self.hidden, classes], np.int64)
         sizes = (widths[:-1] + 1) * widths[1:]
         self.network = Network(widths, np.concatenate([[0], np.cumsum(sizes)[:-1]]), ACTIVATIONS[activation])
         self.n_clients, self.dim = clients, int(sizes.sum())
@@ -122,10 +135,31 @@ class MLP(BlockProblem):
         return MLPBlock(self, clients, np.dtype(dtype))
 
     def measure(self, x: np.ndarray) -> tuple[float, ...]:
-        """The share of the test rows that are classified rightly."""
-        rows = self.test_rows
-        units = np.empty(int(self.network.widths[1:].sum()))
-        return (network.right(rows, self.network, x.astype(np.float64), units) / len(rows.labels),)
+        """The share of the test rows that are classified rightly, and their mean cross-entropy, without the regulariser."""
+        rows, x = self.test_rows, x.astype(np.float64)
+        units, loss = np.empty(int(self.network.widths[1:].sum())), np.empty(1)
+        network.losses(rows, self.network, 0.0, x[None], units, loss)
+        return network.right(rows, self.network, x, units) / len(rows.labels), float(loss[0])
+
+    def smoothness(self) -> Smoothness:
+        """Without hidden layers bounds, proved in docs/explanation/smoothness.md. Raises TheoryError where there are hidden layers."""
+        return super().smoothness() if self.hidden else self._constants
+
+    @cached_property
+    def _constants(self) -> Smoothness:
+        """Those of a linear model with the rows (a_r, 1) and c = ½, since diag(p) − ppᵀ ≼ ½I (Böhning 1992)."""
+        widths = self.network.widths
+        rows = with_bias(self.rows, int(widths[0]))
+        return Grams(rows, int(widths[0]) + 1).smoothness(SOFTMAX, self.reg, self.reg or None)
+
+    def sample_smoothness(self) -> np.ndarray:
+        """𝓛_i² = mean over client i's rows of (½(‖a_r‖² + 1))²; the regulariser, which all samples share, cancels. Raises TheoryError where
+        there are hidden layers."""
+        if self.hidden:
+            return super().sample_smoothness()
+        rows = self.rows
+        squares = (SOFTMAX * (squared_norms(rows.indptr, rows.values) + 1.0)) ** 2
+        return np.sqrt(np.add.reduceat(squares, rows.offsets[:-1]) / np.diff(rows.offsets))
 
     def paper_start(self) -> np.ndarray:
         """Normal weights with which units have variance 1 (tanh) or E σ² = 1 (relu) at first; biases 0; keyed by the seed.
@@ -200,26 +234,3 @@ def _widths(hidden: int | str) -> tuple[int, ...]:
     if min(widths) < 1:
         raise ConfigError(f"problem 'mlp': hidden={hidden!r}; expected units by layer, for example 32, 64+32, or 0")
     return widths
-
-
-def _split(data: str, test: str | None, features: int | None, seed: int) -> tuple[SparseRows, SparseRows]:
-    """The rows for training, and those for the test."""
-    table = load(data, features)
-    if test is None and f"{data}.t" in DATA_SETS:
-        test = f"{data}.t"
-    if test is not None:
-        return table, load(test, table.features)
-    order = np.empty(len(table.labels), np.int64)
-    permutation(derive(seed, Stream.PARTITION, 0, 1), order)
-    held_out = len(order) // HELD_OUT
-    if held_out == 0:
-        raise DataError(
-            f"{data}: {len(order)} rows are too few to hold a fifth of them out; name test rows (problem.test)"
-        )
-    return take(np.sort(order[held_out:]), table), take(np.sort(order[:held_out]), table)
-
-
-def _scaled(table: SparseRows, classes: np.ndarray, scale: float) -> SparseRows:
-    """Labels 0, 1, ... for the classes, values times `scale`."""
-    labels = np.searchsorted(classes, table.labels).astype(np.float64)
-    return table._replace(labels=labels, values=table.values * scale)

@@ -54,6 +54,7 @@ FREE = (
     "time_limit",
     "stall_timeout",
     "on_failure",
+    "trace",
     "verify_bytes",
     "resume",
     "imports",
@@ -247,6 +248,11 @@ class Checkpoint:
             history and history[0]["round"] == 0 and history[-1]["round"] <= self.round
         ):
             raise CheckpointError(f"{self.folder / HISTORY} does not lead from round 0 to round {self.round}")
+        missing = [name for name in session.problem.measures if session.exchange.is_root and name not in history[0]]
+        if missing:
+            raise CheckpointError(
+                f"{self.folder / HISTORY} has no column {missing[0]!r}, which the evaluations of this version have"
+            )
 
     def restore(self, session: Session) -> None:
         """Put the saved state into a fresh session of any number of workers: all of it, or nothing.

@@ -24,7 +24,7 @@ from ..registry import Registry, format_spec, option_names, parse_spec, parse_va
 from .imports import import_parts, inherited, resolved
 
 DTYPES = ("float32", "float64")
-_PATHS = ("data", "out", "resume")  # a leading ~ is the home directory, also where no shell has seen it
+_PATHS = ("data", "out", "resume", "trace")  # a leading ~ is the home directory, also where no shell has seen it
 FULL, MEASURES, NOTHING = EVALUATE = ("full", "measures", "none")
 _NAME_NBYTES = 255  # of one part of a path
 _MOST = {"clients": 2**31 - 1, "threads": 2**16} | dict.fromkeys(
@@ -70,6 +70,7 @@ class Config:
     on_failure : when a rank dies: "stop" the job; "restart" or "restart:N" it (`mpicomp launch` does), at most N times, from its last
         checkpoint; "continue" (or "continue:rehost") with its clients on the other ranks, "continue:drop" without them.
     verify_bytes : compare the ledger with an independent count below MPI (`cluster/byte_check.py`).
+    trace : directory for a trace of all MPI calls of all ranks, which `mpicomp model simulate` replays; nothing is recorded where None.
     allow_unsafe : run combinations that no theory covers.
     imports : files and modules that are imported before, for the parts that they register.
     """
@@ -107,6 +108,7 @@ class Config:
     resume: str | None = None
     on_failure: str = "stop"
     verify_bytes: bool = False
+    trace: str | None = None
     allow_unsafe: bool = False
     imports: list[str] = field(default_factory=list)
 
@@ -204,7 +206,7 @@ class Config:
         for name, most in _MOST.items():
             if abs(getattr(self, name)) > most:
                 raise ConfigError(f"{name}={getattr(self, name):.6g} is too large; up to {most} is possible")
-        for name in ("out", "resume", "data"):
+        for name in ("out", "resume", "data", "trace"):
             check_path(name, getattr(self, name))
         if not self.tol >= 0:
             raise ConfigError(f"tol={self.tol} must be a number that is not negative; 0 means run all rounds")
@@ -236,6 +238,9 @@ class Config:
                 f"«on_failure={self.on_failure!r}» goes on from checkpoints: "
                 "give «out=DIR», «checkpoint_every=R» and «resume='auto'» too"
             )
+        if self.trace is not None and (self.verify_bytes or plan.goes_on):
+            other = "verify_bytes=True" if self.verify_bytes else f"on_failure={self.on_failure!r}"
+            raise ConfigError(f"«trace={self.trace!r}» and «{other}» cannot go together; drop one of them")
         if plan.goes_on and self.verify_bytes:
             raise ConfigError(
                 "«verify_bytes=True» compares all that MPI was handed, of which a dead rank cannot tell; give «on_failure='stop'»"

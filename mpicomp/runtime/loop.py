@@ -20,6 +20,7 @@ from ..cluster.comm import Comm
 from ..cluster.counts import checked_communicator
 from ..cluster.recovery import OnFailure
 from ..cluster.threads import CodecThreads, threads_of
+from ..cluster.trace import FACTS, TracedComm
 from ..compressors import Compressor
 from ..data import shared_reading
 from ..errors import ConfigError, UserError
@@ -189,11 +190,15 @@ def _refuse_ignored(own: OwnParts, options: RunOptions) -> None:
 def _counted(comm: MPIComm | None, config: Config, own: OwnParts) -> Comm | None:
     if comm is not None and comm.Get_size() > 1:
         by_node = exchange_kind(config.exchange, comm.Get_size(), own.exchange).by_node
+        if config.trace is not None:
+            return TracedComm(comm, by_node)
         return verified_comm(comm, by_node) if config.verify_bytes else Comm(comm, by_node=by_node)
-    if config.verify_bytes:
-        raise ConfigError(
-            "«verify_bytes=True» in one process: nothing goes through MPI; start several, `mpicomp launch -n 5 -- run --verify-bytes ...`"
-        )
+    for option, given in (("verify_bytes=True", config.verify_bytes), (f"trace={config.trace!r}", config.trace)):
+        if given:
+            flag = "--verify-bytes" if option.startswith("verify") else "--trace DIR"
+            raise ConfigError(
+                f"«{option}» in one process: nothing goes through MPI; start several, `mpicomp launch -n 5 -- run {flag} ...`"
+            )
     return None
 
 
@@ -277,6 +282,14 @@ def _run(
         result = conclude(config, problem, composition, session, record, rounds, overhead, source, choice.why, comm)
         if isinstance(comm, VerifiedComm):
             result.byte_check = comm.verify()
+        if isinstance(comm, TracedComm):
+            facts = {
+                "exchange": exchange.name,
+                "dim": problem.dim,
+                "clients": problem.n_clients,
+                "config": config.to_toml(),
+            }
+            comm.save(Path(config.trace or ""), facts)
         if comm is not None:
             comm.barrier()  # nobody ends, which a launcher may take for a failure, before the results are written
         return result
@@ -326,6 +339,10 @@ def _begin(config: Config, composition: Composition, claim: Claim) -> dict[str, 
         refuse_other_checkpoints(config)
         if first and newest(config) is None:
             refuse_results(config.out, resumed=config.resume == "auto")
+    if config.trace is not None and Path(config.trace, FACTS).exists():
+        raise ConfigError(
+            f"«trace={config.trace!r}» has the trace of another run; give another directory, or remove it"
+        )
     step_size = composition.step_size(config.step)
     composition.parts(step_size)
     constants = composition.setting.__dict__.get("smoothness")
@@ -370,13 +387,15 @@ def _rounds(
     watch.at = (EVALUATION, t)
     stop = t == 0 and record.evaluate(0)
     while t < config.rounds and not stop:
-        if comm is not None:
-            comm.purpose = "round"
         control.before_round()
         watch.at = (ROUND, t + 1)
+        if comm is not None:
+            comm.begin_round()
         clock.start_round()
         session.round(t - record.stage.since)
         clock.end_round()
+        if comm is not None:
+            comm.end_round()
         t += 1
         orders = control.after_round(t)
         if orders.diverged:

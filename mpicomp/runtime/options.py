@@ -36,5 +36,6 @@ class RunOptions(TypedDict, total=False):
     resume: str | None
     on_failure: str
     verify_bytes: bool
+    trace: str | None
     allow_unsafe: bool
     imports: list[str]

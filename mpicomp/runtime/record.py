@@ -227,6 +227,8 @@ def conclude(
         "heading": composition.heading,
         "problem": problem.name,
         "data": named_data(problem),
+        "reg": origin["problem"].get("reg"),
+        "regularizer": origin["problem"].get("regularizer"),
         "clients": problem.n_clients,
         "ranks": 1 if comm is None else comm.size,
         "exchange": exchange.name,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from . import bench_network, bench_start, bench_target  # noqa: F401 - they add their commands to `bench`
+from . import bench_network, bench_start, bench_target, simulate  # noqa: F401 - they add their commands to `bench` and `model`
 from .advise import advise
 from .bench import bench
 from .compare import compare

@@ -97,6 +97,7 @@ def _advise(
     plain = {
         "out": None,
         "resume": None,
+        "force": False,
         "tol": 0.0,
         "step": "theory",
         "evaluate": "full",

@@ -77,6 +77,7 @@ def _tune(
     own = {
         "out": None,
         "resume": None,
+        "force": False,
         "tol": 0.0,
         "step": "theory",
         "evaluate": "full",

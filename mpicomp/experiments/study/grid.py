@@ -30,7 +30,7 @@ RUNNERS = ("local", "lab")
 BASELINES = ("dense", "allreduce", "bfloat16")
 AXES = ("workers", "nodes", "per_node", "clients", "dim", "exchange", "link")
 FIXED_DATA = ("logistic", "least_squares")  # their samples are given, so more clients means fewer samples for each
-_TAKEN = ("out", "force", "exchange", "clients", "resume", "verify_bytes")  # a study's own
+_TAKEN = ("out", "force", "exchange", "clients", "resume", "verify_bytes", "trace")  # a study's own
 _PARTS = (
     "method", "method_options", "compressor", "downlink_compressor", "optimizer", "optimizer_options", "problem", "problem_options",
     "allow_unsafe",

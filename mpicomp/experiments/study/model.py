@@ -19,6 +19,7 @@ from ..runtime import IN_TURN_NBYTES, moves_less
 COMMUNICATION = ("constant", "frame", "hop", "within", "between", "wire")
 _SMALL_MESSAGE = 12288  # MPICH's MPI_Bcast changes from a binomial tree to scatter and allgather here ...
 _SMALL_WORLD = 8  # ... unless there are fewer ranks than this
+_RING_MESSAGE = 524288  # that allgather goes round a ring from here on, and with ranks that are no power of two always
 _SMALL_SUM = 2048  # MPICH's MPI_Allreduce changes from recursive doubling to reduce-scatter and allgather
 UNLIMITED = math.inf
 SERVERLESS = ("allreduce", "sharded")  # every rank hosts clients and serves
@@ -91,7 +92,8 @@ class Shape:
         if self.exchange == "collective":
             if b < _SMALL_MESSAGE or P < _SMALL_WORLD:
                 return self.workers + steps, 1 + steps, self.up + steps * b
-            return self.workers + steps + P - 1, 1 + steps, self.up + 2 * b * (P - 1) / P
+            more = P - 1 if b >= _RING_MESSAGE or P & (P - 1) else steps
+            return self.workers + steps + more, 1 + steps, self.up + 2 * b * (P - 1) / P
         moved = self.up + self.workers * b
         if self.nodes > 1 and self.workers * self.away > 1 and b >= IN_TURN_NBYTES:  # up and down overlap
             moved = max(self.up + b, self.workers * b + self.up / self.workers)
