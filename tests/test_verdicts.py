@@ -101,6 +101,8 @@ def test_the_table_has_a_row_for_every_claim():
         ["permk", "B is bits", FAILS, "repeats bit for bit", "—"],
         ["permk", "C is one run", UNDECIDED, "7", "—"],
     ]
+    timed = verdict_record(Claim("winner-in-time", "D", lambda e: Verdict.of([], "")), Verdict.of([True], "9"))
+    assert summary_rows([{"study": "permk", "verdicts": [timed]}])[0][3] == "seconds of one machine, one run"
     text = markdown(rows).splitlines()
     assert len(text) == 5 and text[0].count("|") == len(HEADING) + 1
     assert text[2].startswith("| [permk](permk.md) | A holds | **holds** | m \\| n")
