@@ -21,6 +21,7 @@ MEASURED = (
     "100mbit"  # the speed at which runs are measured, too; faster links than a machine's own cannot be emulated on it
 )
 TABLE = "seconds"
+WINNER_IN_TIME = "winner-in-time"  # the name of the claim whose numbers are the machine's
 
 
 def measure_seconds(
@@ -104,7 +105,7 @@ def judge_same_bits(evidence: Evidence) -> Verdict:
 def seconds_claim() -> Claim:
     """The claim; without a known outcome, since seconds are the machine's."""
     text = "Not in the paper: the winner in its bits wins in all bytes, and in seconds at 100 Mbit/s and at 10 Gbit/s"
-    return Claim("winner-in-time", text, judge_seconds)
+    return Claim(WINNER_IN_TIME, text, judge_seconds)
 
 
 def same_bits_claim() -> Claim:

@@ -7,7 +7,9 @@ from typing import Any
 
 from .effects import UNDECIDED, weakest
 from .reproduction import Claim, Verdict, papers
+from .seconds import WINNER_IN_TIME
 
+TIMED = "seconds of one machine, one run"
 HEADING = ("study", "claim", "verdict", "effect ± standard error, what the claim needs", "seeds")
 
 
@@ -61,7 +63,7 @@ def summary_rows(records: Iterable[dict[str, Any]]) -> list[list[str]]:
             elif verdict["outcome"] == UNDECIDED:
                 effect, seeds = verdict["numbers"], "—"
             else:
-                effect, seeds = "repeats bit for bit", "—"
+                effect, seeds = TIMED if verdict["claim"] == WINNER_IN_TIME else "repeats bit for bit", "—"
             rows.append([record["study"], verdict["text"], verdict["outcome"], effect, seeds])
     return rows
 
