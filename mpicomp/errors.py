@@ -98,6 +98,10 @@ class EnvironmentMismatch(UserError, RuntimeError):
     """The MPI world is not the one that the launcher meant to start."""
 
 
+class NoMpiError(EnvironmentMismatch):
+    """mpi4py loads no MPI library on this rank; usually on none, but other ranks may not see this error."""
+
+
 class LabError(UserError, RuntimeError):
     """A network lab that this machine or user cannot have, or that is not there; the message has the remedy."""
 

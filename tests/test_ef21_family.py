@@ -335,7 +335,7 @@ def test_page_takes_exact_gradients_as_often_as_p_says():
         ("ef21-page:coin=both", mushrooms, "private"),
         ("ef21-sgdm:eta=0", quadratic, "eta=0"),
         ("ef21-hb:momentum=1", quadratic, "momentum=1"),
-        ("ef21-prox:r=l2", quadratic, "known: box, l1, ridge"),
+        ("ef21-prox:r=l2", quadratic, "known: box, elastic, l1, ridge"),
         ("ef21-prox:weight=-1", quadratic, "weight=-1"),
         ("ef21-prox:low=1,high=0,r=box", quadratic, "empty"),
         ("ef21+:start=half", quadratic, "compressed, dense, zero"),

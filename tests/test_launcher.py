@@ -147,9 +147,13 @@ def test_an_older_open_mpi_starts_no_newer_one() -> None:
 def test_nothing_found_names_the_remedy(machine: Machine) -> None:
     with pytest.raises(EnvironmentMismatch, match=r"no mpirun.*pip install 'mpicomp\[mpi\]'"):
         find_launcher({"PATH": str(machine.bin)}, machine.python)
-    silent = program(machine.venv, "python", "libmpi.so: cannot open shared object file")
-    with pytest.raises(EnvironmentMismatch, match=r"no MPI library.*cannot open.*pip install 'mpicomp\[mpi\]'"):
-        find_launcher({"PATH": str(machine.bin)}, silent)
+    strange = program(machine.venv, "python", "Some MPI 1.0")
+    with pytest.raises(EnvironmentMismatch, match=r"an MPI that is not known.*Some MPI.*pip install 'mpicomp\[mpi\]'"):
+        find_launcher({"PATH": str(machine.bin)}, strange)
+    silent = machine.venv / "python"
+    silent.write_text('#!/bin/sh\necho "RuntimeError: cannot load MPI library" >&2\nexit 1\n')
+    with pytest.raises(EnvironmentMismatch, match=r"no MPI library \(.*cannot load.*pip install 'mpicomp\[mpi\]'"):
+        find_launcher({"PATH": str(machine.bin)}, str(silent))
 
 
 def test_srun_inside_an_allocation_only(machine: Machine) -> None:

@@ -18,6 +18,7 @@ from typer.core import TyperGroup
 from ..errors import (
     CacheWarning,
     ImportedPartError,
+    NoMpiError,
     PartFailure,
     StopEarly,
     StopNow,
@@ -111,7 +112,9 @@ def _run(speaks: bool) -> int:
         with own_process():
             return app(standalone_mode=False) or 0
     except UserError as error:
-        if isinstance(error, ImportedPartError):  # of this rank, perhaps: the others may be waiting for it
+        if isinstance(error, ImportedPartError | NoMpiError):  # of this rank, perhaps: the others may be waiting for it
+            if not speaks and isinstance(error, NoMpiError):
+                time.sleep(2)  # else rank 0 says so, and ends the job
             _end_job(error, partial(full_text, error), 2)
         if speaks:
             print(f"mpicomp: {full_text(error)}", file=sys.stderr)

@@ -48,7 +48,7 @@ def world() -> MPIComm:
 
     Raises
     ------
-    EnvironmentMismatch : mpi4py is not installed, or finds no MPI library that it can load.
+    NoMpiError : mpi4py is not installed, or finds no MPI library that it can load.
     """
     seconds = number_of("MPICOMP_START_SECONDS", START_SECONDS, 1e9, "seconds") or 1e9
     faulthandler.dump_traceback_later(seconds, exit=True, file=2)  # sys.stderr may be no file, as in a notebook

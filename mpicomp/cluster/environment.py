@@ -11,7 +11,7 @@ import sys
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from ..errors import EnvironmentMismatch
+from ..errors import EnvironmentMismatch, NoMpiError
 
 Environ = Mapping[str, str]
 
@@ -91,10 +91,10 @@ def check_world(size: int, env: Environ = os.environ) -> None:
     )
 
 
-def no_library(reason: str, python: str = sys.executable) -> EnvironmentMismatch:
+def no_library(reason: str, python: str = sys.executable) -> NoMpiError:
     """The error for a Python whose mpi4py loads no MPI library; `reason` is in mpi4py's words."""
     said = (reason.strip().splitlines() or ["no reason is given"])[0]
-    return EnvironmentMismatch(
+    return NoMpiError(
         f"mpi4py of {python} loads no MPI library ({said}). Where this machine has an MPI (`mpirun --version` names it), build "
         "mpi4py for it: `pip install --force-reinstall --no-cache-dir --no-binary mpi4py mpi4py`, which needs its mpicc (Debian: "
         "libmpich-dev or libopenmpi-dev). Else `pip install 'mpicomp[mpi]'` installs an MPI beside this Python"

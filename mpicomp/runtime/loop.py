@@ -195,7 +195,7 @@ def _counted(comm: MPIComm | None, config: Config, own: OwnParts) -> Comm | None
         return verified_comm(comm, by_node) if config.verify_bytes else Comm(comm, by_node=by_node)
     for option, given in (("verify_bytes=True", config.verify_bytes), (f"trace={config.trace!r}", config.trace)):
         if given:
-            flag = "--verify-bytes" if option.startswith("verify") else "--trace DIR"
+            flag = f"--{option.partition('=')[0].replace('_', '-')}{' DIR' if given == config.trace else ''}"
             raise ConfigError(
                 f"«{option}» in one process: nothing goes through MPI; start several, `mpicomp launch -n 5 -- run {flag} ...`"
             )
