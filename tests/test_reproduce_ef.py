@@ -26,7 +26,9 @@ TINY = {
 
 @pytest.mark.full(reason="whole experiments")
 @pytest.mark.process
-@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.night if name == "cd-adam" else ()) for name in TINY]
+)
 def test_a_tiny_version_runs_to_its_verdicts_and_figures(name, tmp_path):
     study = papers[name]()
     runner = ExperimentRunner(tmp_path, ranks=3)

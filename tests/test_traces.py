@@ -71,21 +71,25 @@ METHODS = {"some": [FEW[0], FEW[1], FEW[3]], "few": FEW, "more": MORE, "long": L
 @pytest.mark.process
 @pytest.mark.parametrize(
     ("ranks", "nodes", "which"),
-    shortened(
-        [
-            (4, 2, "some"),
-            (4, 2, "few"),
-            (2, 1, "few"),
-            (3, 1, "few"),
-            (5, 2, "few"),
-            (5, 1, "few"),
-            (5, 2, "more"),
-            (4, 4, "more"),
-            (3, 2, "long"),
-        ],
-        1,
-        "other ranks, or other methods",
-    ),
+    [
+        *shortened(
+            [
+                (4, 2, "some"),
+                (4, 2, "few"),
+                (2, 1, "few"),
+                (3, 1, "few"),
+                (5, 2, "few"),
+                (5, 1, "few"),
+                (3, 2, "long"),
+            ],
+            1,
+            "other ranks, or other methods",
+        ),
+        *(
+            pytest.param(ranks, nodes, "more", marks=[pytest.mark.full(reason="many methods"), pytest.mark.night])
+            for ranks, nodes in ((5, 2), (4, 4))
+        ),
+    ],
 )
 def test_traces_of_runs(mpi, tmp_path, ranks, nodes, which):
     extra = ["-genv", "MPIR_CVAR_NUM_CLIQUES", str(nodes)] if nodes > 1 else []
