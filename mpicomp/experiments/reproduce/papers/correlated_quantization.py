@@ -26,7 +26,7 @@ from ..quantizers import (
     variances,
 )
 from ..repeated import by_seed, pair_by_seed, with_seeds
-from ..reproduction import FAILS, HOLDS, SEEDS, Claim, Figure, Reproduction, Verdict, papers
+from ..reproduction import FAILS, HOLDS, IN_PART, SEEDS, UNDECIDED, Claim, Figure, Reproduction, Verdict, papers
 from ..runner import ExperimentRunner
 from ..seconds import draw_honest, early_target, measure_seconds, same_bits_claim, seconds_claim
 
@@ -330,35 +330,51 @@ class CorrelatedQuantization(Reproduction):
             "gain",
             "Measured at d = n, MARINA + CQ needs at least about 7.29 times fewer bits than MARINA + IQ (one bit, its own constants)",
             judge_measured_gain,
-            {},
+            {"small": UNDECIDED},
             SEEDS,
         ),
-        Claim("equal-clients", "With equal clients MARINA + CQ beats MARINA + IQ", judge_equal_clients, {}, SEEDS),
+        Claim(
+            "equal-clients",
+            "With equal clients MARINA + CQ beats MARINA + IQ",
+            judge_equal_clients,
+            {"small": HOLDS},
+            SEEDS,
+        ),
         Claim(
             "sgd",
             "With equal clients MARINA + CQ beats the distributed SGD of Suresh et al. (CQ) by the theory's steps",
             partial(judge_sgd, kind=""),
-            {},
+            {"small": HOLDS},
             SEEDS,
         ),
         Claim(
             "sgd-tuned",
             "Not in the paper, which compares communication complexities: so it does with tuned steps",
             partial(judge_sgd, kind=" tuned"),
-            {},
+            {"small": FAILS},
             SEEDS,
         ),
         Claim(
-            "sparsifiers", "At many clients MARINA + CQ beats MARINA with RandK and with PermK", judge_sparse, {}, SEEDS
+            "sparsifiers",
+            "At many clients MARINA + CQ beats MARINA with RandK and with PermK",
+            judge_sparse,
+            {"small": IN_PART},
+            SEEDS,
         ),
         Claim(
             "different-clients",
             "With different clients MARINA + CQ is not worse than MARINA + IQ",
             judge_different,
-            {},
+            {"small": HOLDS},
             SEEDS,
         ),
-        Claim("real-data", "On real data MARINA + CQ beats MARINA + IQ and SGD + CQ", judge_real, {}, SEEDS),
+        Claim(
+            "real-data",
+            "On real data MARINA + CQ beats MARINA + IQ and SGD + CQ",
+            judge_real,
+            {"small": UNDECIDED},
+            SEEDS,
+        ),
         Claim(
             "estimation",
             "Mean estimation: CQ's RMSE is below IQ's, grows with the deviation, and falls faster with n (σ = 0.01)",
