@@ -20,7 +20,11 @@ from contextlib import contextmanager
 from typing import Any
 
 _MARKED = re.compile(r"«([a-z_]+)(?:=(.*?))?»", re.DOTALL)
-_METHOD_FLAGS = ("uplink", "downlink")  # options of a method that the command line has under names of their own
+# options of parts that the command line has under names of their own
+_FLAGS = {
+    "method": ("uplink", "downlink", "smoothing"),
+    "problem": ("reg", "features", "label", "scale", "test", "positive"),
+}
 _speaks_options = False
 
 
@@ -68,7 +72,7 @@ def _option(found: re.Match[str]) -> str:
 
 def _setting(table: str, key: str, value: Any) -> str:
     text = str(value).lower() if isinstance(value, bool) else shlex.quote(str(value))
-    return f"--{key} {text}" if table == "method" and key in _METHOD_FLAGS else f"--set {table}.{key}={text}"
+    return f"--{key} {text}" if key in _FLAGS.get(table, ()) else f"--set {table}.{key}={text}"
 
 
 class MpicompError(Exception):

@@ -64,7 +64,7 @@ def test_what_is_marked_is_an_argument():
         ("«exchange='p2p'»", "exchange='p2p'", "--exchange p2p"),
         ("«allow_unsafe=True»", "allow_unsafe=True", "--allow-unsafe"),
         ("«out=DIR»", "out=DIR", "--out DIR"),
-        ("«problem_options={'reg': 0.1}»", "problem_options={'reg': 0.1}", "--set problem.reg=0.1"),
+        ("«problem_options={'reg': 0.1}»", "problem_options={'reg': 0.1}", "--reg 0.1"),
         ("«method_options={'uplink': 'ef21:sign'}»", "method_options={'uplink': 'ef21:sign'}", "--uplink ef21:sign"),
         ("«Guillemets» and «a b» stay", "«Guillemets» and «a b» stay", "«Guillemets» and «a b» stay"),
     ],

@@ -178,7 +178,7 @@ def test_what_is_no_whole_number_is_refused(text):
 @pytest.mark.parametrize(
     ("key", "value", "where"),
     [
-        ("reg", 0.1, "problem 'logistic': give --set problem.reg=0.1"),
+        ("reg", 0.1, "problem 'logistic': give --reg 0.1"),
         ("p", 0.5, "method 'marina': give --set method.p=0.5"),
         ("k", 3, "compressor 'randk': give --compressor randk:k=3"),
     ],

@@ -12,7 +12,7 @@ import numpy as np
 from ..errors import DataError, unknown
 from ..extras import needed
 from .tables import (
-    LABELS,
+    LABEL_ARRAYS,
     SparseRows,
     coded,
     from_compressed,
@@ -121,7 +121,7 @@ def read_hdf5(path: Path, label: str | int | None = None) -> SparseRows:
 
 def _dense(get: Get, names: list[str], label: str | int | None, source: str) -> SparseRows:
     arrays = [name for name in names if name in MATRICES] or [
-        name for name in names if name not in LABELS and name != label
+        name for name in names if name not in LABEL_ARRAYS and name != label
     ]
     if len(arrays) != 1:
         raise DataError(
@@ -165,7 +165,7 @@ def _sparse(get: Get, names: list[str], labelled: tuple[np.ndarray, tuple[str, .
 def _labels(
     get: Get, names: list[str], label: str | int | None, source: str, rows: int
 ) -> tuple[np.ndarray, tuple[str, ...]]:
-    found = [name for name in names if name.lower() in LABELS] if label is None else [str(label)]
+    found = [name for name in names if name.lower() in LABEL_ARRAYS] if label is None else [str(label)]
     if label is not None and str(label) not in names:
         raise DataError(f"{source}: {unknown('array', str(label), names)}")
     if len(found) != 1:

@@ -12,7 +12,8 @@ from ..errors import DataError, unknown
 EXACT = 2**53  # up to which float64 holds every whole number
 MOST_COLUMNS = 2**31 - 1
 MISSING = frozenset(("", "na", "nan", "n/a", "<na>", "null", "none", "?", "-", "."))
-LABELS = ("label", "labels", "target", "targets", "class", "y", "b")
+LABELS = ("label", "labels", "target", "targets", "class", "y")  # of a table's column
+LABEL_ARRAYS = (*LABELS, "b")  # of an array of an archive, beside A
 SHOWN = 8  # names in a message
 
 
