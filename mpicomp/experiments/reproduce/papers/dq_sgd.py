@@ -15,7 +15,7 @@ from ..effects import Effect
 from ..evidence import Evidence, Row
 from ..networks import accuracy, at_accuracy, final, inaccuracy
 from ..repeated import by_seed, pair_by_seed
-from ..reproduction import HOLDS, SEEDS, Claim, Figure, Reproduction, Verdict, papers
+from ..reproduction import HOLDS, IN_PART, SEEDS, UNDECIDED, Claim, Figure, Reproduction, Verdict, papers
 from ..runner import ExperimentRunner
 from ..seconds import SPEEDS, TABLE, draw_honest, same_bits_claim, seconds_claim
 
@@ -330,14 +330,14 @@ class DQSGDReproduction(Reproduction):
             "dual",
             "Under a bound on the error DQ-SGD (its dual rule) needs fewer bits than a fixed width with that error",
             judge_dual,
-            {},
+            {"small": IN_PART},
             SEEDS,
         ),
         Claim(
             "convex",
             "With equal bits the strongly convex rule ends nearer to the minimum than a fixed width",
             judge_convex,
-            {},
+            {"small": HOLDS},
             SEEDS,
         ),
         Claim(
@@ -350,35 +350,35 @@ class DQSGDReproduction(Reproduction):
             "accuracy",
             "With 4.5 to 4.7 bits of an entry on average DQ-SGD is as accurate as SGD",
             judge_accuracy,
-            {},
+            {"small": UNDECIDED},
             SEEDS,
         ),
         Claim(
             "saving",
             "At equal accuracy it needs fewer bits than 6 bits throughout and than AdaQS",
             judge_saving,
-            {},
+            {"small": IN_PART},
             SEEDS,
         ),
         Claim(
             "coarse",
             "signSGD, TernGrad and 2 bits lose accuracy",
             judge_coarse,
-            {},
+            {"small": IN_PART},
             SEEDS,
         ),
         Claim(
             "four",
             "4 bits throughout lose accuracy to SGD, and to DQ-SGD with half a bit more",
             judge_four,
-            {},
+            {"small": UNDECIDED},
             SEEDS,
         ),
         Claim(
             "rule",
             "Not in the paper: with the very bits of 4 throughout, the rule trains better",
             judge_rule,
-            {},
+            {"small": UNDECIDED},
             SEEDS,
         ),
         Claim(
@@ -429,10 +429,10 @@ def convex(runner: ExperimentRunner, seeds: int) -> list[Row]:
     """The theory's own regime: ridge logistic regression, exact gradients, γ = 1/L; every rule with the bits of each fixed width.
 
     "excess" is f at the end above that of the run without quantization, in units of 1e-6; "allowed" is the dual's ε in the same units, the
-    mean excess of the fixed width.
+    mean excess of the fixed width. The rows are dealt alike for all seeds: f depends on how, since the last client has more of them.
     """
     options: dict[str, Any] = {
-        "problem": {"name": "logistic", "reg": 0.01, "regularizer": "ridge"}, "data": runner.data("mushrooms"), "clients": 8,
+        "problem": {"name": "logistic", "reg": 0.1, "regularizer": "ridge", "seed": 0}, "data": runner.data("mushrooms"), "clients": 8,
         "partition": "shuffled", "rounds": CONVEX_ROUNDS, "eval_every": CONVEX_ROUNDS // 20, "init": "normal:1",
     }  # fmt: skip
     dense = runner.run("convex, no quantization", method="gd", **options)
