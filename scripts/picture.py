@@ -22,7 +22,7 @@ def main() -> None:
     """Run, keep what a reader wants to see, and draw it as a terminal."""
     command = [sys.executable, "-m", "mpicomp", "quickstart", "--force"]
     printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
-    console = Console(record=True, width=112, file=sys.stderr)
+    console = Console(record=True, width=128, file=sys.stderr)
     console.print(Text("$ scripts/quickstart", style="bold"))
     for line in shorten(printed):
         console.print(Text(line.rstrip()))

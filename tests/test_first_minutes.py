@@ -141,17 +141,18 @@ def _read(file: int) -> bytes:
         return b""
 
 
-def test_progress_says_how_long_it_will_take(monkeypatch, capsys):
+@pytest.mark.parametrize(("tol", "words"), [(0.0, "  16 s left"), (1e-9, "  at most 16 s left")])
+def test_progress_says_how_long_it_will_take(monkeypatch, capsys, tol, words):
     now = 0.0
     monkeypatch.setattr(show, "time", SimpleNamespace(monotonic=lambda: now))
-    progress = show.Progress(mc.Config(method="gd", rounds=90))
+    progress = show.Progress(mc.Config(method="gd", rounds=90, tol=tol))
     row = {"loss": 1.0, "grad_norm_sq": 1.0, "uplink_message": 8, "downlink_message": 8, "seconds_total": 0.1}
     for t in (0, 10, 90):
         now = t / 5
         progress({**row, "round": t})
     first, middle, last = capsys.readouterr().out.splitlines()
     assert "left" not in first and "left" not in last
-    assert middle.endswith("16 s left")  # 10 rounds took 2 s, 80 are left
+    assert middle.endswith(words)  # 10 rounds took 2 s, 80 are left
 
 
 @pytest.mark.parametrize(

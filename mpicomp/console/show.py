@@ -34,6 +34,7 @@ class Progress:
         self._next, self._live = 0.0, live(sys.stdout)
         self._first: tuple[int, float] | None = None  # round and moment of the first evaluation
         self._unseen: dict[str, Any] | None = None
+        self._may_stop = config.tol > 0
 
     def __call__(self, row: dict[str, Any]) -> None:
         self._unseen = row
@@ -71,7 +72,9 @@ class Progress:
         if self._first is None:
             return []
         done, took, left = row["round"] - self._first[0], time.monotonic() - self._first[1], self.rounds - row["round"]
-        return [f"{duration(took / done * left)} left"] if done > 0 and left > 0 and took >= self.INTERVAL else []
+        if done <= 0 or left <= 0 or took < self.INTERVAL:
+            return []
+        return [f"{'at most ' if self._may_stop else ''}{duration(took / done * left)} left"]
 
 
 def _measures(row: dict[str, Any]) -> list[str]:
