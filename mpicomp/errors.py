@@ -20,10 +20,10 @@ from contextlib import contextmanager
 from typing import Any
 
 _MARKED = re.compile(r"«([a-z_]+)(?:=(.*?))?»", re.DOTALL)
-# options of parts that the command line has under names of their own
-_FLAGS = {
+# Options of parts that the command line has under names of their own, besides --set TABLE.NAME=VALUE.
+FLAGS = {
     "method": ("uplink", "downlink", "smoothing"),
-    "problem": ("reg", "features", "label", "scale", "test", "positive"),
+    "problem": ("reg", "features", "label", "zero_based", "scale", "positive", "test"),
 }
 _speaks_options = False
 
@@ -72,7 +72,11 @@ def _option(found: re.Match[str]) -> str:
 
 def _setting(table: str, key: str, value: Any) -> str:
     text = str(value).lower() if isinstance(value, bool) else shlex.quote(str(value))
-    return f"--{key} {text}" if key in _FLAGS.get(table, ()) else f"--set {table}.{key}={text}"
+    return (
+        f"--{key} {text}"
+        if key in FLAGS.get(table, ()) and not isinstance(value, bool)
+        else f"--set {table}.{key}={text}"
+    )
 
 
 class MpicompError(Exception):

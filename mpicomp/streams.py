@@ -15,7 +15,10 @@ import select
 import sys
 import unicodedata
 from contextlib import suppress
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 STDOUT, STDERR = 1, 2
 _SPELT = {
@@ -185,6 +188,14 @@ def live(stream: TextIO | None) -> bool:
     with suppress(ValueError):  # it is closed
         return stream is not None and stream.isatty() and not plain
     return False
+
+
+def rich_console(stream: TextIO | None) -> Console:
+    """rich's console, which colours and draws over only where the stream is `live`."""
+    from rich.console import Console
+
+    plain = not live(stream)
+    return Console(file=stream, highlight=False, force_terminal=not plain, no_color=plain)
 
 
 def lost_output() -> bool:

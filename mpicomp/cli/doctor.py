@@ -37,9 +37,9 @@ def show(report: Mapping[str, Any]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from ..console.show import console_of
+    from ..streams import rich_console
 
-    console = console_of(sys.stdout)
+    console = rich_console(sys.stdout)
     facts = Table(box=None, show_header=False, pad_edge=False)
     facts.add_column(style="bold", no_wrap=True)
     facts.add_column(overflow="fold")

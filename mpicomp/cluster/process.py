@@ -5,8 +5,13 @@ A run leaves what belongs to the whole process alone (`os._exit`, the files of M
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import ctypes
+import os
+import signal
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+
+PR_SET_PDEATHSIG = 1  # of Linux's prctl
 
 _owned = False
 
@@ -25,3 +30,17 @@ def own_process() -> Iterator[None]:
         yield
     finally:
         _owned = before
+
+
+def ended_with_parent() -> Callable[[], None]:
+    """What a child of this process calls before its program (`preexec_fn`): it then gets SIGTERM when this process dies, where that is
+    Linux."""
+    parent, library = os.getpid(), ctypes.CDLL(None)
+
+    def tie() -> None:
+        if hasattr(library, "prctl"):  # Linux
+            library.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+            if os.getppid() != parent:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    return tie

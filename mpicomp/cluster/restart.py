@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import signal
 import subprocess
@@ -16,6 +15,7 @@ from types import FrameType
 from typing import Any
 
 from .. import streams
+from .process import ended_with_parent
 
 FINISHED = {0: "finished", 2: "refused its options", 3: "diverged"}  # what another start would not change
 RESUME = 75  # the job was told to stop, or reached its time limit, and wrote a checkpoint
@@ -27,7 +27,6 @@ PASSED_ON: dict[int, int] = {
     signal.SIGTERM: signal.SIGTERM, signal.SIGHUP: signal.SIGTERM, signal.SIGINT: signal.SIGINT, signal.SIGQUIT: signal.SIGQUIT,
     signal.SIGUSR1: signal.SIGUSR1, signal.SIGUSR2: signal.SIGUSR2,
 }  # fmt: skip
-PR_SET_PDEATHSIG = 1
 
 
 def supervise(command: Sequence[str], env: Mapping[str, str], restarts: int, after_resume: bool) -> int:
@@ -89,18 +88,10 @@ def _start(command: Sequence[str], env: Mapping[str, str]) -> tuple[subprocess.P
     It is in a group of its own, so that Ctrl-C in a terminal reaches the job once, through this process. It gets SIGTERM when this process
     dies.
     """
-    parent, library = os.getpid(), ctypes.CDLL(None)
-
-    def end_with_parent() -> None:
-        if hasattr(library, "prctl"):  # Linux
-            library.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-            if os.getppid() != parent:
-                os.kill(os.getpid(), signal.SIGTERM)
-
     pipes = [os.pipe(), os.pipe()]
     process = subprocess.Popen(
         command, env=env, stdin=subprocess.DEVNULL, stdout=pipes[0][1], stderr=pipes[1][1], process_group=0,
-        preexec_fn=end_with_parent,
+        preexec_fn=ended_with_parent(),
     )  # fmt: skip
     copies = []
     for (ours, theirs), number in zip(pipes, (streams.STDOUT, streams.STDERR), strict=True):

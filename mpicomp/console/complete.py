@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -9,37 +10,15 @@ if TYPE_CHECKING:
     from ..registry import Registry
 
 KINDS = ("methods", "compressors", "uplinks", "downlinks", "optimizers", "exchanges", "problems", "data", "trackers")
+_WHERE = {
+    "uplinks": "mechanisms.base", "downlinks": "mechanisms.base", "exchanges": "exchanges.base", "trackers": "trackers.base",
+}  # fmt: skip
 
 
 def registry_of(kind: str) -> Registry[Any]:
-    """The registry of a kind of parts, which is one of KINDS but not "data"."""
-    if kind == "methods":
-        from ..methods import methods
-
-        return methods
-    if kind == "compressors":
-        from ..compressors import compressors
-
-        return compressors
-    if kind == "optimizers":
-        from ..optimizers import optimizers
-
-        return optimizers
-    if kind == "exchanges":
-        from ..exchanges.base import exchanges
-
-        return exchanges
-    if kind == "problems":
-        from ..problems import problems
-
-        return problems
-    if kind == "trackers":
-        from ..trackers.base import trackers
-
-        return trackers
-    from ..mechanisms.base import downlinks, uplinks
-
-    return uplinks if kind == "uplinks" else downlinks
+    """The registry of a kind of parts, which is one of KINDS but not "data"; it has the kind's name in its module."""
+    registry: Registry[Any] = getattr(importlib.import_module(f"mpicomp.{_WHERE.get(kind, kind)}"), kind)
+    return registry
 
 
 def names_of(kind: str) -> list[str]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..errors import FLAGS
 from .complete import completed
 
 if TYPE_CHECKING:
@@ -57,16 +58,6 @@ Import = Annotated[
         help="Python file or module with parts of your own, imported first; may be given several times.",
     ),
 ]
-CUSTOM = ("uplink", "downlink", "smoothing")  # shorthands for --set method.uplink=... and so on
-OF_PROBLEM = (
-    "reg",
-    "features",
-    "label",
-    "zero_based",
-    "scale",
-    "positive",
-    "test",
-)  # for --set problem.reg=... and so on
 
 
 def _options(
@@ -244,9 +235,9 @@ def take_config(given: dict[str, Any], names: Sequence[str] = ()) -> Config:
     options["out"] = str(options["out"]) if options.get("out") else None
     for flag in ("allow_unsafe", "force", "verify_bytes"):
         options[flag] = options.get(flag) or None
-    sets = (*(f"method.{k}={v}" for k in CUSTOM if (v := options.pop(k, None)) is not None), *sets)
     options["zero_based"] = options.get("zero_based") or None
-    sets = (*(f"problem.{k}={v}" for k in OF_PROBLEM if (v := options.pop(k, None)) is not None), *sets)
+    for table, keys in FLAGS.items():
+        sets = (*(f"{table}.{k}={v}" for k in keys if (v := options.pop(k, None)) is not None), *sets)
     return Config.load(path, options, sets)
 
 

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import Any
 
 from ..cluster.clock import PHASES
 from ..figures.labels import lone_label
-from ..streams import live, shown, spelt
+from ..streams import live, rich_console, shown, spelt
 from ..units import duration, rate, seconds, size
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 __all__ = ["PHASES", "Progress", "rate", "run_rows", "seconds", "show_byte_check", "show_run", "size", "table"]
 
@@ -84,13 +81,6 @@ def _measures(row: dict[str, Any]) -> list[str]:
     return [f"{shown(name)} {row[name]:.4g}" for name in own if row[name] is not None]
 
 
-def console_of(stream: TextIO | None) -> Console:
-    """rich's console, which colours and draws over only where the stream is `live`."""
-    from rich.console import Console
-
-    return Console(file=stream, highlight=False, force_terminal=live(stream), no_color=not live(stream))
-
-
 def table(title: str, header: list[str], rows: list[list[str]], text: bool = False) -> None:
     """Print a table; the first column is text, the others are figures unless `text`. Nothing in it is markup."""
     from rich import box
@@ -105,7 +95,7 @@ def table(title: str, header: list[str], rows: list[list[str]], text: bool = Fal
         body.add_column(plain(name), justify="left" if i == 0 or text else "right", overflow="fold")
     for row in rows:
         body.add_row(*map(plain, row))
-    console = console_of(sys.stdout)
+    console = rich_console(sys.stdout)
     if not console.is_terminal:
         console.width = max(console.width, 120)
     console.print(plain(title, "bold"), body, sep="\n")

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from ..cluster.native import cached as cached
     from ..cluster.native import compile_first as compile_first
     from ..cluster.placement import Placement as Placement
+    from ..cluster.process import ended_with_parent as ended_with_parent
     from ..cluster.program import launcher_for as launcher_for
     from ..cluster.program import master as master
     from ..cluster.program import rank_command as rank_command
@@ -175,6 +176,7 @@ else:
             "cluster.ledger": ["BROADCAST_BYTES", "DOWNLINK", "LEVELS", "MESSAGE_BYTES", "UPLINK"],
             "exchanges.local": ["LocalExchange"],
             "cluster.native": ["cached", "compile_first"],
+            "cluster.process": ["ended_with_parent"],
             "exchanges.p2p": ["SLOTS", "TAG_DOWN", "TAG_UP", "IN_TURN_NBYTES"],
             "exchanges.kinds": ["exchange_kind"],
             "cluster.placement": ["Placement"],

@@ -25,7 +25,7 @@ _FIRST = (
 # What changes neither the iterates nor the bytes and seconds of the rounds.
 _NEVER = {
     "out", "resume", "force", "imports", "verify_bytes", "stall_timeout", "time_limit", "checkpoint_every", "checkpoint_seconds",
-    "on_failure", "allow_unsafe",
+    "on_failure", "allow_unsafe", "trace",
 }  # fmt: skip
 _WORDS = {
     "step": "step {}", "batch": "batch {}", "wire_dtype": "{} on the wire", "dtype": "{}", "exchange": "{}", "ranks": "{} ranks",

@@ -170,10 +170,9 @@ class Config:
     def unknown_option(self, key: str, value: Any, where: str = "") -> ConfigError:
         """The error for an option that a run does not have: where one of its parts has it, how to say so."""
         known = [f.name for f in dataclasses.fields(self) if not f.name.endswith("_options")]
-        named = {"problem": self.problem, "method": self.method, "optimizer": self.optimizer}
         registries: dict[str, Registry[Any]] = {"problem": problems, "method": methods, "optimizer": optimizers}
         for table, registry in registries.items():
-            part = named[table]
+            part = getattr(self, table)
             if part and part in registry and key in option_names(registry[part]):
                 remedy = f"«{table}_options={ ({key: value})!r}»"
                 return ConfigError(f"unknown option {key!r}{where}; it is one of {table} {part!r}: give {remedy}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from ..streams import live
+from ..streams import rich_console
 from .base import Tracker, trackers
 
 
@@ -17,7 +17,6 @@ class Bar(Tracker):
     """
 
     def begin(self, config: dict[str, Any]) -> None:
-        from rich.console import Console
         from rich.progress import (
             BarColumn,
             MofNCompleteColumn,
@@ -30,7 +29,7 @@ class Bar(Tracker):
         self._bar = Progress(
             TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(),
             TextColumn("{task.fields[text]}", markup=False), TimeElapsedColumn(), TimeRemainingColumn(),
-            console=Console(force_terminal=live(sys.stdout), no_color=not live(sys.stdout)),
+            console=rich_console(sys.stdout),
         )  # fmt: skip
         self._task = self._bar.add_task(str(config["method"]), total=config["rounds"], text="")
         self._bar.start()

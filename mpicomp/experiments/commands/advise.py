@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import signal
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -13,25 +12,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..runtime import with_run_options
+from .common import DECIDED, stop_at_sigterm
 
 if TYPE_CHECKING:
     from ..advice.advise import Advice, Adviser
     from ..advice.validate import Judgement
 
 Option = typer.Option
-_WITHOUT = (
-    "step",
-    "tol",
-    "force",
-    "resume",
-    "evaluate",
-    "verify_bytes",
-    "time_limit",
-    "compressor",
-    "downlink_compressor",
-    "uplink",
-    "downlink",
-)
+_WITHOUT = (*DECIDED, "compressor", "downlink_compressor", "uplink", "downlink")
 
 
 def _advise(
@@ -94,17 +82,7 @@ def _advise(
     for name in exchange or []:
         if name not in LISTED:
             raise unknown("exchange", name, LISTED)
-    plain = {
-        "out": None,
-        "resume": None,
-        "force": False,
-        "tol": 0.0,
-        "step": "theory",
-        "evaluate": "full",
-        "verify_bytes": False,
-        "time_limit": 0.0,
-    }
-    config = dataclasses.replace(config, **plain, exchange="local", allow_unsafe=True)
+    config = dataclasses.replace(config, **DECIDED, exchange="local", allow_unsafe=True)
     problem = build_problem(config)
     n = problem.n_clients
     number = nodes * per_node or ranks or max(2, min(n + 1, physical_cores()))
@@ -114,7 +92,7 @@ def _advise(
         )
     wire = Link.of(None if link == "none" else link, delay)
     check_directory(out)
-    signal.signal(signal.SIGTERM, _stop)
+    stop_at_sigterm()
     with Claim(out / ".advise.lock", "another `mpicomp advise`") as claim, ExitStack() as held:
         claim.take()
         at_once, note = slots(processes, 1, config.threads or 1, physical_cores())
@@ -224,12 +202,6 @@ def _show_judgement(found: Judgement, path: Path) -> None:
     print(
         f"advised: {seconds(found.chosen)}, best: {seconds(found.runs[0][0])}: {found.ratio:.2f} times the best{share}"
     )
-
-
-def _stop(number: int, _frame: object) -> None:
-    from ..runtime import StopNow
-
-    raise StopNow(number)
 
 
 advise = with_run_options(_advise, _WITHOUT)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Annotated
 import typer
 
 from ..runtime import Import
+from .common import stop_at_sigterm
 
 Option = typer.Option
 
@@ -45,7 +45,7 @@ def scale(
     if out is None:
         raise ConfigError("give --out DIR, where the cells are kept")
     open_study(loaded, study.read_text("utf-8"), out)
-    signal.signal(signal.SIGTERM, _stop)  # so that the cell that runs is taken down too
+    stop_at_sigterm()  # so that the cell that runs is taken down too
     with alone(out, task, tasks):
         runner = make_runner(loaded, [host for host in hosts.split(",") if host])
         walk = Walk(loaded, out, cells, lambda line: print(line, flush=True))
@@ -65,9 +65,3 @@ def scale(
         )
         raise typer.Exit(1)
     print(f"all {len(cells)} cells are finished; `mpicomp report {out}` makes the page")
-
-
-def _stop(number: int, _frame: object) -> None:
-    from ..runtime import StopNow
-
-    raise StopNow(number)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import signal
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,9 +10,9 @@ from typing import Annotated, Any
 import typer
 
 from ..runtime import with_run_options
+from .common import DECIDED, stop_at_sigterm
 
 Option = typer.Option
-_WITHOUT = ("step", "tol", "resume", "force", "evaluate", "verify_bytes", "time_limit")
 
 
 def _tune(
@@ -74,24 +73,14 @@ def _tune(
         raise ConfigError(f"--halving {halving:g}: a number above 1 is needed, for example 2")
     if config.rounds < 1:
         raise ConfigError("--rounds 0: a run of no rounds cannot come to a target")
-    own = {
-        "out": None,
-        "resume": None,
-        "force": False,
-        "tol": 0.0,
-        "step": "theory",
-        "evaluate": "full",
-        "verify_bytes": False,
-        "time_limit": 0.0,
-    }
-    config = dataclasses.replace(config, **own)
+    config = dataclasses.replace(config, **DECIDED)
     grid = Steps.parse(steps)
     found, notes = contenders(method or [], axis or [], config)
     threads = config.threads or 1
     wanted = processes or int(objective == "seconds")
     at_once, note = slots(wanted, ranks, threads, physical_cores())
     check_directory(out)
-    signal.signal(signal.SIGTERM, _stop)  # so that the runs under way are taken down too
+    stop_at_sigterm()  # so that the runs under way are taken down too
     with Claim(out / ".tune.lock", "another `mpicomp tune`") as claim:
         claim.take()
         if retry_failed:
@@ -118,10 +107,4 @@ def _tune(
     print(f"all points are in {out / 'tune.csv'}; `mpicomp run {path}` runs the best one")
 
 
-def _stop(number: int, _frame: object) -> None:
-    from ..runtime import StopNow
-
-    raise StopNow(number)
-
-
-tune = with_run_options(_tune, _WITHOUT)
+tune = with_run_options(_tune, tuple(DECIDED))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
 import math
 import os
@@ -17,10 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..runtime import EXIT_RESUME, OPEN_MPI, MpicompError, find_launcher
+from ..runtime import EXIT_RESUME, OPEN_MPI, MpicompError, ended_with_parent, find_launcher
 from .trials import Trial, fail
 
-PR_SET_PDEATHSIG = 1
 _GRACE = 20.0  # seconds in which a worker may write its checkpoint
 _TAIL = 2000  # characters of a dead worker's log that are kept
 
@@ -127,7 +125,7 @@ class Pool:
                 with open(self.out / f"worker-{slot}.log", "wb") as log:
                     process = subprocess.Popen(
                         self._command(job, slot), env=environment, stdin=subprocess.DEVNULL, stdout=log,
-                        stderr=subprocess.STDOUT, process_group=0, preexec_fn=_with_parent(),
+                        stderr=subprocess.STDOUT, process_group=0, preexec_fn=ended_with_parent(),
                     )  # fmt: skip
                 processes.append(process)
             return [process.wait() for process in processes]
@@ -162,19 +160,6 @@ class Pool:
             [line for line in lines if line.startswith("mpicomp: ") or "Error" in line] or lines[-1:] or ["no output"]
         )
         return told[-1][-_TAIL:]
-
-
-def _with_parent() -> Any:
-    """For a child: it gets SIGTERM when this process dies."""
-    parent, library = os.getpid(), ctypes.CDLL(None)
-
-    def end_with_parent() -> None:
-        if hasattr(library, "prctl"):  # Linux
-            library.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-            if os.getppid() != parent:
-                os.kill(os.getpid(), signal.SIGTERM)
-
-    return end_with_parent
 
 
 def _end(processes: Sequence[subprocess.Popen[bytes]]) -> None:
